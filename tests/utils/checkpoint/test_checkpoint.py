@@ -1,0 +1,158 @@
+"""Checkpoints: nothing in them runs, they come back equal, official files are read."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from models.dynamic import get_temperature, set_temperature
+from models.yolo import Model
+from utils.checkpoint import Checkpoint, load_checkpoint, load_model, save_checkpoint, transfer
+from utils.checkpoint.format import strip_checkpoint
+from utils.errors import InputError
+
+
+def checkpoint_of(model: Model, **more: object) -> Checkpoint:
+    return Checkpoint(
+        model_yaml=model.yaml, nc=model.nc, names=list(model.names), stride=model.stride.tolist(),
+        model=model.state_dict(), **more,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def model() -> Model:
+    torch.manual_seed(0)
+    return Model("yolov5n_dynamic.yaml", nc=3)
+
+
+def test_a_saved_model_comes_back_equal_with_its_temperature(model: Model, tmp_path: Path) -> None:
+    set_temperature(model, 13)
+    model.names = ["a", "b", "ü"]
+    save_checkpoint(tmp_path / "m.pt", checkpoint_of(model))
+    loaded, checkpoint = load_model(tmp_path / "m.pt")
+    assert get_temperature(loaded) == 13
+    assert loaded.names == ["a", "b", "ü"] and checkpoint.nc == 3
+    for (name, a), b in zip(model.state_dict().items(), loaded.state_dict().values()):
+        assert torch.equal(a, b), name
+
+
+def test_the_file_opens_with_an_empty_allow_list(model: Model, tmp_path: Path) -> None:
+    extras = {"best": np.float64(0.5), "folder": tmp_path, "shape": (1, 2)}
+    save_checkpoint(tmp_path / "m.pt", checkpoint_of(model, train_state=extras))
+    content = torch.load(tmp_path / "m.pt", weights_only=True)
+    assert content["train_state"] == {"best": 0.5, "folder": str(tmp_path), "shape": [1, 2]}
+
+
+def test_averaged_weights_are_preferred(model: Model, tmp_path: Path) -> None:
+    ema = {k: torch.ones_like(v) for k, v in model.state_dict().items()}
+    save_checkpoint(tmp_path / "m.pt", checkpoint_of(model, ema=ema))
+    loaded, _ = load_model(tmp_path / "m.pt")
+    assert (loaded.head.m[0].bias == 1).all()
+
+
+def test_stripping_halves_the_weights_but_not_the_temperature(model: Model, tmp_path: Path) -> None:
+    set_temperature(model, 4.7)
+    path = tmp_path / "m.pt"
+    save_checkpoint(path, checkpoint_of(model, optimizer={"state": {}}, ema=copy.deepcopy(model.state_dict())))
+    assert load_checkpoint(path).resumable
+    before = path.stat().st_size
+    strip_checkpoint(path)
+    assert path.stat().st_size < before / 3
+    loaded, checkpoint = load_model(path)
+    assert not checkpoint.resumable
+    assert get_temperature(loaded) == pytest.approx(4.7, abs=1e-6)
+    assert loaded.model[0].conv.weight.dtype == torch.float32
+
+
+def test_an_interrupted_save_leaves_the_old_file_whole(model: Model, tmp_path: Path, monkeypatch) -> None:
+    path = tmp_path / "m.pt"
+    save_checkpoint(path, checkpoint_of(model))
+    old = path.read_bytes()
+
+    def full_disk(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full_disk)
+    with pytest.raises(OSError, match="No space"):
+        save_checkpoint(path, checkpoint_of(model, train_state={"epoch": 9}))
+    assert path.read_bytes() == old
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    ("file", "names", "parameters"),
+    [
+        ("yolov5n-coco-v6.0.pt", (80, "person"), 1_872_157),
+        ("yolov5n-v6.1-2cls.pt", (2, "helmet"), 1_766_623),
+        ("yolov5n-v7-4cls.pt", (4, "duckie"), 1_769_329),
+    ],
+)
+def test_official_files_are_read(shared_weights: Path, file: str, names: tuple[int, str], parameters: int) -> None:
+    model, checkpoint = load_model(shared_weights / file)
+    assert (len(model.names), model.names[0]) == names
+    assert sum(p.numel() for p in model.parameters()) == parameters
+    assert checkpoint.origin == "official" and not checkpoint.resumable
+
+
+class Shell:
+    def __reduce__(self) -> tuple:
+        import os
+
+        return os.system, ("touch should-not-exist",)
+
+
+def test_a_pickle_that_wants_to_run_something_is_refused_by_name(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save({"model": Shell()}, tmp_path / "evil.pt")
+    with pytest.raises(InputError, match=r"refused, it names (posix|nt)\.system"):
+        load_checkpoint(tmp_path / "evil.pt")
+    assert not (tmp_path / "should-not-exist").exists()
+
+
+def test_other_files_are_refused_in_one_line(tmp_path: Path) -> None:
+    text, plain, zipped = tmp_path / "a.pt", tmp_path / "b.pt", tmp_path / "c.pt"
+    text.write_text("not a checkpoint")
+    torch.save({"weights": torch.zeros(2)}, plain)
+    with zipfile.ZipFile(zipped, "w") as archive:
+        archive.writestr("hello.txt", "hello")
+    for path in (text, plain, zipped):
+        with pytest.raises(InputError, match=rf"{path.name}: .*checkpoint") as caught:
+            load_checkpoint(path)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(FileNotFoundError, match=r"none.pt: no such file .*nothing is downloaded"):
+        load_checkpoint(tmp_path / "none.pt")
+
+
+def test_truncated_files_are_refused_in_one_line(model: Model, tmp_path: Path) -> None:
+    path = tmp_path / "m.pt"
+    save_checkpoint(path, checkpoint_of(model))
+    content = path.read_bytes()
+    for part in (0, 10, len(content) // 2, len(content) - 30):
+        path.write_bytes(content[:part])
+        with pytest.raises(InputError, match="checkpoint"):
+            load_checkpoint(path)
+
+
+def test_an_old_style_pickle_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "old.pt").write_bytes(pickle.dumps({"a": 1}))
+    with pytest.raises(InputError, match="not a checkpoint"):
+        load_checkpoint(tmp_path / "old.pt")
+
+
+def test_transfer_takes_what_fits_and_reports_the_rest() -> None:
+    source, target = Model("yolov5n.yaml", nc=80), Model("yolov5n_dynamic.yaml", nc=3)
+    report = transfer(target, source.state_dict(), exclude=("anchors",))
+    assert torch.equal(target.model[0].conv.weight, source.model[0].conv.weight)
+    assert "model.24.m.0.weight" in report.other_shape
+    assert "model.10.weight" in report.absent
+    assert "model.10.conv.weight" in report.unused
+    assert {"model.24.anchors", "model.10.attention.temperature"} <= set(report.excluded)
+    everything = {*report.taken, *report.other_shape, *report.absent, *report.excluded}
+    assert everything == set(target.state_dict())
+    assert get_temperature(target) == 34

@@ -1,0 +1,116 @@
+"""Command lines: parsing, error lines, exit codes."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+
+import pytest
+
+from utils.config.cli import build_parser, parse, run_script
+from utils.config.options import DetectOptions, TrainOptions, ValOptions
+from utils.errors import InputError
+from utils.log import LineHandler
+
+
+@pytest.fixture(autouse=True)
+def log_handlers_are_put_back() -> Iterator[None]:
+    root = logging.getLogger()
+    level, before = root.level, list(root.handlers)
+    yield
+    root.setLevel(level)
+    for handler in list(root.handlers):
+        if handler not in before:
+            root.removeHandler(handler)
+
+
+@pytest.mark.parametrize("options_class", [TrainOptions, ValOptions, DetectOptions])
+def test_an_empty_command_line_gives_the_defaults(options_class: type) -> None:
+    assert parse(options_class, []) == options_class()
+
+
+@pytest.mark.parametrize("options_class", [TrainOptions, ValOptions, DetectOptions])
+def test_the_help_can_be_printed(options_class: type) -> None:
+    assert "--device" in build_parser(options_class).format_help()
+
+
+def test_values_get_the_types_of_the_fields() -> None:
+    options = parse(TrainOptions, ["--img", "320", "--freeze", "0", "1", "--label-smoothing", "0.1", "--cos-lr"])
+    assert (options.imgsz, options.freeze, options.label_smoothing, options.cos_lr) == (320, (0, 1), 0.1, True)
+
+
+@pytest.mark.parametrize("flag", ["--imgsz", "--img", "--img-size"])
+def test_all_spellings_of_the_picture_size_mean_the_same(flag: str) -> None:
+    assert parse(DetectOptions, [flag, "320", "416"]).imgsz == (320, 416)
+
+
+def test_resume_takes_a_file_or_nothing() -> None:
+    found = [parse(TrainOptions, argv).resume for argv in ([], ["--resume"], ["--resume", "a/last.pt"])]
+    assert found == [False, True, "a/last.pt"]
+
+
+def test_cache_without_a_value_means_memory() -> None:
+    assert parse(TrainOptions, ["--cache"]).cache == "ram"
+
+
+def test_flags_may_be_shortened_as_in_v61() -> None:
+    assert parse(TrainOptions, ["--batch", "4"]).batch_size == 4
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--batch_size", "4"], "did you mean '--batch-size'"),
+        (["--epoch5", "4"], "did you mean '--epochs'"),
+        (["stray"], "unknown option 'stray'"),
+        (["--epochs", "many"], "--epochs"),
+        (["--epochs", "-3"], "--epochs -3 is too small"),
+        (["--optimizer", "Lion"], "SGD"),
+    ],
+)
+def test_an_option_error_is_one_line_and_exit_code_2(
+    argv: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        parse(TrainOptions, argv)
+    error = capsys.readouterr().err
+    assert caught.value.code == 2
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_a_script_that_ends_well_returns_0_and_got_its_options() -> None:
+    seen: list[ValOptions] = []
+    assert run_script(seen.append, ValOptions, ["--batch-size", "2"]) == 0
+    assert seen[0].batch_size == 2
+
+
+@pytest.mark.parametrize("error", [InputError("bad row"), FileNotFoundError("bad row")])
+def test_wrong_input_is_one_logged_line_and_exit_code_1(error: Exception, caplog: pytest.LogCaptureFixture) -> None:
+    def main(options: ValOptions) -> None:
+        raise error
+
+    assert run_script(main, ValOptions, []) == 1
+    assert caplog.messages == ["error: bad row"]
+
+
+def test_an_interrupt_says_stopped_and_returns_130(caplog: pytest.LogCaptureFixture) -> None:
+    def main(options: ValOptions) -> None:
+        raise KeyboardInterrupt
+
+    assert run_script(main, ValOptions, []) == 130
+    assert caplog.messages == ["stopped"]
+
+
+def test_a_bug_is_not_hidden() -> None:
+    def main(options: ValOptions) -> None:
+        raise ValueError("a bug")
+
+    with pytest.raises(ValueError, match="a bug"):
+        run_script(main, ValOptions, [])
+
+
+def test_running_two_scripts_installs_one_handler() -> None:
+    for _ in range(2):
+        run_script(lambda options: None, ValOptions, [])
+    assert sum(isinstance(handler, LineHandler) for handler in logging.getLogger().handlers) == 1

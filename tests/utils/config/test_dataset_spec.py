@@ -1,0 +1,152 @@
+"""Data yamls."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from utils.config.dataset_spec import DatasetSpec
+from utils.config.paths import ROOT
+from utils.errors import InputError
+
+SHIPPED = ("coco.yaml", "coco128.yaml", "VOC.yaml")
+
+
+def write(folder: Path, text: str) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / "data.yaml"
+    file.write_text(text, encoding="utf-8")
+    return file
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_shipped_files_hold_the_facts_of_v61(golden: Any, name: str) -> None:
+    expected = golden.json("datasets_v6.1")[name]
+    spec = DatasetSpec.load(name)
+    assert list(spec.names) == expected["names"]
+    assert spec.nc == expected["nc"]
+    assert spec.download == expected.get("download")
+    for split in ("train", "val", "test"):
+        entries = expected.get(split) or []
+        entries = [entries] if isinstance(entries, str) else entries
+        assert [path.relative_to(spec.root).as_posix() for path in getattr(spec, split)] == entries
+
+
+@pytest.mark.parametrize("name", [*SHIPPED, "data/coco128.yaml", str(ROOT / "data/coco128.yaml")])
+def test_a_shipped_file_is_found_from_any_folder(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert DatasetSpec.load(name).source == ROOT / "data" / Path(name).name
+
+
+def test_all_paths_are_absolute_and_lists_are_kept(tmp_path: Path) -> None:
+    file = write(tmp_path, "path: set\ntrain: [a, b/list.txt]\nval: /abs/c\nnames: [x]\n")
+    spec = DatasetSpec.load(file)
+    assert spec.train == (tmp_path / "set/a", tmp_path / "set/b/list.txt")
+    assert spec.val == (Path("/abs/c"),)
+    assert spec.test == ()
+
+
+def test_path_is_taken_against_the_yaml_folder_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "elsewhere/set/train").mkdir(parents=True)
+    (tmp_path / "set/train").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    spec = DatasetSpec.load(write(tmp_path / "yamls", "path: ../set\ntrain: train\nnames: [x]\n"))
+    assert spec.sources("train") == [tmp_path / "set/train"]
+
+
+def test_path_is_taken_against_the_working_directory_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here/set/train").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "here")
+    spec = DatasetSpec.load(write(tmp_path / "yamls", "path: set\ntrain: train\nnames: [x]\n"))
+    assert spec.root == tmp_path / "here/set"
+    assert spec.sources("train") == [tmp_path / "here/set/train"]
+
+
+def test_pictures_made_after_loading_are_found(tmp_path: Path) -> None:
+    spec = DatasetSpec.load(write(tmp_path, "path: set\ntrain: images/train\nnames: [x]\ngenerate: digits\n"))
+    assert spec.generate == "digits"
+    (tmp_path / "set/images/train").mkdir(parents=True)
+    assert spec.sources("train") == [tmp_path / "set/images/train"]
+
+
+def test_missing_pictures_list_every_absolute_path_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "cwd").mkdir()
+    monkeypatch.chdir(tmp_path / "cwd")
+    spec = DatasetSpec.load(write(tmp_path / "yamls", "path: set\ntrain: train\nnames: [x]\n"))
+    with pytest.raises(FileNotFoundError) as caught:
+        spec.sources("train")
+    assert f"{tmp_path}/yamls/set/train, {tmp_path}/cwd/set/train" in str(caught.value)
+
+
+def test_a_download_address_is_shown_and_never_fetched(tmp_path: Path) -> None:
+    spec = DatasetSpec.load(write(tmp_path, "train: none\nnames: [x]\ndownload: https://example.org/x.zip\n"))
+    with pytest.raises(FileNotFoundError, match=r"can be had from https://example\.org/x\.zip"):
+        spec.sources("train")
+
+
+def test_a_download_script_is_not_repeated_or_run(tmp_path: Path) -> None:
+    spec = DatasetSpec.load(write(tmp_path, "train: none\nnames: [x]\ndownload: |\n  open('marker', 'w')\n"))
+    with pytest.raises(FileNotFoundError) as caught:
+        spec.sources("train")
+    assert "marker" not in str(caught.value)
+    assert not Path("marker").exists()
+
+
+def test_a_split_the_yaml_lacks_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no 'test:' key"):
+        DatasetSpec.load(write(tmp_path, "train: a\nnames: [x]\n")).sources("test")
+
+
+@pytest.mark.parametrize(
+    "text", ["names: [a, b]", "names: {0: a, 1: b}", "names: {1: b, 0: a}", "nc: 2\nnames: [a, b]"]
+)
+def test_names_may_be_a_list_or_a_mapping_and_nc_is_optional(tmp_path: Path, text: str) -> None:
+    spec = DatasetSpec.load(write(tmp_path, f"train: t\n{text}\n"))
+    assert (spec.nc, spec.names) == (2, ("a", "b"))
+
+
+def test_without_names_the_classes_are_numbered(tmp_path: Path) -> None:
+    assert DatasetSpec.load(write(tmp_path, "train: t\nnc: 2\n")).names == ("class0", "class1")
+
+
+def test_single_cls_makes_one_class_called_item(tmp_path: Path) -> None:
+    spec = DatasetSpec.load(write(tmp_path, "train: t\nnames: [a, b]\n"), single_cls=True)
+    assert (spec.nc, spec.names) == (1, ("item",))
+
+
+def test_single_cls_keeps_the_name_of_a_lone_class(tmp_path: Path) -> None:
+    assert DatasetSpec.load(write(tmp_path, "train: t\nnames: [a]\n"), single_cls=True).names == ("a",)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("train: t\nnc: 3\nnames: [a, b]", "nc: 3 but names: has 2"),
+        ("train: t\nnames: {0: a, 2: b}", "keys must be 0 to 1"),
+        ("train: t\nnames: [a, no]", "class 1 is False, not text; put the name in quotes"),
+        ("train: t\nnames: []", r"names: \[\] is not a list"),
+        ("train: t\nnc: two", "nc: 'two' is not a whole number"),
+        ("train: t", "no classes"),
+        ("names: [a]", "give at least one of train:, val:, test:"),
+        ("trian: t\nnames: [a]", "unknown key 'trian'; did you mean 'train'"),
+        ("train: [1]\nnames: [a]", "train: 1 is not a path"),
+        ("path: [x]\ntrain: t\nnames: [a]", r"path: \['x'\] is not text"),
+        ("train: t\nnames: [a]\ngenerate: 3", "generate: 3 is not text"),
+        ("just text", "expected 'key: value' lines"),
+    ],
+)
+def test_a_mistake_names_file_key_and_cure(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(InputError, match=rf"data\.yaml: .*{message}"):
+        DatasetSpec.load(write(tmp_path, text))
+
+
+def test_notes_of_ones_own_and_of_a_labelling_service_are_allowed(tmp_path: Path) -> None:
+    text = "train: t\nnames: [a]\nx-license: MIT\nroboflow:\n  version: 3\n"
+    assert DatasetSpec.load(write(tmp_path, text)).nc == 1
+
+
+def test_a_missing_yaml_lists_the_places_tried() -> None:
+    with pytest.raises(FileNotFoundError, match=r"data/nowhere\.yaml"):
+        DatasetSpec.load("nowhere.yaml")

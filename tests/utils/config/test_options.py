@@ -1,0 +1,133 @@
+"""The options of the scripts against the table of v6.1, in both directions, and their value checks."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+from typing import Any
+
+import pytest
+
+from utils.config.options import DetectOptions, TrainOptions, ValOptions, to_plain
+from utils.config.paths import ROOT
+from utils.errors import InputError
+
+CLASSES = {"train": TrainOptions, "val": ValOptions, "detect": DetectOptions}
+
+# script -> flag -> our default, where it differs from v6.1.
+CHANGED_DEFAULTS: dict[str, dict[str, Any]] = {
+    "train": {"--weights": "", "--data": str(ROOT / "data/digits.yaml")},
+    "val": {"--weights": "", "--data": ""},
+    "detect": {"--weights": ""},
+}
+# Options of v6.1 that are not there yet.
+LATER = {
+    "train": {
+        "--evolve",
+        "--bucket",
+        "--sync-bn",
+        "--quad",
+        "--local_rank",
+        "--entity",
+        "--upload_dataset",
+        "--bbox_interval",
+        "--artifact_alias",
+    },
+    "val": {"--augment", "--save-hybrid", "--save-json", "--dnn"},
+    "detect": {"--data", "--augment", "--visualize", "--update", "--dnn"},
+}
+# Options that v6.1 does not have.
+ADDED = {"train": {"--seed"}, "val": set(), "detect": set()}
+
+
+def ours(script: str) -> dict[str, dataclasses.Field[Any]]:
+    return {item.metadata["flag"].names[0]: item for item in dataclasses.fields(CLASSES[script])}
+
+
+def default_of_v61(entry: dict[str, Any]) -> Any:
+    text = entry.get("default", "False" if entry.get("action") == "'store_true'" else "None")
+    # The table holds the defaults as source text.
+    if text.startswith("ROOT / "):
+        return str(ROOT / ast.literal_eval(text.removeprefix("ROOT / ")))
+    value = ast.literal_eval(text)
+    return tuple(value) if isinstance(value, list) else value
+
+
+@pytest.mark.parametrize("script", CLASSES)
+def test_every_option_of_v61_exists_or_is_listed_as_later(golden: Any, script: str) -> None:
+    theirs = {entry["flags"][0] for entry in golden.json("cli_v6.1")[script]}
+    assert theirs - set(ours(script)) == LATER[script]
+
+
+@pytest.mark.parametrize("script", CLASSES)
+def test_no_option_exists_beyond_v61_and_the_table_of_added_ones(golden: Any, script: str) -> None:
+    theirs = {entry["flags"][0] for entry in golden.json("cli_v6.1")[script]}
+    assert set(ours(script)) - theirs == ADDED[script]
+
+
+@pytest.mark.parametrize("script", CLASSES)
+def test_defaults_are_those_of_v61_but_for_the_table_of_changes(golden: Any, script: str) -> None:
+    mine = ours(script)
+    changed = {}
+    for entry in golden.json("cli_v6.1")[script]:
+        flag = entry["flags"][0]
+        if flag in mine:
+            expected, found = default_of_v61(entry), mine[flag].default
+            if str(found) != str(expected):
+                changed[flag] = found
+    assert changed == CHANGED_DEFAULTS[script]
+
+
+@pytest.mark.parametrize("script", CLASSES)
+def test_spellings_and_switches_are_those_of_v61(golden: Any, script: str) -> None:
+    mine = ours(script)
+    for entry in golden.json("cli_v6.1")[script]:
+        item = mine.get(entry["flags"][0])
+        if item is not None:
+            assert list(item.metadata["flag"].names) == entry["flags"]
+            assert (item.metadata["flag"].convert is None) == (entry.get("action") == "'store_true'")
+
+
+@pytest.mark.parametrize("script", CLASSES)
+def test_every_option_has_a_help_text(script: str) -> None:
+    assert all(len(item.metadata["flag"].help) > 8 for item in ours(script).values())
+
+
+def test_options_cannot_be_changed() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        TrainOptions().epochs = 3  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("options_class", "values", "message"),
+    [
+        (TrainOptions, {"epochs": -1}, "--epochs -1"),
+        (TrainOptions, {"batch_size": 0}, "--batch-size 0"),
+        (TrainOptions, {"imgsz": 31}, "--imgsz 31"),
+        (TrainOptions, {"label_smoothing": 1.5}, "--label-smoothing 1.5"),
+        (TrainOptions, {"optimizer": "sgd"}, "SGD, Adam, AdamW"),
+        (TrainOptions, {"freeze": (3, -1)}, "--freeze -1"),
+        (TrainOptions, {"name": ""}, "--name"),
+        (TrainOptions, {"rect": True, "image_weights": True}, "--rect and --image-weights"),
+        (ValOptions, {"conf_thres": 1.01}, "--conf-thres 1.01"),
+        (ValOptions, {"iou_thres": -0.1}, "--iou-thres -0.1"),
+        (ValOptions, {"task": "speed"}, "train, val, test"),
+        (DetectOptions, {"imgsz": (640, 16)}, "--imgsz 16"),
+        (DetectOptions, {"imgsz": (64, 64, 64)}, "3 given"),
+        (DetectOptions, {"classes": (-2,)}, "--classes -2"),
+        (DetectOptions, {"max_det": 0}, "--max-det 0"),
+    ],
+)
+def test_an_impossible_value_names_the_flag_and_the_value(options_class: Any, values: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        options_class(**values)
+
+
+def test_no_epochs_at_all_is_allowed() -> None:
+    assert TrainOptions(epochs=0).epochs == 0
+
+
+def test_plain_values_hold_no_tuples() -> None:
+    plain = to_plain(DetectOptions(classes=(1, 2)))
+    assert plain["classes"] == [1, 2]
+    assert plain["imgsz"] == [640]

@@ -1,0 +1,165 @@
+"""The label cache: seen edits, bad files, read-only folders."""
+
+from __future__ import annotations
+
+import logging
+import os
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from utils.datasets.cache import cache_path_for, load_cache, save_cache
+from utils.datasets.labels import LabelSet, scan_labels
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> list[Path]:
+    """Four pictures: a box and a polygon, one box, an empty file, no file."""
+    texts = {"a": "0 0.5 0.5 0.2 0.2\n1 0.1 0.1 0.5 0.1 0.5 0.5\n9 1 1 9 9\n", "b": "1 0.5 0.5 0.1 0.1\n", "c": ""}
+    paths = []
+    for folder in ("images", "labels"):
+        (tmp_path / folder / "train").mkdir(parents=True)
+    for name in "abcd":
+        paths.append(tmp_path / "images" / "train" / f"{name}.png")
+        Image.new("RGB", (64, 48)).save(paths[-1])
+        if name in texts:
+            (tmp_path / "labels" / "train" / f"{name}.txt").write_text(texts[name])
+    return paths
+
+
+def scan(images: list[Path], **options: object) -> LabelSet:
+    return scan_labels(images, 10, cache_path=cache_path_for(images), **options)  # type: ignore[arg-type]
+
+
+def came_from_cache(caplog: pytest.LogCaptureFixture) -> bool:
+    return "from the cache" in caplog.records[-1].getMessage()
+
+
+def assert_equal(first: LabelSet, second: LabelSet) -> None:
+    assert first.report == second.report
+    assert len(first.records) == len(second.records)
+    for a, b in zip(first.records, second.records):
+        assert (a.image, a.label, a.hw) == (b.image, b.label, b.hw)
+        np.testing.assert_array_equal(a.boxes, b.boxes)
+        assert len(a.segments) == len(b.segments)
+        for polygon_a, polygon_b in zip(a.segments, b.segments):
+            np.testing.assert_array_equal(polygon_a, polygon_b)
+
+
+def test_the_cache_lies_beside_the_labels_folder_or_where_asked(images: list[Path], tmp_path: Path) -> None:
+    assert cache_path_for(images) == tmp_path / "labels" / "train.cache"
+    elsewhere = cache_path_for(images, tmp_path / "own")
+    assert elsewhere.parent == tmp_path / "own"
+    assert elsewhere.name.startswith("train-")
+
+
+def test_a_second_scan_gives_the_same_from_the_cache(images: list[Path], caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        fresh = scan(images)
+        assert not came_from_cache(caplog)
+        stored = scan(images)
+        assert came_from_cache(caplog)
+    assert_equal(fresh, stored)
+    assert [len(polygon) for polygon in stored.records[0].segments] == [0, 3]
+
+
+def test_single_class_does_not_leak_into_the_cache(images: list[Path]) -> None:
+    scan(images, single_cls=True)
+    assert scan(images).records[0].boxes[:, 0].tolist() == [0, 1]
+
+
+def test_an_edit_of_the_same_length_is_seen(images: list[Path]) -> None:
+    scan(images)
+    label = images[1].parents[2] / "labels" / "train" / "b.txt"
+    before = label.stat()
+    label.write_text("0 0.5 0.5 0.1 0.1\n")
+    os.utime(label, ns=(before.st_atime_ns, before.st_mtime_ns + 1_000_000))  # clocks of file systems are coarse
+    assert label.stat().st_size == before.st_size
+    assert scan(images).records[1].boxes[0, 0] == 0
+
+
+def test_a_label_file_that_appears_later_is_seen(images: list[Path]) -> None:
+    scan(images)
+    (images[3].parents[2] / "labels" / "train" / "d.txt").write_text("0 0.5 0.5 0.1 0.1\n")
+    assert len(scan(images).records[3].boxes) == 1
+
+
+def test_a_moved_data_set_keeps_its_cache(images: list[Path], tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    scan(images)
+    for folder in ("images", "labels"):
+        (tmp_path / "moved").mkdir(exist_ok=True)
+        (tmp_path / folder).rename(tmp_path / "moved" / folder)
+    moved = [tmp_path / "moved" / image.relative_to(tmp_path) for image in images]
+    with caplog.at_level(logging.INFO):
+        labels = scan(moved)
+    assert came_from_cache(caplog)
+    assert [record.image for record in labels.records] == moved
+
+
+@pytest.mark.parametrize("damage", ["foreign", "pickle", "cut", "empty", "folder"])
+def test_an_unusable_cache_is_rebuilt_without_a_word(
+    images: list[Path], damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    fresh = scan(images)
+    path = cache_path_for(images)
+    content = path.read_bytes()
+    path.unlink()
+    if damage == "folder":
+        path.mkdir()
+    else:
+        broken = {
+            "foreign": b"\x00something else",
+            "pickle": pickle.dumps({"version": 0.6}),
+            "cut": content[: len(content) // 2],
+            "empty": b"",
+        }
+        path.write_bytes(broken[damage])
+    caplog.clear()
+    assert_equal(fresh, scan(images))
+    # The messages about the labels themselves come again, nothing else; a folder in the way cannot be replaced.
+    own = [r for r in caplog.records if r.name.endswith("cache") and r.levelno >= logging.WARNING]
+    assert len(own) == (damage == "folder")
+    if damage != "folder":
+        with caplog.at_level(logging.INFO):
+            scan(images)
+        assert came_from_cache(caplog)
+
+
+def test_arrays_that_do_not_fit_together_are_rebuilt(images: list[Path]) -> None:
+    fresh = scan(images)
+    path = cache_path_for(images)
+    with np.load(path, allow_pickle=False) as archive:
+        arrays = dict(archive)
+    arrays["rows"] = arrays["rows"] + 7
+    with path.open("wb") as file:
+        np.savez(file, **arrays)
+    assert_equal(fresh, scan(images))
+
+
+def test_a_place_that_cannot_be_written_is_one_warning(
+    images: list[Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    blocker = tmp_path / "file"
+    blocker.write_text("")
+    labels = scan_labels(images, 10, cache_path=blocker / "train.cache")
+    assert len(labels.records) == 4
+    assert caplog.text.count("label cache not written") == 1
+
+
+def test_the_cache_is_read_without_pickle(tmp_path: Path) -> None:
+    path = tmp_path / "x.cache"
+    with path.open("wb") as file:
+        np.savez(file, header=np.frombuffer(b'{"key": "k", "content": {}}', np.uint8), a=np.array([{}], dtype=object))
+    assert load_cache(path, "k") is None
+
+
+def test_another_key_is_out_of_date(tmp_path: Path) -> None:
+    path = tmp_path / "x.cache"
+    assert save_cache(path, "k", {"a": np.arange(3)}, {"n": 1})
+    assert load_cache(path, "other") is None
+    arrays, content = load_cache(path, "k") or ({}, {})
+    assert arrays["a"].tolist() == [0, 1, 2]
+    assert content == {"n": 1}

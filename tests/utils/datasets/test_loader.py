@@ -1,0 +1,115 @@
+"""Batches: order, workers, sizes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from utils.datasets.dataset import DetectionDataset, TrainItem
+from utils.datasets.labels import LabelRecord
+from utils.datasets.loader import Batch, EpochSampler, build_loader, collate, usable_cpus
+from utils.image import LetterboxInfo, write_image
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> DetectionDataset:
+    """Five noisy pictures with 0 to 4 boxes."""
+    rng = np.random.default_rng(0)
+    records = []
+    for n in range(5):
+        path = tmp_path / f"{n}.png"
+        write_image(path, rng.integers(0, 256, (64, 64, 3), np.uint8))
+        boxes = np.array([[c, 0.5, 0.5, 0.5, 0.5] for c in range(n)], np.float32).reshape(-1, 5)
+        records.append(LabelRecord(path, path.with_suffix(".txt"), (64, 64), boxes))
+    return DetectionDataset(records, 64, augment=True, seed=1)
+
+
+def epochs(dataset: DetectionDataset, workers: int, count: int = 2) -> list[Batch]:
+    loader = build_loader(dataset, batch_size=2, workers=workers, shuffle=True, seed=5)
+    batches: list[Batch] = []
+    for epoch in range(count):
+        loader.sampler.set_epoch(epoch)  # type: ignore[attr-defined]
+        batches += list(loader)
+    return batches
+
+
+def test_batches_do_not_depend_on_the_number_of_workers(dataset: DetectionDataset) -> None:
+    expected = epochs(dataset, 0)
+    for workers in (1, 2):
+        for ours, theirs in zip(expected, epochs(dataset, workers), strict=True):
+            assert ours.paths == theirs.paths
+            assert ours.infos == theirs.infos
+            assert torch.equal(ours.images, theirs.images)
+            assert torch.equal(ours.targets, theirs.targets)
+
+
+def test_the_last_smaller_batch_is_kept_unless_told_otherwise(dataset: DetectionDataset) -> None:
+    assert [len(batch.images) for batch in epochs(dataset, 0, 1)] == [2, 2, 1]
+    dropped = build_loader(dataset, batch_size=2, workers=0, drop_last=True)
+    assert [len(batch.images) for batch in dropped] == [2, 2]
+
+
+def test_an_epoch_visits_every_picture_once_in_an_order_of_its_own(dataset: DetectionDataset) -> None:
+    batches = epochs(dataset, 0)
+    first, second = ([path for b in half for path in b.paths] for half in (batches[:3], batches[3:]))
+    assert sorted(first) == sorted(second) == sorted(str(r.image) for r in dataset.records)
+    assert first != second
+
+
+def test_workers_are_capped_at_the_number_of_cpus(dataset: DetectionDataset) -> None:
+    assert build_loader(dataset, batch_size=2, workers=10_000).num_workers == usable_cpus()
+    assert build_loader(dataset, batch_size=2, workers=0).num_workers == 0
+
+
+def test_targets_name_their_picture_in_the_batch() -> None:
+    info = LetterboxInfo((8, 8), (1.0, 1.0), (0.0, 0.0))
+    items = [TrainItem(torch.zeros(3, 8, 8, dtype=torch.uint8), torch.zeros(n, 6), f"{n}", info) for n in (2, 0, 1)]
+    batch = collate(items)
+    assert batch.images.shape == (3, 3, 8, 8)
+    assert batch.targets[:, 0].tolist() == [0, 0, 2]
+    assert batch.paths == ["2", "0", "1"]
+    assert (items[0].targets == 0).all()
+
+
+def test_a_batch_of_background_has_targets_of_no_rows() -> None:
+    info = LetterboxInfo((8, 8), (1.0, 1.0), (0.0, 0.0))
+    items = [TrainItem(torch.zeros(3, 8, 8, dtype=torch.uint8), torch.zeros(0, 6), "", info)] * 4
+    assert collate(items).targets.shape == (0, 6)
+
+
+def test_the_sampler_carries_the_epoch_and_repeats_for_the_same_seed() -> None:
+    sampler = EpochSampler(6, seed=2)
+    sampler.set_epoch(3)
+    order = list(sampler)
+    assert order == list(sampler)
+    assert {epoch for epoch, _ in order} == {3}
+    assert sorted(index for _, index in order) == list(range(6))
+    assert list(EpochSampler(3, shuffle=False)) == [(0, 0), (0, 1), (0, 2)]
+
+
+def test_weights_draw_with_replacement_and_never_a_zero() -> None:
+    sampler = EpochSampler(4, seed=0)
+    sampler.set_weights([0, 1, 3, 0])
+    drawn = [index for epoch in range(200) for index in (sampler.set_epoch(epoch), [i for _, i in sampler])[1]]
+    assert len(drawn) == 800
+    assert set(drawn) == {1, 2}
+    assert 0.7 < drawn.count(2) / 800 < 0.8
+    sampler.set_weights(None)
+    assert sorted(index for _, index in sampler) == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("weights", [[1, 1], [0, 0, 0, 0], [1, -1, 1, 1], [1, float("nan"), 1, 1]])
+def test_impossible_weights_are_refused(weights: list[float]) -> None:
+    with pytest.raises(ValueError, match="4 finite numbers"):
+        EpochSampler(4).set_weights(weights)
+
+
+def test_rectangular_batches_are_not_shuffled(dataset: DetectionDataset) -> None:
+    rect = DetectionDataset(dataset.records, 64, rect=True, batch_size=2)
+    for options in ({"batch_size": 2, "shuffle": True}, {"batch_size": 4, "shuffle": False}):
+        with pytest.raises(ValueError, match="rectangular"):
+            build_loader(rect, workers=0, **options)  # type: ignore[arg-type]
+    assert len(list(build_loader(rect, batch_size=2, workers=0))) == 3

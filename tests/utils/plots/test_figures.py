@@ -1,0 +1,108 @@
+"""Figures drawn with matplotlib: they are written, whatever the number of classes, and leave no global state."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from utils.errors import InputError
+from utils.image import read_image
+from utils.plots import plot_confusion, plot_labels, plot_metric_curve, plot_pr_curve, plot_results
+from utils.plots.results import read_results
+
+COUNTS = [0, 1, 80]
+
+
+def names_of(count: int) -> list[str]:
+    return [f"class {i}" for i in range(count)]
+
+
+def assert_picture(file: Path) -> None:
+    image = read_image(file)
+    assert min(image.shape[:2]) > 300
+    assert (image < 250).any()
+
+
+@pytest.mark.parametrize("count", COUNTS)
+def test_labels_of_any_number_of_classes_are_drawn(tmp_path: Path, count: int) -> None:
+    rng = np.random.default_rng(0)
+    boxes = rng.uniform(0.1, 0.9, (5 * count, 4))
+    labels = np.column_stack([np.arange(5 * count) % max(count, 1), boxes])
+    plot_labels(labels, names_of(count), tmp_path / "labels.jpg")
+    assert_picture(tmp_path / "labels.jpg")
+
+
+def test_a_class_beyond_the_names_is_drawn_by_its_number(tmp_path: Path) -> None:
+    plot_labels(np.array([[4, 0.5, 0.5, 0.1, 0.1]]), ["a"], tmp_path / "labels.jpg")
+    assert_picture(tmp_path / "labels.jpg")
+
+
+@pytest.mark.parametrize("count", COUNTS)
+def test_curves_of_any_number_of_classes_are_drawn(tmp_path: Path, count: int) -> None:
+    x = np.linspace(0, 1, 50)
+    values = np.tile(1 - x, (count, 1))
+    plot_pr_curve(x, values, np.full(count, 0.5), names_of(count), tmp_path / "pr.png")
+    plot_metric_curve(x, values, names_of(count), tmp_path / "f1.png", "F1")
+    assert_picture(tmp_path / "pr.png")
+    assert_picture(tmp_path / "f1.png")
+
+
+@pytest.mark.parametrize(("count", "normalize"), [(0, True), (1, False), (10, False), (80, True)])
+def test_confusion_of_any_number_of_classes_is_drawn(tmp_path: Path, count: int, normalize: bool) -> None:
+    matrix = np.eye(count + 1) * 7
+    before = matrix.copy()
+    plot_confusion(matrix, names_of(count), tmp_path / "confusion.png", normalize)
+    assert_picture(tmp_path / "confusion.png")
+    assert (matrix == before).all()
+
+
+def test_an_empty_confusion_matrix_is_drawn(tmp_path: Path) -> None:
+    plot_confusion(np.zeros((3, 3)), ["a", "b"], tmp_path / "confusion.png")
+    assert_picture(tmp_path / "confusion.png")
+
+
+def test_class_names_of_any_script_are_accepted(tmp_path: Path) -> None:
+    plot_confusion(np.eye(3), ["größe", "λ $x$"], tmp_path / "confusion.png")
+    assert_picture(tmp_path / "confusion.png")
+
+
+def test_no_figure_uses_the_global_state_of_pyplot(tmp_path: Path) -> None:
+    had_pyplot = "matplotlib.pyplot" in sys.modules
+    plot_confusion(np.eye(3), ["a", "b"], tmp_path / "confusion.png")
+    assert ("matplotlib.pyplot" in sys.modules) == had_pyplot
+
+
+@pytest.mark.parametrize("epochs", [1, 40])
+def test_results_are_drawn_beside_their_file(tmp_path: Path, epochs: int) -> None:
+    rows = [f"{e},{1 / (e + 1)},,{34 - e}" for e in range(epochs)]
+    file = tmp_path / "results.csv"
+    file.write_text("epoch,train/box_loss,val/box_loss,temperature\n" + "\n".join(rows) + "\n", encoding="utf-8")
+    assert plot_results(file) == tmp_path / "results.png"
+    assert_picture(tmp_path / "results.png")
+
+
+def test_results_padded_with_blanks_are_read(tmp_path: Path) -> None:
+    file = tmp_path / "results.csv"
+    file.write_text("   epoch,  train/box_loss\n   0,   0.5\n   1,      \n", encoding="utf-8")
+    table = read_results(file)
+    assert list(table) == ["epoch", "train/box_loss"]
+    assert table["train/box_loss"][0] == 0.5
+    assert np.isnan(table["train/box_loss"][1])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("epoch,a\n", "no epochs in it yet"),
+        ("epoch,a\n0,1\n1\n", "results.csv:3: 1 cells, the header has 2"),
+        ("epoch,a\n0,x\n", "results.csv:2: column 'a': 'x' is not a number"),
+    ],
+)
+def test_a_damaged_results_file_is_refused_by_line(tmp_path: Path, text: str, message: str) -> None:
+    file = tmp_path / "results.csv"
+    file.write_text(text, encoding="utf-8")
+    with pytest.raises(InputError, match=message):
+        plot_results(file)

@@ -1,0 +1,132 @@
+"""Yaml, atomic writes, run folders, lists of pictures and the place of their labels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from utils.errors import InputError
+from utils.files import find_images, increment_path, label_path_for, read_yaml, write_atomic
+
+
+def touch(*paths: Path) -> None:
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+
+def test_yaml_is_read_as_plain_types(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("\ufeffnames: [кот, 犬]\nnc: 2\n", encoding="utf-8")
+    assert read_yaml(tmp_path / "a.yaml") == {"names": ["кот", "犬"], "nc": 2}
+
+
+def test_broken_yaml_is_reported_with_file_and_line(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("nc: 2\nnames: [a, b\nval: x\n")
+    with pytest.raises(InputError, match=r"a\.yaml:3: not valid yaml"):
+        read_yaml(tmp_path / "a.yaml")
+
+
+def test_yaml_that_asks_for_code_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("x: !!python/object/apply:os.getcwd []\n")
+    with pytest.raises(InputError, match=r"a\.yaml:1: not valid yaml"):
+        read_yaml(tmp_path / "a.yaml")
+
+
+def test_yaml_in_another_encoding_is_reported(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_bytes("name: é".encode("latin-1"))
+    with pytest.raises(InputError, match=r"a\.yaml: byte 6 is not UTF-8"):
+        read_yaml(tmp_path / "a.yaml")
+
+
+def test_missing_yaml_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"gone\.yaml: no such yaml file"):
+        read_yaml(tmp_path / "gone.yaml")
+
+
+def test_an_atomic_write_replaces_the_file_and_leaves_nothing_else(tmp_path: Path) -> None:
+    write_atomic(tmp_path / "last.pt", b"old")
+    write_atomic(tmp_path / "last.pt", b"new")
+    assert [(entry.name, entry.read_bytes()) for entry in tmp_path.iterdir()] == [("last.pt", b"new")]
+
+
+def test_a_failed_atomic_write_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_atomic(tmp_path / "last.pt", b"old")
+
+    def fail(descriptor: int) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr("os.fsync", fail)
+    with pytest.raises(OSError, match="disk full"):
+        write_atomic(tmp_path / "last.pt", b"new")
+    assert [(entry.name, entry.read_bytes()) for entry in tmp_path.iterdir()] == [("last.pt", b"old")]
+
+
+def test_run_folders_are_numbered_from_two(tmp_path: Path) -> None:
+    made = [increment_path(tmp_path / "runs" / "exp", mkdir=True).name for _ in range(3)]
+    assert made == ["exp", "exp2", "exp3"]
+
+
+def test_numbering_goes_on_after_the_highest_and_ignores_other_names(tmp_path: Path) -> None:
+    for name in ("exp", "exp7", "exp2_old", "experiment9", "my_exp20"):
+        (tmp_path / name).mkdir()
+    assert increment_path(tmp_path / "exp") == tmp_path / "exp8"
+
+
+def test_an_existing_folder_is_taken_when_allowed(tmp_path: Path) -> None:
+    assert increment_path(tmp_path, exist_ok=True, mkdir=True) == tmp_path
+
+
+def test_a_file_is_numbered_before_its_suffix(tmp_path: Path) -> None:
+    touch(tmp_path / "out.txt")
+    assert increment_path(tmp_path / "out.txt", sep="_") == tmp_path / "out_2.txt"
+
+
+def test_images_are_found_at_any_depth_and_in_any_case(tmp_path: Path) -> None:
+    touch(tmp_path / "b.JPG", tmp_path / "a/deep/c.Png", tmp_path / "a/notes.txt", tmp_path / ".hidden/d.jpg")
+    touch(tmp_path / "a/._c.png")
+    assert find_images([tmp_path]) == [tmp_path / "a/deep/c.Png", tmp_path / "b.JPG"]
+
+
+def test_a_folder_that_links_to_its_parent_is_walked_once(tmp_path: Path) -> None:
+    touch(tmp_path / "a/b.jpg")
+    (tmp_path / "a/loop").symlink_to(tmp_path, target_is_directory=True)
+    assert find_images([tmp_path]) == [tmp_path / "a/b.jpg"]
+
+
+def test_lists_name_images_beside_them_with_either_separator(tmp_path: Path) -> None:
+    touch(tmp_path / "images/a.jpg", tmp_path / "images/b.jpg", tmp_path / "images/c.jpg")
+    listing = tmp_path / "train.txt"
+    listing.write_text(f"./images/b.jpg\r\nimages\\a.jpg\n\n{tmp_path}/images/c.jpg\nreadme.md\n", encoding="utf-8")
+    assert find_images([listing]) == [tmp_path / "images" / name for name in ("a.jpg", "b.jpg", "c.jpg")]
+
+
+def test_lists_may_name_images_from_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    touch(tmp_path / "images/a.jpg", tmp_path / "lists/train.txt")
+    (tmp_path / "lists/train.txt").write_text("images/a.jpg\n")
+    monkeypatch.chdir(tmp_path)
+    assert find_images([Path("lists/train.txt")]) == [Path("images/a.jpg")]
+
+
+def test_missing_and_empty_sources_are_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="gone: no such folder"):
+        find_images([tmp_path / "gone"])
+    with pytest.raises(FileNotFoundError, match="no images in"):
+        find_images([tmp_path])
+    touch(tmp_path / "a.csv")
+    with pytest.raises(InputError, match=r"a\.csv: expected a folder"):
+        find_images([tmp_path / "a.csv"])
+
+
+@pytest.mark.parametrize(
+    ("image", "label"),
+    [
+        ("/d/images/train/a.jpg", "/d/labels/train/a.txt"),
+        ("/d/images/x/images/a.b.png", "/d/images/x/labels/a.b.txt"),
+        ("images/a.jpg", "labels/a.txt"),
+        ("/d/my_images/a.jpg", "/d/my_images/a.txt"),
+        ("/d/images.jpg", "/d/images.txt"),
+    ],
+)
+def test_labels_lie_in_the_twin_of_the_last_images_folder(image: str, label: str) -> None:
+    assert label_path_for(Path(image)) == Path(label)

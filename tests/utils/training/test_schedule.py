@@ -1,0 +1,187 @@
+"""Rates, warm-up, accumulation and temperature over a run."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from utils.config.hyp import Hyp
+from utils.training.schedule import (
+    StepPlan,
+    accumulate_steps,
+    learning_rates,
+    lr_factor,
+    plan_steps,
+    temperature_at,
+    warm_up,
+    warmup_iterations,
+)
+
+V61 = Hyp(warmup_v61=True)
+
+
+def sgd() -> torch.optim.Optimizer:
+    groups = [{"params": [nn.Parameter(torch.zeros(1))], "name": name} for name in ("no_decay", "decay", "bias")]
+    return torch.optim.SGD(groups, lr=0.01, momentum=0.9)
+
+
+@pytest.mark.parametrize("cosine", [False, True])
+def test_the_factor_falls_from_one_to_lrf_through_their_mean(cosine: bool) -> None:
+    assert lr_factor(0, 10, 0.2, cosine) == 1
+    assert lr_factor(5, 10, 0.2, cosine) == pytest.approx(0.6)
+    assert lr_factor(10, 10, 0.2, cosine) == pytest.approx(0.2)
+
+
+def test_a_run_of_no_epochs_has_a_factor() -> None:
+    assert lr_factor(0, 0, 0.1, True) == 1
+
+
+@pytest.mark.parametrize(("name", "cosine"), [("linear", False), ("cos", True)])
+@pytest.mark.parametrize("lrf", [0.01, 0.1])
+def test_factors_are_those_of_the_reference(golden: Any, name: str, cosine: bool, lrf: float) -> None:
+    expected = golden.array(f"lr/{name}_lrf{lrf}_300")
+    assert [lr_factor(epoch, 300, lrf, cosine) for epoch in range(301)] == pytest.approx(expected.tolist(), rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("epochs", "batches", "warmup_epochs", "ours", "v61"),
+    [
+        (300, 500, 3.0, 1500, 1500),
+        (300, 100, 3.0, 300, 1000),
+        (300, 13, 3.0, 100, 1000),  # the floors
+        (10, 13, 3.0, 43, 1000),  # a third of 130
+        (50, 1, 3.0, 16, 1000),
+        (300, 100, 0.0, 0, 1000),
+        (0, 100, 3.0, 0, 1000),
+    ],
+)
+def test_warm_up_has_a_floor_and_takes_a_third_of_the_run_at_most(
+    epochs: int, batches: int, warmup_epochs: float, ours: int, v61: int
+) -> None:
+    assert warmup_iterations(epochs, batches, warmup_epochs) == ours
+    assert warmup_iterations(epochs, batches, warmup_epochs, v61=True) == v61
+
+
+@pytest.mark.parametrize(("batch", "steps"), [(1, 64), (8, 8), (16, 4), (24, 3), (64, 1), (128, 1)])
+def test_batches_accumulate_to_about_64_pictures(batch: int, steps: int) -> None:
+    assert accumulate_steps(batch) == steps
+
+
+def test_accumulation_never_exceeds_an_epoch() -> None:
+    assert accumulate_steps(16, 3) == 3
+    assert accumulate_steps(16, 0) == 1
+
+
+def test_warm_up_rows_are_those_of_the_reference(golden: Any) -> None:
+    for case in golden.json("tensors")["warmup"]:
+        optimizer, hyp = sgd(), replace(V61, **case["hyp"])
+        plan = plan_steps(case["epochs"], case["batches_per_epoch"], case["batch_size"], hyp)
+        assert plan.warmup == case["nw"]
+        for iteration, epoch, *expected in case["rows"]:
+            accumulate = warm_up(optimizer, plan, iteration, epoch, hyp, case["schedule"] != "linear")
+            rates, momenta = learning_rates(optimizer), [group["momentum"] for group in optimizer.param_groups]
+            found = [rates["decay"], rates["bias"], momenta[0], accumulate]
+            assert found == pytest.approx(expected, rel=1e-9, abs=1e-15), (case["batches_per_epoch"], iteration)
+            assert rates["no_decay"] == rates["decay"]
+            assert len(set(momenta)) == 1
+
+
+def test_after_the_warm_up_rates_follow_the_epoch_alone() -> None:
+    optimizer, hyp = sgd(), Hyp()
+    plan = plan_steps(100, 10, 16, hyp)
+    assert warm_up(optimizer, plan, 505, 50, hyp) == 4
+    assert list(learning_rates(optimizer).values()) == pytest.approx([0.01 * lr_factor(50, 100, 0.01, False)] * 3)
+    assert optimizer.param_groups[0]["momentum"] == hyp.momentum
+
+
+def test_the_betas_of_adam_are_left_alone() -> None:
+    optimizer = torch.optim.Adam([{"params": [nn.Parameter(torch.zeros(1))], "name": "bias"}], betas=(0.9, 0.99))
+    warm_up(optimizer, plan_steps(100, 10, 16, Hyp()), 0, 0, Hyp())
+    assert optimizer.param_groups[0]["betas"] == (0.9, 0.99)
+    assert learning_rates(optimizer) == {"bias": pytest.approx(0.1)}
+
+
+def walk(plan: StepPlan, iterations: int) -> list[int]:
+    """Where the training loop steps, in plain steps."""
+    last, steps = -1, []
+    for iteration in range(iterations):
+        if iteration - last >= plan.accumulate_at(iteration):
+            last = iteration
+            steps.append(iteration)
+    return steps
+
+
+def test_step_counts_are_those_of_the_reference(golden: Any) -> None:
+    for case in golden.json("tensors")["optimizer_steps"]:
+        plan = plan_steps(300, case["batches_per_epoch"], case["batch_size"], V61)
+        assert plan.count_steps(case["iterations"]) == case["step_count"]
+        steps = walk(plan, case["iterations"])
+        assert [i for i in steps if i < 60] == case["first60"]
+        assert case["step_at"] is None or steps == case["step_at"]
+
+
+@pytest.mark.parametrize("batches", [1, 2, 3, 5, 13, 77])
+@pytest.mark.parametrize("batch_size", [1, 6, 16, 24, 48, 200])
+@pytest.mark.parametrize("hyp", [Hyp(), V61, Hyp(warmup_epochs=0)])
+def test_the_plan_counts_what_the_loop_does(batches: int, batch_size: int, hyp: Hyp) -> None:
+    plan = plan_steps(40, batches, batch_size, hyp)
+    steps = walk(plan, 40 * batches)
+    assert plan.optimizer_steps == len(steps)
+    assert plan.warmup_steps == sum(step < plan.warmup for step in steps)
+
+
+@pytest.mark.parametrize("batches", [1, 2, 3, 5, 9])
+@pytest.mark.parametrize("hyp", [Hyp(), V61])
+def test_every_epoch_of_a_tiny_set_has_an_optimizer_step(batches: int, hyp: Hyp) -> None:
+    steps = walk(plan_steps(50, batches, 4, hyp), 50 * batches)
+    assert {step // batches for step in steps} == set(range(50))
+
+
+def test_a_run_of_no_epochs_has_no_steps() -> None:
+    plan = plan_steps(0, 10, 16, Hyp())
+    assert (plan.optimizer_steps, plan.warmup_steps) == (0, 0)
+    assert plan.describe()
+
+
+def test_the_plan_warns_of_a_run_within_its_warm_up() -> None:
+    assert "ends before its warm-up" in plan_steps(10, 13, 16, V61).describe()
+    assert "ends before its warm-up" not in plan_steps(10, 13, 16, Hyp()).describe()
+
+
+def test_temperature_falls_by_the_step_and_stays_at_the_end() -> None:
+    expected = [34, 31, 28, 25, 22, 19, 16, 13, 10, 7, 4, 1, 1, 1]
+    assert [temperature_at(epoch, 14, Hyp()) for epoch in range(14)] == expected
+
+
+def test_the_shortest_run_of_the_full_schedule_has_12_epochs() -> None:
+    assert [temperature_at(epoch, 12, Hyp()) for epoch in (0, 1, 11)] == [34, 31, 1]
+
+
+def test_a_short_run_comes_down_in_equal_steps() -> None:
+    assert [temperature_at(epoch, 4, Hyp()) for epoch in range(4)] == pytest.approx([34, 23, 12, 1])
+    assert temperature_at(7, 8, Hyp()) == 1
+
+
+@pytest.mark.parametrize("epochs", [0, 1])
+def test_runs_of_no_or_one_epoch_are_at_the_end_temperature(epochs: int) -> None:
+    assert temperature_at(0, epochs, Hyp()) == 1
+
+
+def test_temperature_never_rises_nor_leaves_its_bounds() -> None:
+    for epochs in range(1, 30):
+        course = [temperature_at(epoch, epochs, Hyp()) for epoch in range(epochs + 3)]
+        assert course == sorted(course, reverse=True)
+        assert course[epochs - 1] == 1
+        assert 1 <= min(course) <= max(course) <= 34
+
+
+def test_a_step_of_zero_keeps_the_start() -> None:
+    assert temperature_at(5, 10, Hyp(temperature_step=0.0)) == 34
+
+
+def test_equal_start_and_end_are_constant() -> None:
+    assert temperature_at(0, 1, Hyp(temperature_start=3.0, temperature_end=3.0)) == 3

@@ -1,0 +1,214 @@
+"""Arithmetic on boxes and polygons: formats, mapping between pictures, overlaps.
+
+Every function is pure (the argument is never changed) and takes either tensors or numpy arrays, answering in kind.
+Formats: ``xyxy`` two opposite corners, ``xywh`` centre and size, trailing ``n`` fractions of the picture, else pixels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+
+Array = TypeVar("Array", torch.Tensor, np.ndarray)
+
+
+def _library(values: Any) -> Any:
+    """The module whose functions (stack, maximum, clip, arctan: same names in both) fit ``values``."""
+    return torch if isinstance(values, torch.Tensor) else np
+
+
+def _assemble(like: Array, columns: Sequence[Any]) -> Array:
+    """Four new columns, followed by whatever columns ``like`` carries behind its box (confidence, class)."""
+    lib = _library(like)
+    box = lib.stack(list(columns), -1)
+    return box if like.shape[-1] == 4 else lib.concatenate([box, like[..., 4:]], -1)
+
+
+def xyxy2xywh(boxes: Array) -> Array:
+    """Corners [..., 4+] to centre and size; columns after the fourth are passed through."""
+    left, top, right, bottom = (boxes[..., i] for i in range(4))
+    return _assemble(boxes, [(left + right) / 2, (top + bottom) / 2, right - left, bottom - top])
+
+
+def xywh2xyxy(boxes: Array) -> Array:
+    """Centre and size [..., 4+] to corners; columns after the fourth are passed through."""
+    centre, half = boxes[..., :2], boxes[..., 2:4] / 2
+    low, high = centre - half, centre + half
+    return _assemble(boxes, [low[..., 0], low[..., 1], high[..., 0], high[..., 1]])
+
+
+def xywhn2xyxy(boxes: Array, w: float = 640, h: float = 640, padw: float = 0, padh: float = 0) -> Array:
+    """Fractions of a ``w`` x ``h`` picture [..., 4+] to pixel corners on a canvas where it starts at (padw, padh)."""
+    left, top, right, bottom = (xywh2xyxy(boxes)[..., i] for i in range(4))
+    return _assemble(boxes, [left * w + padw, top * h + padh, right * w + padw, bottom * h + padh])
+
+
+def xyxy2xywhn(boxes: Array, w: float = 640, h: float = 640, clip: bool = False, eps: float = 0.0) -> Array:
+    """Pixel corners [..., 4+] to centre and size as fractions of a ``w`` x ``h`` picture.
+
+    ``clip`` first cuts the corners to the picture, less ``eps`` pixels at the far edges, so that centres stay below 1.
+    """
+    inside = clip_coords(boxes, (h - eps, w - eps)) if clip else boxes
+    x, y, width, height = (xyxy2xywh(inside)[..., i] for i in range(4))
+    return _assemble(boxes, [x / w, y / h, width / w, height / h])
+
+
+def xyn2xy(points: Array, w: float = 640, h: float = 640, padw: float = 0, padh: float = 0) -> Array:
+    """Points [..., 2], fractions of a ``w`` x ``h`` picture, to pixels on a canvas where it starts at (padw, padh)."""
+    return _library(points).stack([points[..., 0] * w + padw, points[..., 1] * h + padh], -1)
+
+
+def segment2box(points: np.ndarray, width: float = 640, height: float = 640) -> np.ndarray:
+    """Corners [4] around the points [m, 2] of a polygon that lie inside the picture; zeros when none does."""
+    limit = np.array([width, height])
+    visible = points[((points >= 0) & (points <= limit)).all(1)]  # [v, 2]
+    if len(visible) == 0:
+        return np.zeros(4, dtype=points.dtype)
+    return np.concatenate([visible.min(0), visible.max(0)])
+
+
+def segments2boxes(segments: Sequence[np.ndarray]) -> np.ndarray:
+    """The xywh box [n, 4] around each polygon [m, 2], in the unit of the polygons."""
+    if len(segments) == 0:
+        return np.zeros((0, 4), dtype=np.float32)
+    corners = np.stack([np.concatenate([points.min(0), points.max(0)]) for points in segments])  # [n, 4]
+    return xyxy2xywh(corners)
+
+
+def resample_segments(segments: Sequence[np.ndarray], n: int = 1000) -> list[np.ndarray]:
+    """Each polygon as ``n`` points [n, 2], evenly spaced in vertex index between its first and last vertex.
+
+    The closing edge is not walked: repeat the first vertex at the end if it should be.
+    """
+    resampled = []
+    for points in segments:
+        vertices = np.arange(len(points))
+        stops = np.linspace(0, len(points) - 1, n)
+        resampled.append(np.stack([np.interp(stops, vertices, points[:, axis]) for axis in (0, 1)], -1))
+    return resampled
+
+
+def clip_coords(boxes: Array, hw: Sequence[float]) -> Array:
+    """Corners [..., 4+] cut to a picture of (height, width), which may be an image's whole shape."""
+    lib, height, width = _library(boxes), hw[0], hw[1]
+    limits = (width, height, width, height)
+    return _assemble(boxes, [lib.clip(boxes[..., i], 0, limit) for i, limit in enumerate(limits)])
+
+
+def unscale_coords(boxes: Array, ratio_wh: Sequence[float], pad_wh: Sequence[float], hw: Sequence[float]) -> Array:
+    """Corners [..., 4+] on a letterboxed canvas back to the original picture (height, width), clipped to it.
+
+    Inverse of ``x * ratio + pad``, each axis with its own ratio and pad.
+    """
+    moved = [(boxes[..., i] - pad_wh[i % 2]) / ratio_wh[i % 2] for i in range(4)]
+    return clip_coords(_assemble(boxes, moved), hw)
+
+
+def scale_coords(
+    net_hw: Sequence[float],
+    boxes: Array,
+    image_hw: Sequence[float],
+    ratio_pad: tuple[Sequence[float], Sequence[float]] | None = None,
+) -> Array:
+    """Corners [..., 4+] on the network's input back to the picture they came from, clipped to it.
+
+    Args:
+        net_hw: height and width of the network's input.
+        boxes: pixel corners on that input.
+        image_hw: height and width of the picture (its whole shape will do).
+        ratio_pad: (ratio_wh, pad_wh) as ``letterbox`` gave them; without it a centred letterbox of one scale is
+            assumed. Unlike v6.1, which used the first ratio for both axes, each axis has its own.
+    """
+    if ratio_pad is None:
+        gain = min(net_hw[0] / image_hw[0], net_hw[1] / image_hw[1])
+        pad_wh = ((net_hw[1] - image_hw[1] * gain) / 2, (net_hw[0] - image_hw[0] * gain) / 2)
+        return unscale_coords(boxes, (gain, gain), pad_wh, image_hw)
+    return unscale_coords(boxes, ratio_pad[0], ratio_pad[1], image_hw)
+
+
+def _overlap_area(first: Array, second: Array) -> Array:
+    """Area shared by corner boxes whose shapes broadcast; zero when they are apart."""
+    lib = _library(first)
+    low, high = lib.maximum(first[..., :2], second[..., :2]), lib.minimum(first[..., 2:4], second[..., 2:4])
+    sides = lib.clip(high - low, 0, None)
+    return sides[..., 0] * sides[..., 1]
+
+
+def _area(boxes: Array) -> Array:
+    return (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
+
+
+def box_iou(first: Array, second: Array) -> Array:
+    """IoU of every corner box in [n, 4] with every one in [m, 4]: [n, m]; not-a-number for two boxes without area."""
+    rows, columns = first[:, None], second[None]
+    shared = _overlap_area(rows, columns)
+    union = _area(rows) + _area(columns) - shared
+    with np.errstate(invalid="ignore"):
+        return shared / union
+
+
+def bbox_iou(
+    box1: torch.Tensor,
+    box2: torch.Tensor,
+    x1y1x2y2: bool = True,
+    GIoU: bool = False,
+    DIoU: bool = False,
+    CIoU: bool = False,
+    eps: float = 1e-7,
+) -> torch.Tensor:
+    """IoU, or one of its relatives, of boxes row by row; differentiable.
+
+    Args:
+        box1: [n, 4], or [4] to compare one box with all of ``box2``.
+        box2: [n, 4].
+        x1y1x2y2: corners; False for centre and size.
+        GIoU: less the share of the enclosing box that neither covers (arXiv 1902.09630).
+        DIoU: less the squared distance of the centres over the enclosing diagonal (arXiv 1911.08287).
+        CIoU: DIoU less a term for differing aspect ratios (same paper), whose weight takes no gradient.
+        eps: keeps divisions finite; as in v6.1 it is added to the heights, the union and the enclosing measure.
+
+    Returns:
+        [n].
+    """
+    if not x1y1x2y2:
+        box1, box2 = xywh2xyxy(box1), xywh2xyxy(box2)
+    (width1, height1), (width2, height2) = ((box[..., 2:4] - box[..., :2]).unbind(-1) for box in (box1, box2))
+    height1, height2 = height1 + eps, height2 + eps
+    shared = _overlap_area(box1, box2)
+    union = width1 * height1 + width2 * height2 - shared + eps
+    iou = shared / union
+    if not (GIoU or DIoU or CIoU):
+        return iou
+
+    low, high = torch.minimum(box1[..., :2], box2[..., :2]), torch.maximum(box1[..., 2:4], box2[..., 2:4])
+    hull = high - low  # [..., 2] sides of the smallest box around both
+    if not (DIoU or CIoU):
+        hull_area = hull[..., 0] * hull[..., 1] + eps
+        return iou - (hull_area - union) / hull_area
+
+    twice_offset = (box2[..., :2] + box2[..., 2:4]) - (box1[..., :2] + box1[..., 2:4])
+    distance = twice_offset.square().sum(-1) / 4 / (hull.square().sum(-1) + eps)
+    if not CIoU:
+        return iou - distance
+    angle = torch.atan(width2 / height2) - torch.atan(width1 / height1)
+    aspect = angle.square() * (4 / math.pi**2)
+    with torch.no_grad():
+        weight = aspect / (aspect - iou + (1 + eps))
+    return iou - distance - weight * aspect
+
+
+def bbox_ioa(box: Array, boxes: Array, eps: float = 1e-7) -> Array:
+    """Share of each box in [n, 4] that one box [4] covers: [n] (corners)."""
+    return _overlap_area(box, boxes) / (_area(boxes) + eps)
+
+
+def wh_iou(first: Array, second: Array) -> Array:
+    """IoU [n, m] of sizes [n, 2] and [m, 2] as if the boxes shared a corner: position is left out."""
+    smaller = _library(first).minimum(first[:, None], second[None])  # [n, m, 2]
+    shared = smaller[..., 0] * smaller[..., 1]
+    union = (first[:, 0] * first[:, 1])[:, None] + (second[:, 0] * second[:, 1])[None] - shared
+    return shared / union

@@ -1,0 +1,129 @@
+"""Reading official YOLOv5 (v5 to v7) files, which are pickled modules, without running anything from them.
+
+The pickle's globals are listed first. Names of the original's own classes become inert stand-ins that only hold what
+the pickle puts into them; torch.nn classes and numpy's array reconstruction are allowed; any other name refuses the
+file.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from utils.errors import InputError
+
+LOG = logging.getLogger(__name__)
+OWN_PACKAGES = ("models.", "utils.", "ultralytics.")
+TORCH_PACKAGES = ("torch.nn.modules.", "torch._C.")
+STALE_BUFFERS = ("anchor_grid",)  # files before v6.1 carry this derived value
+
+
+def _stand_in(dotted: str) -> type:
+    module, _, name = dotted.rpartition(".")
+    return type(name, (nn.Module,), {"__module__": module, "__doc__": f"Inert stand-in for {dotted}."})
+
+
+def _numpy_names() -> dict[str, Any]:
+    """What numpy arrays and scalars name, under the old and the new module path."""
+    from numpy._core import multiarray
+
+    names: dict[str, Any] = {"numpy.ndarray": np.ndarray, "numpy.dtype": np.dtype}
+    for package in ("numpy.core.multiarray", "numpy._core.multiarray"):
+        names[f"{package}._reconstruct"] = multiarray._reconstruct
+        names[f"{package}.scalar"] = multiarray.scalar
+    for kind in ("Float64", "Float32", "Float16", "Int64", "Int32", "UInt8", "Bool"):
+        names[f"numpy.dtypes.{kind}DType"] = getattr(np.dtypes, f"{kind}DType")
+    return names
+
+
+def _encode_latin1(text: str, encoding: str = "latin1") -> bytes:
+    """Old numpy pickles rebuild bytes through ``_codecs.encode``; this is all of it they need."""
+    return text.encode("latin1")
+
+
+def _resolve(path: Path, names: Iterable[str]) -> list[Any]:
+    """Allow-list entries for the dotted names, or an error naming those that are not accepted."""
+    numpy_names = _numpy_names()
+    allowed: list[Any] = []
+    refused: list[str] = []
+    for dotted in names:
+        leaf = dotted.rpartition(".")[2]
+        if dotted.startswith(OWN_PACKAGES):
+            allowed.append((_stand_in(dotted), dotted))
+        elif dotted.startswith(TORCH_PACKAGES) and isinstance(getattr(nn, leaf, None), type):
+            allowed.append((getattr(nn, leaf), dotted))
+        elif dotted in numpy_names:
+            allowed.append((numpy_names[dotted], dotted))
+        elif dotted == "_codecs.encode":
+            allowed.append((_encode_latin1, dotted))
+        elif dotted in ("pathlib.PosixPath", "pathlib.WindowsPath", "argparse.Namespace", "datetime.datetime"):
+            allowed.append((_Inert, dotted))
+        else:
+            refused.append(dotted)
+    if refused:
+        raise InputError(
+            f"{path}: refused, it names {', '.join(sorted(refused))}, which an official YOLOv5 file does not need; "
+            "export its state dict with the program that made it"
+        )
+    # A dtype's class is asked for only while the array is rebuilt, so it never shows in the list of names.
+    return [*allowed, *((v, k) for k, v in numpy_names.items() if k.startswith("numpy.dtypes"))]
+
+
+class _Inert:
+    """Stands in for harmless values of no use here (paths, option namespaces)."""
+
+    def __init__(self, *parts: Any) -> None:
+        self.parts = parts
+
+    def __setstate__(self, state: Any) -> None:
+        self.state = state
+
+
+def read_legacy(path: Path, unsafe_names: Iterable[str]) -> dict[str, Any]:
+    """Fields of a :class:`~utils.checkpoint.format.Checkpoint` from an official file.
+
+    Args:
+        path: the file.
+        unsafe_names: what ``get_unsafe_globals_in_checkpoint`` listed.
+
+    Raises:
+        InputError: a name is not accepted, or there is no YOLOv5 model in the file.
+    """
+    with torch.serialization.safe_globals(_resolve(path, unsafe_names)):
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    holder = (content.get("ema") or content.get("model")) if isinstance(content, dict) else content
+    model_yaml, strides = getattr(holder, "yaml", None), getattr(holder, "stride", ())
+    if not isinstance(holder, nn.Module) or not isinstance(model_yaml, dict):
+        raise InputError(f"{path}: holds no YOLOv5 detection model (no model with a yaml in it)")
+    state = _state_of(holder)
+    names = getattr(holder, "names", [])
+    names = [str(names[i]) for i in sorted(names)] if isinstance(names, dict) else [str(n) for n in names]
+    LOG.info(
+        "%s: official YOLOv5 file, %d tensors, %d classes, read without executing it", path, len(state), len(names)
+    )
+    return {
+        "model_yaml": _clean_yaml(model_yaml),
+        "nc": len(names),
+        "names": names,
+        "stride": [float(s) for s in strides],
+        "model": state,
+        "origin": "official",
+    }
+
+
+def _state_of(holder: nn.Module) -> dict[str, Tensor]:
+    """Float32 tensors by name, without derived values of older versions."""
+    state = {k: v for k, v in holder.state_dict().items() if k.rpartition(".")[2] not in STALE_BUFFERS}
+    return {k: (v.float() if v.is_floating_point() else v).clone() for k, v in state.items()}
+
+
+def _clean_yaml(model_yaml: dict[str, Any]) -> dict[str, Any]:
+    """The keys a model yaml has here; the original adds bookkeeping of its own."""
+    keep = ("nc", "depth_multiple", "width_multiple", "anchors", "backbone", "head", "ch")
+    return {k: model_yaml[k] for k in keep if k in model_yaml}

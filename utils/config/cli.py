@@ -1,0 +1,100 @@
+"""From an options record to a command line and back, and the frame every script runs in."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import Field, fields
+from typing import Any, NoReturn, TypeVar
+
+from utils.config.options import DetectOptions, Flag, TrainOptions, ValOptions
+from utils.errors import InputError, nearest
+from utils.log import setup_logging
+
+logger = logging.getLogger(__name__)
+
+OptionsT = TypeVar("OptionsT", TrainOptions, ValOptions, DetectOptions)
+
+EXIT_INPUT = 1
+EXIT_INTERRUPTED = 130  # 128 + SIGINT, what a shell reports for Ctrl-C
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line; the list of all options is one ``--help`` away."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {message} (all options: {self.prog} --help)\n")
+
+
+def build_parser(options_class: type[OptionsT], prog: str | None = None) -> argparse.ArgumentParser:
+    """Return the command-line parser for an options record; flags, types and help come from its field metadata."""
+    parser = _Parser(prog=prog)
+    for item in fields(options_class):
+        flag: Flag = item.metadata["flag"]
+        if flag.convert is None:
+            parser.add_argument(*flag.names, dest=item.name, action="store_true", help=flag.help)
+        else:
+            parser.add_argument(*flag.names, dest=item.name, **_value_settings(item, flag))
+    return parser
+
+
+def _value_settings(item: Field[Any], flag: Flag) -> dict[str, Any]:
+    settings: dict[str, Any] = {"type": flag.convert, "default": item.default, "help": _help_text(item, flag)}
+    for key, value in (("nargs", flag.nargs), ("const", flag.const), ("choices", flag.choices)):
+        if value is not None:
+            settings[key] = value
+    return settings
+
+
+def _help_text(item: Field[Any], flag: Flag) -> str:
+    """The help of a flag, with its default where that says something."""
+    default = " ".join(map(str, item.default)) if isinstance(item.default, tuple) else item.default
+    return flag.help if default is None or default is False or default == "" else f"{flag.help} (default: {default})"
+
+
+def parse(options_class: type[OptionsT], argv: Sequence[str] | None = None, prog: str | None = None) -> OptionsT:
+    """Turn a command line (default: that of the process) into an options record.
+
+    Raises:
+        SystemExit: code 2 with one line on stderr for an unknown option or a bad value, code 0 after ``--help``.
+    """
+    parser = build_parser(options_class, prog)
+    values, unknown = parser.parse_known_args(argv)
+    if unknown:
+        flags = [name for item in fields(options_class) for name in item.metadata["flag"].names]
+        word = unknown[0].split("=")[0]
+        # People who know the python names write --batch_size.
+        hint = nearest(word.replace("_", "-"), flags) if word.startswith("-") else ""
+        parser.error(f"unknown option '{word}'{hint}")
+    given: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in vars(values).items()
+    }
+    try:
+        return options_class(**given)
+    except InputError as error:
+        parser.error(str(error))
+
+
+def run_script(
+    main: Callable[[OptionsT], None], options_class: type[OptionsT], argv: Sequence[str] | None = None
+) -> int:
+    """Run a script: parse its options, install the log handler, call ``main`` and return the exit code.
+
+    0 after success, 1 with one logged line when the input was wrong or a file missing, 130 after Ctrl-C. Every
+    other exception is a bug and keeps its traceback. Option errors leave through SystemExit with code 2.
+    """
+    options = parse(options_class, argv)
+    setup_logging()
+    try:
+        main(options)
+    except (InputError, FileNotFoundError) as error:
+        logger.error("error: %s", error)
+        return EXIT_INPUT
+    except KeyboardInterrupt:
+        logger.info("stopped")
+        return EXIT_INTERRUPTED
+    finally:
+        sys.stdout.flush()
+    return 0

@@ -1,0 +1,25 @@
+"""Where the repository lies, and how a yaml named on the command line is found."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def find_yaml(name: str | Path, *folders: str) -> Path:
+    """Return the absolute path of a yaml given by path or by its bare name.
+
+    Looked for as given, then below the repository root, then in each of ``folders`` of the repository, so that
+    ``coco128.yaml`` means ``data/coco128.yaml`` from any working directory.
+
+    Raises:
+        FileNotFoundError: no such file; the message lists every place tried.
+    """
+    given = Path(name).expanduser()
+    tried = [Path.cwd() / given, ROOT / given, *(ROOT / folder / given for folder in folders)]
+    tried = list(dict.fromkeys(path.resolve() for path in tried))
+    for path in tried:
+        if path.is_file():
+            return path
+    raise FileNotFoundError(f"'{name}' not found; tried {', '.join(map(str, tried))}")

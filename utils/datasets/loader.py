@@ -1,0 +1,124 @@
+"""Batches: the order of the pictures, the workers, and how items become one batch."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Sampler
+
+from utils.datasets.dataset import DetectionDataset, TrainItem
+from utils.image import LetterboxInfo
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Pictures [B, 3, H, W] uint8 RGB and targets [N, 6] float32: picture in the batch, class, cx, cy, w, h in 0..1."""
+
+    images: torch.Tensor
+    targets: torch.Tensor
+    paths: list[str]
+    infos: list[LetterboxInfo]
+
+    def pin_memory(self) -> Batch:
+        """Called by the data loader to make copies to the GPU asynchronous."""
+        return Batch(self.images.pin_memory(), self.targets.pin_memory(), self.paths, self.infos)
+
+
+def collate(items: Sequence[TrainItem]) -> Batch:
+    """Stack items of equal picture size; column 0 of the targets becomes the place in the batch."""
+    images = torch.stack([item.image for item in items])
+    targets = torch.cat([item.targets for item in items])
+    counts = torch.tensor([len(item.targets) for item in items])
+    targets[:, 0] = torch.repeat_interleave(torch.arange(len(items)), counts)
+    return Batch(images, targets, [item.path for item in items], [item.info for item in items])
+
+
+class EpochSampler(Sampler[tuple[int, int]]):
+    """Yields (epoch, index): the epoch travels with the index, so workers that persist know it too.
+
+    With ``shuffle`` the order is a permutation by (seed, epoch). After ``set_weights`` each epoch draws ``n`` indices
+    with replacement, in proportion to the weights.
+    """
+
+    def __init__(self, n: int, seed: int = 0, shuffle: bool = True) -> None:
+        self.n = n
+        self.seed = seed
+        self.shuffle = shuffle
+        self.epoch = 0
+        self._shares: np.ndarray | None = None
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch of the next pass; the order depends on nothing else."""
+        self.epoch = epoch
+
+    def set_weights(self, weights: Sequence[float] | np.ndarray | None) -> None:
+        """Draw pictures in proportion to ``weights`` [n], not negative, not all zero; None goes back to one each."""
+        if weights is None:
+            self._shares = None
+            return
+        values = np.asarray(weights, np.float64)
+        if values.shape != (self.n,) or not np.isfinite(values).all() or values.min() < 0 or values.sum() <= 0:
+            raise ValueError(f"picture weights: {self.n} finite numbers >= 0 with a sum above 0 expected")
+        self._shares = values / values.sum()
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        rng = np.random.default_rng((self.seed, self.epoch))
+        if self._shares is not None:
+            order = rng.choice(self.n, self.n, p=self._shares)
+        elif self.shuffle:
+            order = rng.permutation(self.n)
+        else:
+            order = np.arange(self.n)
+        epoch = self.epoch
+        return ((epoch, index) for index in order.tolist())
+
+    def __len__(self) -> int:
+        return self.n
+
+
+def _quiet_worker(_: int) -> None:
+    """One thread per worker: the workers are the parallelism."""
+    cv2.setNumThreads(0)
+    torch.set_num_threads(1)
+
+
+def usable_cpus() -> int:
+    """Return how many CPUs this process may run on."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
+def build_loader(
+    dataset: DetectionDataset,
+    *,
+    batch_size: int,
+    workers: int = 8,
+    shuffle: bool = False,
+    seed: int = 0,
+    drop_last: bool = False,
+) -> DataLoader[Any]:
+    """Return a loader of ``Batch``; its ``sampler`` is an ``EpochSampler``. The last batch may be smaller.
+
+    The batches of an epoch depend on ``seed`` and the epoch only, not on ``workers`` (0: in this process; capped at
+    the number of CPUs). Raises ValueError when rectangular batches would be torn apart.
+    """
+    if dataset.rect and (shuffle or batch_size != dataset.batch_size):
+        raise ValueError("rectangular batches have one shape per batch: no shuffling, and the data set's batch size")
+    workers = max(0, min(workers, usable_cpus()))
+    return DataLoader(
+        dataset,
+        batch_size=batch_size,
+        sampler=EpochSampler(len(dataset), seed, shuffle),
+        num_workers=workers,
+        collate_fn=collate,
+        pin_memory=torch.cuda.is_available(),
+        drop_last=drop_last,
+        worker_init_fn=_quiet_worker,
+        persistent_workers=workers > 0,
+    )

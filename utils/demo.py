@@ -1,0 +1,61 @@
+"""The whole job in a few minutes: train a small dynamic model on the embedded set, score it, detect with it.
+
+    python -m utils.demo
+
+Each step is the script a user would call, with the command shown, so that any of them can be repeated by hand.
+"""
+
+from __future__ import annotations
+
+import csv
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from utils.config.paths import ROOT
+
+RUNS = Path("runs/demo")
+SIZE = ["--imgsz", "320", "--project", str(RUNS), "--exist-ok"]
+BEST = str(RUNS / "train/weights/best.pt")
+EPOCHS = "16"
+STEPS = {
+    "train": ["--cfg", "yolov5n_dynamic.yaml", "--epochs", EPOCHS, "--name", "train"],
+    "val": ["--weights", BEST, "--name", "val"],
+    "detect": ["--weights", BEST, "--source", "data/digits/images/test", "--name", "detect"],
+}
+
+
+def run(script: str, arguments: list[str]) -> None:
+    """One script, its command shown first; ends the demo with the script's exit code when it fails."""
+    command = [f"{script}.py", *arguments, *SIZE]
+    print(f"\n$ python {' '.join(command)}", flush=True)
+    done = subprocess.run([sys.executable, *command], cwd=ROOT, check=False)
+    if done.returncode:
+        sys.exit(done.returncode)
+
+
+def best_row(results: Path) -> dict[str, str]:
+    """The row of results.csv with the highest mAP@.5:.95."""
+    with results.open(newline="", encoding="utf-8") as stream:
+        return max(csv.DictReader(stream), key=lambda row: float(row["metrics/mAP_0.5:0.95"]))
+
+
+def main() -> None:
+    start = time.perf_counter()
+    for script, arguments in STEPS.items():
+        run(script, arguments)
+    folder = ROOT / RUNS
+    row = best_row(folder / "train/results.csv")
+    print(
+        f"\ndone in {(time.perf_counter() - start) / 60:.1f} minutes\n"
+        f"best epoch {int(row['epoch']) + 1} of {EPOCHS}: mAP@.5 {float(row['metrics/mAP_0.5']):.3f}, "
+        f"mAP@.5:.95 {float(row['metrics/mAP_0.5:0.95']):.3f} on the val split of digits\n"
+        f"look at   {folder / 'train/results.png'}\n"
+        f"          {folder / 'val/val_batch0_pred.jpg'}\n"
+        f"          {folder / 'detect'}"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,61 @@
+"""What is written while a set is being scored: pictures of the first batches, label files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from utils.boxes import xyxy2xywhn
+from utils.datasets.loader import Batch
+from utils.evaluation.evaluator import ImageResult
+from utils.plots.batches import plot_batch
+
+
+class BatchPlots:
+    """``val_batchN_labels.jpg`` and ``val_batchN_pred.jpg`` of the first batches, side by side comparable."""
+
+    def __init__(self, folder: Path, names: Sequence[str], batches: int = 3, conf: float = 0.25) -> None:
+        self.folder, self.names, self.batches, self.conf = folder, names, batches, conf
+
+    def on_batch(self, index: int, batch: Batch, detections: list[Tensor]) -> None:
+        if index >= self.batches:
+            return
+        stem = f"val_batch{index}"
+        plot_batch(batch.images, batch.targets, batch.paths, self.folder / f"{stem}_labels.jpg", self.names)
+        predicted = self._as_targets(detections, *batch.images.shape[2:])
+        plot_batch(batch.images, predicted, batch.paths, self.folder / f"{stem}_pred.jpg", self.names)
+
+    def on_image(self, result: ImageResult) -> None:
+        """Nothing per picture."""
+
+    def _as_targets(self, detections: list[Tensor], height: int, width: int) -> Tensor:
+        """[N, 7] picture, class, xywhn, confidence of what a person would want to see."""
+        rows = []
+        for i, found in enumerate(detections):
+            sure = found[found[:, 4] > self.conf].cpu()
+            which = torch.full((len(sure), 1), float(i))
+            rows.append(torch.cat([which, sure[:, 5:6], xyxy2xywhn(sure[:, :4], width, height), sure[:, 4:5]], dim=1))
+        return torch.cat(rows) if rows else torch.zeros(0, 7)
+
+
+class LabelFiles:
+    """Detections as YOLO label files (class, xywhn, confidence if asked), one per picture."""
+
+    def __init__(self, folder: Path, with_conf: bool) -> None:
+        self.folder, self.with_conf = folder, with_conf
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def on_batch(self, index: int, batch: Batch, detections: list[Tensor]) -> None:
+        """Nothing per batch."""
+
+    def on_image(self, result: ImageResult) -> None:
+        height, width = result.hw
+        boxes = xyxy2xywhn(result.detections[:, :4], width, height)
+        lines = []
+        for xywh, (conf, cls) in zip(boxes.tolist(), result.detections[:, 4:].tolist()):
+            numbers = [*xywh, conf] if self.with_conf else xywh
+            lines.append(" ".join([str(int(cls)), *(f"{v:.6g}" for v in numbers)]) + "\n")
+        (self.folder / Path(result.path).with_suffix(".txt").name).write_text("".join(lines), encoding="utf-8")

@@ -1,0 +1,157 @@
+"""Files and folders: yaml, atomic writes, run folders, lists of pictures and where their labels lie."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from utils.errors import InputError
+
+IMAGE_SUFFIXES = frozenset({".bmp", ".dng", ".jpeg", ".jpg", ".mpo", ".png", ".tif", ".tiff", ".webp"})
+
+
+def read_yaml(path: str | Path) -> Any:
+    """The content of a yaml file, plain types only.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        InputError: it is not UTF-8 text or not yaml; names file and line.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such yaml file")
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: byte {error.start} is not UTF-8; save the file as UTF-8 text") from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f"{path}:{mark.line + 1}" if mark else str(path)
+        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise InputError(f"{place}: not valid yaml: {problem}") from error
+
+
+def write_atomic(path: str | Path, content: bytes) -> None:
+    """Write a file so that a reader, or a crash at any moment, meets the old content or the new, never half of it."""
+    path = Path(path)
+    draft = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
+    try:
+        with draft.open("wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def _next_number(path: Path, stem: str, suffix: str) -> int:
+    """One more than the highest number in use behind ``stem``; the first copy is number 2."""
+    pattern = re.compile(re.escape(stem) + r"(\d+)" + re.escape(suffix))
+    used = [int(found[1]) for entry in path.parent.iterdir() if (found := pattern.fullmatch(entry.name))]
+    return max(used, default=1) + 1
+
+
+def increment_path(path: str | Path, exist_ok: bool = False, mkdir: bool = False, *, sep: str = "") -> Path:
+    """A path not in use: ``exp``, then ``exp2``, ``exp3`` ...; for a file the number goes before the suffix.
+
+    Args:
+        path: the path wanted.
+        exist_ok: take ``path`` even if it exists.
+        mkdir: make the folder; two runs that ask at the same time get different ones (unless ``exist_ok``).
+        sep: text between name and number.
+    """
+    wanted = Path(path)
+    if exist_ok:
+        if mkdir:
+            wanted.mkdir(parents=True, exist_ok=True)
+        return wanted
+    suffix = wanted.suffix if wanted.is_file() else ""
+    stem = wanted.name.removesuffix(suffix) + sep
+    candidate = wanted
+    while True:
+        if candidate.exists():
+            candidate = wanted.with_name(f"{stem}{_next_number(wanted, stem, suffix)}{suffix}")
+        if not mkdir:
+            return candidate
+        # Somebody may have made it since we looked: then look again.
+        with contextlib.suppress(FileExistsError):
+            candidate.mkdir(parents=True)
+            return candidate
+
+
+def _walk_images(folder: Path) -> Iterator[Path]:
+    """Pictures at any depth, through links but never twice into one folder; names that start with a dot are skipped."""
+    seen: set[str] = set()
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(parent)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in names:
+            if not name.startswith(".") and Path(name).suffix.lower() in IMAGE_SUFFIXES:
+                yield Path(parent, name)
+
+
+def _listed_images(listing: Path) -> Iterator[Path]:
+    """Pictures named in a text file, one a line; relative ones lie beside the list or, failing that, in the cwd."""
+    try:
+        lines = listing.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise InputError(f"{listing}: byte {error.start} is not UTF-8; save the list as UTF-8 text") from error
+    for line in lines:
+        text = line.strip().replace("\\", "/")
+        if Path(text).suffix.lower() not in IMAGE_SUFFIXES:
+            continue
+        beside = listing.parent / text  # an absolute line stays as it is
+        from_cwd = Path(text)
+        # "./" always means the list's folder, as in the lists that come with COCO.
+        yield from_cwd if not text.startswith("./") and not beside.exists() and from_cwd.exists() else beside
+
+
+def find_images(sources: Sequence[str | Path]) -> list[Path]:
+    """All pictures of some folders (any depth), ``.txt`` lists and single files, sorted by path.
+
+    A picture named twice is kept twice: a list may repeat a line to weigh a picture more. Whether listed files exist
+    is for the reader of the pictures to report.
+
+    Raises:
+        FileNotFoundError: a source does not exist, or no picture was found.
+        InputError: a source is a file but neither a picture nor a ``.txt`` list.
+    """
+    images: list[Path] = []
+    for source in map(Path, sources):
+        if source.is_dir():
+            images.extend(_walk_images(source))
+        elif not source.exists():
+            raise FileNotFoundError(f"{source}: no such folder or list of images")
+        elif source.suffix.lower() in IMAGE_SUFFIXES:
+            images.append(source)
+        elif source.suffix.lower() == ".txt":
+            images.extend(_listed_images(source))
+        else:
+            raise InputError(f"{source}: expected a folder, an image or a .txt list of images")
+    if not images:
+        kinds = " ".join(sorted(suffix[1:] for suffix in IMAGE_SUFFIXES))
+        raise FileNotFoundError(f"no images in {', '.join(map(str, sources))}; looked for {kinds}")
+    return sorted(images, key=str)
+
+
+def label_path_for(image: str | Path) -> Path:
+    """The label file of a picture: its last ``images`` folder replaced by ``labels``, else beside it; ``.txt``."""
+    image = Path(image)
+    folders = list(image.parent.parts)
+    for i in reversed(range(len(folders))):
+        if folders[i] == "images":
+            folders[i] = "labels"
+            break
+    return Path(*folders, image.name).with_suffix(".txt")

@@ -1,0 +1,216 @@
+"""One picture: reading, writing, its size, the letterbox, and the one place where bytes become network input."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import IO
+
+import cv2
+import numpy as np
+import torch
+from PIL import Image
+
+from utils.boxes import Array, unscale_coords
+from utils.errors import InputError
+
+# EXIF orientation -> (swap the axes first, then flip around: 0 the horizontal axis, 1 the vertical one, -1 both)
+_UPRIGHT: dict[int, tuple[bool, int | None]] = {
+    2: (False, 1),
+    3: (False, -1),
+    4: (False, 0),
+    5: (True, None),
+    6: (True, 1),
+    7: (True, -1),
+    8: (True, 0),
+}
+_TIFF_MAGIC = (b"II*\0", b"MM\0*")
+_TIFF_WIDTH, _TIFF_HEIGHT, _EXIF_ORIENTATION = 256, 257, 274
+
+
+@dataclass(frozen=True)
+class LetterboxInfo:
+    """How a picture was placed on a canvas: ``canvas = original * ratio + pad`` on each axis.
+
+    Attributes:
+        original_hw: height and width of the picture in pixels.
+        ratio_wh: scale along width and height.
+        pad_wh: pixels added at the left and at the top (half of the total, so it may end in .5).
+    """
+
+    original_hw: tuple[int, int]
+    ratio_wh: tuple[float, float]
+    pad_wh: tuple[float, float]
+
+    def undo(self, boxes_xyxy: Array) -> Array:
+        """Corners [..., 4+] on the canvas back to the original picture, clipped to it; further columns pass through."""
+        return unscale_coords(boxes_xyxy, self.ratio_wh, self.pad_wh, self.original_hw)
+
+
+@dataclass(frozen=True)
+class _Placement:
+    """What a letterbox will do: resize to ``size_wh``, then add half of ``margin_wh`` on either side."""
+
+    size_wh: tuple[int, int]
+    margin_wh: tuple[int, int]
+    ratio_wh: tuple[float, float]
+
+
+def _place(
+    hw: tuple[int, int], canvas_hw: tuple[int, int], auto: bool, fill: bool, up: bool, stride: int
+) -> _Placement:
+    (height, width), (canvas_h, canvas_w) = hw, canvas_hw
+    if fill and not auto:
+        return _Placement((canvas_w, canvas_h), (0, 0), (canvas_w / width, canvas_h / height))
+    ratio = min(canvas_h / height, canvas_w / width)
+    if not up:
+        ratio = min(ratio, 1.0)
+    # A very thin picture would otherwise round to no pixels at all.
+    size_w, size_h = max(round(width * ratio), 1), max(round(height * ratio), 1)
+    margin_w, margin_h = canvas_w - size_w, canvas_h - size_h
+    if auto:
+        margin_w, margin_h = margin_w % stride, margin_h % stride
+    return _Placement((size_w, size_h), (margin_w, margin_h), (ratio, ratio))
+
+
+def letterbox(
+    image: np.ndarray,
+    new_shape: int | Sequence[int] = (640, 640),
+    color: tuple[int, int, int] = (114, 114, 114),
+    auto: bool = True,
+    scaleFill: bool = False,
+    scaleup: bool = True,
+    stride: int = 32,
+) -> tuple[np.ndarray, tuple[float, float], tuple[float, float]]:
+    """Fit a picture [H, W, C] into a canvas without changing its proportions, the rest filled with ``color``.
+
+    Args:
+        image: uint8, any channel order.
+        new_shape: side, or (height, width), of the canvas.
+        color: fill value of each channel.
+        auto: keep only as much margin as makes both sides multiples of ``stride`` (given a canvas that is one).
+        scaleFill: stretch to the whole canvas instead; no effect together with ``auto``, as in v6.1.
+        scaleup: allow enlarging; False keeps small pictures at their size.
+        stride: see ``auto``.
+
+    Returns:
+        The new picture, its scale (width, height) and the margin at (left, top); an odd margin is split with the
+        larger half at the right and bottom, and reported as its half (10.5).
+    """
+    canvas_hw = (new_shape, new_shape) if isinstance(new_shape, int) else (new_shape[0], new_shape[1])
+    plan = _place((image.shape[0], image.shape[1]), canvas_hw, auto, scaleFill, scaleup, stride)
+    (width, height), (margin_w, margin_h) = plan.size_wh, plan.margin_wh
+    if image.shape[:2] != (height, width):
+        image = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
+    if margin_w or margin_h:
+        left, top = margin_w // 2, margin_h // 2
+        edges = (top, margin_h - top, left, margin_w - left)
+        image = cv2.copyMakeBorder(image, *edges, cv2.BORDER_CONSTANT, value=color)
+    return image, plan.ratio_wh, (margin_w / 2, margin_h / 2)
+
+
+def _header(stream: IO[bytes]) -> tuple[tuple[int, int], int]:
+    """(height, width) as stored and the EXIF orientation (1..8), from the header alone."""
+    with Image.open(stream) as picture:
+        orientation = picture.getexif().get(_EXIF_ORIENTATION, 1)
+        width, height = picture.size
+        # Pillow swaps the size of a turned TIFF, depending on its release; the tags never lie.
+        tags = getattr(picture, "tag_v2", {})
+        stored = (int(tags.get(_TIFF_HEIGHT, height)), int(tags.get(_TIFF_WIDTH, width)))
+        return stored, orientation if orientation in _UPRIGHT else 1
+
+
+def image_size(path: str | Path) -> tuple[int, int]:
+    """(height, width) of a picture as ``read_image`` will return it, without decoding it.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        InputError: the file is no picture.
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as stream:
+            (height, width), orientation = _header(stream)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path}: no such image") from None
+    except Exception as error:  # Pillow's readers raise anything from SyntaxError to struct.error on a broken file
+        raise InputError(f"{path}: not a readable image ({error})") from error
+    swapped, _ = _UPRIGHT.get(orientation, (False, None))
+    return (width, height) if swapped else (height, width)
+
+
+def _turn_upright(image: np.ndarray, content: bytes) -> np.ndarray:
+    """Apply the EXIF orientation; done here because which formats OpenCV does it for depends on its release."""
+    if content.startswith(_TIFF_MAGIC):
+        return image  # the one format that OpenCV always turns
+    try:
+        _, orientation = _header(BytesIO(content))
+    except Exception:  # OpenCV could read it, so a header that Pillow cannot read only means no known orientation
+        return image
+    swap, flip = _UPRIGHT.get(orientation, (False, None))
+    if swap:
+        image = cv2.transpose(image)
+    return image if flip is None else cv2.flip(image, flip)
+
+
+def read_image(path: str | Path) -> np.ndarray:
+    """A picture as uint8 BGR [H, W, 3], turned upright by its EXIF orientation.
+
+    Grey becomes three equal channels, transparency is dropped. 16-bit values are divided by 257 and rounded, so that
+    the whole range 0..65535 becomes 0..255. Other depths (32-bit, float) have no natural range and are refused.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        InputError: it cannot be decoded, or has another depth than 8 or 16 bits.
+    """
+    path = Path(path)
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path}: no such image") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+    flags = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
+    try:
+        # From bytes, not by name: OpenCV's own file access fails on non-ASCII names on Windows.
+        image = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
+    except cv2.error as error:  # an empty buffer, or dimensions beyond OpenCV's limits
+        raise InputError(f"{path}: not a readable image ({error.err or 'empty file'})") from error
+    if image is None:
+        raise InputError(
+            f"{path}: not a readable image; expected jpg, png, bmp, tif, webp ... of 8 or 16 bits a channel"
+        )
+    if image.dtype == np.uint16:
+        image = ((image.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    elif image.dtype != np.uint8:
+        raise InputError(f"{path}: pixels are {image.dtype}, expected 8 or 16 bits; convert the image first")
+    return _turn_upright(image, content)
+
+
+def write_image(path: str | Path, image: np.ndarray) -> None:
+    """Write a BGR or grey uint8 picture in the format that the suffix of ``path`` names.
+
+    Raises:
+        InputError: OpenCV knows no such suffix or cannot store this array in it.
+    """
+    path = Path(path)
+    try:
+        done, encoded = cv2.imencode(path.suffix, image)
+    except cv2.error as error:
+        raise InputError(f"{path}: cannot write an image of shape {image.shape} as '{path.suffix}'") from error
+    if not done:
+        raise InputError(f"{path}: cannot write an image of shape {image.shape} as '{path.suffix}'")
+    path.write_bytes(encoded.tobytes())
+
+
+def to_model_input(images: torch.Tensor, device: torch.device | str, half: bool = False) -> torch.Tensor:
+    """Bytes [B, 3, H, W] to the floats 0..1 that the model expects, on ``device``.
+
+    The copy goes over as bytes, a quarter of what floats would take. Raises TypeError if ``images`` is not uint8.
+    """
+    if images.dtype != torch.uint8:
+        raise TypeError(f"expected uint8 images, got {images.dtype}: were they already divided by 255?")
+    moved = images.to(device, non_blocking=True)
+    return (moved.half() if half else moved.float()).div_(255)

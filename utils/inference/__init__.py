@@ -1,0 +1,6 @@
+"""Using a trained model on pictures."""
+
+from utils.inference.predictor import Detections, Predictor
+from utils.inference.writers import Crops, DrawnImages, TextLabels
+
+__all__ = ["Crops", "Detections", "DrawnImages", "Predictor", "TextLabels"]

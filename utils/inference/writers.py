@@ -1,0 +1,90 @@
+"""Where detections go: drawn pictures, label files, crops."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+
+from utils.boxes import xyxy2xywhn
+from utils.datasets.sources import Frame
+from utils.image import write_image
+from utils.inference.predictor import Detections
+from utils.plots.annotate import Annotator, color_for
+
+
+class DrawnImages:
+    """Pictures with boxes drawn in, under their own names below ``folder`` (sub-folders of the source are kept)."""
+
+    def __init__(self, folder: Path, line_width: int = 3, hide_labels: bool = False, hide_conf: bool = False) -> None:
+        self.folder, self.line_width = folder, line_width
+        self.hide_labels, self.hide_conf = hide_labels, hide_conf
+
+    def draw(self, frame: Frame, found: Detections) -> np.ndarray:
+        """A copy of the picture with the boxes; the most confident are drawn last, on top."""
+        annotator = Annotator(frame.image.copy(), line_width=self.line_width)
+        for *xyxy, conf, cls in reversed(found.boxes.tolist()):
+            name = found.names[int(cls)]
+            label = "" if self.hide_labels else name if self.hide_conf else f"{name} {conf:.2f}"
+            annotator.box_label(xyxy, label, color=color_for(int(cls)))
+        return annotator.result()
+
+    def write(self, frame: Frame, drawn: np.ndarray) -> Path:
+        path = self.folder / frame.relative
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix.lower() not in (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"):
+            path = path.with_suffix(".jpg")  # camera formats are read only
+        write_image(path, drawn)
+        return path
+
+
+class TextLabels:
+    """A text file per picture with detections: class, centre x, y, width, height as fractions, confidence if asked."""
+
+    def __init__(self, folder: Path, with_conf: bool = False) -> None:
+        self.folder, self.with_conf = folder, with_conf
+
+    def write(self, relative: Path, found: Detections) -> None:
+        if len(found) == 0:
+            return
+        height, width = found.hw
+        boxes = xyxy2xywhn(found.boxes[:, :4], width, height)
+        lines = []
+        for (*_, conf, cls), xywh in zip(found.boxes.tolist(), boxes.tolist()):
+            numbers = [*xywh, conf] if self.with_conf else xywh
+            lines.append(" ".join([str(int(cls)), *(f"{v:.6g}" for v in numbers)]))
+        path = (self.folder / relative).with_suffix(".txt")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+class Crops:
+    """Each detection as a picture of its own: ``folder/<class>/<picture>.jpg``, numbered from the second on."""
+
+    def __init__(self, folder: Path, gain: float = 1.02, pad: int = 10) -> None:
+        self.folder, self.gain, self.pad = folder, gain, pad
+        self._used: dict[Path, int] = {}
+
+    def write(self, frame: Frame, found: Detections) -> None:
+        height, width = frame.image.shape[:2]
+        for x1, y1, x2, y2, _, cls in found.boxes.tolist():
+            grow_x = ((x2 - x1) * (self.gain - 1) + self.pad) / 2
+            grow_y = ((y2 - y1) * (self.gain - 1) + self.pad) / 2
+            left, top = max(0, int(x1 - grow_x)), max(0, int(y1 - grow_y))
+            right, bottom = min(width, int(x2 + grow_x)), min(height, int(y2 + grow_y))
+            if right <= left or bottom <= top:
+                continue
+            folder = self.folder / safe_name(found.names[int(cls)])
+            path = self._free(folder / frame.relative.with_suffix("").name)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_image(path, frame.image[top:bottom, left:right])
+
+    def _free(self, stem: Path) -> Path:
+        number = self._used[stem] = self._used.get(stem, 0) + 1
+        return stem.with_name(f"{stem.name}{number if number > 1 else ''}.jpg")
+
+
+def safe_name(name: str) -> str:
+    """A class name as a folder name: nothing that leaves the folder or that a file system refuses."""
+    return re.sub(r'[\\/:*?"<>|\x00-\x1f]', "_", name).strip(". ") or "_"

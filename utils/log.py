@@ -1,0 +1,45 @@
+"""Logging for the scripts. Modules only ask for ``logging.getLogger(__name__)``; a handler is installed here, once."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import TextIO
+
+_COLOURS = {"red": 31, "green": 32, "yellow": 33, "blue": 34, "magenta": 35, "cyan": 36, "bold": 1}
+
+
+class LineHandler(logging.StreamHandler):
+    """Writes each record above a running progress bar instead of through the middle of it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        bar_class = getattr(sys.modules.get("tqdm"), "tqdm", None)  # only if somebody else has imported it
+        if bar_class is None:
+            super().emit(record)
+            return
+        try:
+            bar_class.write(self.format(record), file=self.stream)
+        except Exception:
+            self.handleError(record)
+
+
+def setup_logging(level: int = logging.INFO) -> None:
+    """Send log records to stdout as plain lines. Called by scripts; a second call only sets the level."""
+    root = logging.getLogger()
+    root.setLevel(level)
+    if any(isinstance(handler, LineHandler) for handler in root.handlers):
+        return
+    handler = LineHandler(sys.stdout)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    root.addHandler(handler)
+
+
+def colorstr(text: str, *styles: str, stream: TextIO | None = None) -> str:
+    """Return ``text`` in the given styles ("blue", "bold" ...) when ``stream`` (default stdout) is a terminal.
+
+    Raises:
+        KeyError: unknown style.
+    """
+    codes = "".join(f"\033[{_COLOURS[style]}m" for style in styles or ("blue", "bold"))
+    target = sys.stdout if stream is None else stream
+    return f"{codes}{text}\033[0m" if target.isatty() else text

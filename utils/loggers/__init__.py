@@ -1,0 +1,7 @@
+"""Listeners that write down how a run goes; each is a ``utils.callbacks.Callback``."""
+
+from utils.loggers.console import ConsoleLogger
+from utils.loggers.plots_logger import PlotsLogger
+from utils.loggers.results_csv import ResultsCsv
+
+__all__ = ["ConsoleLogger", "PlotsLogger", "ResultsCsv"]

@@ -1,0 +1,45 @@
+"""One line per epoch in the log."""
+
+from __future__ import annotations
+
+import logging
+
+from utils.callbacks import Callback, FitEpochEnd, TrainEnd, TrainStart
+
+logger = logging.getLogger(__name__)
+
+# column of the results file -> (name in the line, format)
+_SHOWN = {
+    "train/box_loss": ("box", ".4f"),
+    "train/obj_loss": ("obj", ".4f"),
+    "train/cls_loss": ("cls", ".4f"),
+    "metrics/precision": ("P", ".3f"),
+    "metrics/recall": ("R", ".3f"),
+    "metrics/mAP_0.5": ("mAP50", ".3f"),
+    "metrics/mAP_0.5:0.95": ("mAP50-95", ".3f"),
+    "temperature": ("T", "g"),
+    "seconds": ("s", ".1f"),
+}
+
+
+class ConsoleLogger(Callback):
+    """Logs the losses, the metrics and the time of every epoch in one line, and where the results are at the end."""
+
+    def __init__(self) -> None:
+        self._epochs = 0
+
+    def on_train_start(self, event: TrainStart) -> None:
+        """Remember how many epochs there will be."""
+        self._epochs = event.epochs
+        logger.info("writing to %s", event.save_dir)
+
+    def on_fit_epoch_end(self, event: FitEpochEnd) -> None:
+        """Log the line of an epoch; figures it lacks are left out."""
+        figures = [f"{name} {event.row[key]:{style}}" for key, (name, style) in _SHOWN.items() if key in event.row]
+        # Epochs are counted from 0 in files and from 1 for people, so that the last line reads 300/300.
+        logger.info("epoch %d/%d  %s", event.epoch + 1, self._epochs, "  ".join(figures))
+
+    def on_train_end(self, event: TrainEnd) -> None:
+        """Log where the results lie."""
+        best = f"best checkpoint {event.best}" if event.best is not None else f"results in {event.save_dir}"
+        logger.info("%d epochs done, %s", event.epochs_run, best)

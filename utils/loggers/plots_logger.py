@@ -1,0 +1,47 @@
+"""Pictures of a training run: its labels, its first batches, its curves."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from utils.callbacks import BatchEnd, Callback, TrainEnd, TrainStart
+from utils.loggers.results_csv import FILE_NAME
+from utils.plots import plot_batch, plot_labels, plot_results
+
+logger = logging.getLogger(__name__)
+
+_BATCHES = 3
+
+
+class PlotsLogger(Callback):
+    """Writes labels.jpg at the start, train_batch0.jpg to train_batch2.jpg from the first batches, results.png at the
+    end. A resumed run keeps the pictures of its beginning.
+    """
+
+    def __init__(self) -> None:
+        self._save_dir = Path()
+        self._names: tuple[str, ...] = ()
+        self._batches_left = 0
+
+    def on_train_start(self, event: TrainStart) -> None:
+        """Draw the labels of a new run."""
+        self._save_dir, self._names = event.save_dir, event.names
+        self._batches_left = 0
+        if event.resumed_epoch == 0:
+            self._batches_left = _BATCHES
+            plot_labels(event.labels, event.names, event.save_dir / "labels.jpg")
+
+    def on_train_batch_end(self, event: BatchEnd) -> None:
+        """Draw the first batches as the model saw them."""
+        if self._batches_left == 0:
+            return
+        file = self._save_dir / f"train_batch{_BATCHES - self._batches_left}.jpg"
+        plot_batch(event.batch.images, event.batch.targets, event.batch.paths, file, self._names)
+        self._batches_left -= 1
+
+    def on_train_end(self, event: TrainEnd) -> None:
+        """Draw the results file, when there is one with at least one epoch."""
+        results = event.save_dir / FILE_NAME
+        if event.epochs_run > 0 and results.exists():
+            plot_results(results)

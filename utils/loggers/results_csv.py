@@ -1,0 +1,91 @@
+"""results.csv: one row of figures per epoch, with the column names of v6.1 first."""
+
+from __future__ import annotations
+
+import csv
+import io
+import logging
+from collections.abc import Iterable
+from pathlib import Path
+
+from utils.callbacks import Callback, FitEpochEnd, TrainStart
+from utils.files import write_atomic
+
+logger = logging.getLogger(__name__)
+
+FILE_NAME = "results.csv"
+V61_COLUMNS = (
+    "epoch",
+    "train/box_loss",
+    "train/obj_loss",
+    "train/cls_loss",
+    "metrics/precision",
+    "metrics/recall",
+    "metrics/mAP_0.5",
+    "metrics/mAP_0.5:0.95",
+    "val/box_loss",
+    "val/obj_loss",
+    "val/cls_loss",
+    "x/lr0",
+    "x/lr1",
+    "x/lr2",
+)
+
+
+class ResultsCsv(Callback):
+    """Appends a row after every epoch, and closes the file each time so that nothing is lost in a crash.
+
+    A new run starts a new file. A resumed run keeps the header and the rows before the resumed epoch; later rows,
+    and a line cut short by a crash, are removed. A figure that an epoch lacks leaves its cell empty.
+    """
+
+    def __init__(self) -> None:
+        self._file = Path(FILE_NAME)
+        self._columns: tuple[str, ...] = ()
+
+    def on_train_start(self, event: TrainStart) -> None:
+        """Clear the file, or on resume cut it back to the rows that still hold."""
+        self._file = event.save_dir / FILE_NAME
+        self._columns = ()
+        if not self._file.exists():
+            return
+        if event.resumed_epoch <= 0:
+            self._file.unlink()
+            return
+        with self._file.open(newline="", encoding="utf-8") as stream:
+            rows = [[cell.strip() for cell in row] for row in csv.reader(stream) if row]
+        if not rows:
+            return
+        self._columns = tuple(rows[0])
+        kept = [row for row in rows[1:] if len(row) == len(rows[0]) and _epoch_of(row) < event.resumed_epoch]
+        write_atomic(self._file, _lines([rows[0], *kept]).encode())
+
+    def on_fit_epoch_end(self, event: FitEpochEnd) -> None:
+        """Append the row of an epoch; the first one decides which columns follow those of v6.1."""
+        if not self._columns:
+            self._columns = (*V61_COLUMNS, *(name for name in event.row if name not in V61_COLUMNS))
+            self._append(self._columns)
+        unknown = [name for name in event.row if name not in self._columns]
+        if unknown:
+            logger.warning("%s has no column for %s; left out", self._file, ", ".join(unknown))
+        cells = [f"{event.row[name]:.6g}" if name in event.row else "" for name in self._columns]
+        cells[self._columns.index("epoch")] = str(event.epoch)
+        self._append(cells)
+
+    def _append(self, cells: Iterable[str]) -> None:
+        with self._file.open("a", newline="", encoding="utf-8") as stream:
+            stream.write(_lines([cells]))
+
+
+def _lines(rows: Iterable[Iterable[str]]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
+
+
+def _epoch_of(row: list[str]) -> float:
+    """The epoch of a row; infinite, so that the row is cut, when it cannot be read."""
+    try:
+        return int(row[0])
+    except ValueError:
+        return float("inf")

@@ -1,0 +1,150 @@
+"""The loss of a detection head: boxes by CIoU, objectness and classes by binary cross-entropy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from utils.boxes import bbox_iou
+from utils.config.hyp import Hyp
+from utils.loss.focal import FocalLoss, WeightedBCE, smooth_bce
+from utils.loss.targets import Assignment, assign_targets
+
+# Weight of each level's objectness, finest first. Coarse maps have few cells, so their mean is dominated by objects.
+_BALANCE_OF_THREE = (4.0, 1.0, 0.4)
+_BALANCE = (4.0, 1.0, 0.25, 0.06, 0.02)
+
+
+@dataclass(frozen=True)
+class LossItems:
+    """Scalars of one batch.
+
+    Attributes:
+        total: what to call ``backward`` on: the sum of the parts times the batch size.
+        box, obj, cls: the parts, times their gains, cut off from the graph.
+    """
+
+    total: Tensor
+    box: Tensor
+    obj: Tensor
+    cls: Tensor
+
+
+def scale_gains(hyp: Hyp, nl: int, nc: int, imgsz: int) -> Hyp:
+    """Gains written for 3 levels, 80 classes and 640 px, converted to another model and picture size.
+
+    The sums over levels grow with ``nl``, the class loss with ``nc``; objectness has (imgsz / 640)^2 as many cells.
+    """
+    per_level = 3 / nl
+    return replace(
+        hyp,
+        box=hyp.box * per_level,
+        cls=hyp.cls * per_level * nc / 80,
+        obj=hyp.obj * per_level * (imgsz / 640) ** 2,
+    )
+
+
+def _keep_last_claim(matches: Assignment, shape: Sequence[int]) -> Tensor:
+    """[m] bool: the match is the last one listed for its cell and anchor. ``shape`` is (B, na, ny, nx).
+
+    Written out because assigning through duplicate indices has no defined order on a GPU.
+    """
+    batch, na, ny, nx = shape
+    slot = ((matches.image * na + matches.anchor) * ny + matches.gj) * nx + matches.gi
+    order = torch.arange(len(slot), device=slot.device)
+    last = order.new_full((batch * na * ny * nx,), -1).scatter_reduce(0, slot, order, "amax")
+    return last[slot] == order
+
+
+class DetectionLoss:
+    """Loss of YOLOv5 v6.1 over the raw maps of a head.
+
+    Per level, over the matches of :func:`assign_targets`: 1 - CIoU, and cross-entropy of the classes (left out for a
+    single class); over all cells: cross-entropy of objectness against the CIoU of the predicted box, 0 where nothing
+    is matched. Where several boxes claim one cell and anchor, objectness takes the last in the order of
+    :func:`assign_targets`, as v6.1 does on a CPU; here on every device.
+
+    Args:
+        anchors: [nl, na, 2] in cells of their level. The strides must have been divided out.
+        strides: [nl] pixels per cell, finest level first.
+        nc: number of classes.
+        hyp: gains as they are to be used (see :func:`scale_gains`), ``cls_pw``, ``obj_pw``, ``fl_gamma``,
+            ``anchor_t`` and ``label_smoothing``.
+
+    Raises:
+        ValueError: the numbers of levels differ or the levels are not ordered finest first.
+    """
+
+    def __init__(self, anchors: Tensor, strides: Tensor, nc: int, hyp: Hyp) -> None:
+        pixels = [float(stride) for stride in strides]
+        if len(pixels) != len(anchors):
+            raise ValueError(f"anchors of {len(anchors)} levels, but strides of {len(pixels)}")
+        if pixels != sorted(pixels):
+            raise ValueError(f"strides must ascend, because each level has its own weight; got {pixels}")
+        self.anchors = anchors.detach().float()
+        self.nc = nc
+        self.hyp = hyp
+        nl = len(pixels)
+        coarser = _BALANCE[-1:] * max(0, nl - len(_BALANCE))
+        self.balance = _BALANCE_OF_THREE if nl == 3 else (_BALANCE + coarser)[:nl]
+        self._positive, self._negative = smooth_bce(hyp.label_smoothing)
+        self._cls_loss = self._cross_entropy(hyp.cls_pw)
+        self._obj_loss = self._cross_entropy(hyp.obj_pw)
+
+    def _cross_entropy(self, pos_weight: float) -> WeightedBCE:
+        if self.hyp.fl_gamma > 0:
+            return FocalLoss(self.hyp.fl_gamma, pos_weight=pos_weight)
+        return WeightedBCE(pos_weight)
+
+    def __call__(self, preds: Sequence[Tensor], targets: Tensor) -> LossItems:
+        """Loss of one batch, computed in float32, under autocast too.
+
+        Args:
+            preds: per level the raw map [B, na, ny, nx, 5 + nc] in any floating type.
+            targets: [N, 6] picture, class, xywh as fractions; on the device of ``preds``. N may be 0.
+        """
+        device = preds[0].device
+        if self.anchors.device != device:
+            self.anchors = self.anchors.to(device)
+        with torch.autocast(device.type, enabled=False):
+            grids = [(level.shape[2], level.shape[3]) for level in preds]
+            matches = assign_targets(targets.float(), grids, self.anchors, self.hyp.anchor_t)
+            parts = [self._level(level, found) for level, found in zip(preds, matches, strict=True)]
+            box = self.hyp.box * torch.stack([part[0] for part in parts]).sum()
+            cls = self.hyp.cls * torch.stack([part[2] for part in parts]).sum()
+            obj = self.hyp.obj * torch.stack([w * part[1] for w, part in zip(self.balance, parts, strict=True)]).sum()
+            total = (box + obj + cls) * preds[0].shape[0]
+        return LossItems(total, box.detach(), obj.detach(), cls.detach())
+
+    def _level(self, level: Tensor, matches: Assignment) -> tuple[Tensor, Tensor, Tensor]:
+        """Box, objectness and class loss of one map, without gains."""
+        goal = torch.zeros(level.shape[:4], device=level.device)  # [B, na, ny, nx] float32
+        box = cls = goal.new_zeros(())
+        if len(matches):
+            # Only the matched rows are widened to float32: the whole map would cost its memory again.
+            rows = level[matches.image, matches.anchor, matches.gj, matches.gi].float()  # [m, 5 + nc]
+            iou = self._match_iou(rows, matches)  # [m]
+            box = (1 - iou).mean()
+            if self.nc > 1:
+                cls = self._cls_loss(rows[:, 5:], self._class_goal(rows[:, 5:], matches.cls))
+            keep = _keep_last_claim(matches, goal.shape)
+            # With the duplicates gone the order of writing no longer matters.
+            where = tuple(index[keep] for index in (matches.image, matches.anchor, matches.gj, matches.gi))
+            goal[where] = iou.detach().clamp(min=0)[keep]
+        return box, self._obj_loss(level[..., 4].float(), goal), cls
+
+    @staticmethod
+    def _match_iou(rows: Tensor, matches: Assignment) -> Tensor:
+        """[m] CIoU of the boxes that ``rows`` [m, 5 + nc] encode with the matched ones, in cells."""
+        spread = rows[:, :4].sigmoid() * 2
+        centre = spread[:, :2] - 0.5  # -0.5 .. 1.5: the neighbours' share of the reach
+        size = spread[:, 2:].square() * matches.anchor_wh  # 0 .. 4 times the anchor
+        return bbox_iou(torch.cat([centre, size], dim=1), matches.box, x1y1x2y2=False, CIoU=True)
+
+    def _class_goal(self, logits: Tensor, classes: Tensor) -> Tensor:
+        """[m, nc] the smoothed one-hot rows."""
+        goal = torch.full_like(logits, self._negative)
+        return goal.scatter_(1, classes[:, None], self._positive)

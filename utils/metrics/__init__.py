@@ -1,0 +1,19 @@
+"""How good detections are: matching, average precision, confusion of classes."""
+
+from utils.boxes import bbox_ioa, bbox_iou, box_iou, wh_iou
+from utils.metrics.ap import ApResult, ap_per_class, compute_ap, fitness
+from utils.metrics.confusion import ConfusionMatrix
+from utils.metrics.matching import match_predictions
+
+__all__ = [
+    "ApResult",
+    "ConfusionMatrix",
+    "ap_per_class",
+    "bbox_ioa",
+    "bbox_iou",
+    "box_iou",
+    "compute_ap",
+    "fitness",
+    "match_predictions",
+    "wh_iou",
+]

@@ -1,0 +1,89 @@
+"""A batch of pictures with its boxes as one contact sheet."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+
+from utils.image import write_image
+from utils.plots.annotate import Annotator, color_for
+
+_GAP = 4  # white pixels between the pictures
+_SMALLEST_CELL = 256  # longer side in pixels up to which small pictures are enlarged, so that labels leave room
+
+
+def plot_batch(
+    images: torch.Tensor | np.ndarray,
+    targets: torch.Tensor | np.ndarray,
+    paths: Sequence[str | Path],
+    file: Path,
+    names: Sequence[str] = (),
+    max_images: int = 16,
+    max_side: int = 1920,
+    conf_thres: float = 0.25,
+) -> None:
+    """Write a grid of pictures with their boxes and file names.
+
+    Args:
+        images: [B, 3, H, W] RGB, uint8 or floating 0..1.
+        targets: [N, 6] image, class, xywhn; or [N, 7] with a confidence, of which those below ``conf_thres`` are left
+            out.
+        paths: file of each picture; only the names are shown.
+        file: picture to write; the suffix gives the format.
+        names: class names; a class without one is shown by its number.
+        max_images: pictures beyond this many are left out.
+        max_side: largest width and height of the grid in pixels; larger pictures are made smaller.
+    """
+    count = min(len(images), max_images)
+    pictures = _to_bgr(images[:count])  # [n, H, W, 3]
+    rows_of = targets.detach().float().cpu().numpy() if isinstance(targets, torch.Tensor) else np.asarray(targets)
+    columns = max(1, math.ceil(math.sqrt(count)))
+    lines = max(1, math.ceil(count / columns))
+    h, w = pictures.shape[1:3]
+    fitting = min(max_side / (columns * (w + _GAP)), max_side / (lines * (h + _GAP)))
+    scale = min(fitting, max(1.0, _SMALLEST_CELL / max(h, w)))
+    cell_h, cell_w = max(1, int(h * scale)), max(1, int(w * scale))
+    sheet = np.full((lines * (cell_h + _GAP) - _GAP, columns * (cell_w + _GAP) - _GAP, 3), 255, dtype=np.uint8)
+    for index in range(count):
+        cell = pictures[index]
+        if (cell_h, cell_w) != (h, w):
+            method = cv2.INTER_AREA if scale < 1.0 else cv2.INTER_LINEAR
+            cell = cv2.resize(cell, (cell_w, cell_h), interpolation=method)
+        name = Path(paths[index]).name if index < len(paths) else ""
+        cell = _annotate(cell, rows_of[rows_of[:, 0] == index], name, names, conf_thres)
+        top, left = (index // columns) * (cell_h + _GAP), (index % columns) * (cell_w + _GAP)
+        sheet[top : top + cell_h, left : left + cell_w] = cell
+    write_image(file, sheet)
+
+
+def _annotate(
+    cell: np.ndarray, targets: np.ndarray, caption: str, names: Sequence[str], conf_thres: float
+) -> np.ndarray:
+    """One cell of the grid with its boxes [n, 6 or 7] and the file name along the bottom."""
+    h, w = cell.shape[:2]
+    annotator = Annotator(cell, line_width=max(1, round((h + w) / 500)), text_size=max(11, round((h + w) / 64)))
+    # Large boxes first, so that their lines do not run through the labels of the small ones.
+    for row in targets[np.argsort(-targets[:, 4] * targets[:, 5], kind="stable")]:
+        index, (x, y, bw, bh) = int(row[1]), row[2:6]
+        label = names[index] if 0 <= index < len(names) else str(index)
+        if len(row) > 6:
+            if row[6] < conf_thres:
+                continue
+            label = f"{label} {row[6]:.2f}"
+        box = ((x - bw / 2) * w, (y - bh / 2) * h, (x + bw / 2) * w, (y + bh / 2) * h)
+        annotator.box_label(box, label, color_for(index))
+    annotator.text(0, h, caption)
+    return annotator.result()
+
+
+def _to_bgr(images: torch.Tensor | np.ndarray) -> np.ndarray:
+    """[B, 3, H, W] RGB of any kind to [B, H, W, 3] BGR uint8."""
+    array = images.detach().cpu() if isinstance(images, torch.Tensor) else torch.from_numpy(np.asarray(images))
+    if array.is_floating_point():
+        array = (array.float() * 255.0).round().clamp(0, 255).to(torch.uint8)
+    return np.ascontiguousarray(array.numpy().transpose(0, 2, 3, 1)[..., ::-1])

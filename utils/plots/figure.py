@@ -1,0 +1,57 @@
+"""Figures without pyplot: no global state, no window, nothing imported before the first figure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from utils.plots.annotate import color_for
+from utils.plots.fonts import font_file
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+MAIN_COLOR = "#1f5fbf"
+GRID_COLOR = "#d9d9d9"
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure of the given size in inches that draws itself with Agg and lays itself out."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def save_figure(figure: Figure, file: Path, dpi: int = 150) -> None:
+    """Write a figure; the suffix of ``file`` gives the format."""
+    figure.savefig(file, dpi=dpi, facecolor="white")
+
+
+def tidy(axes: Axes, title: str = "", x: str = "", y: str = "", grid: bool = True) -> None:
+    """The common look: no frame above and to the right, a faint grid behind the data, small labels."""
+    axes.set_title(title, fontsize=11)
+    axes.set_xlabel(x, fontsize=10)
+    axes.set_ylabel(y, fontsize=10)
+    axes.tick_params(labelsize=9)
+    axes.spines[["top", "right"]].set_visible(False)
+    if grid:
+        axes.grid(color=GRID_COLOR, linewidth=0.6)
+        axes.set_axisbelow(True)
+
+
+def class_color(index: int) -> tuple[float, float, float]:
+    """The palette colour of a class as matplotlib wants it: r, g, b in 0..1."""
+    blue, green, red = color_for(index)
+    return red / 255.0, green / 255.0, blue / 255.0
+
+
+def font_of(names: Sequence[str], size: float) -> Any:
+    """Font properties that can write all ``names``, whatever their script, at ``size`` points."""
+    from matplotlib.font_manager import FontProperties
+
+    return FontProperties(fname=font_file("".join(names)), size=size)

@@ -1,0 +1,87 @@
+"""Which font file can write a text. Nothing is downloaded: the fonts are those of matplotlib and of the system."""
+
+from __future__ import annotations
+
+import logging
+from functools import lru_cache
+from pathlib import Path
+
+from PIL import ImageFont
+
+logger = logging.getLogger(__name__)
+
+# Families with Chinese, Japanese and Korean characters, as Linux, Windows and macOS ship them.
+_WIDE_FAMILIES = (
+    "Noto Sans CJK SC",
+    "Noto Sans CJK JP",
+    "Source Han Sans SC",
+    "WenQuanYi Zen Hei",
+    "WenQuanYi Micro Hei",
+    "Droid Sans Fallback",
+    "Microsoft YaHei",
+    "SimHei",
+    "Malgun Gothic",
+    "Yu Gothic",
+    "PingFang SC",
+    "Hiragino Sans GB",
+    "Arial Unicode MS",
+)
+
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+
+
+@lru_cache(maxsize=1)
+def _standard_file() -> str | None:
+    """DejaVu Sans inside matplotlib's data folder; None without matplotlib."""
+    try:
+        import matplotlib
+    except ImportError:
+        return None
+    file = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
+    return str(file) if file.is_file() else None
+
+
+@lru_cache(maxsize=64)
+def _characters(file: str) -> frozenset[int]:
+    from matplotlib.ft2font import FT2Font
+
+    return frozenset(FT2Font(file).get_charmap())
+
+
+@lru_cache(maxsize=1)
+def _wide_files() -> tuple[str, ...]:
+    """Installed fonts of the wide families, in the order of the table. Looked up once; it takes a moment."""
+    from matplotlib.font_manager import fontManager
+
+    installed = {entry.name: entry.fname for entry in fontManager.ttflist}
+    return tuple(installed[family] for family in _WIDE_FAMILIES if family in installed)
+
+
+@lru_cache(maxsize=1024)
+def font_file(text: str) -> str | None:
+    """The font file that can write most of ``text``; None when there is only Pillow's built-in font."""
+    standard = _standard_file()
+    if standard is None or text.isascii():
+        return standard
+    wanted = {ord(character) for character in text}
+    if wanted <= _characters(standard):
+        return standard
+    best = max((standard, *_wide_files()), key=lambda file: len(wanted & _characters(file)))
+    if missing := wanted - _characters(best):
+        _warn_once("".join(sorted(map(chr, missing))))
+    return best
+
+
+@lru_cache(maxsize=1024)
+def _warn_once(characters: str) -> None:
+    logger.warning("no installed font can write '%s'; boxes are drawn instead (Noto Sans CJK has most)", characters)
+
+
+@lru_cache(maxsize=256)
+def _load(file: str | None, size: int) -> Font:
+    return ImageFont.load_default(size) if file is None else ImageFont.truetype(file, size)
+
+
+def font_for(text: str, size: int) -> Font:
+    """A font of ``size`` pixels that can write ``text``."""
+    return _load(font_file(text), size)

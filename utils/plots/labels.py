@@ -1,0 +1,92 @@
+"""What the boxes of a training set look like."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from utils.plots.figure import class_color, font_of, new_figure, save_figure, tidy
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_DRAWN_BOXES = 1000
+_BINS = 50
+_FEW_CLASSES = 30  # beyond this many the histogram gets most of the width and its bars no numbers
+
+
+def plot_labels(labels: np.ndarray, names: Sequence[str], file: Path) -> None:
+    """Write four panels: boxes per class, box shapes on top of each other, density of centres, density of sizes.
+
+    Args:
+        labels: [N, 5] class and normalised centre box; N may be 0.
+        names: class names.
+        file: picture to write.
+    """
+    labels = np.asarray(labels, dtype=np.float64).reshape(-1, 5)
+    many = len(names) > _FEW_CLASSES
+    figure = new_figure(16 if many else 12, 11)
+    top, bottom = figure.subfigures(2, 1, squeeze=False)[:, 0]
+    histogram, outlines = top.subplots(1, 2, width_ratios=[2.4 if many else 1, 1])
+    centres, sizes = bottom.subplots(1, 2)
+    _class_histogram(histogram, labels[:, 0].astype(int), names)
+    _box_outlines(outlines, labels)
+    _density(centres, labels[:, 1], labels[:, 2], "Box centres", ("x", "y"))
+    centres.invert_yaxis()  # picture rows count downward
+    _density(sizes, labels[:, 3], labels[:, 4], "Box sizes", ("width", "height"))
+    save_figure(figure, file)
+
+
+def _class_histogram(axes: Axes, classes: np.ndarray, names: Sequence[str]) -> None:
+    count = max(len(names), int(classes.max(initial=-1)) + 1, 1)
+    heights = np.bincount(classes[classes >= 0], minlength=count)
+    axes.bar(range(count), heights, width=0.8, color=[class_color(i) for i in range(count)])
+    tidy(axes, f"{len(classes)} boxes in {len(names)} classes", y="boxes")
+    axes.grid(visible=False, axis="x")
+    axes.set_xlim(-0.7, count - 0.3)
+    if count <= _FEW_CLASSES:
+        for i, height in enumerate(heights):
+            axes.text(i, height, str(height), ha="center", va="bottom", fontsize=8 if count <= 15 else 6)
+    shown = [names[i] if i < len(names) else str(i) for i in range(count)]
+    # Names fit beside each other at this size; beyond that every k-th class is named.
+    step = -(-count // 90)
+    size = 9.0 if count <= 50 else 6.8
+    axes.set_xticks(range(0, count, step), shown[::step], rotation=90)
+    axes.tick_params(axis="x", length=2)
+    for text in axes.get_xticklabels():
+        text.set_fontproperties(font_of(shown, size))
+
+
+def _box_outlines(axes: Axes, labels: np.ndarray) -> None:
+    """An even selection of boxes, all moved to one centre so that their shapes can be compared."""
+    from matplotlib.collections import PolyCollection
+
+    chosen = labels[np.linspace(0, len(labels) - 1, min(len(labels), _DRAWN_BOXES)).astype(int)]
+    half_w, half_h = chosen[:, 3] / 2, chosen[:, 4] / 2
+    corners = np.stack(
+        [
+            np.stack([-half_w, -half_h], -1),
+            np.stack([half_w, -half_h], -1),
+            np.stack([half_w, half_h], -1),
+            np.stack([-half_w, half_h], -1),
+        ],
+        axis=1,
+    )  # [n, 4, 2]
+    colors = [(*class_color(int(c)), 0.5) for c in chosen[:, 0]]
+    axes.add_collection(PolyCollection(list(corners), facecolors="none", edgecolors=colors, linewidths=0.7))
+    tidy(axes, f"Shapes of {len(chosen)} boxes, centred", x="width", y="height")
+    axes.set(xlim=(-0.52, 0.52), ylim=(-0.52, 0.52), aspect="equal")
+
+
+def _density(axes: Axes, x: np.ndarray, y: np.ndarray, title: str, axis_names: tuple[str, str]) -> None:
+    if len(x):
+        *_, mesh = axes.hist2d(x, y, bins=_BINS, range=[[0, 1], [0, 1]], cmap="viridis", cmin=1)
+        bar = axes.figure.colorbar(mesh, ax=axes, shrink=0.8, label="boxes")
+        bar.outline.set_visible(False)
+    else:
+        axes.text(0.5, 0.5, "no boxes", ha="center", va="center", fontsize=12, color="gray")
+    tidy(axes, title, x=axis_names[0], y=axis_names[1])
+    axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")

@@ -1,0 +1,94 @@
+"""The course of a training run from its results file."""
+
+from __future__ import annotations
+
+import csv
+import math
+from pathlib import Path
+
+import numpy as np
+
+from utils.errors import InputError
+from utils.plots.figure import MAIN_COLOR, new_figure, save_figure, tidy
+
+_COLUMNS = 5
+# Losses of training and validation stand above each other; what is not listed follows in the order of the file.
+_ORDER = (
+    "train/box_loss",
+    "train/obj_loss",
+    "train/cls_loss",
+    "metrics/precision",
+    "metrics/recall",
+    "val/box_loss",
+    "val/obj_loss",
+    "val/cls_loss",
+    "metrics/mAP_0.5",
+    "metrics/mAP_0.5:0.95",
+)
+
+
+def read_results(file: Path) -> dict[str, np.ndarray]:
+    """Read a results file, ours or of v6.1 (padded with blanks), as one array per column; empty cells are nan.
+
+    Raises:
+        FileNotFoundError: no such file.
+        InputError: a cell that is not a number, or a file without rows; the message names file, line and column.
+    """
+    with file.open(newline="", encoding="utf-8") as stream:
+        rows = [[cell.strip() for cell in row] for row in csv.reader(stream) if row]
+    if len(rows) < 2:
+        raise InputError(f"{file}: no epochs in it yet")
+    header, *body = rows
+    table: dict[str, list[float]] = {name: [] for name in header}
+    for line, row in enumerate(body, start=2):
+        if len(row) != len(header):
+            raise InputError(f"{file}:{line}: {len(row)} cells, the header has {len(header)}; remove the line")
+        for name, cell in zip(header, row):
+            try:
+                table[name].append(float(cell) if cell else math.nan)
+            except ValueError:
+                raise InputError(f"{file}:{line}: column '{name}': '{cell}' is not a number") from None
+    return {name: np.array(values) for name, values in table.items()}
+
+
+def plot_results(csv_path: str | Path) -> Path:
+    """Draw every column of a results file over the epochs; returns the picture, ``results.png`` beside the file.
+
+    Raises:
+        FileNotFoundError, InputError: as ``read_results``.
+    """
+    csv_path = Path(csv_path)
+    table = read_results(csv_path)
+    epochs = table.pop("epoch", np.arange(len(next(iter(table.values())))))
+    drawn = {name: values for name, values in table.items() if np.isfinite(values).any()}
+    order = [name for name in _ORDER if name in drawn] + [name for name in drawn if name not in _ORDER]
+    lines = max(1, math.ceil(len(order) / _COLUMNS))
+    figure = new_figure(3.1 * _COLUMNS, 2.6 * lines + 0.3)
+    panels = figure.subplots(lines, _COLUMNS, squeeze=False).ravel()
+    for axes, name in zip(panels, order):
+        values = drawn[name]
+        noisy = len(values) >= 10 and name.startswith(("train/", "val/", "metrics/"))
+        axes.plot(
+            epochs, values, color=MAIN_COLOR, linewidth=1 if noisy else 1.8, alpha=0.45 if noisy else 1,
+            marker="o" if len(values) <= 30 else None, markersize=3,
+        )  # fmt: skip
+        if noisy:
+            axes.plot(epochs, _smooth(values), color=MAIN_COLOR, linewidth=2)
+        tidy(axes, name)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+    for axes in panels[len(order) :]:
+        axes.set_visible(False)
+    figure.supxlabel("epoch", fontsize=10)
+    target = csv_path.with_name("results.png")
+    save_figure(figure, target, dpi=130)
+    return target
+
+
+def _smooth(values: np.ndarray) -> np.ndarray:
+    """Gaussian-weighted mean over neighbouring epochs; near the ends and gaps only over those there are."""
+    sigma = max(1.0, len(values) / 40)
+    distance = np.arange(len(values))[:, None] - np.arange(len(values))[None]
+    weights = np.exp(-0.5 * (distance / sigma) ** 2) * np.isfinite(values)[None]  # [n, n]
+    total = weights.sum(axis=1)
+    smooth = weights @ np.nan_to_num(values)
+    return np.divide(smooth, total, out=np.full(len(values), math.nan), where=total > 1e-9)

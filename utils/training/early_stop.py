@@ -1,0 +1,45 @@
+"""When to give up waiting for a better epoch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class EarlyStopping:
+    """Stops a run whose fitness has not reached its best for ``patience`` epochs; equal to the best counts as better.
+
+    Args:
+        patience: epochs to wait after the best one; 0 waits for ever.
+
+    Attributes:
+        best_epoch, best_fitness: of the best epoch so far, the later one of equals.
+        possible_stop: the next epoch may be the last, so it had better be validated.
+    """
+
+    def __init__(self, patience: int = 100) -> None:
+        self.patience = patience
+        self.best_epoch = 0
+        self.best_fitness = 0.0
+        self.possible_stop = False
+
+    def __call__(self, epoch: int, fitness: float) -> bool:
+        """Note the fitness of an epoch; True when the run should stop. Not-a-number is never the best."""
+        if fitness >= self.best_fitness:
+            self.best_epoch, self.best_fitness = epoch, fitness
+        waited = epoch - self.best_epoch
+        self.possible_stop = 0 < self.patience <= waited + 1
+        return 0 < self.patience <= waited
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain values that :meth:`load_state_dict` takes; the patience is an option and stays out."""
+        return {
+            "best_epoch": self.best_epoch,
+            "best_fitness": self.best_fitness,
+            "possible_stop": self.possible_stop,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on waiting where another run stood."""
+        self.best_epoch = int(state["best_epoch"])
+        self.best_fitness = float(state["best_fitness"])
+        self.possible_stop = bool(state["possible_stop"])

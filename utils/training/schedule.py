@@ -1,0 +1,152 @@
+"""What changes during training, as functions of the position in the run: rates, momentum, accumulation, temperature.
+
+Nothing here has a memory, so a resumed run needs no more than its epoch number to go on as before.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+from utils.config.hyp import Hyp
+
+NOMINAL_BATCH = 64  # pictures per optimizer step that the hyper-parameters are written for
+_WARMUP_FLOOR = 100
+_WARMUP_FLOOR_V61 = 1000
+
+
+def lr_factor(epoch: int, epochs: int, lrf: float, cosine: bool) -> float:
+    """Multiple of ``lr0`` in an epoch: from 1 at epoch 0 to ``lrf`` at epoch ``epochs``, in a line or as a cosine."""
+    done = epoch / max(epochs, 1)
+    left = (1 + math.cos(math.pi * done)) / 2 if cosine else 1 - done
+    return lrf + (1 - lrf) * left
+
+
+def warmup_iterations(epochs: int, batches_per_epoch: int, warmup_epochs: float, v61: bool = False) -> int:
+    """Batches until learning rate and momentum have their proper values.
+
+    v6.1 warms up for at least 1000 batches, so a short run on a small set never leaves the warm-up. By default the
+    floor is 100 and a third of the run is the most; ``warmup_epochs`` 0 means no warm-up at all.
+    """
+    wanted = round(warmup_epochs * batches_per_epoch)
+    if v61:
+        return max(wanted, _WARMUP_FLOOR_V61)
+    if warmup_epochs <= 0:
+        return 0
+    return min(max(wanted, _WARMUP_FLOOR), epochs * batches_per_epoch // 3)
+
+
+def accumulate_steps(batch_size: int, batches_per_epoch: int | None = None) -> int:
+    """Batches per optimizer step after the warm-up, for about ``NOMINAL_BATCH`` pictures each.
+
+    Never more than an epoch has batches: otherwise a tiny set would go through epochs without a single step.
+    """
+    wanted = max(1, round(NOMINAL_BATCH / batch_size))
+    return wanted if batches_per_epoch is None else min(wanted, max(1, batches_per_epoch))
+
+
+def temperature_at(epoch: int, epochs: int, hyp: Hyp) -> float:
+    """Softmax temperature of dynamic convolution in an epoch: max(end, start - step * epoch), arXiv 1912.03458.
+
+    A run too short to reach the end that way comes down in equal steps over the epochs it has, so that its last epoch
+    trains at the end temperature (a run of one epoch does throughout). A step of 0 keeps the start for good.
+    """
+    start, end, step = hyp.temperature_start, hyp.temperature_end, hyp.temperature_step
+    if step <= 0 or start <= end:
+        return max(start, end)
+    last = epochs - 1
+    if last <= 0:
+        return end
+    if start - step * last > end:
+        step = (start - end) / last
+        if epoch >= last:
+            return end  # exactly, whatever the rounding of the division
+    return max(end, start - step * epoch)
+
+
+@dataclass(frozen=True)
+class StepPlan:
+    """The steps of a run, known before it starts.
+
+    Attributes:
+        epochs, batches_per_epoch, batch_size: its extent.
+        warmup: iterations (batches) of the warm-up; may exceed the run with ``warmup_v61``.
+        accumulate: batches per optimizer step after the warm-up.
+        optimizer_steps: in the whole run; ``warmup_steps``: of those, in the warm-up.
+    """
+
+    epochs: int
+    batches_per_epoch: int
+    batch_size: int
+    warmup: int
+    accumulate: int
+    optimizer_steps: int = 0
+    warmup_steps: int = 0
+
+    def progress(self, iteration: int) -> float:
+        """Share of the warm-up that is over, 0..1."""
+        return min(iteration / self.warmup, 1.0) if self.warmup else 1.0
+
+    def accumulate_at(self, iteration: int) -> int:
+        """Batches per optimizer step at an iteration: rises from 1 during the warm-up."""
+        goal = NOMINAL_BATCH / self.batch_size
+        return min(self.accumulate, max(1, round(1 + (goal - 1) * self.progress(iteration))))
+
+    def count_steps(self, iterations: int) -> int:
+        """Optimizer steps in the first so many iterations, one as soon as enough batches have come since the last."""
+        steps, last = 0, -1
+        for iteration in range(min(iterations, self.warmup)):
+            if iteration - last >= self.accumulate_at(iteration):
+                steps, last = steps + 1, iteration
+        # After the warm-up the distance is constant, but the wait that began before it goes on.
+        return steps + max(0, iterations - 1 - last) // self.accumulate if iterations > self.warmup else steps
+
+    def describe(self) -> str:
+        """One or two lines for the log."""
+        line = (
+            f"{self.epochs} epochs of {self.batches_per_epoch} batches make {self.optimizer_steps} optimizer steps of "
+            f"up to {self.batch_size * self.accumulate} pictures, {self.warmup_steps} of them in the warm-up"
+        )
+        if self.optimizer_steps and self.warmup >= self.epochs * self.batches_per_epoch:
+            line += (
+                "\nthe run ends before its warm-up does: expect little; set warmup_v61: false (--hyp) or train longer"
+            )
+        return line
+
+
+def plan_steps(epochs: int, batches_per_epoch: int, batch_size: int, hyp: Hyp) -> StepPlan:
+    """Work out warm-up, accumulation and the number of optimizer steps of a run."""
+    warmup = warmup_iterations(epochs, batches_per_epoch, hyp.warmup_epochs, hyp.warmup_v61)
+    accumulate = accumulate_steps(batch_size, batches_per_epoch)
+    extent = StepPlan(epochs, batches_per_epoch, batch_size, warmup, accumulate)
+    total = epochs * batches_per_epoch
+    steps, in_warmup = extent.count_steps(total), extent.count_steps(min(total, warmup))
+    return StepPlan(epochs, batches_per_epoch, batch_size, warmup, accumulate, steps, in_warmup)
+
+
+def warm_up(
+    optimizer: torch.optim.Optimizer, plan: StepPlan, iteration: int, epoch: int, hyp: Hyp, cosine: bool = False
+) -> int:
+    """Set learning rates and momentum for one iteration, within the warm-up and after it; call it before each batch.
+
+    Rates rise from 0 to the epoch's rate, that of the biases falls to it from ``warmup_bias_lr``, because biases start
+    far from where they belong; momentum rises from ``warmup_momentum``. Adam's betas are left alone, as in v6.1.
+
+    Returns:
+        Batches to accumulate per optimizer step at this iteration.
+    """
+    share = plan.progress(iteration)
+    rate = hyp.lr0 * lr_factor(epoch, plan.epochs, hyp.lrf, cosine)
+    for group in optimizer.param_groups:
+        start = hyp.warmup_bias_lr if group["name"] == "bias" else 0.0
+        group["lr"] = start + (rate - start) * share
+        if "momentum" in group:
+            group["momentum"] = hyp.warmup_momentum + (hyp.momentum - hyp.warmup_momentum) * share
+    return plan.accumulate_at(iteration)
+
+
+def learning_rates(optimizer: torch.optim.Optimizer) -> dict[str, float]:
+    """The present rate of each group by its name."""
+    return {group["name"]: float(group["lr"]) for group in optimizer.param_groups}

@@ -1,0 +1,266 @@
+"""Everything a training run consists of, built from the options before the first epoch."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from torch import nn
+from torch.utils.data import DataLoader
+
+from models.dynamic import get_temperature
+from models.summary import log_table, summarize
+from models.yolo import Model
+from utils.autoanchor import check_anchors
+from utils.callbacks import Callbacks
+from utils.checkpoint import Checkpoint, load_checkpoint, transfer
+from utils.config.dataset_spec import DatasetSpec
+from utils.config.hyp import Hyp
+from utils.config.options import TrainOptions, to_plain
+from utils.config.sizes import check_img_size
+from utils.datasets.dataset import DetectionDataset
+from utils.datasets.labels import LabelRecord
+from utils.datasets.loader import EpochSampler, build_loader
+from utils.datasets.prepare import load_labels
+from utils.device import select_device
+from utils.errors import InputError
+from utils.evaluation import Evaluator, NmsSettings
+from utils.files import increment_path
+from utils.loggers import ConsoleLogger, PlotsLogger, ResultsCsv
+from utils.loss import DetectionLoss, scale_gains
+from utils.seed import seed_everything
+from utils.training.early_stop import EarlyStopping
+from utils.training.ema import ModelEMA
+from utils.training.freeze import FrozenLayers
+from utils.training.optim import build_optimizer
+from utils.training.resume import (
+    load_gradients,
+    load_optimizer_state,
+    load_random_states,
+    optimizer_state,
+    pending_gradients,
+    random_states,
+    resume_options,
+)
+from utils.training.schedule import NOMINAL_BATCH, StepPlan, plan_steps
+
+LOG = logging.getLogger(__name__)
+DEFAULT_CFG = "yolov5n_dynamic.yaml"  # when neither --cfg nor --weights is given
+
+
+@dataclass
+class Session:
+    """A run in progress. What the loop changes is listed last."""
+
+    options: TrainOptions
+    hyp: Hyp
+    spec: DatasetSpec
+    device: torch.device
+    save_dir: Path
+    imgsz: int
+    model: Model
+    frozen: FrozenLayers
+    ema: ModelEMA
+    loss: DetectionLoss
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    loader: DataLoader[Any]
+    sampler: EpochSampler
+    records: Sequence[LabelRecord]
+    evaluator: Evaluator
+    plan: StepPlan
+    stopper: EarlyStopping
+    callbacks: Callbacks
+    start_epoch: int = 0
+    last_step: int = -1  # iteration of the last optimizer step
+    best_fitness: float = -1.0
+    maps: np.ndarray = field(default_factory=lambda: np.zeros(0))  # [nc] mAP per class of the last validation
+
+    @property
+    def weights_dir(self) -> Path:
+        return self.save_dir / "weights"
+
+    @property
+    def last(self) -> Path:
+        return self.weights_dir / "last.pt"
+
+    @property
+    def best(self) -> Path:
+        return self.weights_dir / "best.pt"
+
+    @property
+    def dynamic(self) -> bool:
+        return get_temperature(self.model) is not None
+
+    def checkpoint(self, epoch: int) -> Checkpoint:
+        """The run as it stands after ``epoch``."""
+        return Checkpoint(
+            model_yaml=self.model.yaml,
+            nc=self.spec.nc,
+            names=list(self.spec.names),
+            stride=self.model.stride.tolist(),
+            model=self.model.state_dict(),
+            ema=self.ema.model.state_dict(),
+            ema_updates=self.ema.updates,
+            optimizer=optimizer_state(self.optimizer, self.model),
+            scaler=self.scaler.state_dict(),
+            train_state={
+                "epoch": epoch,
+                "best_fitness": self.best_fitness,
+                "last_step": self.last_step,
+                "early_stop": self.stopper.state_dict(),
+                "maps": self.maps.tolist(),
+                "gradients": pending_gradients(self.model),
+            },
+            hyp=self.hyp.to_dict(),
+            options=to_plain(self.options),
+            rng=random_states(),
+        )
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Go on after the epoch at whose end ``checkpoint`` was made."""
+        state = checkpoint.train_state
+        self.model.load_state_dict(checkpoint.model)
+        assert checkpoint.ema is not None and checkpoint.optimizer is not None
+        self.ema.model.load_state_dict(checkpoint.ema)
+        self.ema.updates = checkpoint.ema_updates
+        load_optimizer_state(self.optimizer, self.model, checkpoint.optimizer)
+        load_gradients(self.model, state["gradients"])
+        if checkpoint.scaler:
+            self.scaler.load_state_dict(checkpoint.scaler)
+        self.stopper.load_state_dict(state["early_stop"])
+        self.best_fitness, self.last_step = state["best_fitness"], state["last_step"]
+        self.maps = np.array(state["maps"])
+        self.start_epoch = state["epoch"] + 1
+        load_random_states(checkpoint.rng)
+
+
+def prepare(options: TrainOptions) -> Session:
+    """Check everything the user gave, then build the run.
+
+    Raises:
+        FileNotFoundError, InputError: something given does not fit; nothing has been trained or overwritten.
+    """
+    options, resumed = resume_options(options)
+    hyp = Hyp.from_dict(resumed.hyp, "checkpoint") if resumed else Hyp.load(options.hyp)
+    if options.label_smoothing:
+        hyp = replace(hyp, label_smoothing=options.label_smoothing)
+    device = select_device(options.device)
+    seed_everything(options.seed)
+    spec = DatasetSpec.load(options.data, options.single_cls)
+    model = _build_model(options, hyp, spec, resumed)  # before the pictures: a wrong --cfg shows at once
+    train_set = load_labels(spec, "train", single_cls=options.single_cls, require_labels=True)
+    val_set = load_labels(spec, "val", single_cls=options.single_cls)
+    imgsz = check_img_size(options.imgsz, int(model.stride.max()), floor=2 * int(model.stride.max()))
+    save_dir = increment_path(Path(options.project) / options.name, options.exist_ok, mkdir=True)
+    (save_dir / "weights").mkdir(exist_ok=True)
+    _record_settings(save_dir, options, hyp)
+    if resumed is None and not options.noautoanchor:
+        _fit_anchors(model, train_set.records, hyp, imgsz, options.seed)
+    session = _assemble(options, hyp, spec, device, save_dir, imgsz, model, train_set.records, val_set.records)
+    if resumed is not None:
+        session.restore(resumed)
+    _describe(session)
+    return session
+
+
+def _build_model(options: TrainOptions, hyp: Hyp, spec: DatasetSpec, resumed: Checkpoint | None) -> Model:
+    """The model of ``--cfg``, or of the checkpoint, with the checkpoint's tensors where they fit."""
+    if resumed is not None:
+        return Model(resumed.model_yaml, nc=resumed.nc)
+    anchors = None if hyp.anchors is None else round(hyp.anchors)
+    source = load_checkpoint(options.weights) if options.weights else None
+    if source is None and not options.cfg:
+        LOG.info("neither --cfg nor --weights given: training %s from scratch", DEFAULT_CFG)
+    cfg: Any = options.cfg or (source.model_yaml if source else DEFAULT_CFG)
+    model = Model(cfg, nc=spec.nc, anchors=anchors)
+    model.names = list(spec.names)
+    if source is not None:
+        exclude = ("anchors",) if options.cfg or anchors else ()
+        report = transfer(model, source.weights, exclude)
+        report.log(options.weights)
+        if not report.taken:
+            raise InputError(f"--weights {options.weights}: not one tensor fits the model {options.cfg}")
+    return model
+
+
+def _fit_anchors(model: Model, records: Sequence[LabelRecord], hyp: Hyp, imgsz: int, seed: int) -> None:
+    """Replace the anchors when they do not suit the boxes of the training set, in pixels at the training size."""
+    sizes = []
+    for record in records:
+        height, width = record.hw
+        gain = imgsz / max(height, width)
+        sizes.append(record.boxes[:, 3:5] * [width * gain, height * gain])
+    wh = np.concatenate(sizes) if sizes else np.zeros((0, 2))
+    rng = np.random.default_rng(seed)
+    check = check_anchors(wh, model.head.anchors_px.numpy().reshape(-1, 2), hyp.anchor_t, imgsz, rng)
+    LOG.info(check.message)
+    if check.anchors is not None:
+        model.head.set_anchors_px(torch.from_numpy(check.anchors).float())
+
+
+def _assemble(
+    options: TrainOptions,
+    hyp: Hyp,
+    spec: DatasetSpec,
+    device: torch.device,
+    save_dir: Path,
+    imgsz: int,
+    model: Model,
+    train: Sequence[LabelRecord],
+    val: Sequence[LabelRecord],
+) -> Session:
+    stride, head = int(model.stride.max()), model.head
+    train_data = DetectionDataset(
+        train, imgsz, augment=True, hyp=hyp, rect=options.rect, batch_size=options.batch_size, stride=stride,
+        seed=options.seed, cache_images=options.cache,
+    )  # fmt: skip
+    loader = build_loader(
+        train_data, batch_size=options.batch_size, workers=options.workers, shuffle=not options.rect, seed=options.seed
+    )
+    val_data = DetectionDataset(val, imgsz, rect=True, batch_size=2 * options.batch_size, stride=stride, pad=0.5)
+    val_loader = build_loader(val_data, batch_size=2 * options.batch_size, workers=options.workers)
+    model.to(device)
+    frozen = FrozenLayers(model, options.freeze)
+    plan = plan_steps(options.epochs, len(loader), options.batch_size, hyp)
+    decay = hyp.weight_decay * options.batch_size * plan.accumulate / NOMINAL_BATCH
+    gains = scale_gains(hyp, head.nl, head.nc, imgsz)
+    sampler = loader.sampler
+    assert isinstance(sampler, EpochSampler)
+    return Session(
+        options=options, hyp=hyp, spec=spec, device=device, save_dir=save_dir, imgsz=imgsz, model=model, frozen=frozen,
+        ema=ModelEMA(model),
+        loss=DetectionLoss(head.anchors, head.stride, head.nc, gains),
+        optimizer=build_optimizer(model, options.optimizer, hyp.lr0, hyp.momentum, decay, hyp.attention_decay),
+        scaler=torch.amp.GradScaler("cuda", enabled=device.type == "cuda"),
+        loader=loader, sampler=sampler, records=train_data.records,
+        evaluator=Evaluator(
+            val_loader, spec.nc, device, NmsSettings(), single_cls=options.single_cls, half=device.type == "cuda"
+        ),
+        plan=plan, stopper=EarlyStopping(options.patience),
+        callbacks=Callbacks([ResultsCsv(), ConsoleLogger(), PlotsLogger()]),
+        maps=np.zeros(spec.nc),
+    )  # fmt: skip
+
+
+def _record_settings(save_dir: Path, options: TrainOptions, hyp: Hyp) -> None:
+    """``opt.yaml`` and ``hyp.yaml`` in the run folder: what this run was made with."""
+    for name, content in (("opt", to_plain(options)), ("hyp", hyp.to_dict())):
+        text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+        (save_dir / f"{name}.yaml").write_text(text, encoding="utf-8")
+
+
+def _describe(session: Session) -> None:
+    log_table(session.model)
+    LOG.info("%s at 640 px", summarize(_on_cpu(session.model)))
+    LOG.info(session.plan.describe())
+
+
+def _on_cpu(model: nn.Module) -> nn.Module:
+    return model

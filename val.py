@@ -1,0 +1,89 @@
+"""Score a trained model on a labelled set.
+
+    python val.py --weights runs/train/exp/weights/best.pt --data my.yaml
+
+Prints precision, recall, mAP@.5 and mAP@.5:.95; curves, confusion matrix and pictures go to ``runs/val/exp``.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+
+import torch
+
+from models.dynamic import get_temperature
+from models.fuse import fuse
+from models.yolo import Model
+from utils.checkpoint import Checkpoint, load_model
+from utils.checkpoint.find import newest_checkpoint
+from utils.config.cli import run_script
+from utils.config.dataset_spec import DatasetSpec
+from utils.config.options import ValOptions
+from utils.config.paths import ROOT
+from utils.config.sizes import check_img_size
+from utils.datasets.dataset import DetectionDataset
+from utils.datasets.loader import build_loader
+from utils.datasets.prepare import load_labels
+from utils.device import select_device
+from utils.errors import InputError
+from utils.evaluation import EvalResult, Evaluator, NmsSettings
+from utils.evaluation.observers import BatchPlots, LabelFiles
+from utils.evaluation.report import log_speed, log_table, save_plots
+from utils.files import increment_path
+
+LOG = logging.getLogger(__name__)
+
+
+def choose_data(options: ValOptions, checkpoint: Checkpoint) -> DatasetSpec:
+    """The set named on the command line, else the one the model was trained on, else the embedded one."""
+    data = options.data or checkpoint.options.get("data") or ROOT / "data/digits.yaml"
+    spec = DatasetSpec.load(data, options.single_cls)
+    if spec.nc != checkpoint.nc and not options.single_cls:
+        raise InputError(f"--data {data} has {spec.nc} classes, the model {checkpoint.nc}: they do not belong together")
+    if list(spec.names) != checkpoint.names and not options.single_cls:
+        LOG.warning("class names in %s differ from those in the checkpoint; the yaml's are shown", data)
+    return spec
+
+
+def evaluate(options: ValOptions, model: Model, spec: DatasetSpec, device: torch.device, folder: Path) -> EvalResult:
+    """Score ``model`` on a split with rectangular batches; pictures of the first batches go to ``folder``."""
+    stride = int(model.stride.max())
+    imgsz = check_img_size(options.imgsz, stride)
+    labels = load_labels(spec, options.task, single_cls=options.single_cls)
+    dataset = DetectionDataset(
+        labels.records, imgsz, rect=True, batch_size=options.batch_size, stride=stride, pad=0.5
+    )  # fmt: skip
+    half = options.half and device.type != "cpu"
+    if options.half and not half:
+        LOG.warning("--half needs a GPU: running in float32")
+    fuse(model)
+    evaluator = Evaluator(
+        build_loader(dataset, batch_size=options.batch_size, workers=options.workers),
+        spec.nc, device, NmsSettings(options.conf_thres, options.iou_thres),
+        single_cls=options.single_cls, half=half,
+    )  # fmt: skip
+    observers: list[BatchPlots | LabelFiles] = [BatchPlots(folder, spec.names)]
+    if options.save_txt:
+        observers.append(LabelFiles(folder / "labels", options.save_conf))
+    return evaluator.run(model.half() if half else model, observers=observers)
+
+
+def main(options: ValOptions) -> None:
+    device = select_device(options.device)
+    weights = Path(options.weights) if options.weights else newest_checkpoint(ROOT / "runs/train", "best.pt")
+    model, checkpoint = load_model(weights, device)
+    temperature = get_temperature(model)
+    LOG.info("weights: %s%s", weights, "" if temperature is None else f", dynamic layers at T={temperature:g}")
+    spec = choose_data(options, checkpoint)
+    folder = increment_path(Path(options.project) / options.name, options.exist_ok, mkdir=True)
+    result = evaluate(options, model, spec, device, folder)
+    log_table(result, spec.names, per_class=options.verbose or 1 < spec.nc < 50)
+    log_speed(result, f"batch {options.batch_size}, {options.imgsz} px")
+    save_plots(result, spec.names, folder)
+    LOG.info("results are in %s", folder)
+
+
+if __name__ == "__main__":
+    sys.exit(run_script(main, ValOptions))
