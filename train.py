@@ -17,7 +17,6 @@ import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
-from utils.training.schedule import learning_rates, temperature_at, warm_up
 
 from models.dynamic import set_temperature
 from utils.callbacks import BatchEnd, CheckpointSaved, EpochEnd, EpochStart, FitEpochEnd, TrainEnd, TrainStart, ValEnd
@@ -34,6 +33,7 @@ from utils.image import to_model_input
 from utils.metrics import fitness
 from utils.training.image_weights import weights_for_epoch
 from utils.training.multi_scale import resize_batch
+from utils.training.schedule import learning_rates, temperature_at, warm_up
 from utils.training.session import Session, prepare
 
 LOG = logging.getLogger(__name__)
@@ -138,9 +138,7 @@ def memory(device: torch.device) -> str:
 def validate(s: Session, epoch: int, plots: bool) -> EvalResult:
     """Score the averaged model."""
     observers = [BatchPlots(s.save_dir, s.spec.names)] if plots else []
-    model = s.ema.model.half() if s.evaluator.half else s.ema.model
-    result = s.evaluator.run(model, s.loss, observers)
-    s.ema.model.float()
+    result = s.evaluator.run(s.ema.model, s.loss, observers)
     s.maps = result.maps(s.spec.nc)
     per_class = dict(zip(s.spec.names, s.maps.tolist()))
     s.callbacks.on_val_end(ValEnd(epoch=epoch, metrics={"mAP_0.5": result.map50}, per_class_ap=per_class))
@@ -190,7 +188,7 @@ def finish(s: Session, epochs_run: int) -> None:
         model, _ = load_model(s.best, s.device)
         LOG.info("scoring %s", s.best)
         plots = [BatchPlots(s.save_dir, s.spec.names)]
-        result = s.evaluator.run(model.half() if s.evaluator.half else model, None, plots)
+        result = s.evaluator.run(model, None, plots)
         log_table(result, s.spec.names, per_class=1 < s.spec.nc < 50)
         save_plots(result, s.spec.names, s.save_dir)
     best = s.best if s.best.exists() else None

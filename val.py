@@ -24,6 +24,7 @@ from utils.config.options import ValOptions
 from utils.config.paths import ROOT
 from utils.config.sizes import check_img_size
 from utils.datasets.dataset import DetectionDataset
+from utils.datasets.labels import LabelSet
 from utils.datasets.loader import build_loader
 from utils.datasets.prepare import load_labels
 from utils.device import select_device
@@ -47,11 +48,12 @@ def choose_data(options: ValOptions, checkpoint: Checkpoint) -> DatasetSpec:
     return spec
 
 
-def evaluate(options: ValOptions, model: Model, spec: DatasetSpec, device: torch.device, folder: Path) -> EvalResult:
+def evaluate(
+    options: ValOptions, model: Model, spec: DatasetSpec, labels: LabelSet, device: torch.device, folder: Path
+) -> EvalResult:
     """Score ``model`` on a split with rectangular batches; pictures of the first batches go to ``folder``."""
     stride = int(model.stride.max())
     imgsz = check_img_size(options.imgsz, stride)
-    labels = load_labels(spec, options.task, single_cls=options.single_cls)
     dataset = DetectionDataset(
         labels.records, imgsz, rect=True, batch_size=options.batch_size, stride=stride, pad=0.5
     )  # fmt: skip
@@ -67,7 +69,7 @@ def evaluate(options: ValOptions, model: Model, spec: DatasetSpec, device: torch
     observers: list[BatchPlots | LabelFiles] = [BatchPlots(folder, spec.names)]
     if options.save_txt:
         observers.append(LabelFiles(folder / "labels", options.save_conf))
-    return evaluator.run(model.half() if half else model, observers=observers)
+    return evaluator.run(model, observers=observers)
 
 
 def main(options: ValOptions) -> None:
@@ -77,8 +79,9 @@ def main(options: ValOptions) -> None:
     temperature = get_temperature(model)
     LOG.info("weights: %s%s", weights, "" if temperature is None else f", dynamic layers at T={temperature:g}")
     spec = choose_data(options, checkpoint)
+    labels = load_labels(spec, options.task, single_cls=options.single_cls)
     folder = increment_path(Path(options.project) / options.name, options.exist_ok, mkdir=True)
-    result = evaluate(options, model, spec, device, folder)
+    result = evaluate(options, model, spec, labels, device, folder)
     log_table(result, spec.names, per_class=options.verbose or 1 < spec.nc < 50)
     log_speed(result, f"batch {options.batch_size}, {options.imgsz} px")
     save_plots(result, spec.names, folder)

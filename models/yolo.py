@@ -60,10 +60,11 @@ class Detect(nn.Module):
     def _decode(self, level: int, raw: Tensor) -> Tensor:
         """Centre = (2s - 0.5 + cell) * stride, size = (2s)^2 * anchor, s = sigmoid(map). -> [B, na*ny*nx, no]."""
         ny, nx = raw.shape[2:4]
+        raw = raw.to(torch.promote_types(raw.dtype, torch.float32))  # half has no room for pixels beyond 2048
         cells_y, cells_x = (torch.arange(n, device=raw.device, dtype=raw.dtype) for n in (ny, nx))
         cell = torch.stack([cells_x.expand(ny, nx), cells_y[:, None].expand(ny, nx)], dim=-1)  # [ny, nx, 2]
         stride = self.stride[level].to(raw)
-        anchor_px = (self.anchors[level] * stride).to(raw.dtype)[:, None, None]  # [na, 1, 1, 2]
+        anchor_px = (self.anchors[level].to(raw) * stride)[:, None, None]  # [na, 1, 1, 2]
         s = raw.sigmoid()
         xy = (s[..., 0:2] * 2 - 0.5 + cell) * stride
         wh = (s[..., 2:4] * 2) ** 2 * anchor_px

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
+CLASS_NAMES = ("red", "green", "blue", "yellow")
+COLOURS = ((40, 40, 220), (60, 200, 60), (220, 90, 30), (30, 210, 220))  # BGR
 
 
 class Golden:
@@ -51,3 +55,71 @@ def shared_weights() -> Path:
     if not folder.is_dir():
         pytest.skip("reference checkpoints are not beside this checkout")
     return folder
+
+
+def _coloured_picture(
+    rng: np.random.Generator, hw: tuple[int, int], classes: list[int]
+) -> tuple[np.ndarray, list[str]]:
+    """A grey picture with a filled rectangle per class number, and its label rows."""
+    height, width = hw
+    image = rng.integers(90, 130, (height, width, 3)).astype(np.uint8)
+    rows = []
+    for c in classes:
+        w, h = (int(rng.integers(side // 4, side // 2)) for side in (width, height))
+        x, y = int(rng.integers(0, width - w)), int(rng.integers(0, height - h))
+        image[y : y + h, x : x + w] = COLOURS[c % len(COLOURS)]
+        rows.append(f"{c} {(x + w / 2) / width:.6f} {(y + h / 2) / height:.6f} {w / width:.6f} {h / height:.6f}\n")
+    return image, rows
+
+
+def _make_dataset(
+    folder: Path,
+    n_train: int = 4,
+    n_val: int = 4,
+    nc: int = 2,
+    *,
+    hw: tuple[int, int] = (64, 64),
+    boxes: int = 1,
+    seed: int = 0,
+    names: tuple[str, ...] = (),
+    labels: bool = True,
+) -> Path:
+    """Write pictures with coloured rectangles, ``boxes`` each, and return the data yaml.
+
+    Pictures are ``images/train/0.png`` ... and ``images/val/0.png`` ...; classes go round. Without ``labels`` all label
+    files are empty: background only.
+    """
+    import cv2  # here, so that tests without pictures do not pay for it
+    import yaml
+
+    rng = np.random.default_rng(seed)
+    for split, count in (("train", n_train), ("val", n_val)):
+        for kind in ("images", "labels"):
+            (folder / kind / split).mkdir(parents=True, exist_ok=True)
+        for i in range(count):
+            image, rows = _coloured_picture(rng, hw, [(i + k) % nc for k in range(boxes)])
+            cv2.imwrite(str(folder / "images" / split / f"{i}.png"), image)
+            text = "".join(rows) if labels else ""
+            (folder / "labels" / split / f"{i}.txt").write_text(text, encoding="utf-8")
+    content = {"train": "images/train", "val": "images/val", "names": list(names or CLASS_NAMES[:nc])}
+    file = folder / "data.yaml"
+    file.write_text(yaml.safe_dump(content), encoding="utf-8")
+    return file
+
+
+@pytest.fixture(scope="session")
+def make_dataset() -> Callable[..., Path]:
+    """``make_dataset(folder, n_train, n_val, nc, hw=..., boxes=..., seed=...) -> data yaml``: a set made on the spot."""
+    return _make_dataset
+
+
+@pytest.fixture
+def log_handlers_restored() -> Iterator[None]:
+    """For tests that go through ``run_script``, which installs a handler."""
+    root = logging.getLogger()
+    level, before = root.level, list(root.handlers)
+    yield
+    root.setLevel(level)
+    for handler in list(root.handlers):
+        if handler not in before:
+            root.removeHandler(handler)

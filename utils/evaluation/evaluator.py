@@ -99,7 +99,7 @@ class Evaluator:
         nc: number of classes; with ``single_cls`` every prediction counts as class 0.
         device: where to run.
         nms: suppression thresholds.
-        half: half precision (GPU only).
+        half: run under autocast (GPU only); the weights themselves stay as they are.
     """
 
     def __init__(
@@ -127,8 +127,8 @@ class Evaluator:
         for index, batch in enumerate(tqdm(self.batches, desc=self.description, leave=False, dynamic_ncols=True)):
             targets, n = batch.targets.to(self.device), len(batch.paths)
             with timer.stage("pre-process", n):
-                images = to_model_input(batch.images, self.device, self.half)
-            with timer.stage("inference", n):
+                images = to_model_input(batch.images, self.device)
+            with timer.stage("inference", n), torch.autocast(self.device.type, enabled=self.half):
                 decoded, maps = model(images)
             if loss is not None:
                 items = loss([level.float() for level in maps], targets)

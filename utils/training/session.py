@@ -11,13 +11,12 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
-from torch import nn
 from torch.utils.data import DataLoader
 
 from models.dynamic import get_temperature
 from models.summary import log_table, summarize
 from models.yolo import Model
-from utils.autoanchor import check_anchors
+from utils.autoanchor import box_sizes, check_anchors
 from utils.callbacks import Callbacks
 from utils.checkpoint import Checkpoint, load_checkpoint, transfer
 from utils.config.dataset_spec import DatasetSpec
@@ -192,14 +191,9 @@ def _build_model(options: TrainOptions, hyp: Hyp, spec: DatasetSpec, resumed: Ch
 
 def _fit_anchors(model: Model, records: Sequence[LabelRecord], hyp: Hyp, imgsz: int, seed: int) -> None:
     """Replace the anchors when they do not suit the boxes of the training set, in pixels at the training size."""
-    sizes = []
-    for record in records:
-        height, width = record.hw
-        gain = imgsz / max(height, width)
-        sizes.append(record.boxes[:, 3:5] * [width * gain, height * gain])
-    wh = np.concatenate(sizes) if sizes else np.zeros((0, 2))
+    wh, owner = box_sizes([r.hw for r in records], [r.boxes for r in records], imgsz)
     rng = np.random.default_rng(seed)
-    check = check_anchors(wh, model.head.anchors_px.numpy().reshape(-1, 2), hyp.anchor_t, imgsz, rng)
+    check = check_anchors(wh, model.head.anchors_px.numpy().reshape(-1, 2), hyp.anchor_t, imgsz, rng, owner)
     LOG.info(check.message)
     if check.anchors is not None:
         model.head.set_anchors_px(torch.from_numpy(check.anchors).float())
@@ -258,9 +252,5 @@ def _record_settings(save_dir: Path, options: TrainOptions, hyp: Hyp) -> None:
 
 def _describe(session: Session) -> None:
     log_table(session.model)
-    LOG.info("%s at 640 px", summarize(_on_cpu(session.model)))
+    LOG.info("%s at 640 px", summarize(session.model))
     LOG.info(session.plan.describe())
-
-
-def _on_cpu(model: nn.Module) -> nn.Module:
-    return model

@@ -1,0 +1,110 @@
+"""Runs of the scripts on a set of four small pictures, in this process."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+import pytest
+import torch
+
+import train
+from utils.config.options import TrainOptions
+from utils.training.session import Session
+
+Hook = Callable[[Session], None]
+
+
+class Training(Protocol):
+    """``training(project, hook=None, figures=False, files=True, **options)`` runs train.py, returns what it worked with."""
+
+    def __call__(
+        self, project: Path, hook: Hook | None = None, figures: bool = False, files: bool = True, **options: Any
+    ) -> Session: ...
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Sums come out the same in every run, and small tensors are faster so."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def toy(tmp_path_factory: pytest.TempPathFactory, make_dataset: Callable[..., Path]) -> Path:
+    """Data yaml of four pictures to train on and four to score on, two classes."""
+    return make_dataset(tmp_path_factory.mktemp("toy"))
+
+
+def without_figures(patch: pytest.MonkeyPatch) -> None:
+    """Leave out the pictures, which take longer than the rest of a small run."""
+    for name in ("plot_labels", "plot_batch", "plot_results"):
+        patch.setattr(f"utils.loggers.plots_logger.{name}", lambda *_: None)
+    patch.setattr("utils.evaluation.observers.plot_batch", lambda *_: None)
+    patch.setattr(train, "save_plots", lambda *_: None)
+
+
+@pytest.fixture(scope="session")
+def options_for(toy: Path) -> Callable[..., TrainOptions]:
+    """Options of a run of one batch per epoch; any of them can be given."""
+
+    def make(project: Path, **given: Any) -> TrainOptions:
+        small = {"data": str(toy), "cfg": "yolov5n.yaml", "epochs": 1, "batch_size": 4, "imgsz": 64}
+        if given.get("resume"):
+            return TrainOptions(**given)
+        return TrainOptions(**{**small, "workers": 0, "device": "cpu", "project": str(project), **given})
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def training(options_for: Callable[..., TrainOptions]) -> Training:
+    """Runs train.py; ``hook`` sees the run between ``prepare`` and the first epoch and may add callbacks to it.
+
+    Pictures are left out unless ``figures``, checkpoints are unless ``files``: both cost more than the training.
+    """
+
+    def run(
+        project: Path, hook: Hook | None = None, figures: bool = False, files: bool = True, **given: Any
+    ) -> Session:
+        sessions: list[Session] = []
+
+        def prepare(options: TrainOptions) -> Session:
+            sessions.append(original(options))
+            if hook is not None:
+                hook(sessions[0])
+            return sessions[0]
+
+        with pytest.MonkeyPatch.context() as patch:
+            original = train.prepare
+            patch.setattr(train, "prepare", prepare)
+            if not figures:
+                without_figures(patch)
+            if not files:
+                patch.setattr(train, "save_checkpoint", lambda *_: None)
+            train.main(options_for(project, **given))
+        return sessions[0]
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory, training: Training) -> Path:
+    """Run folder of two epochs of the dynamic nano model, with every picture."""
+    project = tmp_path_factory.mktemp("trained")
+    return training(project, figures=True, cfg="yolov5n_dynamic.yaml", epochs=2).save_dir
+
+
+@pytest.fixture(scope="session")
+def results() -> Callable[[Path], list[dict[str, str]]]:
+    """``results(run folder)``: the rows of results.csv."""
+
+    def read(folder: Path) -> list[dict[str, str]]:
+        with (folder / "results.csv").open(newline="", encoding="utf-8") as stream:
+            return list(csv.DictReader(stream))
+
+    return read
