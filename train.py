@@ -118,7 +118,7 @@ def check_finite(total: Tensor, epoch: int, index: int, batch: Batch) -> None:
     """A loss that is not a number would spoil the weights for good: stop while the last checkpoint is still sound."""
     if not torch.isfinite(total):
         raise InputError(
-            f"the loss became {float(total)} in epoch {epoch + 1}, batch {index} (first picture {batch.paths[0]}); "
+            f"the loss became {total.item()} in epoch {epoch + 1}, batch {index} (first picture {batch.paths[0]}); "
             "weights/last.pt is untouched; try a lower lr0 in the --hyp file"
         )
 
@@ -171,9 +171,10 @@ def save(s: Session, epoch: int, final: bool) -> None:
         return
     checkpoint = s.checkpoint(epoch)
     save_checkpoint(s.last, checkpoint)
-    best = s.stopper.best_epoch == epoch or not s.best.exists()
+    best = s.stopper.best_epoch == epoch or not s.best_written
     if best:
         save_checkpoint(s.best, checkpoint)
+        s.best_written = True
     if s.options.save_period > 0 and (epoch + 1) % s.options.save_period == 0:
         save_checkpoint(s.weights_dir / f"epoch{epoch}.pt", checkpoint)
     s.callbacks.on_model_save(CheckpointSaved(path=s.last, epoch=epoch, best=best))

@@ -213,7 +213,7 @@ class Dynamic_conv2d(nn.Module):
 
     @property
     def form(self) -> DynamicForm:
-        """The one place where the way of computing is chosen (by measurement, see the README)."""
+        """The one place where the way of computing is chosen, by tests/benchmarks/dynamic_forms.py."""
         pointwise = self.kernel_size == 1 and self.stride == 1 and self.padding == 0 and self.groups == 1
         return DynamicForm.MATMUL if pointwise else DynamicForm.GROUPED
 

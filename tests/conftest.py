@@ -109,7 +109,7 @@ def _make_dataset(
 
 @pytest.fixture(scope="session")
 def make_dataset() -> Callable[..., Path]:
-    """``make_dataset(folder, n_train, n_val, nc, hw=..., boxes=..., seed=...) -> data yaml``: a set made on the spot."""
+    """``make_dataset(folder, n_train, n_val, nc, hw=..., boxes=..., seed=...) -> data yaml``: made on the spot."""
     return _make_dataset
 
 

@@ -16,11 +16,14 @@ from pathlib import Path
 from utils.config.paths import ROOT
 
 RUNS = Path("runs/demo")
-SIZE = ["--imgsz", "320", "--project", str(RUNS), "--exist-ok"]
+SIZE = ["--imgsz", "256", "--project", str(RUNS), "--exist-ok"]
 BEST = str(RUNS / "train/weights/best.pt")
-EPOCHS = "16"
+EPOCHS = "10"
 STEPS = {
-    "train": ["--cfg", "yolov5n_dynamic.yaml", "--epochs", EPOCHS, "--name", "train"],
+    "train": [
+        *("--cfg", "yolov5n_dynamic.yaml", "--epochs", EPOCHS, "--batch-size", "8", "--workers", "1"),
+        *("--optimizer", "AdamW", "--hyp", "data/hyps/hyp.small.yaml", "--name", "train"),
+    ],
     "val": ["--weights", BEST, "--name", "val"],
     "detect": ["--weights", BEST, "--source", "data/digits/images/test", "--name", "detect"],
 }

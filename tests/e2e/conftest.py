@@ -18,7 +18,7 @@ Hook = Callable[[Session], None]
 
 
 class Training(Protocol):
-    """``training(project, hook=None, figures=False, files=True, **options)`` runs train.py, returns what it worked with."""
+    """``training(project, hook=None, figures=False, files=True, **options)`` runs train.py."""
 
     def __call__(
         self, project: Path, hook: Hook | None = None, figures: bool = False, files: bool = True, **options: Any

@@ -25,6 +25,7 @@ from utils.config.options import TrainOptions
 from utils.errors import InputError
 from utils.loggers.results_csv import V61_COLUMNS
 from utils.loss import LossItems
+from utils.training.multi_scale import resize_batch
 from utils.training.session import Session, prepare
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -429,7 +430,7 @@ def test_cache_keeps_the_pictures_in_memory(
     assert bool(read) is reads
 
 
-def test_multi_scale_varies_the_side_from_half_to_one_and_a_half(tmp_path: Path, training: Training) -> None:
+def test_multi_scale_varies_the_side_from_batch_to_batch(tmp_path: Path, training: Training) -> None:
     seen = []
 
     def note(model: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
@@ -440,7 +441,12 @@ def test_multi_scale_varies_the_side_from_half_to_one_and_a_half(tmp_path: Path,
         session.model.register_forward_pre_hook(note)
 
     training(tmp_path, hook, multi_scale=True, epochs=4, batch_size=2, noval=True, files=False)
-    assert len(seen) == 8 and set(seen) == {32, 64, 96}
+    assert len(seen) == 8 and len(set(seen)) > 1
+
+
+def test_multi_scale_sides_are_all_multiples_of_the_stride_between_half_and_one_and_a_half() -> None:
+    sides = {resize_batch(torch.zeros(1, 3, 64, 64), 64, 32, (0, i)).shape[-1] for i in range(50)}
+    assert sides == {32, 64, 96}
 
 
 def test_image_weights_draw_only_pictures_with_objects(

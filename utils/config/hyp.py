@@ -28,6 +28,7 @@ _BOUNDS: dict[str, tuple[float, float]] = {
     # Below 1 the softmax sharpens instead of smoothing and its gradients vanish.
     **dict.fromkeys(("temperature_start", "temperature_end"), (1.0, math.inf)),
     "temperature_step": (0.0, math.inf),
+    "nominal_batch": (1.0, math.inf),
 }
 
 
@@ -46,6 +47,8 @@ class Hyp:
             +- fractions. ``perspective``: +- fraction, 0 to 0.001 is usual.
         flipud, fliplr, mosaic, mixup, copy_paste: probabilities.
         label_smoothing: epsilon of the class targets, 0 to 1.
+        nominal_batch: pictures per optimizer step; smaller batches are gathered up to it. 64 in v6.1; fewer make more
+            steps on a small set.
         warmup_v61: True keeps the floor of 1000 warm-up iterations of v6.1, however short the run.
         temperature_start, temperature_end, temperature_step: softmax temperature of dynamic convolution,
             T(epoch) = max(end, start - step * epoch), arXiv 1912.03458 section 3.2.
@@ -83,6 +86,7 @@ class Hyp:
     copy_paste: float = 0.0
     label_smoothing: float = 0.0
     warmup_v61: bool = False
+    nominal_batch: float = 64.0
     temperature_start: float = 34.0
     temperature_end: float = 1.0
     temperature_step: float = 3.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,7 +46,8 @@ class ImageSource:
             self.paths = [match for match in matches if match.suffix.lower() in IMAGE_SUFFIXES]
             if not self.paths:
                 raise FileNotFoundError(f"--source {source}: no picture matches this pattern ({path.absolute()})")
-            self.root = Path(glob.escape(source.split("*")[0].split("?")[0].split("[")[0])).parent
+            fixed = re.split(r"[*?\[]", source, maxsplit=1)[0]  # up to the first wildcard
+            self.root = Path(fixed) if fixed.endswith(("/", "\\")) else Path(fixed).parent
         else:
             raise FileNotFoundError(f"--source {source}: no such picture, folder or list (looked at {path.absolute()})")
 

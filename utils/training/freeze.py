@@ -33,7 +33,8 @@ class FrozenLayers:
         numbers, last = layers_to_freeze(freeze), len(model.model) - 1
         for number in numbers:
             if number > last:
-                raise InputError(f"--freeze {number}: the model's layers are 0 to {last}")
+                given = " ".join(map(str, freeze))
+                raise InputError(f"--freeze {given}: there is no layer {number}; the model's layers are 0 to {last}")
         self._layers: list[nn.Module] = [model.model[number] for number in numbers]
         for layer in self._layers:
             layer.requires_grad_(False)

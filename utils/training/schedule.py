@@ -6,13 +6,12 @@ Nothing here has a memory, so a resumed run needs no more than its epoch number 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 from utils.config.hyp import Hyp
 
-NOMINAL_BATCH = 64  # pictures per optimizer step that the hyper-parameters are written for
 _WARMUP_FLOOR = 100
 _WARMUP_FLOOR_V61 = 1000
 
@@ -38,12 +37,12 @@ def warmup_iterations(epochs: int, batches_per_epoch: int, warmup_epochs: float,
     return min(max(wanted, _WARMUP_FLOOR), epochs * batches_per_epoch // 3)
 
 
-def accumulate_steps(batch_size: int, batches_per_epoch: int | None = None) -> int:
-    """Batches per optimizer step after the warm-up, for about ``NOMINAL_BATCH`` pictures each.
+def accumulate_steps(batch_size: int, batches_per_epoch: int | None = None, nominal_batch: float = 64) -> int:
+    """Batches per optimizer step after the warm-up, for about ``nominal_batch`` pictures each.
 
     Never more than an epoch has batches: otherwise a tiny set would go through epochs without a single step.
     """
-    wanted = max(1, round(NOMINAL_BATCH / batch_size))
+    wanted = max(1, round(nominal_batch / batch_size))
     return wanted if batches_per_epoch is None else min(wanted, max(1, batches_per_epoch))
 
 
@@ -74,6 +73,7 @@ class StepPlan:
         epochs, batches_per_epoch, batch_size: its extent.
         warmup: iterations (batches) of the warm-up; may exceed the run with ``warmup_v61``.
         accumulate: batches per optimizer step after the warm-up.
+        nominal_batch: pictures per optimizer step that are aimed at.
         optimizer_steps: in the whole run; ``warmup_steps``: of those, in the warm-up.
     """
 
@@ -82,6 +82,7 @@ class StepPlan:
     batch_size: int
     warmup: int
     accumulate: int
+    nominal_batch: float = 64
     optimizer_steps: int = 0
     warmup_steps: int = 0
 
@@ -91,7 +92,7 @@ class StepPlan:
 
     def accumulate_at(self, iteration: int) -> int:
         """Batches per optimizer step at an iteration: rises from 1 during the warm-up."""
-        goal = NOMINAL_BATCH / self.batch_size
+        goal = self.nominal_batch / self.batch_size
         return min(self.accumulate, max(1, round(1 + (goal - 1) * self.progress(iteration))))
 
     def count_steps(self, iterations: int) -> int:
@@ -119,11 +120,11 @@ class StepPlan:
 def plan_steps(epochs: int, batches_per_epoch: int, batch_size: int, hyp: Hyp) -> StepPlan:
     """Work out warm-up, accumulation and the number of optimizer steps of a run."""
     warmup = warmup_iterations(epochs, batches_per_epoch, hyp.warmup_epochs, hyp.warmup_v61)
-    accumulate = accumulate_steps(batch_size, batches_per_epoch)
-    extent = StepPlan(epochs, batches_per_epoch, batch_size, warmup, accumulate)
+    accumulate = accumulate_steps(batch_size, batches_per_epoch, hyp.nominal_batch)
+    extent = StepPlan(epochs, batches_per_epoch, batch_size, warmup, accumulate, hyp.nominal_batch)
     total = epochs * batches_per_epoch
-    steps, in_warmup = extent.count_steps(total), extent.count_steps(min(total, warmup))
-    return StepPlan(epochs, batches_per_epoch, batch_size, warmup, accumulate, steps, in_warmup)
+    in_warmup = extent.count_steps(min(total, warmup))
+    return replace(extent, optimizer_steps=extent.count_steps(total), warmup_steps=in_warmup)
 
 
 def warm_up(

@@ -47,7 +47,7 @@ from utils.training.resume import (
     random_states,
     resume_options,
 )
-from utils.training.schedule import NOMINAL_BATCH, StepPlan, plan_steps
+from utils.training.schedule import StepPlan, plan_steps
 
 LOG = logging.getLogger(__name__)
 DEFAULT_CFG = "yolov5n_dynamic.yaml"  # when neither --cfg nor --weights is given
@@ -79,6 +79,7 @@ class Session:
     start_epoch: int = 0
     last_step: int = -1  # iteration of the last optimizer step
     best_fitness: float = -1.0
+    best_written: bool = False  # by this run: an older one may have left a best.pt in its folder
     maps: np.ndarray = field(default_factory=lambda: np.zeros(0))  # [nc] mAP per class of the last validation
 
     @property
@@ -137,6 +138,7 @@ class Session:
         self.best_fitness, self.last_step = state["best_fitness"], state["last_step"]
         self.maps = np.array(state["maps"])
         self.start_epoch = state["epoch"] + 1
+        self.best_written = self.best.exists()
         load_random_states(checkpoint.rng)
 
 
@@ -154,6 +156,7 @@ def prepare(options: TrainOptions) -> Session:
     seed_everything(options.seed)
     spec = DatasetSpec.load(options.data, options.single_cls)
     model = _build_model(options, hyp, spec, resumed)  # before the pictures: a wrong --cfg shows at once
+    frozen = FrozenLayers(model, options.freeze)
     train_set = load_labels(spec, "train", single_cls=options.single_cls, require_labels=True)
     val_set = load_labels(spec, "val", single_cls=options.single_cls)
     imgsz = check_img_size(options.imgsz, int(model.stride.max()), floor=2 * int(model.stride.max()))
@@ -162,7 +165,7 @@ def prepare(options: TrainOptions) -> Session:
     _record_settings(save_dir, options, hyp)
     if resumed is None and not options.noautoanchor:
         _fit_anchors(model, train_set.records, hyp, imgsz, options.seed)
-    session = _assemble(options, hyp, spec, device, save_dir, imgsz, model, train_set.records, val_set.records)
+    session = _assemble(options, hyp, spec, device, save_dir, imgsz, model, frozen, train_set.records, val_set.records)
     if resumed is not None:
         session.restore(resumed)
     _describe(session)
@@ -207,6 +210,7 @@ def _assemble(
     save_dir: Path,
     imgsz: int,
     model: Model,
+    frozen: FrozenLayers,
     train: Sequence[LabelRecord],
     val: Sequence[LabelRecord],
 ) -> Session:
@@ -221,9 +225,8 @@ def _assemble(
     val_data = DetectionDataset(val, imgsz, rect=True, batch_size=2 * options.batch_size, stride=stride, pad=0.5)
     val_loader = build_loader(val_data, batch_size=2 * options.batch_size, workers=options.workers)
     model.to(device)
-    frozen = FrozenLayers(model, options.freeze)
     plan = plan_steps(options.epochs, len(loader), options.batch_size, hyp)
-    decay = hyp.weight_decay * options.batch_size * plan.accumulate / NOMINAL_BATCH
+    decay = hyp.weight_decay * options.batch_size * plan.accumulate / hyp.nominal_batch
     gains = scale_gains(hyp, head.nl, head.nc, imgsz)
     sampler = loader.sampler
     assert isinstance(sampler, EpochSampler)

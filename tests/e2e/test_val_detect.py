@@ -1,0 +1,207 @@
+"""val.py and detect.py as their users call them, on a model trained for two epochs on four small pictures."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+import detect
+import val
+from models.dynamic import set_temperature
+from models.yolo import Model
+from utils.checkpoint import load_checkpoint, load_model, save_checkpoint
+from utils.config.options import DetectOptions, ValOptions
+from utils.errors import InputError
+
+
+@pytest.fixture(scope="session")
+def best(trained: Path) -> Path:
+    return trained / "weights/best.pt"
+
+
+@pytest.fixture
+def score(best: Path, tmp_path: Path):
+    def run(**given: Any) -> Path:
+        usual = {"weights": str(best), "imgsz": 64, "workers": 0, "batch_size": 4, "device": "cpu"}
+        val.main(ValOptions(**{**usual, "project": str(tmp_path / "val"), **given}))
+        return max((tmp_path / "val").iterdir(), key=lambda p: p.stat().st_mtime)
+
+    return run
+
+
+@pytest.fixture
+def find(best: Path, tmp_path: Path):
+    """Every cell is a detection at confidence 0, so that an untrained model finds something."""
+
+    def run(source: Path | str, **given: Any) -> Path:
+        usual = {"weights": str(best), "imgsz": (64,), "conf_thres": 0.0, "max_det": 3, "device": "cpu"}
+        detect.main(DetectOptions(**{**usual, "source": str(source), "project": str(tmp_path / "out"), **given}))
+        return max((tmp_path / "out").iterdir(), key=lambda p: p.stat().st_mtime)
+
+    return run
+
+
+@pytest.fixture
+def pictures(tmp_path: Path, toy: Path) -> Path:
+    folder = tmp_path / "pictures"
+    (folder / "deep/er").mkdir(parents=True)
+    source = toy.parent / "images/val"
+    shutil.copy(source / "0.png", folder / "a.png")
+    shutil.copy(source / "1.png", folder / "b [1].PNG")
+    shutil.copy(source / "2.png", folder / "deep/er/图片.png")
+    return folder
+
+
+def test_val_writes_its_plots_and_tables(score, caplog) -> None:
+    with caplog.at_level("INFO"):
+        folder = score(verbose=True)
+    names = {p.name for p in folder.iterdir()}
+    assert {"confusion_matrix.png", "val_batch0_labels.jpg", "val_batch0_pred.jpg"} <= names
+    assert {"PR_curve.png", "F1_curve.png", "P_curve.png", "R_curve.png"} <= names
+    assert "mAP@.5:.95" in caplog.text and "T=1" in caplog.text
+
+
+def test_val_writes_label_files_that_read_back(score) -> None:
+    folder = score(save_txt=True, save_conf=True) / "labels"
+    files = sorted(folder.iterdir())
+    assert [f.name for f in files] == ["0.txt", "1.txt", "2.txt", "3.txt"]
+    rows = np.loadtxt(files[0], ndmin=2)
+    assert rows.shape[1] == 6 and (rows[:, 1:] >= 0).all() and (rows[:, 1:] <= 1).all()
+    assert np.loadtxt(score(save_txt=True) / "labels/0.txt", ndmin=2).shape[1] == 5
+
+
+def test_batch_size_does_not_change_what_is_found(score) -> None:
+    found = []
+    for batch_size in (1, 4):
+        folder = score(batch_size=batch_size, save_txt=True, save_conf=True)
+        found.append(np.sort(np.loadtxt(folder / "labels/0.txt", ndmin=2)[:, 5]))
+    assert len(found[0]) > 10
+    np.testing.assert_allclose(found[0], found[1], atol=1e-5)
+
+
+def test_single_class_scores_all_classes_as_one(score, caplog) -> None:
+    with caplog.at_level("INFO"):
+        score(single_cls=True)
+    assert "item" not in caplog.text.split("Class")[0]
+
+
+def test_val_refuses_a_split_that_the_yaml_does_not_name(score) -> None:
+    with pytest.raises(InputError, match="test"):
+        score(task="test")
+
+
+def test_val_refuses_a_set_with_another_number_of_classes(score, make_dataset, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="has 3 classes, the model 2"):
+        score(data=str(make_dataset(tmp_path / "three", nc=3)))
+    assert not (tmp_path / "val").exists()
+
+
+def with_temperature(best: Path, path: Path, temperature: float) -> Path:
+    model, checkpoint = load_model(best)
+    set_temperature(model, temperature)
+    checkpoint.model = model.state_dict()
+    save_checkpoint(path, checkpoint)
+    return path
+
+
+def test_val_and_detect_run_at_the_temperature_of_the_file(best, score, find, pictures, tmp_path, monkeypatch) -> None:
+    path, seen = with_temperature(best, tmp_path / "warm.pt", 13), []
+    original = Model.forward
+
+    def watched(model: Model, x: torch.Tensor) -> Any:
+        seen.append(float(model.model[10].attention.temperature))
+        return original(model, x)
+
+    score(weights=str(path))  # build once: the stride probe of a new model runs at its start temperature
+    seen.clear()
+    monkeypatch.setattr(Model, "forward", watched)
+    score(weights=str(path))
+    assert seen[-1] == 13
+    find(pictures, weights=str(path))
+    assert seen[-1] == 13
+
+
+def test_a_folder_is_searched_deeply_and_the_output_mirrors_it(find, pictures: Path) -> None:
+    folder = find(pictures)
+    found = sorted(str(p.relative_to(folder)) for p in folder.rglob("*.*"))
+    assert found == ["a.png", "b [1].PNG", "deep/er/图片.png"]
+    before = cv2.imread(str(pictures / "a.png"))
+    assert (cv2.imread(str(folder / "a.png")) != before).any()
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("a.png", ["a.png"]),
+        ("b [1].PNG", ["b [1].PNG"]),
+        ("*.png", ["a.png"]),
+        ("**/*.png", ["a.png", "deep/er/图片.png"]),
+        ("list.txt", ["a.png", "deep/er/图片.png"]),
+    ],
+)
+def test_sources(find, pictures: Path, source: str, expected: list[str]) -> None:
+    (pictures / "list.txt").write_text("a.png\ndeep\\er\\图片.png\n", encoding="utf-8")
+    folder = find(pictures / source)
+    assert sorted(str(p.relative_to(folder)) for p in folder.rglob("*.*")) == expected
+
+
+def test_label_files_hold_class_box_and_confidence(find, pictures: Path) -> None:
+    folder = find(pictures / "a.png", save_txt=True, save_conf=True, max_det=2)
+    rows = np.loadtxt(folder / "labels/a.txt", ndmin=2)
+    assert rows.shape == (2, 6)
+    assert np.loadtxt(find(pictures / "a.png", save_txt=True) / "labels/a.txt", ndmin=2).shape == (3, 5)
+
+
+def test_crops_lie_in_a_folder_per_class(find, pictures: Path, best: Path) -> None:
+    folder = find(pictures / "a.png", save_crop=True, nosave=True)
+    crops = list((folder / "crops").rglob("*.jpg"))
+    assert crops and {c.parent.name for c in crops} <= set(load_checkpoint(best).names)
+    assert not (folder / "a.png").exists()
+
+
+def test_only_the_asked_classes_are_found(find, pictures: Path) -> None:
+    rows = np.loadtxt(find(pictures / "a.png", save_txt=True, classes=(1,)) / "labels/a.txt", ndmin=2)
+    assert set(rows[:, 0]) == {1}
+    with pytest.raises(InputError, match="--classes 2: the model has 2 classes, 0 to 1"):
+        find(pictures / "a.png", classes=(2,))
+
+
+def test_labels_and_confidences_can_be_hidden(find, pictures: Path) -> None:
+    drawn = [
+        cv2.imread(str(find(pictures / "a.png", max_det=1, **how) / "a.png"))
+        for how in ({}, {"hide_conf": True}, {"hide_labels": True})
+    ]
+    assert (drawn[0] != drawn[1]).any() and (drawn[1] != drawn[2]).any()
+
+
+def test_agnostic_suppression_leaves_no_more_boxes(find, pictures: Path) -> None:
+    counts = [
+        len(np.loadtxt(find(pictures / "a.png", save_txt=True, max_det=500, agnostic_nms=a) / "labels/a.txt", ndmin=2))
+        for a in (False, True)
+    ]
+    assert counts[1] <= counts[0]
+
+
+def test_a_run_folder_is_numbered_unless_it_may_exist(find, pictures: Path) -> None:
+    names = [find(pictures / "a.png", **how).name for how in ({}, {}, {"exist_ok": True, "name": "exp2"})]
+    assert names == ["exp", "exp2", "exp2"]
+
+
+def test_a_corrupt_picture_is_named_and_the_others_are_done(find, pictures: Path, caplog) -> None:
+    (pictures / "broken.jpg").write_bytes(b"not a picture")
+    with caplog.at_level("INFO"):
+        folder = find(pictures)
+    assert "broken.jpg" in caplog.text and "3 pictures" in caplog.text
+    assert (folder / "a.png").exists()
+
+
+def test_only_corrupt_pictures_are_an_error(find, tmp_path: Path) -> None:
+    (tmp_path / "broken.jpg").write_bytes(b"")
+    with pytest.raises(InputError, match="none of its 1 pictures could be read"):
+        find(tmp_path / "broken.jpg")
