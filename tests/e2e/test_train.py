@@ -166,6 +166,8 @@ def annealed(tmp_path_factory: pytest.TempPathFactory, training: Training) -> tu
     with pytest.MonkeyPatch.context() as patch:
         written = train.save_checkpoint
         patch.setattr(train, "save_checkpoint", save)
+        better = iter(range(1, 100))  # every epoch is the best so far, so that every epoch writes best.pt
+        patch.setattr(train, "fitness", lambda _: np.array([next(better)]))
         session = training(tmp_path_factory.mktemp("annealed"), hook, cfg=DYNAMIC, epochs=14)
     return session.save_dir, seen
 
