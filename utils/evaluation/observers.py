@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from utils.boxes import xyxy2xywhn
+from utils.datasets.label_text import label_text
 from utils.datasets.loader import Batch
 from utils.evaluation.evaluator import ImageResult
 from utils.plots.batches import plot_batch
@@ -52,10 +53,5 @@ class LabelFiles:
         """Nothing per batch."""
 
     def on_image(self, result: ImageResult) -> None:
-        height, width = result.hw
-        boxes = xyxy2xywhn(result.detections[:, :4], width, height)
-        lines = []
-        for xywh, (conf, cls) in zip(boxes.tolist(), result.detections[:, 4:].tolist()):
-            numbers = [*xywh, conf] if self.with_conf else xywh
-            lines.append(" ".join([str(int(cls)), *(f"{v:.6g}" for v in numbers)]) + "\n")
-        (self.folder / Path(result.path).with_suffix(".txt").name).write_text("".join(lines), encoding="utf-8")
+        text = label_text(result.detections, result.hw, self.with_conf)
+        (self.folder / Path(result.path).with_suffix(".txt").name).write_text(text, encoding="utf-8")

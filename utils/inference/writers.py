@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from utils.boxes import xyxy2xywhn
+from utils.datasets.label_text import label_text
 from utils.datasets.sources import Frame
 from utils.image import write_image
 from utils.inference.predictor import Detections
@@ -48,15 +48,9 @@ class TextLabels:
     def write(self, relative: Path, found: Detections) -> None:
         if len(found) == 0:
             return
-        height, width = found.hw
-        boxes = xyxy2xywhn(found.boxes[:, :4], width, height)
-        lines = []
-        for (*_, conf, cls), xywh in zip(found.boxes.tolist(), boxes.tolist()):
-            numbers = [*xywh, conf] if self.with_conf else xywh
-            lines.append(" ".join([str(int(cls)), *(f"{v:.6g}" for v in numbers)]))
         path = (self.folder / relative).with_suffix(".txt")
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        path.write_text(label_text(found.boxes, found.hw, self.with_conf), encoding="utf-8")
 
 
 class Crops:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 
 import pytest
 
@@ -12,16 +11,7 @@ from utils.config.options import DetectOptions, TrainOptions, ValOptions
 from utils.errors import InputError
 from utils.log import LineHandler
 
-
-@pytest.fixture(autouse=True)
-def log_handlers_are_put_back() -> Iterator[None]:
-    root = logging.getLogger()
-    level, before = root.level, list(root.handlers)
-    yield
-    root.setLevel(level)
-    for handler in list(root.handlers):
-        if handler not in before:
-            root.removeHandler(handler)
+pytestmark = pytest.mark.usefixtures("log_handlers_restored")
 
 
 @pytest.mark.parametrize("options_class", [TrainOptions, ValOptions, DetectOptions])

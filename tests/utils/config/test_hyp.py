@@ -14,9 +14,11 @@ from utils.errors import InputError
 from utils.files import read_yaml
 
 FILES = sorted(path.name for path in (ROOT / "data/hyps").glob("*.yaml"))
+ADDED = {"hyp.small.yaml"}  # files that v6.1 does not have
 OURS = {
     "label_smoothing",
     "warmup_v61",
+    "nominal_batch",
     "temperature_start",
     "temperature_end",
     "temperature_step",
@@ -34,7 +36,7 @@ def test_defaults_equal_the_scratch_low_file() -> None:
     assert Hyp.load("hyp.scratch-low.yaml") == Hyp()
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", sorted(set(FILES) - ADDED))
 def test_every_shipped_file_has_the_values_of_v61(golden: Any, name: str) -> None:
     expected = golden.json("hyps_v6.1")[name]
     content = read_yaml(ROOT / "data/hyps" / name)
@@ -43,7 +45,7 @@ def test_every_shipped_file_has_the_values_of_v61(golden: Any, name: str) -> Non
 
 
 def test_every_file_of_v61_is_shipped(golden: Any) -> None:
-    assert set(golden.json("hyps_v6.1")) == set(FILES)
+    assert set(golden.json("hyps_v6.1")) == set(FILES) - ADDED
 
 
 def test_fields_are_the_keys_of_v61_and_ours(golden: Any) -> None:
