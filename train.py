@@ -64,7 +64,7 @@ def fit(s: Session) -> int:
         losses = train_epoch(s, epoch)
         rates = learning_rates(s.optimizer)
         last = epoch + 1 == s.options.epochs
-        result = validate(s, epoch, plots=last) if last or not s.options.noval else None
+        result = validate(s, epoch) if last or not s.options.noval else None
         row = figures(losses, result, rates)
         if s.dynamic:
             row["temperature"] = temperature
@@ -135,33 +135,36 @@ def memory(device: torch.device) -> str:
     return f"RAM {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit:.1f} GB"
 
 
-def validate(s: Session, epoch: int, plots: bool) -> EvalResult:
+def validate(s: Session, epoch: int) -> EvalResult:
     """Score the averaged model."""
-    observers = [BatchPlots(s.save_dir, s.spec.names)] if plots else []
-    result = s.evaluator.run(s.ema.model, s.loss, observers)
+    result = s.evaluator.run(s.ema.model, s.loss)
     s.maps = result.maps(s.spec.nc)
     per_class = dict(zip(s.spec.names, s.maps.tolist()))
-    s.callbacks.on_val_end(ValEnd(epoch=epoch, metrics={"mAP_0.5": result.map50}, per_class_ap=per_class))
+    s.callbacks.on_val_end(ValEnd(epoch=epoch, metrics=scores(result), per_class_ap=per_class))
     return result
+
+
+def scores(result: EvalResult) -> dict[str, float]:
+    """Figures of a validation under the column names of v6.1."""
+    row = {"metrics/precision": result.precision, "metrics/recall": result.recall}
+    row |= {"metrics/mAP_0.5": result.map50, "metrics/mAP_0.5:0.95": result.map}
+    return row | dict(zip(("val/box_loss", "val/obj_loss", "val/cls_loss"), result.losses))
 
 
 def figures(losses: EpochLosses, result: EvalResult | None, rates: dict[str, float]) -> dict[str, float]:
     """The epoch's row of results.csv, with the column names of v6.1."""
     row = {"train/box_loss": losses.box, "train/obj_loss": losses.obj, "train/cls_loss": losses.cls}
     if result is not None:
-        row |= {"metrics/precision": result.precision, "metrics/recall": result.recall}
-        row |= {"metrics/mAP_0.5": result.map50, "metrics/mAP_0.5:0.95": result.map}
-        row |= dict(zip(("val/box_loss", "val/obj_loss", "val/cls_loss"), result.losses))
+        row |= scores(result)
     row |= {"x/lr0": rates["no_decay"], "x/lr1": rates["decay"], "x/lr2": rates["bias"]}
     return row | {"seconds": losses.seconds}
 
 
 def judge(s: Session, epoch: int, result: EvalResult | None) -> bool:
-    """Note the best fitness so far; True when patience is at an end."""
+    """Let early stopping note the fitness of an epoch; True when patience is at an end."""
     if result is None:
         return False
     value = float(fitness(np.array([[result.precision, result.recall, result.map50, result.map]]))[0])
-    s.best_fitness = max(s.best_fitness, value)
     return s.stopper(epoch, value)
 
 
@@ -182,17 +185,17 @@ def save(s: Session, epoch: int, final: bool) -> None:
 
 def finish(s: Session, epochs_run: int) -> None:
     """Strip the checkpoints to what is needed for use and score the best one."""
-    for path in (s.last, s.best):
-        if path.exists():
+    best = None
+    if s.best_written:  # else no epoch ran, and whatever lies in the folder is another run's
+        for path in (s.last, s.best):
             LOG.info("%s: stripped to %.1f MB", path, strip_checkpoint(path))
-    if s.best.exists():
+        best = s.best
         model, _ = load_model(s.best, s.device)
         LOG.info("scoring %s", s.best)
         plots = [BatchPlots(s.save_dir, s.spec.names)]
         result = s.evaluator.run(model, None, plots)
-        log_table(result, s.spec.names, per_class=1 < s.spec.nc < 50)
+        log_table(result, s.spec.names)
         save_plots(result, s.spec.names, s.save_dir)
-    best = s.best if s.best.exists() else None
     s.callbacks.on_train_end(TrainEnd(save_dir=s.save_dir, best=best, epochs_run=epochs_run))
 
 
@@ -207,7 +210,7 @@ def main(options: TrainOptions) -> None:
     try:
         epochs_run = fit(s)
     except KeyboardInterrupt:
-        if s.last.exists():
+        if s.best_written:
             LOG.info("stopped; go on with: python train.py --resume %s", s.last)
         raise
     finish(s, epochs_run)

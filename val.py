@@ -42,7 +42,9 @@ def choose_data(options: ValOptions, checkpoint: Checkpoint) -> DatasetSpec:
     data = options.data or checkpoint.options.get("data") or ROOT / "data/digits.yaml"
     spec = DatasetSpec.load(data, options.single_cls)
     if spec.nc != checkpoint.nc and not options.single_cls:
-        raise InputError(f"--data {data} has {spec.nc} classes, the model {checkpoint.nc}: they do not belong together")
+        raise InputError(
+            f"--data {data} has {spec.nc} classes, the model {checkpoint.nc}; give its own set, or --single-cls"
+        )
     if list(spec.names) != checkpoint.names and not options.single_cls:
         LOG.warning("class names in %s differ from those in the checkpoint; the yaml's are shown", data)
     return spec
@@ -82,7 +84,7 @@ def main(options: ValOptions) -> None:
     labels = load_labels(spec, options.task, single_cls=options.single_cls)
     folder = increment_path(Path(options.project) / options.name, options.exist_ok, mkdir=True)
     result = evaluate(options, model, spec, labels, device, folder)
-    log_table(result, spec.names, per_class=options.verbose or 1 < spec.nc < 50)
+    log_table(result, spec.names, options.verbose)
     log_speed(result, f"batch {options.batch_size}, {options.imgsz} px")
     save_plots(result, spec.names, folder)
     LOG.info("results are in %s", folder)

@@ -305,7 +305,7 @@ def test_unfinished_weights_without_resume_start_a_new_run(
     checkpoint = load_checkpoint(last)
     assert checkpoint.ema is not None and checkpoint.resumable
     fresh = prepare(options_for(tmp_path, cfg="", weights=str(last), epochs=2))
-    assert (fresh.start_epoch, fresh.ema.updates, fresh.best_fitness) == (0, 0, -1)
+    assert (fresh.start_epoch, fresh.ema.updates, fresh.stopper.best_fitness, fresh.best_written) == (0, 0, 0, False)
     assert not fresh.optimizer.state
     assert get_temperature(fresh.model) == get_temperature(fresh.ema.model) == 34
     taken = {k: v for k, v in fresh.model.state_dict().items() if not k.endswith(("temperature", "anchors"))}
@@ -577,3 +577,18 @@ def test_a_validation_set_of_background_scores_zero(background: tuple[Path, Watc
 def test_a_training_set_of_background_is_pointed_out(background: tuple[Path, Watch, str]) -> None:
     assert "train labels: all label files are empty: 4 pictures of background only" in background[2]
     assert np.isfinite(background[1].batches[0].losses).all()
+
+
+def test_no_epochs_leave_another_runs_checkpoints_alone(tmp_path: Path, training: Training) -> None:
+    last = training(tmp_path).last
+    before = last.read_bytes()
+    training(tmp_path, exist_ok=True, epochs=0)
+    assert last.read_bytes() == before
+
+
+def test_placeholder_anchors_are_refused_unless_they_are_fitted(tmp_path: Path, training: Training) -> None:
+    hyp = tmp_path / "hyp.yaml"
+    hyp.write_text("anchors: 3\n", encoding="utf-8")
+    with pytest.raises(InputError, match=r"placeholder anchors.*leave out --noautoanchor"):
+        training(tmp_path / "runs", hyp=str(hyp), noautoanchor=True)
+    assert not (tmp_path / "runs").exists()

@@ -42,9 +42,9 @@ def _numpy_names() -> dict[str, Any]:
     return names
 
 
-def _encode_latin1(text: str, encoding: str = "latin1") -> bytes:
+def _encode(text: str, encoding: str) -> bytes:
     """Old numpy pickles rebuild bytes through ``_codecs.encode``; this is all of it they need."""
-    return text.encode("latin1")
+    return text.encode(encoding)
 
 
 def _resolve(path: Path, names: Iterable[str]) -> list[Any]:
@@ -61,7 +61,7 @@ def _resolve(path: Path, names: Iterable[str]) -> list[Any]:
         elif dotted in numpy_names:
             allowed.append((numpy_names[dotted], dotted))
         elif dotted == "_codecs.encode":
-            allowed.append((_encode_latin1, dotted))
+            allowed.append((_encode, dotted))
         elif dotted in ("pathlib.PosixPath", "pathlib.WindowsPath", "argparse.Namespace", "datetime.datetime"):
             allowed.append((_Inert, dotted))
         else:

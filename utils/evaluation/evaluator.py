@@ -111,10 +111,9 @@ class Evaluator:
         *,
         single_cls: bool = False,
         half: bool = False,
-        description: str = "validating",
     ) -> None:
         self.batches, self.nc, self.device, self.nms = batches, nc, device, nms or NmsSettings()
-        self.single_cls, self.half, self.description = single_cls, half, description
+        self.single_cls, self.half = single_cls, half
 
     @torch.no_grad()
     def run(
@@ -124,18 +123,18 @@ class Evaluator:
         model.eval()
         tally, timer, sums, count = _Tally(), StageTimer(self.device), torch.zeros(3), 0
         confusion = ConfusionMatrix(self.nc)
-        for index, batch in enumerate(tqdm(self.batches, desc=self.description, leave=False, dynamic_ncols=True)):
+        for index, batch in enumerate(tqdm(self.batches, desc="validating", leave=False, dynamic_ncols=True)):
             targets, n = batch.targets.to(self.device), len(batch.paths)
             with timer.stage("pre-process", n):
                 images = to_model_input(batch.images, self.device)
             with timer.stage("inference", n), torch.autocast(self.device.type, enabled=self.half):
                 decoded, maps = model(images)
             if loss is not None:
-                items = loss([level.float() for level in maps], targets)
+                items = loss(maps, targets)
                 sums += torch.stack([items.box, items.obj, items.cls]).detach().cpu()
             with timer.stage("NMS", n):
                 found = non_max_suppression(
-                    decoded.float(), self.nms.conf, self.nms.iou, multi_label=True,
+                    decoded, self.nms.conf, self.nms.iou, multi_label=True,
                     agnostic=self.single_cls, max_det=self.nms.max_det,
                 )  # fmt: skip
             count += 1
@@ -171,9 +170,9 @@ class Evaluator:
     def _summarize(
         self, tally: _Tally, confusion: ConfusionMatrix, losses: list[float], timer: StageTimer
     ) -> EvalResult:
-        ap = ap_per_class(*tally.joined())
-        per_class = [np.unique(t.astype(int)) for t in tally.true]
-        true = tally.joined()[3].astype(int)
+        correct, conf, predicted, true = tally.joined()
+        ap = ap_per_class(correct, conf, predicted, true)
+        in_image = [np.unique(classes.astype(int)) for classes in tally.true]  # each class once per picture
         precision, recall, map50, map_ = ap.means()
         return EvalResult(
             precision=precision,
@@ -185,10 +184,8 @@ class Evaluator:
             labels=len(true),
             detections=tally.detections,
             ap=ap,
-            labels_per_class=np.bincount(true, minlength=self.nc),
-            images_per_class=np.bincount(np.concatenate(per_class), minlength=self.nc)
-            if per_class
-            else np.zeros(self.nc),
+            labels_per_class=np.bincount(true.astype(int), minlength=self.nc),
+            images_per_class=np.bincount(np.concatenate([[], *in_image]).astype(int), minlength=self.nc),
             confusion=confusion,
             ms_per_image=timer.per_image_ms(),
         )

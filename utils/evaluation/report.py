@@ -13,13 +13,13 @@ LOG = logging.getLogger(__name__)
 HEADER = f"{'Class':>20}{'Images':>10}{'Labels':>10}{'P':>10}{'R':>10}{'mAP@.5':>10}{'mAP@.5:.95':>12}"
 
 
-def log_table(result: EvalResult, names: Sequence[str], per_class: bool) -> None:
-    """The mean over classes and, if asked, a line for each class; a class without labels has no figures."""
+def log_table(result: EvalResult, names: Sequence[str], verbose: bool = False) -> None:
+    """The mean over classes and a line for each, from 50 classes on only if ``verbose``; without labels no figures."""
     LOG.info(HEADER)
     LOG.info(_line("all", result.images, result.labels, result.precision, result.recall, result.map50, result.map))
     if result.labels == 0:
         LOG.warning("the set has no labels, so precision, recall and mAP are undefined and shown as 0")
-    if not per_class:
+    if not (verbose or 1 < len(names) < 50):
         return
     row_of = {int(c): i for i, c in enumerate(result.ap.classes)}
     for c, name in enumerate(names):

@@ -80,7 +80,7 @@ class Predictor:
             decoded, _ = self.model(batch)
         with self.timer.stage("NMS", 1):
             boxes = non_max_suppression(
-                decoded.float(), self.conf, self.iou, self.classes, self.agnostic, max_det=self.max_det
+                decoded, self.conf, self.iou, self.classes, self.agnostic, max_det=self.max_det
             )[0].cpu()
         boxes = scale_coords(boxed.shape[:2], boxes, image.shape[:2])
         return Detections(boxes, self.names, image.shape[:2])

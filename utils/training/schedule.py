@@ -6,7 +6,7 @@ Nothing here has a memory, so a resumed run needs no more than its epoch number 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 
@@ -74,7 +74,6 @@ class StepPlan:
         warmup: iterations (batches) of the warm-up; may exceed the run with ``warmup_v61``.
         accumulate: batches per optimizer step after the warm-up.
         nominal_batch: pictures per optimizer step that are aimed at.
-        optimizer_steps: in the whole run; ``warmup_steps``: of those, in the warm-up.
     """
 
     epochs: int
@@ -83,8 +82,21 @@ class StepPlan:
     warmup: int
     accumulate: int
     nominal_batch: float = 64
-    optimizer_steps: int = 0
-    warmup_steps: int = 0
+
+    @property
+    def iterations(self) -> int:
+        """Batches of the whole run."""
+        return self.epochs * self.batches_per_epoch
+
+    @property
+    def optimizer_steps(self) -> int:
+        """Optimizer steps of the whole run."""
+        return self.count_steps(self.iterations)
+
+    @property
+    def warmup_steps(self) -> int:
+        """Optimizer steps in the warm-up."""
+        return self.count_steps(min(self.iterations, self.warmup))
 
     def progress(self, iteration: int) -> float:
         """Share of the warm-up that is over, 0..1."""
@@ -110,7 +122,7 @@ class StepPlan:
             f"{self.epochs} epochs of {self.batches_per_epoch} batches make {self.optimizer_steps} optimizer steps of "
             f"up to {self.batch_size * self.accumulate} pictures, {self.warmup_steps} of them in the warm-up"
         )
-        if self.optimizer_steps and self.warmup >= self.epochs * self.batches_per_epoch:
+        if self.optimizer_steps and self.warmup >= self.iterations:
             line += (
                 "\nthe run ends before its warm-up does: expect little; set warmup_v61: false (--hyp) or train longer"
             )
@@ -118,13 +130,10 @@ class StepPlan:
 
 
 def plan_steps(epochs: int, batches_per_epoch: int, batch_size: int, hyp: Hyp) -> StepPlan:
-    """Work out warm-up, accumulation and the number of optimizer steps of a run."""
+    """Work out warm-up and accumulation of a run."""
     warmup = warmup_iterations(epochs, batches_per_epoch, hyp.warmup_epochs, hyp.warmup_v61)
     accumulate = accumulate_steps(batch_size, batches_per_epoch, hyp.nominal_batch)
-    extent = StepPlan(epochs, batches_per_epoch, batch_size, warmup, accumulate, hyp.nominal_batch)
-    total = epochs * batches_per_epoch
-    in_warmup = extent.count_steps(min(total, warmup))
-    return replace(extent, optimizer_steps=extent.count_steps(total), warmup_steps=in_warmup)
+    return StepPlan(epochs, batches_per_epoch, batch_size, warmup, accumulate, hyp.nominal_batch)
 
 
 def warm_up(

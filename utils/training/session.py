@@ -78,7 +78,6 @@ class Session:
     callbacks: Callbacks
     start_epoch: int = 0
     last_step: int = -1  # iteration of the last optimizer step
-    best_fitness: float = -1.0
     best_written: bool = False  # by this run: an older one may have left a best.pt in its folder
     maps: np.ndarray = field(default_factory=lambda: np.zeros(0))  # [nc] mAP per class of the last validation
 
@@ -112,7 +111,6 @@ class Session:
             scaler=self.scaler.state_dict(),
             train_state={
                 "epoch": epoch,
-                "best_fitness": self.best_fitness,
                 "last_step": self.last_step,
                 "early_stop": self.stopper.state_dict(),
                 "maps": self.maps.tolist(),
@@ -135,7 +133,7 @@ class Session:
         if checkpoint.scaler:
             self.scaler.load_state_dict(checkpoint.scaler)
         self.stopper.load_state_dict(state["early_stop"])
-        self.best_fitness, self.last_step = state["best_fitness"], state["last_step"]
+        self.last_step = state["last_step"]
         self.maps = np.array(state["maps"])
         self.start_epoch = state["epoch"] + 1
         self.best_written = self.best.exists()
@@ -160,11 +158,16 @@ def prepare(options: TrainOptions) -> Session:
     train_set = load_labels(spec, "train", single_cls=options.single_cls, require_labels=True)
     val_set = load_labels(spec, "val", single_cls=options.single_cls)
     imgsz = check_img_size(options.imgsz, int(model.stride.max()), floor=2 * int(model.stride.max()))
+    if resumed is None and not options.noautoanchor:
+        _fit_anchors(model, train_set.records, hyp, imgsz, options.seed)
+    if (model.head.anchors <= 0).any():
+        raise InputError(
+            f"the model has placeholder anchors: its yaml or --hyp {options.hyp} gives only their number and they were "
+            "not fitted; leave out --noautoanchor, label more boxes, or list the anchors in the yaml"
+        )
     save_dir = increment_path(Path(options.project) / options.name, options.exist_ok, mkdir=True)
     (save_dir / "weights").mkdir(exist_ok=True)
     _record_settings(save_dir, options, hyp)
-    if resumed is None and not options.noautoanchor:
-        _fit_anchors(model, train_set.records, hyp, imgsz, options.seed)
     session = _assemble(options, hyp, spec, device, save_dir, imgsz, model, frozen, train_set.records, val_set.records)
     if resumed is not None:
         session.restore(resumed)
