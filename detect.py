@@ -1,8 +1,10 @@
 """Detect objects in pictures.
 
     python detect.py --weights runs/train/exp/weights/best.pt --source pictures/
+    python detect.py --weights a.pt b.pt --augment          # an ensemble, every picture in three views
+    python detect.py --visualize                            # what every layer sees
 
-Pictures with boxes drawn in, and label files and crops when asked for, go to ``runs/detect/exp``.
+Pictures with boxes drawn in, and label files, crops and feature maps when asked for, go to ``runs/detect/exp``.
 """
 
 from __future__ import annotations
@@ -10,14 +12,16 @@ from __future__ import annotations
 import logging
 import sys
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 from tqdm import tqdm
 
-from utils.checkpoint import load_model
-from utils.checkpoint.find import newest_checkpoint
+from models.user_modules import load_modules
+from utils.checkpoint.detector import load_detector
 from utils.config.cli import run_script
+from utils.config.keywords import options_from
 from utils.config.options import DetectOptions
 from utils.config.paths import ROOT
 from utils.config.sizes import check_img_size
@@ -26,6 +30,7 @@ from utils.device import select_device
 from utils.errors import InputError
 from utils.files import increment_path
 from utils.inference import Crops, Detections, DrawnImages, Predictor, TextLabels
+from utils.plots.features import FeatureFiles, FeatureMaps
 
 LOG = logging.getLogger(__name__)
 
@@ -38,6 +43,16 @@ class Outputs:
         self.images = DrawnImages(folder, options.line_thickness, options.hide_labels, options.hide_conf)
         self.text = TextLabels(folder / "labels", options.save_conf) if options.save_txt else None
         self.crops = Crops(folder / "crops") if options.save_crop else None
+        self.features = FeatureFiles(folder) if options.visualize else None
+
+    def find(self, predictor: Predictor, frame: Frame) -> Detections:
+        """What is in the picture; on the way the feature maps are written, if asked for."""
+        if self.features is None:
+            return predictor(frame.image)
+        with FeatureMaps(predictor.model) as maps:
+            found = predictor(frame.image)
+        self.features.write(frame.relative, maps)
+        return found
 
     def write(self, frame: Frame, found: Detections) -> None:
         if self.text:
@@ -67,9 +82,7 @@ def show(title: str, image: np.ndarray) -> bool:
 
 def build_predictor(options: DetectOptions) -> Predictor:
     device = select_device(options.device)
-    weights = Path(options.weights) if options.weights else newest_checkpoint(ROOT / "runs/train", "best.pt")
-    model, _ = load_model(weights, device)
-    LOG.info("weights: %s", weights)
+    model, _ = load_detector(options.weights, device, ROOT / "runs/train", options.augment)
     sides = [check_img_size(side, int(model.stride.max())) for side in options.imgsz]
     for index in options.classes or ():
         if index >= model.nc:
@@ -84,13 +97,14 @@ def build_predictor(options: DetectOptions) -> Predictor:
 
 
 def main(options: DetectOptions) -> None:
+    load_modules(options.modules)
     source = ImageSource(options.source)
     predictor = build_predictor(options)
     folder = increment_path(Path(options.project) / options.name, options.exist_ok, mkdir=True)
     outputs, pictures, objects = Outputs(options, folder), 0, 0
     progress = tqdm(source, desc="detecting", unit="picture", dynamic_ncols=True)
     for frame in progress:
-        found = predictor(frame.image)
+        found = outputs.find(predictor, frame)
         outputs.write(frame, found)
         progress.write(f"{frame.path}: {found.summary()}", file=sys.stdout)
         pictures += 1
@@ -101,8 +115,13 @@ def main(options: DetectOptions) -> None:
     LOG.info("%d pictures, %d objects%s", pictures, objects, f"; {times} per picture" if pictures else "")
     if pictures == 0:
         raise InputError(f"--source {options.source}: none of its {len(source)} pictures could be read")
-    if outputs.save or outputs.text or outputs.crops:
+    if outputs.save or outputs.text or outputs.crops or outputs.features:
         LOG.info("results are in %s", folder)
+
+
+def run(**options: Any) -> None:
+    """Detect from Python, with the options by their names: ``detect.run(weights="best.pt", source="pictures/")``."""
+    main(options_from(DetectOptions, options))
 
 
 if __name__ == "__main__":

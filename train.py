@@ -12,6 +12,7 @@ import logging
 import sys
 import time
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,15 +20,18 @@ from torch import Tensor
 from tqdm import tqdm
 
 from models.dynamic import set_temperature
+from models.routing import entropy_figures
+from models.user_modules import load_modules, modules_argument
 from utils.callbacks import BatchEnd, CheckpointSaved, EpochEnd, EpochStart, FitEpochEnd, TrainEnd, TrainStart, ValEnd
 from utils.checkpoint import load_model, save_checkpoint
 from utils.checkpoint.format import strip_checkpoint
 from utils.config.cli import run_script
+from utils.config.keywords import options_from
 from utils.config.options import TrainOptions
 from utils.datasets.loader import Batch
 from utils.errors import InputError
 from utils.evaluation import EvalResult
-from utils.evaluation.observers import BatchPlots
+from utils.evaluation.observers import BatchPlots, RoutingObserver
 from utils.evaluation.report import log_table, save_plots
 from utils.image import to_model_input
 from utils.metrics import fitness
@@ -68,6 +72,7 @@ def fit(s: Session) -> int:
         row = figures(losses, result, rates)
         if s.dynamic:
             row["temperature"] = temperature
+        row |= entropy_figures(s.ema.model, s.routing if result is not None else ())
         stop = judge(s, epoch, result)
         s.callbacks.on_fit_epoch_end(FitEpochEnd(epoch=epoch, row=row))
         save(s, epoch, final=last or stop)
@@ -137,10 +142,11 @@ def memory(device: torch.device) -> str:
 
 def validate(s: Session, epoch: int) -> EvalResult:
     """Score the averaged model."""
-    result = s.evaluator.run(s.ema.model, s.loss)
-    s.maps = result.maps(s.spec.nc)
+    with RoutingObserver(s.ema.model, s.spec.nc) as routing:
+        result = s.evaluator.run(s.ema.model, s.loss, [routing])
+    s.maps, s.routing = result.maps(s.spec.nc), routing.figures()
     per_class = dict(zip(s.spec.names, s.maps.tolist()))
-    s.callbacks.on_val_end(ValEnd(epoch=epoch, metrics=scores(result), per_class_ap=per_class))
+    s.callbacks.on_val_end(ValEnd(epoch=epoch, metrics=scores(result), per_class_ap=per_class, routing=s.routing))
     return result
 
 
@@ -200,6 +206,7 @@ def finish(s: Session, epochs_run: int) -> None:
 
 
 def main(options: TrainOptions) -> None:
+    load_modules(options.modules)
     s = prepare(options)
     labels = np.concatenate([record.boxes for record in s.records])
     s.callbacks.on_train_start(
@@ -211,9 +218,14 @@ def main(options: TrainOptions) -> None:
         epochs_run = fit(s)
     except KeyboardInterrupt:
         if s.best_written:
-            LOG.info("stopped; go on with: python train.py --resume %s", s.last)
+            LOG.info("stopped; go on with: python train.py --resume %s%s", s.last, modules_argument(s.model.yaml))
         raise
     finish(s, epochs_run)
+
+
+def run(**options: Any) -> None:
+    """Train from Python, with the options by their names: ``train.run(data="my.yaml", imgsz=320)``."""
+    main(options_from(TrainOptions, options))
 
 
 if __name__ == "__main__":

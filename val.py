@@ -1,6 +1,7 @@
 """Score a trained model on a labelled set.
 
     python val.py --weights runs/train/exp/weights/best.pt --data my.yaml
+    python val.py --weights a.pt b.pt --augment             # an ensemble, every picture in three views
 
 Prints precision, recall, mAP@.5 and mAP@.5:.95; curves, confusion matrix and pictures go to ``runs/val/exp``.
 """
@@ -10,16 +11,19 @@ from __future__ import annotations
 import logging
 import sys
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 
-from models.dynamic import get_temperature
+from models.ensemble import Detector
 from models.fuse import fuse
-from models.yolo import Model
-from utils.checkpoint import Checkpoint, load_model
-from utils.checkpoint.find import newest_checkpoint
+from models.user_modules import load_modules
+from utils.checkpoint import Checkpoint
+from utils.checkpoint.detector import load_detector
 from utils.config.cli import run_script
 from utils.config.dataset_spec import DatasetSpec
+from utils.config.keywords import options_from
 from utils.config.options import ValOptions
 from utils.config.paths import ROOT
 from utils.config.sizes import check_img_size
@@ -51,7 +55,7 @@ def choose_data(options: ValOptions, checkpoint: Checkpoint) -> DatasetSpec:
 
 
 def evaluate(
-    options: ValOptions, model: Model, spec: DatasetSpec, labels: LabelSet, device: torch.device, folder: Path
+    options: ValOptions, model: Detector, spec: DatasetSpec, labels: LabelSet, device: torch.device, folder: Path
 ) -> EvalResult:
     """Score ``model`` on a split with rectangular batches; pictures of the first batches go to ``folder``."""
     stride = int(model.stride.max())
@@ -74,12 +78,11 @@ def evaluate(
     return evaluator.run(model, observers=observers)
 
 
-def main(options: ValOptions) -> None:
+def score(options: ValOptions) -> tuple[EvalResult, DatasetSpec]:
+    """The whole script: load, evaluate, report."""
+    load_modules(options.modules)
     device = select_device(options.device)
-    weights = Path(options.weights) if options.weights else newest_checkpoint(ROOT / "runs/train", "best.pt")
-    model, checkpoint = load_model(weights, device)
-    temperature = get_temperature(model)
-    LOG.info("weights: %s%s", weights, "" if temperature is None else f", dynamic layers at T={temperature:g}")
+    model, checkpoint = load_detector(options.weights, device, ROOT / "runs/train", options.augment)
     spec = choose_data(options, checkpoint)
     labels = load_labels(spec, options.task, single_cls=options.single_cls)
     folder = increment_path(Path(options.project) / options.name, options.exist_ok, mkdir=True)
@@ -88,6 +91,23 @@ def main(options: ValOptions) -> None:
     log_speed(result, f"batch {options.batch_size}, {options.imgsz} px")
     save_plots(result, spec.names, folder)
     LOG.info("results are in %s", folder)
+    return result, spec
+
+
+def main(options: ValOptions) -> None:
+    score(options)
+
+
+def run(**options: Any) -> tuple[tuple[float, ...], np.ndarray, tuple[float, ...]]:
+    """Score from Python, with the options by their names: ``val.run(weights="best.pt", data="my.yaml")``.
+
+    Returns:
+        (precision, recall, mAP@.5, mAP@.5:.95, box, objectness and class loss: 0 here), mAP@.5:.95 of every class [nc],
+        milliseconds per picture for pre-processing, inference and suppression.
+    """
+    result, spec = score(options_from(ValOptions, options))
+    figures = (result.precision, result.recall, result.map50, result.map, *result.losses)
+    return figures, result.maps(spec.nc), tuple(result.ms_per_image.values())
 
 
 if __name__ == "__main__":

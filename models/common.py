@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import enum
+import importlib
+import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -11,14 +14,39 @@ from torch import Tensor, nn
 
 from models.registry import register
 
+Size = int | tuple[int, int]  # one number, or (height, width)
 
-def autopad(kernel: int, padding: int | None = None) -> int:
+
+def autopad(kernel: Size, padding: int | None = None) -> Any:
     """Padding that keeps the size at stride 1 for an odd kernel, unless one is given."""
-    return kernel // 2 if padding is None else padding
+    if padding is not None:
+        return padding
+    return kernel // 2 if isinstance(kernel, int) else tuple(side // 2 for side in kernel)
+
+
+def activation(act: bool | nn.Module) -> nn.Module:
+    """True for SiLU, False for none, or the module itself."""
+    if isinstance(act, nn.Module):
+        return act
+    return nn.SiLU() if act else nn.Identity()
+
+
+class ConvNormAct(nn.Module):
+    """Runs ``conv``, ``bn``, ``act``; which convolution it is, the class that inherits from here decides."""
+
+    conv: nn.Module
+    bn: nn.Module
+    act: nn.Module
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv(x)
+        if "bn" in self._modules:  # gone once the norm is folded into the convolution
+            y = self.bn(y)
+        return self.act(y)
 
 
 @register("scaled")
-class Conv(nn.Module):
+class Conv(ConvNormAct):
     """Convolution without bias, batch norm, activation.
 
     Args:
@@ -30,21 +58,20 @@ class Conv(nn.Module):
     """
 
     def __init__(
-        self, c1: int, c2: int, k: int = 1, s: int = 1, p: int | None = None, g: int = 1, act: bool | nn.Module = True
+        self, c1: int, c2: int, k: Size = 1, s: Size = 1, p: int | None = None, g: int = 1, act: bool | nn.Module = True
     ) -> None:
         super().__init__()
         self.conv = nn.Conv2d(c1, c2, kernel_size=k, stride=s, padding=autopad(k, p), groups=g, bias=False)
         self.bn = nn.BatchNorm2d(c2)
-        if isinstance(act, nn.Module):
-            self.act = act
-        else:
-            self.act = nn.SiLU() if act else nn.Identity()
+        self.act = activation(act)
 
-    def forward(self, x: Tensor) -> Tensor:
-        y = self.conv(x)
-        if "bn" in self._modules:  # gone once the norm is folded into the convolution
-            y = self.bn(y)
-        return self.act(y)
+
+@register("scaled")
+class DWConv(Conv):
+    """Depthwise :class:`Conv`: as many groups as both channel numbers can be divided into."""
+
+    def __init__(self, c1: int, c2: int, k: int = 1, s: int = 1, act: bool | nn.Module = True) -> None:
+        super().__init__(c1, c2, k, s, g=math.gcd(c1, c2), act=act)
 
 
 @register("scaled")
@@ -55,7 +82,7 @@ class Bottleneck(nn.Module):
         super().__init__()
         hidden = int(c2 * e)
         self.cv1 = Conv(c1, hidden)
-        self.cv2 = Conv(hidden, c2, k=3, g=g)
+        self.cv2: ConvNormAct = Conv(hidden, c2, k=3, g=g)
         self.add = bool(shortcut) and c1 == c2
 
     def forward(self, x: Tensor) -> Tensor:
@@ -112,7 +139,57 @@ class Concat(nn.Module):
 # --- dynamic convolution: "Dynamic Convolution: Attention over Convolution Kernels", CVPR 2020, arXiv 1912.03458 -----
 
 
-class attention2d(nn.Module):
+class KernelRouting(nn.Module):
+    """What chooses among K kernels: a module from a map [B, C, H, W] to the weights of the kernels [B, K].
+
+    ``sums_to_one`` tells whether the weights of a picture do. A routing with a softmax has a ``temperature``.
+    """
+
+    no_weight_decay = True  # decay would push the routing back to uniform, that is to a plain convolution
+    sums_to_one = True
+    step = 3.0
+
+    def __init__(self, temperature: float | None = None) -> None:
+        super().__init__()
+        if temperature is not None and temperature < 1:
+            raise ValueError(f"temperature must be at least 1, got {temperature}")
+        self.temperature: Tensor | None
+        self.register_buffer("temperature", None if temperature is None else torch.tensor(float(temperature)))
+
+    def start_uniform(self) -> None:
+        """Give every kernel the weight 1/K whatever the picture, until training tells them apart."""
+        raise NotImplementedError(f"{type(self).__name__} has no uniform start")
+
+    def softmax(self, logits: Tensor) -> Tensor:
+        """Softmax of [B, K] at the temperature, in at least float32."""
+        assert self.temperature is not None
+        wide = torch.promote_types(logits.dtype, torch.float32)
+        return torch.softmax(logits.to(wide) / self.temperature, dim=1)
+
+    def set_temperature(self, temperature: float) -> None:
+        if self.temperature is not None:
+            self.temperature.fill_(max(1.0, float(temperature)))
+
+    def update_temperature(self) -> None:
+        """Lower T by one step of 3, never below 1."""
+        if self.temperature is not None:
+            self.set_temperature(float(self.temperature) - self.step)
+
+    updata_temperature = update_temperature  # the name older code calls
+
+    def macs(self, x: Tensor) -> int:
+        """Multiply-adds of one call on ``x`` [B, C, H, W]: the mean over the map, and every weight once a picture."""
+        return x.numel() + x.shape[0] * sum(p.numel() for p in self.parameters() if p.dim() > 1)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> KernelRouting:
+        exact = self.temperature
+        super()._apply(fn, recurse)
+        if exact is not None and self.temperature is not None and not exact.is_meta:  # half() must not round T
+            self.temperature = exact.to(self.temperature.device)
+        return self
+
+
+class attention2d(KernelRouting):
     """Weights of the K kernels for each picture: softmax(fc2(relu(fc1(mean over the map))) / T).
 
     Args:
@@ -123,44 +200,22 @@ class attention2d(nn.Module):
         init_weight: Kaiming-normal convolutions; False leaves torch's default.
     """
 
-    no_weight_decay = True  # decay would push the attention back to uniform, that is to a plain convolution
-    step = 3.0
-
     def __init__(self, in_planes: int, ratios: float, K: int, temperature: float, init_weight: bool = True) -> None:
-        super().__init__()
-        if temperature < 1:
-            raise ValueError(f"temperature must be at least 1, got {temperature}")
+        super().__init__(temperature)
         hidden = K if in_planes == 3 else max(1, int(in_planes * ratios))
         self.fc1 = nn.Conv2d(in_planes, hidden, kernel_size=1, bias=False)
         self.fc2 = nn.Conv2d(hidden, K, kernel_size=1, bias=False)
-        self.temperature: Tensor
-        self.register_buffer("temperature", torch.tensor(float(temperature)))
         if init_weight:
             for layer in (self.fc1, self.fc2):
                 nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, C, H, W] -> [B, K], each row sums to one. The softmax runs in at least float32."""
+        """[B, C, H, W] -> [B, K], each row sums to one."""
         pooled = x.mean(dim=(2, 3), keepdim=True)
-        logits = self.fc2(F.relu(self.fc1(pooled))).flatten(1)
-        wide = torch.promote_types(logits.dtype, torch.float32)
-        return torch.softmax(logits.to(wide) / self.temperature, dim=1)
+        return self.softmax(self.fc2(F.relu(self.fc1(pooled))).flatten(1))
 
-    def set_temperature(self, temperature: float) -> None:
-        self.temperature.fill_(max(1.0, float(temperature)))
-
-    def update_temperature(self) -> None:
-        """Lower T by one step of 3, never below 1."""
-        self.set_temperature(float(self.temperature) - self.step)
-
-    updata_temperature = update_temperature  # the name older code calls
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> attention2d:
-        exact = self.temperature
-        super()._apply(fn, recurse)
-        if not exact.is_meta:  # half() must not round T
-            self.temperature = exact.to(self.temperature.device)
-        return self
+    def start_uniform(self) -> None:
+        nn.init.zeros_(self.fc2.weight)
 
 
 class DynamicForm(enum.Enum):
@@ -205,11 +260,21 @@ class Dynamic_conv2d(nn.Module):
             raise ValueError(f"groups={groups} must divide in_planes={in_planes} and out_planes={out_planes}")
         self.in_planes, self.out_planes, self.kernel_size = in_planes, out_planes, kernel_size
         self.stride, self.padding, self.dilation, self.groups, self.K = stride, padding, dilation, groups, K
-        self.attention = attention2d(in_planes, ratio, K, temperature, init_weight)
+        self.attention: KernelRouting = attention2d(in_planes, ratio, K, temperature, init_weight)
         self.weight = nn.Parameter(torch.empty(K, out_planes, in_planes // groups, kernel_size, kernel_size))
         self.bias = nn.Parameter(torch.zeros(K, out_planes)) if bias else None
         for kernel in self.weight:  # each kernel its own draw: K equal copies would never learn to differ
             nn.init.kaiming_uniform_(kernel, a=0 if init_weight else 5**0.5)
+
+    @property
+    def routing(self) -> KernelRouting:
+        """What gives the weights of the K kernels."""
+        return self.attention
+
+    def start_neutral(self) -> float:
+        """Use the mean of the kernels whatever the picture; returns the factor by which the layer then scales it."""
+        self.routing.start_uniform()
+        return 1.0
 
     @property
     def form(self) -> DynamicForm:
@@ -225,11 +290,24 @@ class Dynamic_conv2d(nn.Module):
         if x.shape[0] == 0:
             return self._static(x, self.weight[0])
         pi = self.attention(x).to(self.weight.dtype)  # [B, K]
-        mixed = (pi @ self.weight.flatten(1)).view(-1, *self.weight.shape[1:])  # [B, out, in/g, k, k]
-        y = self._matmul(x, mixed) if self.form is DynamicForm.MATMUL else self._grouped(x, mixed)
-        if self.bias is not None:  # added afterwards: converters refuse a computed bias argument
-            y = y + (pi @ self.bias)[:, :, None, None]
-        return y
+        return self._add_bias(self._convolve(x, self._mix(pi)), pi)
+
+    def macs(self, x: Tensor, y: Tensor) -> int:
+        """Multiply-adds of one call: routing, mixing of the K kernels, the convolution itself."""
+        values = self.weight[0].numel() + (self.out_planes if self.bias is not None else 0)
+        mixing = x.shape[0] * self.K * values
+        return self.attention.macs(x) + mixing + y.numel() * self.weight[0, 0].numel()
+
+    def _mix(self, pi: Tensor) -> Tensor:
+        """Kernel weights [B, K] -> the kernel of each picture [B, out, in/g, k, k]."""
+        return (pi @ self.weight.flatten(1)).view(-1, *self.weight.shape[1:])
+
+    def _add_bias(self, y: Tensor, pi: Tensor) -> Tensor:
+        """Added after the convolution: converters refuse a computed bias argument."""
+        return y if self.bias is None else y + (pi @ self.bias)[:, :, None, None]
+
+    def _convolve(self, x: Tensor, mixed: Tensor) -> Tensor:
+        return self._matmul(x, mixed) if self.form is DynamicForm.MATMUL else self._grouped(x, mixed)
 
     def _static(self, x: Tensor, kernel: Tensor, groups: int | None = None) -> Tensor:
         groups = self.groups if groups is None else groups
@@ -244,3 +322,24 @@ class Dynamic_conv2d(nn.Module):
     def _matmul(self, x: Tensor, mixed: Tensor) -> Tensor:
         y = torch.bmm(mixed.flatten(2), x.flatten(2).to(mixed.dtype))  # [B, out, in] @ [B, in, H*W]
         return y.view(x.shape[0], self.out_planes, *x.shape[2:])
+
+
+# Names that live elsewhere and that scripts import from here. They are fetched when asked for, since most of those
+# modules build on this one.
+ELSEWHERE = {
+    "DetectMultiBackend": "utils.inference.backends",
+    "AutoShape": "utils.inference.autoshape",
+    "Detections": "utils.inference.results",
+} | dict.fromkeys(
+    (
+        "BottleneckCSP", "C3Ghost", "C3SPP", "C3TR", "Classify", "Contract", "Expand", "Focus", "GhostBottleneck",
+        "GhostConv", "SPP", "TransformerBlock", "TransformerLayer",
+    ),
+    "models.blocks",
+)  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    if name in ELSEWHERE:
+        return getattr(importlib.import_module(ELSEWHERE[name]), name)
+    raise AttributeError(f"module '{__name__}' has no attribute '{name}'")

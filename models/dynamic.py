@@ -1,4 +1,4 @@
-"""What acts on all dynamic layers of a model at once."""
+"""Blocks made of dynamic convolutions, and what acts on all dynamic layers of a model at once."""
 
 from __future__ import annotations
 
@@ -6,32 +6,95 @@ from collections.abc import Iterator
 
 from torch import nn
 
-from models.common import attention2d
+from models.common import C3, Bottleneck, ConvNormAct, Dynamic_conv2d, KernelRouting, activation, autopad
+from models.registry import register
 
 
-def attention_layers(model: nn.Module) -> Iterator[tuple[str, attention2d]]:
-    """Name and module of every kernel attention in ``model``."""
+def attention_layers(model: nn.Module) -> Iterator[tuple[str, KernelRouting]]:
+    """Name and module of everything in ``model`` that chooses among kernels; called, it gives the weights [B, K]."""
     for name, module in model.named_modules():
-        if isinstance(module, attention2d):
+        if isinstance(module, KernelRouting):
             yield name, module
 
 
 def set_temperature(model: nn.Module, temperature: float) -> int:
-    """Set the softmax temperature of every dynamic layer; returns how many there are."""
-    count = 0
-    for _, attention in attention_layers(model):
-        attention.set_temperature(temperature)
-        count += 1
-    return count
+    """Set the softmax temperature of every dynamic layer; returns how many have one."""
+    with_temperature = [layer for _, layer in attention_layers(model) if layer.temperature is not None]
+    for layer in with_temperature:
+        layer.set_temperature(temperature)
+    return len(with_temperature)
 
 
 def get_temperature(model: nn.Module) -> float | None:
-    """The temperature of the model's dynamic layers, or None when it has none.
+    """The temperature of the model's dynamic layers, or None when no layer has one.
 
     Raises:
         RuntimeError: layers disagree, which no part of this program does.
     """
-    found = {float(attention.temperature) for _, attention in attention_layers(model)}
+    found = {float(layer.temperature) for _, layer in attention_layers(model) if layer.temperature is not None}
     if len(found) > 1:
         raise RuntimeError(f"dynamic layers have different temperatures: {sorted(found)}")
     return found.pop() if found else None
+
+
+@register("scaled")
+class DynamicConv(ConvNormAct):
+    """Dynamic convolution, batch norm, activation: the arguments of :class:`~models.common.Conv`, then its own.
+
+    A row of a model yaml becomes dynamic by this one word; ``{K: 8}`` at the end of its arguments changes K.
+
+    Args:
+        c1, c2, k, s, p, g, act: as for ``Conv``.
+        K: number of kernels.
+        ratio: hidden width of the attention as a fraction of ``c1``.
+        temperature: T of the softmax at the start.
+    """
+
+    def __init__(
+        self,
+        c1: int,
+        c2: int,
+        k: int = 1,
+        s: int = 1,
+        p: int | None = None,
+        g: int = 1,
+        act: bool | nn.Module = True,
+        K: int = 4,
+        ratio: float = 0.25,
+        temperature: float = 34,
+    ) -> None:
+        super().__init__()
+        self.conv = Dynamic_conv2d(c1, c2, k, ratio, s, autopad(k, p), 1, g, False, K, temperature)
+        self.bn = nn.BatchNorm2d(c2)
+        self.act = activation(act)
+
+
+@register("scaled")
+class DynamicBottleneck(Bottleneck):
+    """:class:`~models.common.Bottleneck` whose 3x3 convolution is dynamic."""
+
+    def __init__(
+        self, c1: int, c2: int, shortcut: bool = True, g: int = 1, e: float = 0.5, K: int = 4, ratio: float = 0.25
+    ) -> None:
+        super().__init__(c1, c2, shortcut, g, e)
+        self.cv2 = DynamicConv(int(c2 * e), c2, k=3, g=g, K=K, ratio=ratio)
+
+
+@register("scaled_inner")
+class C3Dynamic(C3):
+    """:class:`~models.common.C3` of dynamic bottlenecks."""
+
+    def __init__(
+        self,
+        c1: int,
+        c2: int,
+        n: int = 1,
+        shortcut: bool = True,
+        g: int = 1,
+        e: float = 0.5,
+        K: int = 4,
+        ratio: float = 0.25,
+    ) -> None:
+        super().__init__(c1, c2, 0, shortcut, g, e)
+        hidden = int(c2 * e)
+        self.m = nn.Sequential(*[DynamicBottleneck(hidden, hidden, shortcut, g, 1.0, K, ratio) for _ in range(n)])

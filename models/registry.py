@@ -12,8 +12,8 @@ width/depth scale of the model, and answers with a :class:`LayerPlan`.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from torch import nn
@@ -31,6 +31,8 @@ class LayerRow:
     module: str
     args: tuple[Any, ...]
     origin: str  # "yolov5n.yaml: head row 3", for messages
+    options: Mapping[str, Any] = field(default_factory=dict)  # a mapping at the end of the arguments: by keyword
+    listed: bool = False  # 'from' is a list: the layer is called with a list of maps
 
     def fail(self, problem: str) -> InputError:
         return InputError(f"{self.origin} (layer {self.index}, {self.module}): {problem}")
@@ -52,11 +54,15 @@ class Scale:
 
 @dataclass(frozen=True)
 class LayerPlan:
-    """What to build: constructor arguments, the channels that come out, how many copies stand in a row."""
+    """What to build: constructor arguments, the channels that come out, how many copies stand in a row.
+
+    ``later_args`` are those of the second copy and the following, whose input is the output of the one before.
+    """
 
     args: tuple[Any, ...]
     out_channels: int
     copies: int = 1
+    later_args: tuple[Any, ...] | None = None
 
 
 Rule = Callable[[LayerRow, Sequence[int], Scale], LayerPlan]
@@ -77,6 +83,15 @@ def make_divisible(value: float, divisor: int) -> int:
     return math.ceil(value / divisor) * divisor
 
 
+def _only(row: LayerRow, channels: Sequence[int]) -> int:
+    """The channels of the one source a layer takes."""
+    if row.listed:
+        raise row.fail(
+            f"takes one input, not a list of {len(channels)}; write 'from' as a number, or Concat them first"
+        )
+    return channels[0]
+
+
 def _first_arg_channels(row: LayerRow, scale: Scale) -> int:
     if not row.args or isinstance(row.args[0], bool) or not isinstance(row.args[0], int):
         raise row.fail(f"the first argument must be the number of output channels, got {list(row.args)}")
@@ -85,29 +100,57 @@ def _first_arg_channels(row: LayerRow, scale: Scale) -> int:
 
 def scaled(row: LayerRow, channels: Sequence[int], scale: Scale) -> LayerPlan:
     """(in, out, ...): width is scaled, the row's number repeats the whole layer."""
-    out = _first_arg_channels(row, scale)
-    return LayerPlan((channels[0], out, *row.args[1:]), out, scale.repeats(row.number))
+    out, rest = _first_arg_channels(row, scale), row.args[1:]
+    return LayerPlan((_only(row, channels), out, *rest), out, scale.repeats(row.number), (out, out, *rest))
 
 
 def scaled_inner(row: LayerRow, channels: Sequence[int], scale: Scale) -> LayerPlan:
     """(in, out, repeats, ...): as ``scaled``, but the layer itself repeats its inside."""
     out = _first_arg_channels(row, scale)
-    return LayerPlan((channels[0], out, scale.repeats(row.number), *row.args[1:]), out)
+    return LayerPlan((_only(row, channels), out, scale.repeats(row.number), *row.args[1:]), out)
 
 
 def same(row: LayerRow, channels: Sequence[int], scale: Scale) -> LayerPlan:
     """Channels pass through; the arguments are the constructor's own (upsampling, pooling, padding)."""
-    return LayerPlan(row.args, channels[0], scale.repeats(row.number))
+    return LayerPlan(row.args, _only(row, channels), scale.repeats(row.number))
 
 
 def norm(row: LayerRow, channels: Sequence[int], scale: Scale) -> LayerPlan:
-    """(in): normalisation over the arriving channels."""
-    return LayerPlan((channels[0], *row.args), channels[0], scale.repeats(row.number))
+    """(in, ...): a layer over the arriving channels that keeps them (normalisation, attention)."""
+    return LayerPlan((_only(row, channels), *row.args), _only(row, channels), scale.repeats(row.number))
 
 
 def concat(row: LayerRow, channels: Sequence[int], scale: Scale) -> LayerPlan:
-    """Channels of all sources add up."""
+    """A list of maps; channels of all sources add up."""
     return LayerPlan(row.args, sum(channels))
+
+
+def total(row: LayerRow, channels: Sequence[int], scale: Scale) -> LayerPlan:
+    """(sources, ...): a list of maps of one width, added up."""
+    if len(set(channels)) != 1:
+        raise row.fail(f"maps to be added need the same number of channels, these have {list(channels)}")
+    return LayerPlan((len(channels), *row.args), channels[0])
+
+
+def _gain_squared(row: LayerRow) -> int:
+    gain = row.args[0] if row.args else 2
+    if not isinstance(gain, int) or gain < 1:
+        raise row.fail(f"the argument must be a whole number of at least 1, got {gain!r}")
+    return gain * gain
+
+
+def contract(row: LayerRow, channels: Sequence[int], scale: Scale) -> LayerPlan:
+    """(gain): squares of gain x gain pixels become channels."""
+    return LayerPlan(row.args, _only(row, channels) * _gain_squared(row))
+
+
+def expand(row: LayerRow, channels: Sequence[int], scale: Scale) -> LayerPlan:
+    """(gain): channels become squares of gain x gain pixels."""
+    arriving, square = _only(row, channels), _gain_squared(row)
+    out, rest = divmod(arriving, square)
+    if rest:
+        raise row.fail(f"{arriving} channels cannot be spread over squares of {square} pixels")
+    return LayerPlan(row.args, out)
 
 
 def head(row: LayerRow, channels: Sequence[int], scale: Scale) -> LayerPlan:
@@ -120,21 +163,25 @@ def head(row: LayerRow, channels: Sequence[int], scale: Scale) -> LayerPlan:
     return LayerPlan((nc, anchors, list(channels), *rest), sum(channels))
 
 
-RULES: dict[str, Rule] = {rule.__name__: rule for rule in (scaled, scaled_inner, same, norm, concat, head)}
+RULES: dict[str, Rule] = {
+    rule.__name__: rule for rule in (scaled, scaled_inner, same, norm, concat, total, contract, expand, head)
+}
 
 
-def register(rule: str, name: str | None = None) -> Callable[[M], M]:
+def register(rule: str | Rule, name: str | None = None) -> Callable[[M], M]:
     """Class decorator: make a layer usable in a model yaml under its class name (or ``name``).
 
     Args:
-        rule: one of ``RULES``; says how the row's arguments turn into constructor arguments.
+        rule: one of ``RULES``, or a function of the same kind; says how the row's arguments, the arriving channels
+            and the scale turn into constructor arguments.
         name: the name in the yaml, when it is not the class name.
     """
-    if rule not in RULES:
+    if isinstance(rule, str) and rule not in RULES:
         raise ValueError(f"unknown rule '{rule}'{nearest(rule, RULES)}; known: {', '.join(RULES)}")
+    chosen = RULES[rule] if isinstance(rule, str) else rule
 
     def add(cls: M) -> M:
-        LAYERS[name or cls.__name__] = Registered(cls, RULES[rule])
+        LAYERS[name or cls.__name__] = Registered(cls, chosen)
         return cls
 
     return add
@@ -149,6 +196,7 @@ def look_up(row: LayerRow) -> Registered:
     """The registered layer of a row; the error names the nearest known one."""
     if row.module not in LAYERS:
         raise row.fail(
-            f"unknown module '{row.module}'{nearest(row.module, LAYERS)}; known: {', '.join(sorted(LAYERS))}"
+            f"unknown module '{row.module}'{nearest(row.module, LAYERS)}; known: {', '.join(sorted(LAYERS))}; "
+            "a layer of your own: --modules my_layers.py"
         )
     return LAYERS[row.module]

@@ -1,17 +1,31 @@
-"""Parameters and GFLOPs of a model, dynamic layers included."""
+"""Parameters and GFLOPs of a model, dynamic layers and attention included.
+
+GFLOPs are 2 x the multiply-adds of convolutions and matrix products for one picture, whatever computes them. Norms,
+activations, pooling, upsampling and additions are not counted: norms are folded away for use, and the rest is small (a
+dynamic layer counts its mean over the map, as part of it). So the figure is the same before and after fusing, but for
+the biases that a dynamic layer then has to mix, and within 1 % of the figures published for v6.1.
+
+thop walks through the model; how much a layer counts is decided here, by :func:`_macs_of`.
+"""
 
 from __future__ import annotations
 
 import copy
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
-from models.common import Dynamic_conv2d
+from models.common import KernelRouting
 
 LOG = logging.getLogger(__name__)
+
+Macs = Callable[[Any, tuple[Tensor, ...], Any], int]
+Counter = Callable[[nn.Module, tuple[Tensor, ...], Any], None]
 
 
 @dataclass(frozen=True)
@@ -26,34 +40,89 @@ class ModelSummary:
         return f"{counts}, {self.gflops:.1f} GFLOPs"
 
 
-def dynamic_conv_macs(layer: Dynamic_conv2d, x: Tensor, y: Tensor) -> int:
-    """Multiply-adds of one call: attention, mixing of the K kernels, the convolution itself."""
-    batch, channels, height, width = x.shape
-    hidden = layer.attention.fc1.out_channels
-    kernel = layer.weight[0].numel()
-    attention = batch * (channels * height * width + channels * hidden + hidden * layer.K)
-    mixing = batch * layer.K * (kernel + (layer.out_planes if layer.bias is not None else 0))
-    convolution = y.numel() * kernel // layer.out_planes
-    return attention + mixing + convolution
+def _convolution(layer: _ConvNd, inputs: tuple[Tensor, ...], output: Tensor) -> int:
+    """Each value of the output (of a transposed convolution: of the input) meets one kernel."""
+    places = inputs[0] if isinstance(layer, _ConvTransposeNd) else output
+    return places.numel() * layer.weight[0].numel()
 
 
-def _count_dynamic(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-    """thop's counter protocol: add to ``total_ops``."""
-    assert isinstance(layer, Dynamic_conv2d)
-    layer.get_buffer("total_ops").add_(dynamic_conv_macs(layer, inputs[0], output))
+def _linear(layer: nn.Linear, inputs: tuple[Tensor, ...], output: Tensor) -> int:
+    return output.numel() * layer.in_features
 
 
-def count_gflops(model: nn.Module, imgsz: int = 640, channels: int = 3) -> float:
+def _attention(layer: nn.MultiheadAttention, inputs: tuple[Tensor, ...], output: tuple[Tensor, Any]) -> int:
+    """Projections of q, k and v, the products q k^T and weights v of all heads together, the projection out."""
+    query = output[0]
+    key, value = (inputs[1], inputs[2]) if len(inputs) > 2 else (query, query)
+    batched = query.ndim == 3
+    batch = query.shape[0 if layer.batch_first else 1] if batched else 1
+    rows, seen = query.numel() // layer.embed_dim, key.numel() // layer.kdim  # tokens of the whole batch
+    projected = rows * layer.embed_dim + key.numel() + value.numel()
+    products = 2 * rows * (seen // batch)
+    return (projected + products + rows * layer.embed_dim) * layer.embed_dim
+
+
+def _own(layer: Any, inputs: tuple[Tensor, ...], output: Tensor) -> int:
+    return int(layer.macs(inputs[0], output))
+
+
+def _nothing(layer: nn.Module, inputs: tuple[Tensor, ...], output: Any) -> int:
+    return 0
+
+
+def _macs_of(layer: nn.Module) -> Macs | None:
+    """How to count a layer, its children included; None: what it costs is what its children cost."""
+    if callable(getattr(layer, "macs", None)) and not isinstance(layer, KernelRouting):  # whose macs is for its layer
+        return _own
+    for kind, macs in ((_ConvNd, _convolution), (nn.Linear, _linear), (nn.MultiheadAttention, _attention)):
+        if isinstance(layer, kind):
+            return macs
+    of_torch = type(layer).__module__.startswith("torch.nn.")
+    is_leaf = next(layer.children(), None) is None
+    # thop counts norms, activations and pooling unless told otherwise; recurrent layers it counts as we do.
+    return _nothing if of_torch and is_leaf and not isinstance(layer, (nn.RNNBase, nn.RNNCellBase)) else None
+
+
+def _rules(model: nn.Module) -> dict[type[nn.Module], Macs]:
+    """How to count each kind of layer; what lies inside a counted layer is part of it."""
+    rules: dict[type[nn.Module], Macs] = {}
+    pending = [model]
+    while pending:
+        layer = pending.pop()
+        macs = _macs_of(layer)
+        if macs is None:
+            pending.extend(layer.children())
+        else:
+            rules[type(layer)] = macs
+    return rules
+
+
+def _counter(macs: Macs) -> Counter:
+    """``macs`` in the form thop wants: a hook that adds to ``total_ops``."""
+
+    def count(layer: nn.Module, inputs: tuple[Tensor, ...], output: Any) -> None:
+        layer.get_buffer("total_ops").add_(macs(layer, inputs, output))
+
+    return count
+
+
+def count_gflops(model: nn.Module, imgsz: int = 640, channels: int | None = None) -> float:
     """2 x multiply-adds / 1e9 for one picture of ``imgsz`` x ``imgsz`` px.
 
+    ``channels`` of the picture are, unless given, those of the model's yaml, else 3.
+
     Runs on meta tensors, so nothing is computed and the size is the real one (the constant cost of mixing kernels is
-    not scaled up from a small picture).
+    not scaled up from a small picture). A layer that computes without modules of torch, by functions on its own
+    parameters, says in a method ``macs(x, y) -> int`` what a call costs, its children included.
     """
     import thop  # slow to import; only needed here
 
-    shadow = copy.deepcopy(model).to("meta").float().eval()
+    shadow = nn.Sequential(copy.deepcopy(model).to("meta").float().eval())  # thop adds the children of the outermost
+    if channels is None:
+        channels = int(getattr(model, "yaml", {}).get("ch", 3))
     picture = torch.zeros(1, channels, imgsz, imgsz, device="meta")
-    macs, _ = thop.profile(shadow, inputs=(picture,), custom_ops={Dynamic_conv2d: _count_dynamic}, verbose=False)
+    counters = {kind: _counter(macs) for kind, macs in _rules(shadow).items()}
+    macs, _ = thop.profile(shadow, inputs=(picture,), custom_ops=counters, verbose=False)
     return float(macs) * 2 / 1e9
 
 

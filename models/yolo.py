@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import logging
 import math
 from collections.abc import Mapping, Sequence
@@ -12,16 +11,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-import models.common
-from models.registry import LayerRow, Scale, look_up, register
-from utils.errors import InputError, nearest
-from utils.files import read_yaml
+import models.blocks
+import models.dynamic
+import models.experimental
+import models.families  # noqa: F401 -- imported so that their layers are registered
+from models.activation import read_activation, replace_activations
+from models.fuse import fuse
+from models.parser import MODELS_DIR, find_model_yaml, parse_model, read_model_yaml, read_rows
+from models.probe import PROBE_SIZE, probe
+from models.registry import register
+from utils.errors import InputError
+
+__all__ = ["MODELS_DIR", "Detect", "Model", "find_model_yaml", "parse_model", "read_model_yaml"]
 
 LOG = logging.getLogger(__name__)
-MODELS_DIR = Path(__file__).resolve().parent
-REQUIRED_KEYS = ("nc", "anchors", "backbone", "head")
-OPTIONAL_KEYS = ("depth_multiple", "width_multiple", "ch")
-PROBE_SIZE = 256  # px; a multiple of every stride in use
 
 
 @register("head")
@@ -117,13 +120,16 @@ class Model(nn.Module):
             self.yaml["nc"] = nc
         if anchors is not None:
             self.yaml["anchors"] = anchors if isinstance(anchors, int) else [list(row) for row in anchors]
+        rows = read_rows(self.yaml, self.yaml_file)
         self.model, self.save = parse_model(self.yaml, ch, self.yaml_file)
-        self.sources = [row.sources for row in _read_rows(self.yaml, self.yaml_file)]
+        self.sources = [row.sources for row in rows]
         self.names = [str(i) for i in range(self.yaml["nc"])]
         _norm_defaults(self)
+        if "act" in self.yaml:
+            replace_activations(self, read_activation(self.yaml["act"], self.yaml_file))
         if not isinstance(self.model[-1], Detect):
             raise InputError(f"{self.yaml_file}: the last row must be Detect, not {type(self.model[-1]).__name__}")
-        self.stride = self._probe_strides(ch)
+        self.stride = self._settle_strides(probe(self, self.model, rows, ch))
         self.head.init_biases()
 
     @property
@@ -136,23 +142,36 @@ class Model(nn.Module):
     def nc(self) -> int:
         return self.head.nc
 
-    def forward(self, x: Tensor) -> Any:
-        """[B, C, H, W] in 0..1 -> what :class:`Detect` returns."""
+    def forward(self, x: Tensor, augment: bool = False) -> Any:
+        """[B, C, H, W] in 0..1 -> what :class:`Detect` returns; with ``augment`` decoded boxes of several views."""
+        if augment:
+            from models.tta import augmented_forward  # builds on this module
+
+            return augmented_forward(self, x), None
         kept: dict[int, Tensor] = {}
         for index, (layer, sources) in enumerate(zip(self.model, self.sources)):
             inputs = [x if s == -1 else kept[s if s >= 0 else index + s] for s in sources]
-            x = layer(inputs if takes_list(layer) else inputs[0])
+            x = layer(inputs if layer.takes_list else inputs[0])
             if index in self.save:
                 kept[index] = x
         return x
 
-    def _probe_strides(self, channels: int) -> Tensor:
-        """Run a blank picture and see how far each level shrank it; anchors go from pixels to cells."""
-        head, was_training = self.head, self.training
-        self.eval()  # batch 1 in train mode would disturb the batch norm statistics
-        with torch.no_grad():
-            _, maps = self(torch.zeros(1, channels, PROBE_SIZE, PROBE_SIZE))
-        self.train(was_training)
+    def fuse(self) -> Model:
+        """Fold the norms into the convolutions, in place, for inference."""
+        fuse(self)
+        return self
+
+    def info(self, verbose: bool = False, img_size: int = 640) -> None:
+        """Log layers, parameters and GFLOPs; with ``verbose`` also a line per layer."""
+        from models.summary import log_table, summarize  # counting needs thop, which is slow to import
+
+        if verbose:
+            log_table(self)
+        LOG.info("%s at %d px", summarize(self, img_size), img_size)
+
+    def _settle_strides(self, maps: Sequence[Tensor]) -> Tensor:
+        """How far each level shrank the probe; anchors go from pixels to cells."""
+        head = self.head
         head.stride = torch.tensor([PROBE_SIZE / level.shape[2] for level in maps])
         areas = head.anchors.prod(-1).mean(-1)  # [nl]
         if (areas[-1] - areas[0]) * (head.stride[-1] - head.stride[0]) < 0:
@@ -162,117 +181,8 @@ class Model(nn.Module):
         return head.stride
 
 
-def takes_list(layer: nn.Module) -> bool:
-    """Layers over several sources get a list; all others one tensor."""
-    return isinstance(layer, (models.common.Concat, Detect)) or getattr(layer, "takes_list", False)
-
-
 def _norm_defaults(model: nn.Module) -> None:
     """eps 1e-3, momentum 0.03: the values the official weights were trained with."""
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.eps, module.momentum = 1e-3, 0.03
-
-
-def find_model_yaml(cfg: str | Path) -> Path:
-    """``cfg`` as a path, or as the bare name of a yaml anywhere inside ``models/``."""
-    path = Path(cfg)
-    if path.is_file():
-        return path
-    shipped = {p.name: p for p in sorted(MODELS_DIR.rglob("*.yaml"))}
-    if path.name == str(cfg) and path.name in shipped:
-        return shipped[path.name]
-    raise FileNotFoundError(
-        f"--cfg {cfg}: no such model yaml (tried {path.absolute()} and the folder models/){nearest(path.name, shipped)}"
-    )
-
-
-def read_model_yaml(cfg: str | Path | Mapping[str, Any]) -> tuple[dict[str, Any], str]:
-    """The checked content of a model yaml and the name to use for it in messages."""
-    if isinstance(cfg, Mapping):
-        content, source = dict(cfg), str(cfg.get("yaml_file", "model yaml"))
-        content.pop("yaml_file", None)
-    else:
-        path = find_model_yaml(cfg)
-        content, source = read_yaml(path), path.name
-    if not isinstance(content, dict):
-        raise InputError(f"{source}: a model yaml must be a mapping with the keys {', '.join(REQUIRED_KEYS)}")
-    for key in REQUIRED_KEYS:
-        if key not in content:
-            raise InputError(f"{source}: key '{key}' is missing; a model yaml needs {', '.join(REQUIRED_KEYS)}")
-    known = (*REQUIRED_KEYS, *OPTIONAL_KEYS)
-    for key in content:
-        if key not in known:
-            raise InputError(f"{source}: unknown key '{key}'{nearest(str(key), known)}; known: {', '.join(known)}")
-    if not isinstance(content["nc"], int) or content["nc"] < 1:
-        raise InputError(f"{source}: nc must be a whole number of at least 1, got {content['nc']!r}")
-    return content, source
-
-
-def _literal(value: Any, tokens: Mapping[str, Any]) -> Any:
-    """Strings of a yaml row: the tokens nc and anchors, python literals such as None, otherwise the text itself."""
-    if not isinstance(value, str):
-        return value
-    if value in tokens:
-        return tokens[value]
-    try:
-        return ast.literal_eval(value)
-    except (ValueError, SyntaxError):
-        return value
-
-
-def _read_rows(content: Mapping[str, Any], source: str) -> list[LayerRow]:
-    tokens = {"nc": content["nc"], "anchors": content["anchors"]}
-    rows: list[LayerRow] = []
-    for section in ("backbone", "head"):
-        for number, raw in enumerate(content[section] or []):
-            origin = f"{source}: {section} row {number}"
-            if not (isinstance(raw, list) and len(raw) == 4 and isinstance(raw[3], list)):
-                raise InputError(f"{origin}: expected [from, number, module, [arguments]], got {raw}")
-            froms = tuple(raw[0]) if isinstance(raw[0], list) else (raw[0],)
-            args = tuple(_literal(arg, tokens) for arg in raw[3])
-            rows.append(LayerRow(len(rows), froms, int(raw[1]), str(raw[2]), args, origin))
-    return rows
-
-
-def parse_model(content: Mapping[str, Any], ch: int, source: str = "model yaml") -> tuple[nn.Sequential, list[int]]:
-    """Build the layers of a model yaml.
-
-    Args:
-        content: the yaml's dict with nc, anchors, backbone, head and optional multiples.
-        ch: channels of the picture.
-        source: name for messages.
-
-    Returns:
-        The layers, each with ``i`` (index), ``f`` (sources), ``type`` and ``np`` (parameters), and the indices of the
-        layers whose output later rows need.
-    """
-    scale = Scale(content.get("depth_multiple", 1.0), content.get("width_multiple", 1.0))
-    outputs: list[int] = []  # channels by layer
-    layers: list[nn.Module] = []
-    needed: list[int] = []
-    for row in _read_rows(content, source):
-        for s in row.sources:
-            if not isinstance(s, int) or s >= row.index or row.index + s < (-1 if row.index == 0 else 0):
-                raise row.fail(f"'from' {s} does not name an earlier layer; there are {row.index} before this one")
-        channels = [ch if row.index == 0 else outputs[s if s >= 0 else row.index + s] for s in row.sources]
-        layer, out = _build(row, channels, scale)
-        outputs.append(out)
-        layers.append(layer)
-        needed.extend(s % row.index for s in row.sources if s != -1)
-    return nn.Sequential(*layers), sorted(needed)
-
-
-def _build(row: LayerRow, channels: Sequence[int], scale: Scale) -> tuple[nn.Module, int]:
-    entry = look_up(row)
-    plan = entry.rule(row, channels, scale)
-    try:
-        copies = [entry.cls(*plan.args)]
-        for _ in range(plan.copies - 1):  # later copies start from the width the first one gave
-            copies.append(entry.cls(plan.out_channels, *plan.args[1:]))
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise row.fail(f"cannot be built with arguments {list(plan.args)}: {error}") from error
-    layer = copies[0] if plan.copies == 1 else nn.Sequential(*copies)
-    layer.i, layer.f, layer.type = row.index, row.sources, row.module  # type: ignore[assignment]
-    layer.np = sum(p.numel() for p in layer.parameters())  # type: ignore[assignment]
-    return layer, plan.out_channels

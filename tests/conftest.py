@@ -113,6 +113,31 @@ def make_dataset() -> Callable[..., Path]:
     return _make_dataset
 
 
+@pytest.fixture(scope="session")
+def eager_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Checkpoint of an untrained nano model, classes "ant" and "bee", that is sure to see objects everywhere."""
+    import torch
+
+    from models.yolo import Model
+    from utils.checkpoint import Checkpoint, save_checkpoint
+
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(0)
+        model = Model("yolov5n.yaml", nc=2)
+        for conv in model.head.m:
+            conv.weight.mul_(20)  # otherwise all its boxes would be the anchors
+            conv.bias.view(model.head.na, -1)[:, 4:] = 2.0
+    names = ["ant", "bee"]
+    file = tmp_path_factory.mktemp("eager") / "eager.pt"
+    save_checkpoint(
+        file,
+        Checkpoint(
+            model_yaml=model.yaml, nc=2, names=names, stride=model.stride.tolist(), model=dict(model.state_dict())
+        ),
+    )
+    return file
+
+
 @pytest.fixture
 def log_handlers_restored() -> Iterator[None]:
     """For tests that go through ``run_script``, which installs a handler."""

@@ -24,6 +24,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "utils.device",
         "utils.seed",
         "utils.timing",
+        "utils.activations",
     ),
     ("utils.config", "utils.callbacks"),
     ("models",),
@@ -37,7 +38,18 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "utils.autoanchor",
     ),
     ("utils.training", "utils.evaluation", "utils.inference", "utils.loggers"),
-    ("train", "val", "detect", "utils.demo"),
+    (
+        "train",
+        "val",
+        "detect",
+        "models.profile",
+        "hubconf",
+        "utils.compare",
+        "utils.demo",
+        "utils.general",
+        "utils.routing",
+        "utils.torch_utils",
+    ),
 )
 SERVICES, SCRIPTS = 4, 5
 # The only references between services: a run scores its epochs and is listened to.

@@ -10,6 +10,7 @@ import numpy as np
 
 from utils.boxes import resample_segments, segment2box
 from utils.image import LetterboxInfo
+from utils.image import letterbox as letterbox  # scripts for v6.1 import it from here
 
 GREY = (114, 114, 114)  # fill of everything outside the picture, the grey of the letterbox
 

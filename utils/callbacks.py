@@ -5,7 +5,7 @@ Callbacks observe. Nothing that changes weights belongs into one.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,11 +64,15 @@ class EpochEnd:
 
 @dataclass(frozen=True, kw_only=True)
 class ValEnd:
-    """A validation is done. ``metrics`` are figures by column name, ``per_class_ap`` is the mAP by class name."""
+    """A validation is done. ``metrics`` are figures by column name, ``per_class_ap`` is the mAP by class name.
+
+    ``routing`` has a ``RoutingStats`` per dynamic layer, none for a static model; the class lives on a higher floor.
+    """
 
     epoch: int
     metrics: Mapping[str, float]
     per_class_ap: Mapping[str, float]
+    routing: Sequence[Any] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,3 +14,8 @@ def nearest(word: str, known: Iterable[str]) -> str:
     """Return "; did you mean 'x'?" for the known name closest to ``word``, or "" when nothing is close."""
     close = difflib.get_close_matches(word, list(known), n=1)
     return f"; did you mean '{close[0]}'?" if close else ""
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an exception's message, or its type when it has none."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

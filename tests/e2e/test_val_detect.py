@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,10 @@ import detect
 import val
 from models.dynamic import set_temperature
 from models.yolo import Model
-from utils.checkpoint import load_checkpoint, load_model, save_checkpoint
+from utils.checkpoint import Checkpoint, load_checkpoint, load_model, save_checkpoint
 from utils.config.options import DetectOptions, ValOptions
 from utils.errors import InputError
+from utils.nms import non_max_suppression
 
 
 @pytest.fixture(scope="session")
@@ -28,7 +30,7 @@ def best(trained: Path) -> Path:
 @pytest.fixture
 def score(best: Path, tmp_path: Path):
     def run(**given: Any) -> Path:
-        usual = {"weights": str(best), "imgsz": 64, "workers": 0, "batch_size": 4, "device": "cpu"}
+        usual = {"weights": (str(best),), "imgsz": 64, "workers": 0, "batch_size": 4, "device": "cpu"}
         val.main(ValOptions(**{**usual, "project": str(tmp_path / "val"), **given}))
         return max((tmp_path / "val").iterdir(), key=lambda p: p.stat().st_mtime)
 
@@ -40,7 +42,7 @@ def find(best: Path, tmp_path: Path):
     """Every cell is a detection at confidence 0, so that an untrained model finds something."""
 
     def run(source: Path | str, **given: Any) -> Path:
-        usual = {"weights": str(best), "imgsz": (64,), "conf_thres": 0.0, "max_det": 3, "device": "cpu"}
+        usual = {"weights": (str(best),), "imgsz": (64,), "conf_thres": 0.0, "max_det": 3, "device": "cpu"}
         detect.main(DetectOptions(**{**usual, "source": str(source), "project": str(tmp_path / "out"), **given}))
         return max((tmp_path / "out").iterdir(), key=lambda p: p.stat().st_mtime)
 
@@ -122,12 +124,12 @@ def test_val_and_detect_run_at_the_temperature_of_the_file(best, score, find, pi
         seen.append(float(model.model[10].attention.temperature))
         return original(model, x)
 
-    score(weights=str(path))  # build once: the stride probe of a new model runs at its start temperature
+    score(weights=(str(path),))  # build once: the stride probe of a new model runs at its start temperature
     seen.clear()
     monkeypatch.setattr(Model, "forward", watched)
-    score(weights=str(path))
+    score(weights=(str(path),))
     assert seen[-1] == 13
-    find(pictures, weights=str(path))
+    find(pictures, weights=(str(path),))
     assert seen[-1] == 13
 
 
@@ -209,3 +211,92 @@ def test_only_corrupt_pictures_are_an_error(find, tmp_path: Path) -> None:
     (tmp_path / "broken.jpg").write_bytes(b"")
     with pytest.raises(InputError, match="none of its 1 pictures could be read"):
         find(tmp_path / "broken.jpg")
+
+
+def other_model(path: Path, names: list[str]) -> str:
+    """A checkpoint of another model, with random weights."""
+    torch.manual_seed(7)
+    model = Model("yolov5n.yaml", nc=len(names))
+    save_checkpoint(
+        path,
+        Checkpoint(
+            model_yaml=model.yaml, nc=model.nc, names=names, stride=model.stride.tolist(), model=model.state_dict()
+        ),
+    )
+    return str(path)
+
+
+@pytest.fixture
+def candidates(best: Path, monkeypatch) -> Callable[[Callable[[], object]], int]:
+    """How many boxes of one picture reach the suppression while something runs."""
+
+    def count(run: Callable[[], object]) -> int:
+        seen: list[int] = []
+        for place in ("utils.evaluation.evaluator", "utils.inference.predictor"):
+            monkeypatch.setattr(
+                f"{place}.non_max_suppression",
+                lambda decoded, *args, **kinds: seen.append(decoded.shape[1]) or non_max_suppression(
+                    decoded, *args, **kinds
+                ),
+            )  # fmt: skip
+        run()
+        return seen[-1]
+
+    return count
+
+
+# A picture of 64 px has 3 anchors in 8x8, 4x4 and 2x2 cells. Of three views, all 64 px on paper, the first leaves out
+# its 2x2 cells, the last its 8x8.
+ONE_VIEW, THREE_VIEWS = 252, 252 - 12 + 252 + 252 - 192
+
+
+def test_detect_looks_three_times_when_asked_to(find, pictures: Path, candidates) -> None:
+    assert candidates(lambda: find(pictures / "a.png")) == ONE_VIEW
+    assert candidates(lambda: find(pictures / "a.png", augment=True)) == THREE_VIEWS
+
+
+def test_detect_asks_all_models_of_an_ensemble(find, pictures: Path, best: Path, tmp_path: Path, candidates) -> None:
+    both = (str(best), other_model(tmp_path / "b.pt", load_checkpoint(best).names))
+    assert candidates(lambda: find(pictures / "a.png", weights=both)) == 2 * ONE_VIEW
+    assert candidates(lambda: find(pictures / "a.png", weights=both, augment=True)) == 2 * THREE_VIEWS
+
+
+def test_val_scores_an_ensemble_in_three_views(score, best: Path, tmp_path: Path, candidates, caplog) -> None:
+    both = (str(best), other_model(tmp_path / "b.pt", load_checkpoint(best).names))
+    alone = candidates(lambda: score())
+    three = candidates(lambda: score(augment=True))
+    assert three > 2 * alone
+    with caplog.at_level("INFO"):
+        assert candidates(lambda: score(weights=both, augment=True)) == 2 * three
+    assert f"weights: {best}, dynamic layers at T=" in caplog.text and f"weights: {both[1]}" in caplog.text
+
+
+def test_models_of_different_classes_cannot_be_put_together(score, find, pictures, best, tmp_path: Path) -> None:
+    three = other_model(tmp_path / "three.pt", ["a", "b", "c"])
+    with pytest.raises(InputError, match=r"three\.pt has 3 classes, .*best\.pt 2"):
+        score(weights=(str(best), three))
+    other = other_model(tmp_path / "other.pt", ["a", "b"])
+    with pytest.raises(InputError, match=r"class 0 is 'a' in .*other\.pt"):
+        find(pictures, weights=(str(best), other))
+
+
+def test_what_the_layers_see_lies_in_a_folder_per_picture(find, pictures: Path) -> None:
+    shutil.copy(pictures / "a.png", pictures / "a.bmp.png")
+    shutil.copy(pictures / "a.png", pictures / "a.webp")  # what counts is the content
+    folder = find(pictures, visualize=True, nosave=True)
+    assert {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_dir()} == {
+        "a", "a2", "a.bmp", "b [1]", "deep", "deep/er", "deep/er/图片",
+    }  # fmt: skip
+    names = sorted(p.name for p in (folder / "a").iterdir())
+    assert len(names) == 2 * 24
+    assert "stage10_Dynamic_conv2d_features.png" in names
+    assert np.load(folder / "a/stage0_Conv_features.npy").shape == (16, 32, 32)
+    assert {len(list(d.glob("*.npy"))) for d in (folder / "a2", folder / "deep/er/图片")} == {24}
+
+
+def test_looking_at_the_layers_changes_no_detection(find, pictures: Path) -> None:
+    rows = [
+        np.loadtxt(find(pictures / "a.png", save_txt=True, augment=True, **how) / "labels/a.txt", ndmin=2)
+        for how in ({}, {"visualize": True})
+    ]
+    np.testing.assert_array_equal(*rows)

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from models.common import Dynamic_conv2d, DynamicForm, attention2d
 from models.dynamic import get_temperature, set_temperature
-from models.summary import count_gflops, dynamic_conv_macs
 from models.yolo import Model
 
 
@@ -168,29 +167,3 @@ def test_temperature_below_one_is_refused_by_value() -> None:
 def test_groups_that_do_not_divide_the_channels_are_refused() -> None:
     with pytest.raises(ValueError, match="groups=3 must divide in_planes=8"):
         Dynamic_conv2d(8, 9, 1, groups=3)
-
-
-def test_counted_work_of_a_small_layer_by_hand() -> None:
-    layer = Dynamic_conv2d(8, 16, 3, ratio=0.25, padding=1)
-    x = torch.zeros(1, 8, 12, 12)
-    pooling, attention, mixing, bias, convolution = 8 * 144, 8 * 2 + 2 * 4, 4 * 16 * 8 * 9, 4 * 16, 165_888
-    assert dynamic_conv_macs(layer, x, layer(x)) == pooling + attention + mixing + bias + convolution
-
-
-def test_counted_work_agrees_with_torch_within_one_percent() -> None:
-    from torch.utils.flop_counter import FlopCounterMode
-
-    model = Model("yolov5n_dynamic.yaml").eval()
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        model(torch.zeros(1, 3, 640, 640))
-    norms = count_gflops(model) - count_gflops_without_norms(model)
-    assert count_gflops(model) - norms == pytest.approx(counter.get_total_flops() / 1e9, rel=0.01)
-
-
-def count_gflops_without_norms(model: Model) -> float:
-    """thop counts batch norm, torch's counter does not."""
-    bare = copy.deepcopy(model)
-    for module in bare.modules():
-        if hasattr(module, "bn"):
-            module.bn = nn.Identity()
-    return count_gflops(bare)

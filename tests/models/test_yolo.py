@@ -13,7 +13,7 @@ import yaml
 
 from models.common import Dynamic_conv2d
 from models.fuse import fuse
-from models.summary import count_gflops, summarize
+from models.summary import summarize
 from models.yolo import MODELS_DIR, Model
 from utils.checkpoint import load_model
 from utils.errors import InputError
@@ -21,7 +21,6 @@ from utils.errors import InputError
 SCALES = "nsmlx"
 STATIC = [f"yolov5{s}.yaml" for s in SCALES]
 DYNAMIC = ["yolov5_dynamic.yaml", *[f"yolov5{s}_dynamic.yaml" for s in SCALES]]
-THOP = "thop 0.1.1"
 
 
 @pytest.mark.parametrize("scale", SCALES)
@@ -37,10 +36,8 @@ def test_structure_of_the_static_models_is_that_of_the_reference(golden, scale: 
     assert model.head.anchors_px.flatten(1).tolist() == reference["anchors_pixels"]
     summary = summarize(model)
     assert (summary.layers, summary.parameters) == (reference["layers"], reference["parameters"])
-    assert summary.gflops == pytest.approx(reference["gflops_640"][THOP][0], rel=0.001)
     fused = summarize(fuse(model))
     assert (fused.layers, fused.parameters) == (reference["fused"]["layers"], reference["fused"]["parameters"])
-    assert fused.gflops == pytest.approx(reference["gflops_640"][THOP][1], rel=0.001)
 
 
 @pytest.mark.parametrize("name", DYNAMIC)
@@ -65,17 +62,6 @@ def test_parameters_of_the_dynamic_l_model_by_hand() -> None:
     by_hand = sum(4 * (i * o + o) + i * i + 4 * i - (i * o + 2 * o) for i, o in ((1024, 512), (512, 256)))
     difference = sum(p.numel() for p in dynamic.parameters()) - sum(p.numel() for p in static.parameters())
     assert difference == by_hand == 3_284_480
-
-
-def test_multiply_adds_of_the_dynamic_l_model_by_hand() -> None:
-    extra = 0.0
-    for i, o, cells in ((1024, 512, 20 * 20), (512, 256, 40 * 40)):
-        pooling_and_attention = i * cells + i * i + 4 * i
-        mixing = 4 * (i * o + o)
-        norm_before = 4 * o * cells  # thop counts four operations per value of an affine norm
-        extra += pooling_and_attention + mixing - norm_before
-    measured = count_gflops(Model("yolov5_dynamic.yaml")) - count_gflops(Model("yolov5l.yaml"))
-    assert measured == pytest.approx(2 * extra / 1e9, abs=1e-6)
 
 
 @pytest.mark.parametrize("picture", ["noise", "pic"])

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from models.yolo import Model
 from utils.checkpoint.legacy import read_legacy
-from utils.errors import InputError
+from utils.errors import InputError, first_line
 from utils.files import write_atomic
 
 LOG = logging.getLogger(__name__)
@@ -116,8 +116,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
             return Checkpoint(**read_legacy(path, unknown))
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, zipfile.BadZipFile, KeyError) as error:
-        first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise InputError(f"{path}: cannot be read as a checkpoint: {first_line}") from error
+        raise InputError(f"{path}: cannot be read as a checkpoint: {first_line(error)}") from error
     return _from_content(content, path)
 
 

@@ -125,5 +125,5 @@ def _state_of(holder: nn.Module) -> dict[str, Tensor]:
 
 def _clean_yaml(model_yaml: dict[str, Any]) -> dict[str, Any]:
     """The keys a model yaml has here; the original adds bookkeeping of its own."""
-    keep = ("nc", "depth_multiple", "width_multiple", "anchors", "backbone", "head", "ch")
+    keep = ("nc", "depth_multiple", "width_multiple", "anchors", "backbone", "head", "ch", "activation")
     return {k: model_yaml[k] for k in keep if k in model_yaml}

@@ -5,26 +5,41 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from models.inflate import Inflated, inflate
 
 LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class TransferReport:
-    """Names of the model's tensors by what happened to them; ``unused`` names the source's."""
+    """Names of the model's tensors by what happened to them; ``unused`` names the source's.
+
+    ``inflated`` are the dynamic layers made from static convolutions.
+    """
 
     taken: list[str] = field(default_factory=list)
     other_shape: list[str] = field(default_factory=list)
     absent: list[str] = field(default_factory=list)
     unused: list[str] = field(default_factory=list)
     excluded: list[str] = field(default_factory=list)
+    inflated: list[Inflated] = field(default_factory=list)
 
     def log(self, source: str) -> None:
-        total = len(self.taken) + len(self.other_shape) + len(self.absent) + len(self.excluded)
+        filled = sum(len(one.tensors) for one in self.inflated)
+        total = len(self.taken) + len(self.other_shape) + len(self.absent) + len(self.excluded) + filled
         LOG.info("took %d of %d tensors from %s", len(self.taken), total, source)
+        if self.inflated:
+            LOG.info("  static convolutions inflated to dynamic layers, which start as them: %d (%s)",
+                     len(self.inflated), _short([one.layer for one in self.inflated]))  # fmt: skip
+        partly = [one.layer for one in self.inflated if one.lost_activation]
+        if partly:
+            LOG.info("  of these without the activation that followed there, so they start close, not equal: %s;"
+                     " DynamicConv has one", _short(partly))  # fmt: skip
         for what, names in (("other shape", self.other_shape), ("not in the file", self.absent)):
             if names:
                 LOG.info("  %s, kept as initialised: %d (%s)", what, len(names), _short(names))
@@ -36,19 +51,28 @@ def _short(names: Sequence[str], limit: int = 4) -> str:
     return ", ".join(names[:limit]) + (", ..." if len(names) > limit else "")
 
 
+def intersect_dicts(da: Mapping[str, Any], db: Mapping[str, Any], exclude: Sequence[str] = ()) -> dict[str, Any]:
+    """The tensors of ``da`` whose name and shape ``db`` has too, without names that contain a text of ``exclude``."""
+    shared = [name for name, tensor in da.items() if name in db and tensor.shape == db[name].shape]
+    return {name: da[name] for name in shared if not any(text in name for text in exclude)}
+
+
 @torch.no_grad()
 def transfer(model: nn.Module, source: Mapping[str, Tensor], exclude: Sequence[str] = ()) -> TransferReport:
-    """Copy every tensor of ``source`` whose name and shape match into ``model``.
+    """Copy every tensor of ``source`` whose name and shape match into ``model``; inflate static convolutions.
 
     Args:
         exclude: last parts of names to leave alone, e.g. ``("anchors",)`` when the user's model yaml sets them.
             The temperature of dynamic layers is never taken: a new run anneals from its own start.
     """
-    report = TransferReport()
+    report = TransferReport(inflated=list(inflate(model, source)))
+    filled = {name for one in report.inflated for name in one.tensors}
     own = model.state_dict()
     skipped = {*exclude, "temperature"}
     for name, tensor in own.items():
         given = source.get(name)
+        if name in filled:
+            continue
         if name.rpartition(".")[2] in skipped:
             report.excluded.append(name)
         elif given is None:
@@ -58,5 +82,6 @@ def transfer(model: nn.Module, source: Mapping[str, Tensor], exclude: Sequence[s
         else:
             tensor.copy_(given)
             report.taken.append(name)
-    report.unused.extend(name for name in source if name not in own)
+    used = {name for one in report.inflated for name in one.used}
+    report.unused.extend(name for name in source if name not in own and name not in used)
     return report

@@ -7,15 +7,18 @@ import logging
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import Field, fields
-from typing import Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
-from utils.config.options import DetectOptions, Flag, TrainOptions, ValOptions
+from utils.config.options import Flag
 from utils.errors import InputError, nearest
 from utils.log import setup_logging
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
 logger = logging.getLogger(__name__)
 
-OptionsT = TypeVar("OptionsT", TrainOptions, ValOptions, DetectOptions)
+OptionsT = TypeVar("OptionsT", bound="DataclassInstance")  # whose fields are made by option() and switch()
 
 EXIT_INPUT = 1
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, what a shell reports for Ctrl-C
@@ -35,16 +38,21 @@ def build_parser(options_class: type[OptionsT], prog: str | None = None) -> argp
         flag: Flag = item.metadata["flag"]
         if flag.convert is None:
             parser.add_argument(*flag.names, dest=item.name, action="store_true", help=flag.help)
-        else:
+        elif flag.names[0].startswith("-"):
             parser.add_argument(*flag.names, dest=item.name, **_value_settings(item, flag))
+        else:  # given by place, without a flag
+            parser.add_argument(item.name, metavar=flag.names[0], **_value_settings(item, flag))
     return parser
 
 
 def _value_settings(item: Field[Any], flag: Flag) -> dict[str, Any]:
-    settings: dict[str, Any] = {"type": flag.convert, "default": item.default, "help": _help_text(item, flag)}
+    default: Any = item.default
+    settings: dict[str, Any] = {"type": flag.convert, "default": default, "help": _help_text(item, flag)}
     for key, value in (("nargs", flag.nargs), ("const", flag.const), ("choices", flag.choices)):
         if value is not None:
             settings[key] = value
+    if flag.repeat:
+        settings |= {"action": "extend", "default": list(default)}
     return settings
 
 
@@ -61,7 +69,7 @@ def parse(options_class: type[OptionsT], argv: Sequence[str] | None = None, prog
         SystemExit: code 2 with one line on stderr for an unknown option or a bad value, code 0 after ``--help``.
     """
     parser = build_parser(options_class, prog)
-    values, unknown = parser.parse_known_args(argv)
+    values, unknown = parser.parse_known_intermixed_args(argv)  # values by place may stand before, after, between
     if unknown:
         flags = [name for item in fields(options_class) for name in item.metadata["flag"].names]
         word = unknown[0].split("=")[0]

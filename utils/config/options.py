@@ -23,7 +23,7 @@ class Flag:
     """How a field appears on the command line.
 
     ``names`` are the flags, ``convert`` turns one word into a value (None: a switch without a value), ``nargs`` and
-    ``const`` have their argparse meaning, ``choices`` limits the values.
+    ``const`` have their argparse meaning, ``choices`` limits the values; a flag that may ``repeat`` adds to its values.
     """
 
     names: tuple[str, ...]
@@ -32,6 +32,7 @@ class Flag:
     nargs: str | None = None
     const: Any = None
     choices: tuple[str, ...] | None = None
+    repeat: bool = False
 
 
 def option(
@@ -43,10 +44,11 @@ def option(
     nargs: str | None = None,
     const: Any = None,
     choices: tuple[str, ...] | None = None,
+    repeat: bool = False,
 ) -> Any:
     """A dataclass field that takes a value on the command line."""
     names = (flags,) if isinstance(flags, str) else tuple(flags)
-    flag = Flag(names=names, help=help, convert=convert, nargs=nargs, const=const, choices=choices)
+    flag = Flag(names=names, help=help, convert=convert, nargs=nargs, const=const, choices=choices, repeat=repeat)
     return field(default=default, metadata={"flag": flag})
 
 
@@ -122,6 +124,9 @@ class TrainOptions:
     )
     save_period: int = option(-1, int, "--save-period", "keep a checkpoint every N epochs; below 1: none")
     seed: int = option(0, int, "--seed", "seed of everything that is drawn")
+    modules: tuple[str, ...] = option(
+        (), str, "--modules", "python files with layers of your own, which are run", nargs="+", repeat=True
+    )
 
     def __post_init__(self) -> None:
         _at_least("--epochs", self.epochs, 0)
@@ -144,7 +149,9 @@ class ValOptions:
     """Options of ``val.py``. Raises InputError naming the flag when a value is out of range."""
 
     data: str = option("", str, "--data", "data yaml; empty: the one recorded in the checkpoint, else digits")
-    weights: str = option("", str, "--weights", "checkpoint; empty: the newest best.pt below runs/train")
+    weights: tuple[str, ...] = option(
+        (), str, "--weights", "checkpoint; several: an ensemble; none: the newest best.pt below runs/train", nargs="+"
+    )
     batch_size: int = option(32, int, "--batch-size", "pictures per batch")
     imgsz: int = option(640, int, IMAGE_SIZE_FLAGS, "longer side of the pictures in pixels")
     conf_thres: float = option(0.001, float, "--conf-thres", "drop detections below this confidence")
@@ -153,6 +160,7 @@ class ValOptions:
     device: str = option("", str, "--device", "cpu or 0; empty: the first GPU if there is one")
     workers: int = option(8, int, "--workers", "loader processes; 0: load in the main process")
     single_cls: bool = switch("--single-cls", "treat all classes as one")
+    augment: bool = switch("--augment", "look at every picture in three sizes, once mirrored")
     verbose: bool = switch("--verbose", "print the figures of every class")
     save_txt: bool = switch("--save-txt", "write the detections as label files")
     save_conf: bool = switch("--save-conf", "with --save-txt: write the confidence as well")
@@ -160,6 +168,9 @@ class ValOptions:
     name: str = option("exp", str, "--name", "name of this run; a number is added when it is taken")
     exist_ok: bool = switch("--exist-ok", "write into an existing run folder")
     half: bool = switch("--half", "half precision on a GPU")
+    modules: tuple[str, ...] = option(
+        (), str, "--modules", "python files with layers of your own, which are run", nargs="+", repeat=True
+    )
 
     def __post_init__(self) -> None:
         _at_least("--batch-size", self.batch_size, 1)
@@ -175,7 +186,9 @@ class ValOptions:
 class DetectOptions:
     """Options of ``detect.py``. Raises InputError naming the flag when a value is out of range."""
 
-    weights: str = option("", str, "--weights", "checkpoint; empty: the newest best.pt below runs/train")
+    weights: tuple[str, ...] = option(
+        (), str, "--weights", "checkpoint; several: an ensemble; none: the newest best.pt below runs/train", nargs="+"
+    )
     source: str = option(str(ROOT / "data/images"), str, "--source", "picture, folder or .txt list")
     imgsz: tuple[int, ...] = option(
         (640,), int, IMAGE_SIZE_FLAGS, "picture size in pixels: one side, or h w", nargs="+"
@@ -191,6 +204,8 @@ class DetectOptions:
     nosave: bool = switch("--nosave", "write no pictures")
     classes: tuple[int, ...] | None = option(None, int, "--classes", "keep only these class numbers", nargs="+")
     agnostic_nms: bool = switch("--agnostic-nms", "let boxes of different classes suppress each other")
+    augment: bool = switch("--augment", "look at every picture in three sizes, once mirrored")
+    visualize: bool = switch("--visualize", "write what every layer sees, as pictures and arrays")
     project: str = option(str(ROOT / "runs/detect"), str, "--project", "folder of the runs")
     name: str = option("exp", str, "--name", "name of this run; a number is added when it is taken")
     exist_ok: bool = switch("--exist-ok", "write into an existing run folder")
@@ -198,6 +213,9 @@ class DetectOptions:
     hide_labels: bool = switch("--hide-labels", "draw boxes without labels")
     hide_conf: bool = switch("--hide-conf", "draw labels without the confidence")
     half: bool = switch("--half", "half precision on a GPU")
+    modules: tuple[str, ...] = option(
+        (), str, "--modules", "python files with layers of your own, which are run", nargs="+", repeat=True
+    )
 
     def __post_init__(self) -> None:
         if len(self.imgsz) not in (1, 2):
@@ -211,6 +229,8 @@ class DetectOptions:
         _fraction("--conf-thres", self.conf_thres)
         _fraction("--iou-thres", self.iou_thres)
         _plain_name(self.name)
+        if self.visualize and len(self.weights) > 1:
+            raise InputError(f"--visualize shows layers of one model; --weights names {len(self.weights)}: name one")
 
 
 Options = TrainOptions | ValOptions | DetectOptions

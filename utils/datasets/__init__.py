@@ -1,19 +1,35 @@
 """From pictures and label files to batches."""
 
+from utils.datasets.compat import (
+    IMG_FORMATS,
+    VID_FORMATS,
+    LoadImages,
+    LoadStreams,
+    exif_size,
+    img2label_paths,
+    letterbox,
+)
 from utils.datasets.dataset import DetectionDataset, Sample, TrainItem
 from utils.datasets.labels import LabelRecord, LabelSet, ScanReport, scan_labels
 from utils.datasets.loader import Batch, EpochSampler, build_loader, collate
 
 __all__ = [
+    "IMG_FORMATS",
+    "VID_FORMATS",
     "Batch",
     "DetectionDataset",
     "EpochSampler",
     "LabelRecord",
     "LabelSet",
+    "LoadImages",
+    "LoadStreams",
     "Sample",
     "ScanReport",
     "TrainItem",
     "build_loader",
     "collate",
+    "exif_size",
+    "img2label_paths",
+    "letterbox",
     "scan_labels",
 ]

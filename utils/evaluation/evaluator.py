@@ -15,7 +15,8 @@ from utils.boxes import xywhn2xyxy
 from utils.datasets.loader import Batch
 from utils.image import to_model_input
 from utils.loss import DetectionLoss
-from utils.metrics import ApResult, ConfusionMatrix, ap_per_class, match_predictions
+from utils.metrics import ApResult, ConfusionMatrix, match_predictions
+from utils.metrics.ap import ap_per_class
 from utils.nms import non_max_suppression
 from utils.timing import StageTimer
 

@@ -1,4 +1,4 @@
-"""What is written while a set is being scored: pictures of the first batches, label files."""
+"""What is noted while a set is being scored: pictures of the first batches, label files, routing."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from models.routing import RoutingRecorder, RoutingStats, class_presence
 from utils.boxes import xyxy2xywhn
 from utils.datasets.label_text import label_text
 from utils.datasets.loader import Batch
@@ -55,3 +56,26 @@ class LabelFiles:
     def on_image(self, result: ImageResult) -> None:
         text = label_text(result.detections, result.hw, self.with_conf)
         (self.folder / Path(result.path).with_suffix(".txt").name).write_text(text, encoding="utf-8")
+
+
+class RoutingObserver(RoutingRecorder):
+    """Kernel weights of the dynamic layers of ``model`` with the classes of each picture.
+
+    Open it as a context around the pass; a model without dynamic layers costs nothing and has no figures.
+    """
+
+    def __init__(self, model: nn.Module, nc: int) -> None:
+        super().__init__(model)
+        self._nc = nc
+        self._presence: list[Tensor] = []  # [B, nc] of each batch
+
+    def on_batch(self, index: int, batch: Batch, detections: list[Tensor]) -> None:
+        """Note which classes the pictures contain; the model saw them just now."""
+        self._presence.append(class_presence(batch.targets, len(batch.paths), self._nc))
+
+    def on_image(self, result: ImageResult) -> None:
+        """Nothing per picture."""
+
+    def figures(self) -> tuple[RoutingStats, ...]:
+        """Figures of every layer over the pass."""
+        return self.stats(torch.cat(self._presence)) if self._presence else ()

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from models.ensemble import Detector
 from models.fuse import fuse
-from models.yolo import Model
 from utils.boxes import scale_coords
 from utils.image import letterbox, to_model_input
 from utils.nms import non_max_suppression
@@ -42,7 +42,7 @@ class Predictor:
     """A model ready for single pictures.
 
     Args:
-        model: in float32; batch norm is folded in here.
+        model: one model, an augmented one or an ensemble, in float32; batch norm is folded in here.
         imgsz: longest side, or (height, width), of the network input in pixels; multiples of the stride.
         conf, iou, max_det, classes, agnostic: as for :func:`utils.nms.non_max_suppression`.
         half: half precision, on a GPU.
@@ -50,7 +50,7 @@ class Predictor:
 
     def __init__(
         self,
-        model: Model,
+        model: Detector,
         device: torch.device,
         imgsz: int | tuple[int, int] = 640,
         *,

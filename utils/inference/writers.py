@@ -12,12 +12,15 @@ from utils.datasets.sources import Frame
 from utils.image import write_image
 from utils.inference.predictor import Detections
 from utils.plots.annotate import Annotator, color_for
+from utils.plots.crops import crop_box
 
 
 class DrawnImages:
     """Pictures with boxes drawn in, under their own names below ``folder`` (sub-folders of the source are kept)."""
 
-    def __init__(self, folder: Path, line_width: int = 3, hide_labels: bool = False, hide_conf: bool = False) -> None:
+    def __init__(
+        self, folder: Path, line_width: int | None = 3, hide_labels: bool = False, hide_conf: bool = False
+    ) -> None:
         self.folder, self.line_width = folder, line_width
         self.hide_labels, self.hide_conf = hide_labels, hide_conf
 
@@ -61,18 +64,14 @@ class Crops:
         self._used: dict[Path, int] = {}
 
     def write(self, frame: Frame, found: Detections) -> None:
-        height, width = frame.image.shape[:2]
-        for x1, y1, x2, y2, _, cls in found.boxes.tolist():
-            grow_x = ((x2 - x1) * (self.gain - 1) + self.pad) / 2
-            grow_y = ((y2 - y1) * (self.gain - 1) + self.pad) / 2
-            left, top = max(0, int(x1 - grow_x)), max(0, int(y1 - grow_y))
-            right, bottom = min(width, int(x2 + grow_x)), min(height, int(y2 + grow_y))
-            if right <= left or bottom <= top:
+        for *xyxy, _, cls in found.boxes.tolist():
+            crop = crop_box(frame.image, xyxy, self.gain, self.pad)
+            if crop.size == 0:
                 continue
             folder = self.folder / safe_name(found.names[int(cls)])
             path = self._free(folder / frame.relative.with_suffix("").name)
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_image(path, frame.image[top:bottom, left:right])
+            write_image(path, crop)
 
     def _free(self, stem: Path) -> Path:
         number = self._used[stem] = self._used.get(stem, 0) + 1

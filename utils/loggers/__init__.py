@@ -3,5 +3,6 @@
 from utils.loggers.console import ConsoleLogger
 from utils.loggers.plots_logger import PlotsLogger
 from utils.loggers.results_csv import ResultsCsv
+from utils.loggers.routing_csv import RoutingCsv
 
-__all__ = ["ConsoleLogger", "PlotsLogger", "ResultsCsv"]
+__all__ = ["ConsoleLogger", "PlotsLogger", "ResultsCsv", "RoutingCsv"]

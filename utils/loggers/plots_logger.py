@@ -7,7 +7,8 @@ from pathlib import Path
 
 from utils.callbacks import BatchEnd, Callback, TrainEnd, TrainStart
 from utils.loggers.results_csv import FILE_NAME
-from utils.plots import plot_batch, plot_labels, plot_results
+from utils.loggers.routing_csv import FILE_NAME as ROUTING_FILE
+from utils.plots import plot_batch, plot_labels, plot_results, plot_routing
 
 logger = logging.getLogger(__name__)
 
@@ -15,8 +16,8 @@ _BATCHES = 3
 
 
 class PlotsLogger(Callback):
-    """Writes labels.jpg at the start, train_batch0.jpg to train_batch2.jpg from the first batches, results.png at the
-    end. A resumed run keeps the pictures of its beginning.
+    """Writes labels.jpg at the start, train_batch0.jpg to train_batch2.jpg from the first batches, results.png and,
+    for a dynamic model, routing.png at the end. A resumed run keeps the pictures of its beginning.
     """
 
     def __init__(self) -> None:
@@ -41,7 +42,7 @@ class PlotsLogger(Callback):
         self._batches_left -= 1
 
     def on_train_end(self, event: TrainEnd) -> None:
-        """Draw the results file, when there is one with at least one epoch."""
-        results = event.save_dir / FILE_NAME
-        if event.epochs_run > 0 and results.exists():
-            plot_results(results)
+        """Draw the results and the routing over the epochs, when there is at least one."""
+        for name, draw in ((FILE_NAME, plot_results), (ROUTING_FILE, plot_routing)):
+            if event.epochs_run > 0 and (event.save_dir / name).exists():
+                draw(event.save_dir / name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import logging
+import math
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -36,7 +37,7 @@ class ResultsCsv(Callback):
     """Appends a row after every epoch, and closes the file each time so that nothing is lost in a crash.
 
     A new run starts a new file. A resumed run keeps the header and the rows before the resumed epoch; later rows,
-    and a line cut short by a crash, are removed. A figure that an epoch lacks leaves its cell empty.
+    and a line cut short by a crash, are removed. A figure that an epoch lacks, or that is nan, leaves its cell empty.
     """
 
     def __init__(self) -> None:
@@ -46,19 +47,7 @@ class ResultsCsv(Callback):
     def on_train_start(self, event: TrainStart) -> None:
         """Clear the file, or on resume cut it back to the rows that still hold."""
         self._file = event.save_dir / FILE_NAME
-        self._columns = ()
-        if not self._file.exists():
-            return
-        if event.resumed_epoch <= 0:
-            self._file.unlink()
-            return
-        with self._file.open(newline="", encoding="utf-8") as stream:
-            rows = [[cell.strip() for cell in row] for row in csv.reader(stream) if row]
-        if not rows:
-            return
-        self._columns = tuple(rows[0])
-        kept = [row for row in rows[1:] if len(row) == len(rows[0]) and _epoch_of(row) < event.resumed_epoch]
-        write_atomic(self._file, _lines([rows[0], *kept]).encode())
+        self._columns = cut_back(self._file, event.resumed_epoch)
 
     def on_fit_epoch_end(self, event: FitEpochEnd) -> None:
         """Append the row of an epoch; the first one decides which columns follow those of v6.1."""
@@ -68,16 +57,41 @@ class ResultsCsv(Callback):
         unknown = [name for name in event.row if name not in self._columns]
         if unknown:
             logger.warning("%s has no column for %s; left out", self._file, ", ".join(unknown))
-        cells = [f"{event.row[name]:.6g}" if name in event.row else "" for name in self._columns]
+        cells = [figure(event.row.get(name, math.nan)) for name in self._columns]
         cells[self._columns.index("epoch")] = str(event.epoch)
         self._append(cells)
 
     def _append(self, cells: Iterable[str]) -> None:
         with self._file.open("a", newline="", encoding="utf-8") as stream:
-            stream.write(_lines([cells]))
+            stream.write(csv_text([cells]))
 
 
-def _lines(rows: Iterable[Iterable[str]]) -> str:
+def figure(value: float) -> str:
+    """The cell of a figure: six digits, empty for nan."""
+    return "" if math.isnan(value) else f"{value:.6g}"
+
+
+def cut_back(file: Path, resumed_epoch: int) -> tuple[str, ...]:
+    """Keep of a table with the epoch in its first column what a run that starts at ``resumed_epoch`` builds on.
+
+    A new run (epoch 0) keeps nothing and the file goes. Returns the header, () when there is none.
+    """
+    if not file.exists():
+        return ()
+    if resumed_epoch <= 0:
+        file.unlink()
+        return ()
+    with file.open(newline="", encoding="utf-8") as stream:
+        rows = [[cell.strip() for cell in row] for row in csv.reader(stream) if row]
+    if not rows:
+        return ()
+    kept = [row for row in rows[1:] if len(row) == len(rows[0]) and _epoch_of(row) < resumed_epoch]
+    write_atomic(file, csv_text([rows[0], *kept]).encode())
+    return tuple(rows[0])
+
+
+def csv_text(rows: Iterable[Iterable[str]]) -> str:
+    """Rows of cells as they stand in the file."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
     return text.getvalue()

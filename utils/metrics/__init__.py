@@ -1,7 +1,8 @@
 """How good detections are: matching, average precision, confusion of classes."""
 
 from utils.boxes import bbox_ioa, bbox_iou, box_iou, wh_iou
-from utils.metrics.ap import ApResult, ap_per_class, compute_ap, fitness
+from utils.metrics.ap import ApResult, compute_ap, fitness
+from utils.metrics.compat import ap_per_class
 from utils.metrics.confusion import ConfusionMatrix
 from utils.metrics.matching import match_predictions
 

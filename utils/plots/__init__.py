@@ -1,18 +1,24 @@
 """Pictures of data, results and curves. matplotlib is imported only when a figure is made."""
 
-from utils.plots.annotate import Annotator, color_for
+from utils.plots.annotate import color_for
 from utils.plots.batches import plot_batch
+from utils.plots.compat import Annotator, colors, plot_one_box, save_one_box
 from utils.plots.curves import plot_confusion, plot_metric_curve, plot_pr_curve
 from utils.plots.labels import plot_labels
 from utils.plots.results import plot_results
+from utils.plots.routing import plot_routing
 
 __all__ = [
     "Annotator",
     "color_for",
+    "colors",
     "plot_batch",
     "plot_confusion",
     "plot_labels",
     "plot_metric_curve",
+    "plot_one_box",
     "plot_pr_curve",
     "plot_results",
+    "plot_routing",
+    "save_one_box",
 ]

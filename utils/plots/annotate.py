@@ -70,13 +70,20 @@ class Annotator:
     """Draws labelled boxes into a copy of a picture.
 
     Args:
-        image: [h, w, 3] BGR uint8; left as it is.
+        image: [h, w, 3] BGR uint8; left as it is unless ``in_place``.
         line_width: of the boxes in pixels; None chooses one by the size of the picture.
         text_size: height of the labels in pixels; None chooses one by the picture and the line width.
     """
 
-    def __init__(self, image: np.ndarray, line_width: int | None = None, text_size: int | None = None) -> None:
-        self._image = np.ascontiguousarray(image).copy()
+    def __init__(
+        self,
+        image: np.ndarray,
+        line_width: int | None = None,
+        text_size: int | None = None,
+        *,
+        in_place: bool = False,
+    ) -> None:
+        self._image = image if in_place else np.ascontiguousarray(image).copy()
         mean_side = (image.shape[0] + image.shape[1]) / 2
         self.line_width = max(1, round(mean_side / 320)) if line_width is None else max(1, line_width)
         by_size = max(10, round(mean_side / 42), round(3.5 * self.line_width + 3))

@@ -60,7 +60,9 @@ def plot_results(csv_path: str | Path) -> Path:
     csv_path = Path(csv_path)
     table = read_results(csv_path)
     epochs = table.pop("epoch", np.arange(len(next(iter(table.values())))))
-    drawn = {name: values for name, values in table.items() if np.isfinite(values).any()}
+    # A column per dynamic layer would swamp the rest; routing.png shows them.
+    shown = {name: values for name, values in table.items() if not name.startswith("routing/")}
+    drawn = {name: values for name, values in shown.items() if np.isfinite(values).any()}
     order = [name for name in _ORDER if name in drawn] + [name for name in drawn if name not in _ORDER]
     lines = max(1, math.ceil(len(order) / _COLUMNS))
     figure = new_figure(3.1 * _COLUMNS, 2.6 * lines + 0.3)

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from models.user_modules import require_modules
 from utils.checkpoint import Checkpoint, load_checkpoint
 from utils.checkpoint.find import newest_checkpoint
 from utils.config.options import TrainOptions
@@ -25,7 +26,8 @@ def resume_options(options: TrainOptions) -> tuple[TrainOptions, Checkpoint | No
 
     Raises:
         FileNotFoundError: no such file, or no run to go on with.
-        InputError: the file's run is finished, so there is nothing left to do.
+        InputError: the file's run is finished, so there is nothing left to do, or its model has layers from files
+            that ``--modules`` did not name again: a checkpoint may not have code run.
     """
     if not options.resume:
         return options, None
@@ -34,12 +36,14 @@ def resume_options(options: TrainOptions) -> tuple[TrainOptions, Checkpoint | No
     checkpoint = load_checkpoint(path)
     if not checkpoint.resumable:
         raise InputError(f"--resume {path}: this run is finished; to train on, start a new one with --weights {path}")
+    require_modules(checkpoint.model_yaml, f"--resume {path}", checkpoint.options.get("modules", ()))
     fields = {field.name for field in dataclasses.fields(TrainOptions)}
     saved: dict[str, Any] = {
         k: tuple(v) if isinstance(v, list) else v for k, v in checkpoint.options.items() if k in fields
     }
     folder = path.resolve().parents[1]
     saved |= {"project": str(folder.parent), "name": folder.name, "exist_ok": True, "resume": str(path)}
+    saved["modules"] = options.modules
     LOG.info("resuming %s after epoch %d of %d", path, checkpoint.train_state["epoch"] + 1, saved["epochs"])
     return TrainOptions(**saved), checkpoint
 

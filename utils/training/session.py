@@ -14,6 +14,7 @@ import yaml
 from torch.utils.data import DataLoader
 
 from models.dynamic import get_temperature
+from models.routing import RoutingStats
 from models.summary import log_table, summarize
 from models.yolo import Model
 from utils.autoanchor import box_sizes, check_anchors
@@ -31,7 +32,7 @@ from utils.device import select_device
 from utils.errors import InputError
 from utils.evaluation import Evaluator, NmsSettings
 from utils.files import increment_path
-from utils.loggers import ConsoleLogger, PlotsLogger, ResultsCsv
+from utils.loggers import ConsoleLogger, PlotsLogger, ResultsCsv, RoutingCsv
 from utils.loss import DetectionLoss, scale_gains
 from utils.seed import seed_everything
 from utils.training.early_stop import EarlyStopping
@@ -80,6 +81,7 @@ class Session:
     last_step: int = -1  # iteration of the last optimizer step
     best_written: bool = False  # by this run: an older one may have left a best.pt in its folder
     maps: np.ndarray = field(default_factory=lambda: np.zeros(0))  # [nc] mAP per class of the last validation
+    routing: tuple[RoutingStats, ...] = ()  # of the dynamic layers in the last validation
 
     @property
     def weights_dir(self) -> Path:
@@ -244,7 +246,7 @@ def _assemble(
             val_loader, spec.nc, device, NmsSettings(), single_cls=options.single_cls, half=device.type == "cuda"
         ),
         plan=plan, stopper=EarlyStopping(options.patience),
-        callbacks=Callbacks([ResultsCsv(), ConsoleLogger(), PlotsLogger()]),
+        callbacks=Callbacks([ResultsCsv(), RoutingCsv(hyp.temperature_end), ConsoleLogger(), PlotsLogger()]),
         maps=np.zeros(spec.nc),
     )  # fmt: skip
 

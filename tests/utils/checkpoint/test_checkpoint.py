@@ -146,12 +146,13 @@ def test_an_old_style_pickle_is_refused(tmp_path: Path) -> None:
 
 
 def test_transfer_takes_what_fits_and_reports_the_rest() -> None:
-    source, target = Model("yolov5n.yaml", nc=80), Model("yolov5n_dynamic.yaml", nc=3)
+    source, target = Model("yolov5s-ghost.yaml", nc=80), Model("yolov5s_dynamic.yaml", nc=3)
     report = transfer(target, source.state_dict(), exclude=("anchors",))
     assert torch.equal(target.model[0].conv.weight, source.model[0].conv.weight)
     assert "model.24.m.0.weight" in report.other_shape
     assert "model.10.weight" in report.absent
-    assert "model.10.conv.weight" in report.unused
+    assert "model.10.cv1.conv.weight" in report.unused
+    assert not report.inflated
     assert {"model.24.anchors", "model.10.attention.temperature"} <= set(report.excluded)
     everything = {*report.taken, *report.other_shape, *report.absent, *report.excluded}
     assert everything == set(target.state_dict())

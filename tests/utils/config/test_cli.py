@@ -39,6 +39,22 @@ def test_resume_takes_a_file_or_nothing() -> None:
     assert found == [False, True, "a/last.pt"]
 
 
+@pytest.mark.parametrize("options_class", [TrainOptions, ValOptions, DetectOptions])
+def test_modules_may_be_listed_or_given_again(options_class: type) -> None:
+    argv = ["--modules", "a.py", "b.py", "--device", "cpu", "--modules", "c.py"]
+    assert parse(options_class, argv).modules == ("a.py", "b.py", "c.py")
+    assert parse(options_class, []).modules == ()  # what was given before is not remembered
+
+
+@pytest.mark.parametrize("options_class", [ValOptions, DetectOptions])
+def test_one_checkpoint_or_several_can_be_named(options_class: type) -> None:
+    found = [
+        parse(options_class, argv).weights
+        for argv in ([], ["--weights", "a.pt"], ["--weights", "a.pt", "b.pt", "--augment"])
+    ]
+    assert found == [(), ("a.pt",), ("a.pt", "b.pt")]
+
+
 def test_cache_without_a_value_means_memory() -> None:
     assert parse(TrainOptions, ["--cache"]).cache == "ram"
 

@@ -17,8 +17,8 @@ CLASSES = {"train": TrainOptions, "val": ValOptions, "detect": DetectOptions}
 # script -> flag -> our default, where it differs from v6.1.
 CHANGED_DEFAULTS: dict[str, dict[str, Any]] = {
     "train": {"--weights": "", "--data": str(ROOT / "data/digits.yaml")},
-    "val": {"--weights": "", "--data": ""},
-    "detect": {"--weights": ""},
+    "val": {"--weights": (), "--data": ""},
+    "detect": {"--weights": ()},
 }
 # Options of v6.1 that are not there yet.
 LATER = {
@@ -33,11 +33,11 @@ LATER = {
         "--bbox_interval",
         "--artifact_alias",
     },
-    "val": {"--augment", "--save-hybrid", "--save-json", "--dnn"},
-    "detect": {"--data", "--augment", "--visualize", "--update", "--dnn"},
+    "val": {"--save-hybrid", "--save-json", "--dnn"},
+    "detect": {"--data", "--update", "--dnn"},
 }
 # Options that v6.1 does not have.
-ADDED = {"train": {"--seed"}, "val": set(), "detect": set()}
+ADDED = {"train": {"--seed", "--modules"}, "val": {"--modules"}, "detect": {"--modules"}}
 
 
 def ours(script: str) -> dict[str, dataclasses.Field[Any]]:
@@ -116,6 +116,7 @@ def test_options_cannot_be_changed() -> None:
         (DetectOptions, {"imgsz": (64, 64, 64)}, "3 given"),
         (DetectOptions, {"classes": (-2,)}, "--classes -2"),
         (DetectOptions, {"max_det": 0}, "--max-det 0"),
+        (DetectOptions, {"visualize": True, "weights": ("a.pt", "b.pt")}, "--visualize .*; --weights names 2"),
     ],
 )
 def test_an_impossible_value_names_the_flag_and_the_value(options_class: Any, values: Any, message: str) -> None:

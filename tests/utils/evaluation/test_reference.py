@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from models.fuse import fuse
+from models.tta import AugmentedModel
 from utils.checkpoint import load_model
 from utils.config.dataset_spec import DatasetSpec
 from utils.config.hyp import Hyp
@@ -32,7 +33,13 @@ def tiny_coco(shared_data: Path, tmp_path_factory) -> DatasetSpec:
 
 
 @pytest.mark.parametrize(
-    ("name", "batch", "iou"), [("bs16 iou0.65", 16, 0.65), ("bs16 iou0.60", 16, 0.6), ("bs1 iou0.65", 1, 0.65)]
+    ("name", "batch", "iou"),
+    [
+        ("bs16 iou0.65", 16, 0.65),
+        ("bs16 iou0.60", 16, 0.6),
+        ("bs1 iou0.65", 1, 0.65),
+        ("bs16 iou0.65 augment (TTA)", 16, 0.65),
+    ],
 )
 def test_scores_of_the_official_model(golden, shared_weights, tiny_coco, name: str, batch: int, iou: float) -> None:
     run = next(r for r in golden.json("eval")["runs"] if r["name"] == name)
@@ -41,7 +48,8 @@ def test_scores_of_the_official_model(golden, shared_weights, tiny_coco, name: s
     records = load_labels(tiny_coco, "val").records
     dataset = DetectionDataset(records, 640, rect=True, batch_size=batch, pad=0.5)
     loader = build_loader(dataset, batch_size=batch, workers=0)
-    result = Evaluator(loader, 80, torch.device("cpu"), NmsSettings(iou=iou)).run(fuse(model))
+    detector = AugmentedModel(fuse(model)) if "augment" in name else fuse(model)
+    result = Evaluator(loader, 80, torch.device("cpu"), NmsSettings(iou=iou)).run(detector)
     assert (result.images, result.labels) == (run["images"], run["labels"])
     assert result.detections == pytest.approx(run["detections"], abs=3)
     assert result.precision == pytest.approx(reference["P"], abs=5e-4)

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from utils.metrics import ap_per_class, compute_ap, fitness
+from utils.metrics import compute_ap, fitness
+from utils.metrics.ap import ap_per_class
 
 
 def test_the_area_under_a_perfect_curve_is_nearly_one() -> None:

@@ -1,0 +1,123 @@
+"""Models by name, for ``torch.hub``.
+
+    model = torch.hub.load(".", "custom", path="best.pt", source="local")
+    model = torch.hub.load(".", "yolov5n_dynamic", classes=4, source="local")
+
+Nothing is downloaded: ``pretrained=True`` reads ``<name>.pt`` from the working directory or from ``weights/`` in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+dependencies = ["torch", "yaml"]
+
+
+def custom(
+    path: str | Path = "path/to/model.pt",
+    autoshape: bool = True,
+    verbose: bool = True,
+    device: str | torch.device | None = None,
+) -> Any:
+    """The model of a checkpoint.
+
+    Args:
+        path: ``.pt`` file.
+        autoshape: wrap it in AutoShape, which takes pictures; False: it takes tensors.
+        verbose: log what is built.
+        device: "cpu", "0"; left out: the first GPU if there is one.
+
+    Raises:
+        FileNotFoundError, InputError: no such file, or not a checkpoint.
+    """
+    from utils.inference.backends import DetectMultiBackend
+
+    target = _device(device)
+    return _finish(DetectMultiBackend(path, device=target), target, autoshape, verbose)
+
+
+def _create(
+    name: str,
+    pretrained: bool,
+    channels: int,
+    classes: int,
+    autoshape: bool,
+    verbose: bool,
+    device: str | torch.device | None,
+) -> Any:
+    """The model of ``models/**/<name>.yaml``, with the tensors of a local ``<name>.pt`` that fit if ``pretrained``."""
+    from models.yolo import Model
+    from utils.checkpoint import load_checkpoint, transfer
+    from utils.inference.load import takes_v61_calls
+
+    target = _device(device)
+    path = _local_weights(name) if pretrained else None
+    checkpoint = load_checkpoint(path) if path else None
+    if path and checkpoint and (channels, classes) == (checkpoint.model_yaml.get("ch", 3), checkpoint.nc):
+        return custom(path, autoshape, verbose, target)
+    model = Model(f"{name}.yaml", channels, classes)
+    if checkpoint:
+        transfer(model, checkpoint.weights).log(str(path))
+    return _finish(takes_v61_calls(model.to(target)), target, autoshape, verbose)
+
+
+def _device(device: str | torch.device | None) -> torch.device:
+    from utils.device import select_device
+
+    return device if isinstance(device, torch.device) else select_device("" if device is None else str(device))
+
+
+def _local_weights(name: str) -> Path:
+    tried = [Path.cwd() / f"{name}.pt", Path.cwd() / "weights" / f"{name}.pt"]
+    for path in tried:
+        if path.is_file():
+            return path
+    raise FileNotFoundError(
+        f"{name}.pt not found; looked at {' and '.join(map(str, tried))}. Nothing is downloaded: put the file there, "
+        "or use pretrained=False"
+    )
+
+
+def _finish(model: Any, device: torch.device, autoshape: bool, verbose: bool) -> Any:
+    from utils.inference.autoshape import AutoShape
+
+    return (AutoShape(model, verbose) if autoshape else model).to(device)
+
+
+def _entry(name: str) -> Callable[..., Any]:
+    """The function that ``torch.hub`` finds under a model's name."""
+
+    def build(
+        pretrained: bool = False,
+        channels: int = 3,
+        classes: int = 80,
+        autoshape: bool = True,
+        verbose: bool = True,
+        device: str | torch.device | None = None,
+    ) -> Any:
+        return _create(name, pretrained, channels, classes, autoshape, verbose, device)
+
+    build.__name__ = build.__qualname__ = name
+    build.__doc__ = f"""{name}.yaml, untrained; with ``pretrained`` the tensors of a local ``{name}.pt`` that fit.
+
+    Args:
+        pretrained: read ``{name}.pt`` from the working directory or from ``weights/`` in it.
+        channels, classes: of the pictures, of the data set.
+        autoshape, verbose, device: as for ``custom``.
+
+    Raises:
+        FileNotFoundError: ``pretrained``, and no such file.
+    """
+    return build
+
+
+yolov5n, yolov5s, yolov5m, yolov5l, yolov5x = map(_entry, ("yolov5n", "yolov5s", "yolov5m", "yolov5l", "yolov5x"))
+yolov5n6, yolov5s6, yolov5m6 = map(_entry, ("yolov5n6", "yolov5s6", "yolov5m6"))
+yolov5l6, yolov5x6 = map(_entry, ("yolov5l6", "yolov5x6"))
+yolov5n_dynamic, yolov5s_dynamic = map(_entry, ("yolov5n_dynamic", "yolov5s_dynamic"))
+yolov5m_dynamic, yolov5l_dynamic = map(_entry, ("yolov5m_dynamic", "yolov5l_dynamic"))
+yolov5x_dynamic = _entry("yolov5x_dynamic")

@@ -1,0 +1,213 @@
+"""The other layers of the v6.1 models: older blocks, ghost convolutions, transformers, pixels traded for channels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.common import C3, Bottleneck, Conv, DWConv, autopad
+from models.registry import register
+
+
+@register("scaled_inner")
+class BottleneckCSP(nn.Module):
+    """The cross-stage-partial block of v1 to v3: norm and activation once, after both branches are joined."""
+
+    def __init__(self, c1: int, c2: int, n: int = 1, shortcut: bool = True, g: int = 1, e: float = 0.5) -> None:
+        super().__init__()
+        hidden = int(c2 * e)
+        self.cv1 = Conv(c1, hidden)
+        self.cv2 = nn.Conv2d(c1, hidden, kernel_size=1, bias=False)
+        self.cv3 = nn.Conv2d(hidden, hidden, kernel_size=1, bias=False)
+        self.cv4 = Conv(2 * hidden, c2)
+        self.bn = nn.BatchNorm2d(2 * hidden)
+        self.act = nn.SiLU()
+        self.m = nn.Sequential(*[Bottleneck(hidden, hidden, shortcut, g, e=1.0) for _ in range(n)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        both = torch.cat([self.cv3(self.m(self.cv1(x))), self.cv2(x)], dim=1)
+        return self.cv4(self.act(self.bn(both)))
+
+
+@register("scaled")
+class SPP(nn.Module):
+    """Spatial pyramid pooling: max-pools of several sizes beside the map itself, merged by a 1x1."""
+
+    def __init__(self, c1: int, c2: int, k: Sequence[int] = (5, 9, 13)) -> None:
+        super().__init__()
+        hidden = c1 // 2
+        self.cv1 = Conv(c1, hidden)
+        self.cv2 = Conv(hidden * (1 + len(k)), c2)
+        self.m = nn.ModuleList([nn.MaxPool2d(size, stride=1, padding=size // 2) for size in k])
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.cv1(x)
+        return self.cv2(torch.cat([x, *(pool(x) for pool in self.m)], dim=1))
+
+
+@register("scaled")
+class C3SPP(C3):
+    """:class:`C3` whose inside is a pyramid pooling."""
+
+    def __init__(
+        self, c1: int, c2: int, k: Sequence[int] = (5, 9, 13), n: int = 1, shortcut: bool = True, g: int = 1,
+        e: float = 0.5,
+    ) -> None:  # fmt: skip
+        super().__init__(c1, c2, 0, shortcut, g, e)
+        hidden = int(c2 * e)
+        self.m = SPP(hidden, hidden, k)  # type: ignore[assignment]
+
+
+# --- ghost convolutions: "GhostNet: More Features from Cheap Operations", CVPR 2020, arXiv 1911.11907 ------------
+
+
+@register("scaled")
+class GhostConv(nn.Module):
+    """Half of the channels by a convolution, the other half from those by a cheap depthwise 5x5."""
+
+    def __init__(self, c1: int, c2: int, k: int = 1, s: int = 1, g: int = 1, act: bool | nn.Module = True) -> None:
+        super().__init__()
+        half = c2 // 2
+        self.cv1 = Conv(c1, half, k, s, g=g, act=act)
+        self.cv2 = Conv(half, half, k=5, g=half, act=act)
+
+    def forward(self, x: Tensor) -> Tensor:
+        primary = self.cv1(x)
+        return torch.cat([primary, self.cv2(primary)], dim=1)
+
+
+@register("scaled")
+class GhostBottleneck(nn.Module):
+    """Two ghost convolutions with a shortcut; at stride 2 a depthwise convolution shrinks both ways."""
+
+    def __init__(self, c1: int, c2: int, k: int = 3, s: int = 1) -> None:
+        super().__init__()
+        hidden, shrinks = c2 // 2, s == 2
+        middle = DWConv(hidden, hidden, k, s, act=False) if shrinks else nn.Identity()
+        self.conv = nn.Sequential(GhostConv(c1, hidden), middle, GhostConv(hidden, c2, act=False))
+        if shrinks:
+            self.shortcut: nn.Module = nn.Sequential(DWConv(c1, c1, k, s, act=False), Conv(c1, c2, act=False))
+        else:
+            self.shortcut = nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x) + self.shortcut(x)
+
+
+@register("scaled_inner")
+class C3Ghost(C3):
+    """:class:`C3` of ghost bottlenecks."""
+
+    def __init__(self, c1: int, c2: int, n: int = 1, shortcut: bool = True, g: int = 1, e: float = 0.5) -> None:
+        super().__init__(c1, c2, 0, shortcut, g, e)
+        hidden = int(c2 * e)
+        self.m = nn.Sequential(*[GhostBottleneck(hidden, hidden) for _ in range(n)])
+
+
+# --- self-attention over the positions of a map -----------------------------------------------------------------------
+
+
+class TransformerLayer(nn.Module):
+    """Self-attention over the positions of a map, then two linear layers, each added to its input; no norms.
+
+    Takes and returns [positions, B, c].
+    """
+
+    def __init__(self, c: int, num_heads: int) -> None:
+        super().__init__()
+        self.q, self.k, self.v = (nn.Linear(c, c, bias=False) for _ in range(3))
+        self.ma = nn.MultiheadAttention(c, num_heads)
+        self.fc1, self.fc2 = nn.Linear(c, c, bias=False), nn.Linear(c, c, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        attended, _ = self.ma(self.q(x), self.k(x), self.v(x), need_weights=False)
+        x = x + attended
+        return x + self.fc2(self.fc1(x))
+
+
+class TransformerBlock(nn.Module):
+    """[B, c1, H, W] -> [B, c2, H, W] through ``num_layers`` transformer layers; positions by a learned linear map."""
+
+    def __init__(self, c1: int, c2: int, num_heads: int, num_layers: int) -> None:
+        super().__init__()
+        self.conv = Conv(c1, c2) if c1 != c2 else None
+        self.linear = nn.Linear(c2, c2)
+        self.tr = nn.Sequential(*[TransformerLayer(c2, num_heads) for _ in range(num_layers)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.conv is not None:
+            x = self.conv(x)
+        tokens = x.flatten(2).movedim(2, 0)  # [H*W, B, c2]
+        tokens = self.tr(tokens + self.linear(tokens))
+        return tokens.movedim(0, 2).reshape(x.shape)
+
+
+@register("scaled_inner")
+class C3TR(C3):
+    """:class:`C3` whose inside is a transformer of 4 heads."""
+
+    def __init__(self, c1: int, c2: int, n: int = 1, shortcut: bool = True, g: int = 1, e: float = 0.5) -> None:
+        super().__init__(c1, c2, 0, shortcut, g, e)
+        hidden = int(c2 * e)
+        self.m = TransformerBlock(hidden, hidden, num_heads=4, num_layers=n)  # type: ignore[assignment]
+
+
+# --- pixels and channels ----------------------------------------------------------------------------------------------
+
+
+@register("scaled")
+class Focus(nn.Module):
+    """Every second pixel of every second row becomes a channel (four maps of half the size), then :class:`Conv`."""
+
+    def __init__(
+        self, c1: int, c2: int, k: int = 1, s: int = 1, p: int | None = None, g: int = 1, act: bool | nn.Module = True
+    ) -> None:
+        super().__init__()
+        self.conv = Conv(4 * c1, c2, k, s, p, g, act)
+
+    def forward(self, x: Tensor) -> Tensor:
+        by_offset = F.pixel_unshuffle(x, 2).unflatten(1, (-1, 2, 2))  # [B, c1, y, x, H/2, W/2]
+        return self.conv(by_offset.permute(0, 3, 2, 1, 4, 5).flatten(1, 3))  # x slowest, then y, then channel
+
+
+@register("contract")
+class Contract(nn.Module):
+    """[B, c, H, W] -> [B, c*gain^2, H/gain, W/gain]; the pixel's place in its square is the slow channel index."""
+
+    def __init__(self, gain: int = 2) -> None:
+        super().__init__()
+        self.gain = gain
+
+    def forward(self, x: Tensor) -> Tensor:
+        channel_first = F.pixel_unshuffle(x, self.gain)
+        return channel_first.unflatten(1, (x.shape[1], -1)).transpose(1, 2).flatten(1, 2)
+
+
+@register("expand")
+class Expand(nn.Module):
+    """[B, c, H, W] -> [B, c/gain^2, H*gain, W*gain]; undoes :class:`Contract`."""
+
+    def __init__(self, gain: int = 2) -> None:
+        super().__init__()
+        self.gain = gain
+
+    def forward(self, x: Tensor) -> Tensor:
+        place_first = x.unflatten(1, (self.gain**2, -1))
+        return F.pixel_shuffle(place_first.transpose(1, 2).flatten(1, 2), self.gain)
+
+
+class Classify(nn.Module):
+    """Maps (one, or a list that is joined) -> class scores [B, c2]: average over the map, then a convolution."""
+
+    def __init__(self, c1: int, c2: int, k: int = 1, s: int = 1, p: int | None = None, g: int = 1) -> None:
+        super().__init__()
+        self.aap = nn.AdaptiveAvgPool2d(1)
+        self.conv = nn.Conv2d(c1, c2, kernel_size=k, stride=s, padding=autopad(k, p), groups=g)
+        self.flat = nn.Flatten()
+
+    def forward(self, x: Tensor | Sequence[Tensor]) -> Tensor:
+        maps = [x] if isinstance(x, Tensor) else list(x)
+        return self.flat(self.conv(torch.cat([self.aap(one) for one in maps], dim=1)))

@@ -1,0 +1,209 @@
+"""Other families of dynamic convolution in the place of :class:`~models.common.Dynamic_conv2d`.
+
+Each differs only in how a picture chooses its kernel; mixing, ways of computing, and the blocks around are shared.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.common import ConvNormAct, Dynamic_conv2d, KernelRouting, activation, autopad
+from models.registry import register
+
+
+class SigmoidRouting(KernelRouting):
+    """Weights of K experts: sigmoid(linear(mean over the map)). They are independent, so they do not sum to one."""
+
+    sums_to_one = False
+
+    def __init__(self, in_planes: int, K: int) -> None:
+        super().__init__()
+        self.fc = nn.Linear(in_planes, K)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, C, H, W] -> [B, K], each in 0..1."""
+        return torch.sigmoid(self.fc(x.mean(dim=(2, 3))))
+
+    def start_uniform(self) -> None:
+        nn.init.zeros_(self.fc.weight)
+        nn.init.constant_(self.fc.bias, torch.logit(torch.tensor(1 / self.fc.out_features)).item())
+
+
+@register("scaled")
+class CondConv2d(Dynamic_conv2d):
+    """Convolution with a kernel mixed from K experts: "CondConv", NeurIPS 2019, arXiv 1904.04971.
+
+    Args:
+        in_planes, out_planes, kernel_size, stride, padding, dilation, groups, bias: as for ``nn.Conv2d``.
+        K: number of experts.
+    """
+
+    def __init__(
+        self,
+        in_planes: int,
+        out_planes: int,
+        kernel_size: int,
+        stride: int = 1,
+        padding: int = 0,
+        dilation: int = 1,
+        groups: int = 1,
+        bias: bool = True,
+        K: int = 4,
+    ) -> None:
+        super().__init__(in_planes, out_planes, kernel_size, 0, stride, padding, dilation, groups, bias, K)
+        self.attention = SigmoidRouting(in_planes, K)
+
+
+class OmniKernelRouting(KernelRouting):
+    """The kernel attention of ODConv: softmax over K of a linear map of the squeezed picture [B, hidden, 1, 1]."""
+
+    def __init__(self, hidden: int, K: int, temperature: float) -> None:
+        super().__init__(temperature)
+        self.fc = nn.Conv2d(hidden, K, kernel_size=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.softmax(self.fc(x).flatten(1))
+
+    def start_uniform(self) -> None:
+        nn.init.zeros_(self.fc.weight)
+        assert self.fc.bias is not None
+        nn.init.zeros_(self.fc.bias)
+
+
+class OmniAttention(nn.Module):
+    """The four attentions of ODConv from one squeezed description of the picture.
+
+    The squeeze has no batch norm (the published formula has none), so a batch of one picture trains as any other.
+    """
+
+    no_weight_decay = True
+
+    def __init__(self, in_planes: int, out_planes: int, kernel_size: int, ratio: float, K: int, T: float) -> None:
+        super().__init__()
+        hidden = max(16, int(in_planes * ratio))
+        self.squeeze = nn.Conv2d(in_planes, hidden, kernel_size=1)
+        self.channel = nn.Conv2d(hidden, in_planes, kernel_size=1)
+        self.filter = nn.Conv2d(hidden, out_planes, kernel_size=1)
+        self.spatial = nn.Conv2d(hidden, kernel_size**2, kernel_size=1) if kernel_size > 1 else None
+        self.kernel = OmniKernelRouting(hidden, K, T)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
+        """[B, C, H, W] -> over inputs [B, C, 1, 1], outputs [B, out, 1, 1], places [B, 1, 1, k, k], kernels [B, K]."""
+        z = F.relu(self.squeeze(x.mean(dim=(2, 3), keepdim=True)))
+        spatial = None
+        if self.spatial is not None:
+            places = torch.sigmoid(self.spatial(z))
+            side = round(places.shape[1] ** 0.5)
+            spatial = places.view(-1, 1, 1, side, side)
+        return torch.sigmoid(self.channel(z)), torch.sigmoid(self.filter(z)), spatial, self.kernel(z)
+
+    def macs(self, x: Tensor) -> int:
+        """Multiply-adds of one call: the mean over the map, every weight once a picture, the inputs weighted."""
+        return 2 * x.numel() + x.shape[0] * sum(p.numel() for p in self.parameters() if p.dim() > 1)
+
+
+@register("scaled")
+class ODConv2d(Dynamic_conv2d):
+    """Convolution attended along all four dimensions of its kernels: "Omni-Dimensional Dynamic Convolution", ICLR 2022.
+
+    y = f * conv(c * x, sum_k pi_k (s * W_k)) with f over output channels, c over input channels, s over the places of
+    the kernel (sigmoids) and pi over the K kernels (softmax at temperature T).
+
+    Args:
+        in_planes, out_planes, kernel_size, stride, padding, dilation, groups, bias: as for ``nn.Conv2d``.
+        K: number of kernels.
+        ratio: hidden width of the attentions as a fraction of ``in_planes``, at least 16 channels.
+        temperature: T at the start.
+    """
+
+    def __init__(
+        self,
+        in_planes: int,
+        out_planes: int,
+        kernel_size: int,
+        stride: int = 1,
+        padding: int = 0,
+        dilation: int = 1,
+        groups: int = 1,
+        bias: bool = True,
+        K: int = 4,
+        ratio: float = 1 / 16,
+        temperature: float = 34,
+    ) -> None:
+        super().__init__(in_planes, out_planes, kernel_size, 0, stride, padding, dilation, groups, bias, K)
+        self.attention = OmniAttention(in_planes, out_planes, kernel_size, ratio, K, temperature)  # type: ignore[assignment]
+
+    @property
+    def routing(self) -> KernelRouting:
+        return self.attention.kernel  # type: ignore[return-value]
+
+    def start_neutral(self) -> float:
+        factor = super().start_neutral()
+        for name in ("channel", "filter", "spatial"):
+            attention = getattr(self.attention, name)
+            if attention is not None:
+                nn.init.zeros_(attention.weight)
+                nn.init.zeros_(attention.bias)
+                factor *= 0.5  # sigmoid(0)
+        return factor
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, in, H, W] -> [B, out, H', W']."""
+        if x.shape[0] == 0:
+            return self._static(x, self.weight[0])
+        channel, filters, spatial, pi = self.attention(x)
+        mixed = self._mix(pi.to(self.weight.dtype))
+        if spatial is not None:
+            mixed = mixed * spatial
+        y = self._convolve(x * channel, mixed.to(self.weight.dtype)) * filters
+        return self._add_bias(y, pi.to(self.weight.dtype))
+
+    def macs(self, x: Tensor, y: Tensor) -> int:
+        places = x.shape[0] * self.weight[0].numel() if self.kernel_size > 1 else 0
+        return super().macs(x, y) + y.numel() + places
+
+
+@register("scaled")
+class CondConv(ConvNormAct):
+    """:class:`CondConv2d`, batch norm, activation: the arguments of ``Conv``, then K."""
+
+    def __init__(
+        self,
+        c1: int,
+        c2: int,
+        k: int = 1,
+        s: int = 1,
+        p: int | None = None,
+        g: int = 1,
+        act: bool | nn.Module = True,
+        K: int = 4,
+    ) -> None:
+        super().__init__()
+        self.conv = CondConv2d(c1, c2, k, s, autopad(k, p), 1, g, False, K)
+        self.bn = nn.BatchNorm2d(c2)
+        self.act = activation(act)
+
+
+@register("scaled")
+class ODConv(ConvNormAct):
+    """:class:`ODConv2d`, batch norm, activation: the arguments of ``Conv``, then K, ratio and T at the start."""
+
+    def __init__(
+        self,
+        c1: int,
+        c2: int,
+        k: int = 1,
+        s: int = 1,
+        p: int | None = None,
+        g: int = 1,
+        act: bool | nn.Module = True,
+        K: int = 4,
+        ratio: float = 1 / 16,
+        temperature: float = 34,
+    ) -> None:
+        super().__init__()
+        self.conv = ODConv2d(c1, c2, k, s, autopad(k, p), 1, g, False, K, ratio, temperature)
+        self.bn = nn.BatchNorm2d(c2)
+        self.act = activation(act)

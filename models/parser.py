@@ -1,0 +1,166 @@
+"""From a model yaml to layers: the file is found and checked, its rows are read, each row becomes a layer."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Mapping, Sequence
+from inspect import signature
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from models.registry import LayerRow, Scale, look_up
+from models.user_modules import place_in_module, settle_modules
+from utils.errors import InputError, first_line, nearest
+from utils.files import read_yaml
+
+MODELS_DIR = Path(__file__).resolve().parent
+REQUIRED_KEYS = ("nc", "anchors", "backbone", "head")
+OPTIONAL_KEYS = ("depth_multiple", "width_multiple", "ch", "act", "imports", "modules")
+
+
+def find_model_yaml(cfg: str | Path) -> Path:
+    """``cfg`` as a path, or as the bare name of a yaml anywhere inside ``models/``."""
+    path = Path(cfg)
+    if path.is_file():
+        return path
+    shipped = {p.name: p for p in sorted(MODELS_DIR.rglob("*.yaml"))}
+    if path.name == str(cfg) and path.name in shipped:
+        return shipped[path.name]
+    raise FileNotFoundError(
+        f"--cfg {cfg}: no such model yaml (tried {path.absolute()} and the folder models/){nearest(path.name, shipped)}"
+    )
+
+
+def read_model_yaml(cfg: str | Path | Mapping[str, Any]) -> tuple[dict[str, Any], str]:
+    """The checked content of a model yaml and the name to use for it in messages."""
+    if isinstance(cfg, Mapping):
+        content, source, folder = dict(cfg), str(cfg.get("yaml_file", "model yaml")), None
+        content.pop("yaml_file", None)
+    else:
+        path = find_model_yaml(cfg)
+        content, source, folder = read_yaml(path), path.name, path.parent
+    if not isinstance(content, dict):
+        raise InputError(f"{source}: a model yaml must be a mapping with the keys {', '.join(REQUIRED_KEYS)}")
+    if "activation" in content:  # the later spelling of the same key
+        content["act"] = content.pop("activation")
+    for key in REQUIRED_KEYS:
+        if key not in content:
+            raise InputError(f"{source}: key '{key}' is missing; a model yaml needs {', '.join(REQUIRED_KEYS)}")
+    known = (*REQUIRED_KEYS, *OPTIONAL_KEYS)
+    for key in content:
+        if key not in known:
+            raise InputError(f"{source}: unknown key '{key}'{nearest(str(key), known)}; known: {', '.join(known)}")
+    _check_values(content, source)
+    settle_modules(content, source, folder)
+    return content, source
+
+
+def _check_values(content: Mapping[str, Any], source: str) -> None:
+    for key in ("nc", "ch"):
+        value = content.get(key, 1)
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise InputError(f"{source}: {key} must be a whole number of at least 1, got {value!r}")
+    for key in ("depth_multiple", "width_multiple"):
+        value = content.get(key, 1.0)
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or value <= 0:
+            raise InputError(f"{source}: {key} must be a number above 0, got {value!r}")
+    for key in ("backbone", "head"):
+        if not isinstance(content[key], list) or not content[key]:
+            raise InputError(f"{source}: {key} must be a list of rows [from, number, module, [arguments]]")
+    anchors = content["anchors"]
+    if isinstance(anchors, list):
+        sizes = {len(row) if isinstance(row, list) else 0 for row in anchors}
+        if len(sizes) == 1 and (size := sizes.pop()) > 0 and size % 2 == 0:
+            return
+    elif isinstance(anchors, int) and not isinstance(anchors, bool) and anchors > 0:
+        return
+    raise InputError(
+        f"{source}: anchors must be their number per level, or one row of width,height pairs per level, all of one "
+        f"length; got {anchors!r}"
+    )
+
+
+def _literal(value: Any, tokens: Mapping[str, Any]) -> Any:
+    """Strings of a yaml row: the tokens nc and anchors, python literals such as None, otherwise the text itself."""
+    if not isinstance(value, str):
+        return value
+    if value in tokens:
+        return tokens[value]
+    try:
+        return ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return value
+
+
+def read_rows(content: Mapping[str, Any], source: str) -> list[LayerRow]:
+    """The rows of a checked model yaml, backbone first, with tokens and literals resolved."""
+    tokens = {"nc": content["nc"], "anchors": content["anchors"]}
+    rows: list[LayerRow] = []
+    for section in ("backbone", "head"):
+        for number, raw in enumerate(content[section]):
+            origin = f"{source}: {section} row {number}"
+            if not (isinstance(raw, list) and len(raw) == 4 and isinstance(raw[3], list)):
+                raise InputError(f"{origin}: expected [from, number, module, [arguments]], got {raw}")
+            if isinstance(raw[1], bool) or not isinstance(raw[1], int) or raw[1] < 1:
+                raise InputError(f"{origin}: the number must be a whole number of at least 1, got {raw[1]!r}")
+            listed = isinstance(raw[0], list)
+            froms = tuple(raw[0]) if listed else (raw[0],)
+            *given, last = raw[3] or [None]
+            options = {str(k): _literal(v, tokens) for k, v in last.items()} if isinstance(last, dict) else {}
+            args = tuple(_literal(arg, tokens) for arg in (given if options else raw[3]))
+            rows.append(LayerRow(len(rows), froms, raw[1], str(raw[2]), args, origin, options, listed))
+    return rows
+
+
+def parse_model(content: Mapping[str, Any], ch: int, source: str = "model yaml") -> tuple[nn.Sequential, list[int]]:
+    """Build the layers of a model yaml.
+
+    Args:
+        content: the yaml's dict with nc, anchors, backbone, head and optional multiples.
+        ch: channels of the picture.
+        source: name for messages.
+
+    Returns:
+        The layers, each with ``i`` (index), ``f`` (sources), ``type`` and ``np`` (parameters), and the indices of the
+        layers whose output later rows need.
+    """
+    scale = Scale(content.get("depth_multiple", 1.0), content.get("width_multiple", 1.0))
+    outputs: list[int] = []  # channels by layer
+    layers: list[nn.Module] = []
+    needed: list[int] = []
+    for row in read_rows(content, source):
+        for s in row.sources:
+            if not isinstance(s, int) or s >= row.index or row.index + s < (-1 if row.index == 0 else 0):
+                raise row.fail(f"'from' {s} does not name an earlier layer; there are {row.index} before this one")
+        channels = [ch if row.index == 0 else outputs[s if s >= 0 else row.index + s] for s in row.sources]
+        layer, out = _build(row, channels, scale)
+        outputs.append(out)
+        layers.append(layer)
+        needed.extend(s % row.index for s in row.sources if s != -1)
+    return nn.Sequential(*layers), sorted(needed)
+
+
+def _build(row: LayerRow, channels: Sequence[int], scale: Scale) -> tuple[nn.Module, int]:
+    entry = look_up(row)
+    if not row.sources:
+        raise row.fail("'from' is an empty list; name at least one layer")
+    try:
+        plan = entry.rule(row, channels, scale)
+    except InputError:
+        raise
+    except (TypeError, ValueError, IndexError) as error:
+        problem = f"{place_in_module(error)}{first_line(error)}"
+        raise row.fail(f"cannot be read with arguments {list(row.args)}: {problem}; check them") from error
+    later = plan.args if plan.later_args is None else plan.later_args
+    try:
+        copies = [entry.cls(*(later if copy else plan.args), **row.options) for copy in range(plan.copies)]
+    except (TypeError, ValueError, RuntimeError) as error:
+        problem = f"cannot be built with arguments {list(plan.args)}: {place_in_module(error)}{first_line(error)}"
+        raise row.fail(f"{problem}; it takes ({', '.join(signature(entry.cls).parameters)})") from error
+    layer = copies[0] if plan.copies == 1 else nn.Sequential(*copies)
+    layer.i, layer.f, layer.type = row.index, row.sources, row.module  # type: ignore[assignment]
+    layer.takes_list, layer.promised = row.listed, plan.out_channels  # type: ignore[assignment]
+    layer.np = sum(p.numel() for p in layer.parameters())  # type: ignore[assignment]
+    return layer, plan.out_channels

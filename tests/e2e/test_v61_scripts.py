@@ -1,0 +1,221 @@
+"""Scripts of the kind people wrote around YOLOv5 v6.1, run as they are."""
+
+from __future__ import annotations
+
+import json
+import runpy
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+import detect
+import train
+import val
+from utils.checkpoint import load_checkpoint
+from utils.errors import InputError
+
+DETECTOR = """
+import argparse
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+
+from models.common import DetectMultiBackend
+from models.experimental import attempt_load
+from utils.augmentations import letterbox
+from utils.general import (LOGGER, check_img_size, check_imshow, colorstr, increment_path, non_max_suppression,
+                           print_args, scale_coords, set_logging, xyxy2xywh)
+from utils.plots import Annotator, colors, save_one_box
+from utils.torch_utils import select_device, time_sync
+
+parser = argparse.ArgumentParser()
+parser.add_argument("--weights")
+parser.add_argument("--source")
+parser.add_argument("--out")
+parser.add_argument("--backend", action="store_true")
+opt = parser.parse_args()
+print_args("camera", opt)
+
+device = select_device("cpu")
+half = device.type != "cpu"
+if opt.backend:
+    model = DetectMultiBackend(opt.weights, device=device, dnn=False, data=None)
+    stride, names, pt = model.stride, model.names, model.pt
+    if pt:
+        model.model.half() if half else model.model.float()
+    model.warmup(imgsz=(1, 3, 64, 64), half=half)
+else:
+    model = attempt_load(opt.weights, map_location=device)
+    stride = int(model.stride.max())
+    names = model.module.names if hasattr(model, "module") else model.names
+imgsz = check_img_size(64, s=stride)
+
+img0 = cv2.imread(opt.source)
+img = letterbox(img0, imgsz, stride=stride, auto=True)[0]
+img = img[:, :, ::-1].transpose(2, 0, 1)
+img = np.ascontiguousarray(img)
+img = torch.from_numpy(img).to(device)
+img = img.half() if half else img.float()
+img /= 255.0
+if img.ndimension() == 3:
+    img = img.unsqueeze(0)
+
+t1 = time_sync()
+with torch.no_grad():
+    pred = model(img, augment=False, visualize=False) if opt.backend else model(img, augment=False)[0]
+t2 = time_sync()
+pred = non_max_suppression(pred, 0.25, 0.45, None, False, max_det=20)
+
+rows = []
+for i, det in enumerate(pred):
+    gn = torch.tensor(img0.shape)[[1, 0, 1, 0]]
+    imc = img0.copy()
+    annotator = Annotator(img0, line_width=2, example=str(names))
+    if len(det):
+        det[:, :4] = scale_coords(img.shape[2:], det[:, :4], img0.shape).round()
+        for c in det[:, -1].unique():
+            LOGGER.info(f"{(det[:, -1] == c).sum()} {names[int(c)]}")
+        for *xyxy, conf, cls in reversed(det):
+            xywh = (xyxy2xywh(torch.tensor(xyxy).view(1, 4)) / gn).view(-1).tolist()
+            rows.append([int(cls), *xywh, float(conf)])
+            annotator.box_label(xyxy, f"{names[int(cls)]} {conf:.2f}", color=colors(int(cls), True))
+            save_one_box(xyxy, imc, file=Path(opt.out) / "crops" / f"{names[int(cls)]}.jpg", BGR=True)
+    img0 = annotator.result()
+cv2.imwrite(str(Path(opt.out) / "drawn.png"), img0)
+LOGGER.info(colorstr("bold", f"done in {t2 - t1:.3f}s"))
+(Path(opt.out) / "rows.json").write_text(json.dumps(rows))
+"""
+
+SERVER = """
+import json
+import sys
+
+import cv2
+import torch
+from PIL import Image
+
+repository, weights, source, out = sys.argv[1:]
+model = torch.hub.load(repository, "custom", path=weights, source="local", device="cpu")
+model.conf = 0.25
+model.iou = 0.45
+model.max_det = 20
+model.classes = [1]
+results = model(Image.open(source), size=64)
+results.print()
+answer = []
+for x1, y1, x2, y2, conf, cls in results.xyxy[0].cpu().numpy():
+    answer.append({"name": model.names[int(cls)], "box": [int(x1), int(y1), int(x2), int(y2)], "conf": float(conf)})
+both = model([source, cv2.imread(source)[..., ::-1]], size=64)
+assert len(both) == 2 and len(both.xywhn[1]) == len(answer)
+for im in both.render():
+    Image.fromarray(im).save(out + "/drawn.png")
+results.save(save_dir=out + "/saved")
+results.crop(save_dir=out + "/cropped")
+with open(out + "/answer.json", "w") as f:
+    json.dump(answer, f)
+"""
+
+SCORER = """
+import json
+import sys
+
+import val
+
+weights, data, out = sys.argv[1:]
+results, maps, times = val.run(
+    data=data, weights=weights, batch_size=2, imgsz=64, conf_thres=0.001, iou_thres=0.6, device="cpu", workers=0,
+    project=out, name="scores", exist_ok=True,
+)
+mp, mr, map50, map, *losses = results
+json.dump({"map50": map50, "map": map, "classes": maps.tolist(), "times": len(times)}, open(out + "/scores.json", "w"))
+"""
+
+Script = Callable[..., Path]
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Path:
+    file = tmp_path / "picture.png"
+    cv2.imwrite(str(file), np.random.default_rng(0).integers(0, 256, (96, 128, 3)).astype(np.uint8))
+    return file
+
+
+@pytest.fixture
+def run_script(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log_handlers_restored: None
+) -> Iterator[Script]:  # fmt: skip
+    """``run_script(text, *arguments)``: as ``python script.py arguments`` in an empty folder, which is returned."""
+    folder = tmp_path / "out"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+
+    def run(text: str, *arguments: Any) -> Path:
+        script = tmp_path / "script.py"
+        script.write_text(text, encoding="utf-8")
+        monkeypatch.setattr(sys, "argv", ["script.py", *map(str, arguments)])
+        runpy.run_path(str(script), run_name="__main__")
+        return folder
+
+    yield run
+
+
+@pytest.mark.parametrize("way", [(), ("--backend",)], ids=["attempt_load", "DetectMultiBackend"])
+def test_a_script_with_its_own_detection_loop(
+    run_script: Script, eager_weights: Path, picture: Path, way: tuple[str, ...]
+) -> None:
+    out = run_script(DETECTOR, "--weights", eager_weights, "--source", picture, "--out", picture.parent / "out", *way)
+    rows = json.loads((out / "rows.json").read_text(encoding="utf-8"))
+    assert len(rows) == 20
+    assert all(0 <= value <= 1 for row in rows for value in row[1:])
+    assert {row[0] for row in rows} <= {0, 1}
+    drawn, before = cv2.imread(str(out / "drawn.png")), cv2.imread(str(picture))
+    assert (drawn != before).any()
+    assert list((out / "crops").iterdir())
+
+
+def test_a_script_around_the_hub(run_script: Script, eager_weights: Path, picture: Path) -> None:
+    repository = Path(__file__).resolve().parents[2]
+    out = run_script(SERVER, repository, eager_weights, picture, picture.parent / "out")
+    answer = json.loads((out / "answer.json").read_text(encoding="utf-8"))
+    assert {row["name"] for row in answer} == {"bee"}
+    assert all(0 <= row["box"][0] <= row["box"][2] <= 128 for row in answer)
+    assert (out / "saved/picture.jpg").is_file()
+    assert (out / "cropped/crops/bee/picture.jpg").is_file()
+
+
+def test_a_script_that_scores_a_model(run_script: Script, eager_weights: Path, toy: Path) -> None:
+    out = run_script(SCORER, eager_weights, toy, toy.parent)
+    scores = json.loads((toy.parent / "scores.json").read_text(encoding="utf-8"))
+    assert 0 <= scores["map"] <= scores["map50"] <= 1
+    assert np.mean(scores["classes"]) == pytest.approx(scores["map"])
+    assert scores["times"] == 3
+    assert list(out.iterdir()) == []  # everything goes below project
+
+
+def test_detection_from_python(
+    eager_weights: Path, picture: Path, tmp_path: Path, log_handlers_restored: None
+) -> None:  # fmt: skip
+    detect.run(weights=eager_weights, source=picture, imgsz=64, device="cpu", project=tmp_path, save_txt=True)
+    assert (tmp_path / "exp/picture.png").is_file()
+    assert (tmp_path / "exp/labels/picture.txt").is_file()
+
+
+def test_training_from_python(toy: Path, tmp_path: Path, log_handlers_restored: None) -> None:
+    train.run(
+        data=toy, cfg="yolov5n.yaml", epochs=1, batch_size=4, imgsz=64, device="cpu", workers=0, project=tmp_path,
+        noautoanchor=True,
+    )  # fmt: skip
+    assert load_checkpoint(tmp_path / "exp/weights/best.pt").names == ["red", "green"]
+
+
+def test_a_misspelt_keyword_stops_a_run(log_handlers_restored: None) -> None:
+    with pytest.raises(InputError, match="did you mean 'imgsz'"):
+        val.run(img_sz=64)

@@ -1,0 +1,160 @@
+"""Model yamls that cannot work are refused with file, row, layer and what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from torch import Tensor, nn
+
+from models.registry import LAYERS, LayerPlan, LayerRow, Scale, register
+from models.yolo import MODELS_DIR, Model
+from utils.errors import InputError
+
+Row = list[Any]
+
+
+@pytest.fixture(autouse=True)
+def registry_restored() -> Iterator[None]:
+    """Layers that a test registers are gone after it."""
+    before = dict(LAYERS)
+    yield
+    LAYERS.clear()
+    LAYERS.update(before)
+
+
+def with_row(section: str, number: int, row: Row) -> dict[str, Any]:
+    """The nano model with one row replaced; "mine.yaml" in messages."""
+    content = yaml.safe_load((MODELS_DIR / "yolov5n.yaml").read_text(encoding="utf-8"))
+    content[section][number] = row
+    return {**content, "yaml_file": "mine.yaml"}
+
+
+def refusal(section: str, number: int, row: Row) -> str:
+    """The error of a model with that row, after checking that it is one line that names file, row and layer."""
+    with pytest.raises(InputError) as caught:
+        Model(with_row(section, number, row))
+    message = str(caught.value)
+    assert "\n" not in message
+    index = number + (10 if section == "head" else 0)
+    assert message.startswith(f"mine.yaml: {section} row {number} (layer {index}, {row[2]}): ")
+    return message
+
+
+@pytest.mark.parametrize(
+    ("word", "meant"),
+    [("C33", "C3"), ("conv", "Conv"), ("Dynamic_conv", "Dynamic_conv2d"), ("nn.Upsampel", "nn.Upsample")],
+)
+def test_a_misspelt_layer_name_is_answered_with_the_nearest(word: str, meant: str) -> None:
+    assert f"unknown module '{word}'; did you mean '{meant}'?" in refusal("backbone", 4, [-1, 3, word, [256]])
+
+
+@pytest.mark.parametrize(
+    ("row", "problem", "cure"),
+    [
+        ([-1, 1, "Conv", []], "the first argument must be the number of output channels", "got []"),
+        ([-1, 1, "Dynamic_conv2d", [64]], "missing 1 required positional", "it takes (in_planes, out_planes, kernel_"),
+        ([-1, 1, "Conv", [64, 3, 2, None, 1, True, 7, 8]], "positional arguments but", "it takes (c1, c2, k, s"),
+        ([-1, 1, "Conv", [64, "wide"]], "[32, 16, 'wide']", "it takes (c1, c2, k, s"),
+        ([-1, 1, "Conv", [64, 3, 2, None, 5]], "divisible by groups", "it takes (c1, c2, k, s"),
+        ([-1, 1, "Conv", [64, 3, {"strid": 2}]], "unexpected keyword argument 'strid'", "it takes (c1, c2, k, s"),
+    ],
+)  # fmt: skip
+def test_too_few_or_wrong_arguments_are_answered_with_those_it_takes(row: Row, problem: str, cure: str) -> None:
+    message = refusal("backbone", 3, row)
+    assert problem in message and cure in message
+
+
+@pytest.mark.parametrize("arguments", [[], ["nc"]])
+def test_a_head_without_anchors_is_an_input_error(arguments: Row) -> None:
+    assert f"cannot be read with arguments {[80][: len(arguments)]}" in refusal(
+        "head", 14, [[17, 20, 23], 1, "Detect", arguments]
+    )
+
+
+@pytest.mark.parametrize("source", [3, 40, -4, "x"])
+def test_a_source_beyond_the_layers_so_far_is_named(source: Any) -> None:
+    message = refusal("backbone", 3, [source, 1, "Conv", [64]])
+    assert f"'from' {source} does not name an earlier layer; there are 3 before this one" in message
+
+
+@pytest.mark.parametrize("module", ["Conv", "Concat"])
+def test_an_empty_list_of_sources_is_refused(module: str) -> None:
+    assert "'from' is an empty list; name at least one layer" in refusal("backbone", 3, [[], 1, module, [64]])
+
+
+def test_several_sources_for_a_layer_that_takes_one_are_refused() -> None:
+    assert "takes one input, not a list of 2" in refusal("backbone", 3, [[-1, 0], 1, "Conv", [64]])
+
+
+def test_maps_of_different_size_are_named_with_their_shapes_and_sources() -> None:
+    message = refusal("head", 2, [[-1, 4], 1, "Concat", [1]])
+    # At 256 px layer 11 is upsampled to stride 16, layer 4 has stride 8.
+    assert "cannot be run on 128x16x16 and 64x32x32 (channels x height x width, from [-1, 4]) at 256 px" in message
+    assert message.endswith("check its 'from' and arguments")
+
+
+def test_a_map_too_small_for_its_layer_is_named_with_its_shape() -> None:
+    assert "cannot be run on 256x8x8" in refusal("backbone", 9, [-1, 1, "nn.MaxPool2d", [64]])
+
+
+class Halves(nn.Module):
+    """Gives half of the channels, whatever its rule says."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.chunk(2, dim=1)[0]
+
+
+def test_a_layer_whose_rule_promises_other_channels_is_blamed_itself_and_not_the_one_behind_it() -> None:
+    register("same")(Halves)
+    message = refusal("backbone", 4, [-1, 1, "Halves", []])
+    # Row 3 gives 256 * 0.25 channels at stride 8.
+    assert "returned 32x32x32 (channels x height x width), its rule promised 64 channels" in message
+    assert "register it with a rule that fits" in message
+
+
+def halved(row: LayerRow, channels: Sequence[int], scale: Scale) -> LayerPlan:
+    return LayerPlan((), channels[0] // 2)
+
+
+def test_a_rule_of_ones_own_can_promise_what_the_layer_gives() -> None:
+    register(halved)(Halves)
+    model = Model(with_row("backbone", 4, [-1, 1, "Halves", []]))
+    assert model.model[5].conv.in_channels == 32
+
+
+def test_an_error_in_a_rule_names_the_row() -> None:
+    def broken(row: LayerRow, channels: Sequence[int], scale: Scale) -> LayerPlan:
+        return LayerPlan((), channels[7])
+
+    register(broken)(Halves)
+    message = refusal("backbone", 4, [-1, 1, "Halves", [5]])
+    assert "cannot be read with arguments [5]" in message and "index out of range" in message
+
+
+def test_a_bug_in_a_layer_keeps_its_traceback() -> None:
+    class Buggy(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return self.no_such_layer(x)
+
+    register("same")(Buggy)
+    with pytest.raises(AttributeError, match="no_such_layer"):
+        Model(with_row("backbone", 4, [-1, 1, "Buggy", []]))
+
+
+def test_the_probe_leaves_nothing_on_the_layers() -> None:
+    model = Model("yolov5n.yaml")
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+    assert model.train()(torch.zeros(1, 3, 64, 64))[0].shape == (1, 3, 8, 8, 85)
+
+
+def test_a_yaml_file_is_named_without_its_folder(tmp_path: Path) -> None:
+    content = with_row("backbone", 2, [-1, 3, "C33", [128]])
+    del content["yaml_file"]
+    (tmp_path / "odd.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
+    with pytest.raises(InputError, match=r"^odd.yaml: backbone row 2 \(layer 2, C33\)"):
+        Model(tmp_path / "odd.yaml")

@@ -1,0 +1,46 @@
+"""Options given by name from Python, ``val.run(weights="best.pt", imgsz=320)``, instead of on a command line."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import Field, fields
+from pathlib import PurePath
+from typing import Any, TypeVar
+
+from utils.config.options import DetectOptions, Flag, TrainOptions, ValOptions
+from utils.errors import InputError, nearest
+from utils.log import setup_logging
+
+OptionsT = TypeVar("OptionsT", TrainOptions, ValOptions, DetectOptions)
+
+
+def options_from(options_class: type[OptionsT], given: Mapping[str, Any]) -> OptionsT:
+    """An options record from keyword arguments; log lines go to stdout unless the program logs already.
+
+    Paths and numbers become text where text is expected; where several values are allowed one may be given alone.
+    None stands for the default.
+
+    Raises:
+        InputError: an unknown name, or a value out of range.
+    """
+    known = {item.name: item for item in fields(options_class)}
+    for name in given:
+        if name not in known:
+            raise InputError(f"unknown option '{name}'{nearest(name, known)} (all options: {', '.join(known)})")
+    if not logging.getLogger().handlers:
+        setup_logging()
+    values: dict[str, Any] = {name: _as_field(known[name], value) for name, value in given.items() if value is not None}
+    return options_class(**values)
+
+
+def _as_field(item: Field[Any], value: Any) -> Any:
+    flag: Flag = item.metadata["flag"]
+    values = list(value) if isinstance(value, (list, tuple)) else [value]
+    if flag.convert is str:  # device=0, weights=Path("best.pt"); but resume=True is no text
+        values = [str(v) if isinstance(v, (int, PurePath)) and not isinstance(v, bool) else v for v in values]
+    if flag.nargs == "+":
+        return tuple(v for v in values if v != "")
+    if len(values) != 1:
+        raise InputError(f"option '{item.name}' takes one value, {len(values)} given: {value}")
+    return values[0]

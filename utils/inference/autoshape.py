@@ -1,0 +1,154 @@
+"""``AutoShape``: a model that takes pictures in any form and returns their detections, as in v6.1."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor, nn
+
+from models.registry import make_divisible
+from models.tta import augmented_forward
+from models.yolo import Model
+from utils.boxes import scale_coords
+from utils.errors import InputError
+from utils.image import letterbox, read_image, to_model_input
+from utils.inference.results import Detections
+from utils.nms import non_max_suppression
+from utils.timing import StageTimer
+
+LOG = logging.getLogger(__name__)
+Picture: TypeAlias = "str | Path | Image.Image | np.ndarray"
+
+
+class AutoShape(nn.Module):
+    """A model with everything around it: reading, letterbox, suppression, back to the pictures' own pixels.
+
+    Attributes that may be set at any time: ``conf`` and ``iou`` thresholds, ``agnostic`` (boxes of different classes
+    suppress one another), ``multi_label`` (several classes for a box), ``classes`` (numbers to keep, None for all),
+    ``max_det`` (most detections in a picture), ``amp`` (mixed precision on a GPU).
+
+    Args:
+        model: :class:`DetectMultiBackend`, what ``attempt_load`` returns, or a Model; put into evaluation mode.
+        verbose: log that the model was wrapped.
+    """
+
+    def __init__(self, model: nn.Module, verbose: bool = True) -> None:
+        super().__init__()
+        if verbose:
+            LOG.info("AutoShape: the model takes files, PIL pictures, arrays and lists of them")
+        self.model = model.eval()
+        self.names: Sequence[str] = model.names  # type: ignore[assignment]
+        self.stride: int | Tensor = model.stride  # type: ignore[assignment]
+        self.conf, self.iou = 0.25, 0.45
+        self.agnostic, self.multi_label, self.amp = False, False, False
+        self.classes: Sequence[int] | None = None
+        self.max_det = 1000
+
+    @torch.no_grad()
+    def forward(
+        self,
+        imgs: Picture | Tensor | Sequence[Picture],
+        size: int = 640,
+        augment: bool = False,
+        profile: bool = False,
+    ) -> Any:
+        """Detect.
+
+        Args:
+            imgs: a picture or a list of them: file name, PIL picture, or array HWC (also CHW or HW) **RGB** uint8. Turn
+                an array that OpenCV read round first: ``image[..., ::-1]``. A tensor [B, 3, H, W] in 0..1 goes to the
+                model as it is.
+            size: longest side of the network's input in pixels; rounded up to a multiple of the stride.
+            augment: look in three views.
+            profile: without effect, kept for old scripts.
+
+        Returns:
+            :class:`Detections`; for a tensor whatever the model returns.
+
+        Raises:
+            FileNotFoundError, InputError: a picture is missing, unreadable or of another form.
+        """
+        parameter = next(self.model.parameters())
+        if isinstance(imgs, Tensor):
+            with torch.autocast(parameter.device.type, enabled=self._mixed(parameter)):
+                return self._run(imgs.to(parameter), augment)
+        timer = StageTimer(parameter.device)
+        with timer.stage("pre-process"):
+            items = list(imgs) if isinstance(imgs, (list, tuple)) else [imgs]
+            if not items:
+                raise InputError("no pictures: the list is empty")
+            pictures, files = zip(*(read_rgb(item, number) for number, item in enumerate(items)))
+            batch = self._letterboxed(pictures, size)  # [B, 3, H, W] uint8
+            images = to_model_input(batch, parameter.device, parameter.dtype == torch.float16)
+        with timer.stage("inference"), torch.autocast(parameter.device.type, enabled=self._mixed(parameter)):
+            found = self._run(images, augment)
+            decoded = found if isinstance(found, Tensor) else found[0]
+        with timer.stage("NMS"):
+            boxes = non_max_suppression(
+                decoded, self.conf, self.iou, self.classes, self.agnostic, self.multi_label, max_det=self.max_det
+            )
+            pred = [scale_coords(batch.shape[2:], rows, image.shape[:2]) for rows, image in zip(boxes, pictures)]
+        before, inference, after = (1000 * seconds / len(items) for seconds in timer.seconds.values())
+        return Detections(pictures, pred, files, self.names, (before, inference, after), tuple(batch.shape))
+
+    def _mixed(self, parameter: Tensor) -> bool:
+        return self.amp and parameter.device.type == "cuda"
+
+    def _run(self, images: Tensor, augment: bool) -> Any:
+        if not augment:
+            return self.model(images)
+        if isinstance(self.model, Model):
+            return augmented_forward(self.model, images), None
+        return self.model(images, augment=True)
+
+    def _letterboxed(self, pictures: Sequence[np.ndarray], size: int) -> Tensor:
+        """[B, 3, H, W] uint8: all on the smallest common canvas, whose longest side is ``size``."""
+        stride = int(self.stride.max()) if isinstance(self.stride, Tensor) else int(self.stride)
+        side = make_divisible(size, stride)
+        boxed = [letterbox(picture, side, stride=stride)[0] for picture in pictures]
+        canvas = np.array([picture.shape[:2] for picture in boxed]).max(0).tolist()
+        for index, picture in enumerate(pictures):
+            if list(boxed[index].shape[:2]) != canvas:
+                boxed[index] = letterbox(picture, canvas, auto=False)[0]
+        return torch.from_numpy(np.stack(boxed).transpose(0, 3, 1, 2).copy())
+
+
+def read_rgb(item: Any, number: int) -> tuple[np.ndarray, str]:
+    """One picture of any form as HWC RGB uint8, and its name ending in ``.jpg`` (``image3.jpg`` without one).
+
+    Raises:
+        FileNotFoundError: no such file.
+        InputError: not a picture, an address on the net, or an array of another shape or type.
+    """
+    name = f"image{number}"
+    if isinstance(item, (str, Path)):
+        if "://" in str(item):
+            raise InputError(f"{item}: nothing is downloaded; save the picture and give its file name")
+        image, name = read_image(item)[..., ::-1], Path(item).name
+    elif isinstance(item, Image.Image):
+        upright = ImageOps.exif_transpose(item)
+        image, name = np.asarray(upright.convert("RGB")), Path(getattr(item, "filename", "") or name).name
+    elif isinstance(item, np.ndarray):
+        image = _rgb_array(item, number)
+    else:
+        kind = type(item).__name__
+        raise InputError(f"picture {number}: expected a file name, a PIL picture or an array, got {kind}")
+    return np.ascontiguousarray(image), str(Path(name).with_suffix(".jpg"))
+
+
+def _rgb_array(array: np.ndarray, number: int) -> np.ndarray:
+    """HWC, CHW or HW, with one, three or four channels -> HWC RGB; transparency is dropped."""
+    if array.dtype != np.uint8:
+        raise InputError(f"picture {number}: expected uint8 values 0 to 255, got an array of {array.dtype}")
+    image = array[..., None] if array.ndim == 2 else array
+    if image.ndim == 3 and image.shape[0] in (1, 3, 4) and image.shape[2] not in (1, 3, 4):
+        image = image.transpose(1, 2, 0)
+    if image.ndim != 3 or image.shape[2] not in (1, 3, 4) or 0 in image.shape:
+        raise InputError(f"picture {number}: expected an array [height, width, 3], got {list(array.shape)}")
+    return image.repeat(3, axis=2) if image.shape[2] == 1 else image[..., :3]

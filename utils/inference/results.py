@@ -1,0 +1,191 @@
+"""What a batch of pictures gave, in the form users of v6.1's ``AutoShape`` know."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+from utils.boxes import xyxy2xywh
+from utils.datasets.sources import Frame
+from utils.errors import InputError
+from utils.files import increment_path
+from utils.inference.predictor import Detections as OnePicture
+from utils.inference.writers import Crops, DrawnImages
+from utils.plots.crops import crop_box
+
+_CORNERS = ("xmin", "ymin", "xmax", "ymax", "confidence", "class", "name")
+_CENTRES = ("xcenter", "ycenter", "width", "height", "confidence", "class", "name")
+
+
+@dataclass(frozen=True)
+class Tables:
+    """One pandas.DataFrame per picture and box format; columns ``xmin ymin xmax ymax`` or ``xcenter ycenter width
+    height``, then ``confidence class name``."""
+
+    xyxy: list[Any]
+    xyxyn: list[Any]
+    xywh: list[Any]
+    xywhn: list[Any]
+
+
+class Detections:
+    """Detections of several pictures; those of one picture are :class:`utils.inference.predictor.Detections`.
+
+    Attributes:
+        imgs: the pictures, HWC RGB uint8; :meth:`render` draws the boxes into them.
+        pred, xyxy: per picture [k, 6]: x1 y1 x2 y2 in pixels of the picture, confidence, class; best first.
+        names: of the classes. files: name of each picture, ending in ``.jpg``.
+        n: number of pictures, also ``len()``.
+        t: milliseconds per picture for pre-processing, inference, suppression.
+        s: shape [B, C, H, W] of the network's input.
+    """
+
+    def __init__(
+        self,
+        imgs: Sequence[np.ndarray],
+        pred: Sequence[Tensor],
+        files: Sequence[str],
+        names: Sequence[str],
+        ms: tuple[float, float, float] = (0.0, 0.0, 0.0),
+        shape: tuple[int, ...] = (),
+    ) -> None:
+        self.imgs, self.pred, self.files, self.names = list(imgs), list(pred), list(files), names
+        self.n, self.t, self.s = len(self.imgs), ms, shape
+
+    def __len__(self) -> int:
+        return self.n
+
+    def __str__(self) -> str:
+        return "\n".join(self._lines())
+
+    @property
+    def xyxy(self) -> list[Tensor]:
+        return self.pred
+
+    @property
+    def xywh(self) -> list[Tensor]:
+        """Per picture [k, 6] with centre and size in pixels."""
+        return [xyxy2xywh(boxes) for boxes in self.pred]
+
+    @property
+    def xyxyn(self) -> list[Tensor]:
+        """As :attr:`xyxy`, in fractions of the picture."""
+        return self._fractions(self.xyxy)
+
+    @property
+    def xywhn(self) -> list[Tensor]:
+        """As :attr:`xywh`, in fractions of the picture."""
+        return self._fractions(self.xywh)
+
+    def _fractions(self, boxes: list[Tensor]) -> list[Tensor]:
+        sizes = [(image.shape[1], image.shape[0]) for image in self.imgs]
+        return [rows / rows.new_tensor([w, h, w, h, 1, 1]) for rows, (w, h) in zip(boxes, sizes)]
+
+    def _single(self, index: int) -> tuple[Frame, OnePicture]:
+        """Picture ``index`` in the form the writers take: BGR, and named."""
+        image, name = self.imgs[index], Path(self.files[index])
+        frame = Frame(np.ascontiguousarray(image[..., ::-1]), name, name)
+        return frame, OnePicture(self.pred[index].cpu(), self.names, image.shape[:2])
+
+    def _lines(self) -> list[str]:
+        lines = []
+        for index, image in enumerate(self.imgs):
+            _, found = self._single(index)
+            lines.append(f"image {index + 1}/{self.n}: {image.shape[0]}x{image.shape[1]} {found.summary()}")
+        before, inference, after = self.t
+        per_image = f"{before:.1f} ms pre-process, {inference:.1f} ms inference, {after:.1f} ms NMS per image"
+        return [*lines, f"Speed: {per_image} at shape {tuple(self.s)}"]
+
+    def print(self) -> None:
+        """Print what was found in each picture, and the times."""
+        print(self)
+
+    def _drawn(self, index: int, labels: bool) -> np.ndarray:
+        """HWC BGR copy with the boxes; the width of the lines goes by the size of the picture."""
+        frame, found = self._single(index)
+        return DrawnImages(Path(), line_width=None, hide_labels=not labels).draw(frame, found)
+
+    def render(self, labels: bool = True) -> list[np.ndarray]:
+        """Draw the boxes into :attr:`imgs` and return these, HWC RGB."""
+        self.imgs = [np.ascontiguousarray(self._drawn(i, labels)[..., ::-1]) for i in range(self.n)]
+        return self.imgs
+
+    def show(self, labels: bool = True) -> None:
+        """Open every picture with its boxes in the system's picture viewer; nothing happens where there is none."""
+        for index, name in enumerate(self.files):
+            Image.fromarray(self._drawn(index, labels)[..., ::-1].copy()).show(title=name)
+
+    def save(self, labels: bool = True, save_dir: str | Path = "runs/detect/exp") -> Path:
+        """Write the pictures with their boxes under their own names, and return the folder.
+
+        The default folder gets a number when it is taken and lies in the working directory; any other is used as it is.
+        """
+        folder = _run_folder(save_dir)
+        writer = DrawnImages(folder)
+        written: set[Path] = set()
+        for index in range(self.n):
+            frame, _ = self._single(index)
+            # Pictures of different folders may have one name.
+            path = increment_path(folder / frame.relative, exist_ok=folder / frame.relative not in written, sep="-")
+            written.add(path)
+            writer.write(Frame(frame.image, frame.path, path.relative_to(folder)), self._drawn(index, labels))
+        return folder
+
+    def crop(self, save: bool = True, save_dir: str | Path = "runs/detect/exp") -> list[dict[str, Any]]:
+        """Cut out every detection, with a small margin; ``save`` writes them to ``<save_dir>/crops/<class>/``.
+
+        Returns:
+            One dict per detection: ``box`` [4] xyxy, ``conf``, ``cls``, ``label`` ("dog 0.87"), ``im`` HWC BGR.
+        """
+        writer = Crops(_run_folder(save_dir) / "crops") if save else None
+        crops = []
+        for index in range(self.n):
+            frame, found = self._single(index)
+            if writer is not None:
+                writer.write(frame, found)
+            for row in self.pred[index]:
+                label = f"{self.names[int(row[5])]} {float(row[4]):.2f}"
+                image = crop_box(frame.image, row[:4].tolist())
+                crops.append({"box": row[:4], "conf": row[4], "cls": row[5], "label": label, "im": image})
+        return crops
+
+    def pandas(self) -> Tables:
+        """The boxes as data frames: ``results.pandas().xyxy[0]``.
+
+        Raises:
+            InputError: pandas is not installed; nothing else needs it.
+        """
+        try:
+            pandas = importlib.import_module("pandas")
+        except ImportError as error:
+            raise InputError("results.pandas() needs the package pandas: pip install pandas") from error
+
+        def frames(per_picture: list[Tensor], columns: Sequence[str]) -> list[Any]:
+            return [pandas.DataFrame(self._rows(boxes), columns=list(columns)) for boxes in per_picture]
+
+        return Tables(
+            xyxy=frames(self.xyxy, _CORNERS),
+            xyxyn=frames(self.xyxyn, _CORNERS),
+            xywh=frames(self.xywh, _CENTRES),
+            xywhn=frames(self.xywhn, _CENTRES),
+        )
+
+    def _rows(self, boxes: Tensor) -> list[tuple[Any, ...]]:
+        return [(*numbers, int(cls), self.names[int(cls)]) for *numbers, cls in boxes.tolist()]
+
+    def tolist(self) -> list[Detections]:
+        """One object of this kind per picture: ``for result in results.tolist(): ...``."""
+        parts = zip(self.imgs, self.pred, self.files)
+        return [Detections([image], [boxes], [name], self.names, self.t, self.s) for image, boxes, name in parts]
+
+
+def _run_folder(save_dir: str | Path) -> Path:
+    """The folder to write to, made; a number is added to the default one when it is taken."""
+    return increment_path(save_dir, exist_ok=Path(save_dir) != Path("runs/detect/exp"), mkdir=True)

@@ -1,0 +1,83 @@
+"""routing.csv: which kernels the dynamic layers use, a row per epoch and layer; a word on idle ones at the end."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from models.routing import RoutingStats
+from utils.callbacks import Callback, TrainEnd, TrainStart, ValEnd
+from utils.loggers.results_csv import csv_text, cut_back, figure
+
+logger = logging.getLogger(__name__)
+
+FILE_NAME = "routing.csv"
+COLUMNS = ("layer", "K", "T", "samples", "entropy", "entropy_of_mean", "spread")
+
+
+def routing_columns(stats: Sequence[RoutingStats]) -> tuple[str, ...]:
+    """``COLUMNS``, then ``dominant_0`` ... and ``mean_0`` ... as far as the layer with most kernels has them."""
+    most = max((layer.kernels for layer in stats), default=0)
+    return COLUMNS + tuple(f"{name}_{k}" for name in ("dominant", "mean") for k in range(most))
+
+
+def routing_cells(layer: RoutingStats, columns: Sequence[str]) -> list[str]:
+    """The cells of a layer under ``columns``; empty where it has no such kernel, and T where it has none."""
+    known: dict[str, str] = {
+        "layer": layer.name,
+        "K": str(layer.kernels),
+        "T": "" if layer.temperature is None else figure(layer.temperature),
+        "samples": str(layer.samples),
+        "entropy": figure(layer.entropy),
+        "entropy_of_mean": figure(layer.entropy_of_mean),
+        "spread": figure(layer.spread),
+    }
+    known |= {f"dominant_{k}": figure(float(value)) for k, value in enumerate(layer.dominant)}
+    known |= {f"mean_{k}": figure(float(value)) for k, value in enumerate(layer.mean)}
+    return [known.get(name, "") for name in columns]
+
+
+def csv_table(stats: Sequence[RoutingStats]) -> str:
+    """One measurement as the text of a file: the header and a row per layer."""
+    columns = routing_columns(stats)
+    return csv_text([columns, *(routing_cells(layer, columns) for layer in stats)])
+
+
+class RoutingCsv(Callback):
+    """Appends the routing of every validated epoch, and warns at the end of the run about layers that gain nothing.
+
+    The warnings wait for the temperature: while it is high, all layers are close to uniform by design. A run that
+    stops before T has come down to ``temperature_end`` gives none. Resuming is as for results.csv.
+    """
+
+    def __init__(self, temperature_end: float = 1.0) -> None:
+        self._temperature_end = temperature_end
+        self._file = Path(FILE_NAME)
+        self._columns: tuple[str, ...] = ()
+        self._last: Sequence[RoutingStats] = ()
+
+    def on_train_start(self, event: TrainStart) -> None:
+        """Clear the file, or on resume cut it back to the rows that still hold."""
+        self._file = event.save_dir / FILE_NAME
+        self._columns = cut_back(self._file, event.resumed_epoch)
+        self._last = ()
+
+    def on_val_end(self, event: ValEnd) -> None:
+        """Append a row per dynamic layer."""
+        self._last = event.routing
+        if not event.routing:
+            return
+        rows: list[Sequence[str]] = []
+        if not self._columns:
+            self._columns = ("epoch", *routing_columns(event.routing))
+            rows.append(self._columns)
+        rows += [[str(event.epoch), *routing_cells(layer, self._columns[1:])] for layer in event.routing]
+        with self._file.open("a", newline="", encoding="utf-8") as stream:
+            stream.write(csv_text(rows))
+
+    def on_train_end(self, event: TrainEnd) -> None:
+        """Warn once per layer that does not use its kernels."""
+        for layer in self._last:
+            if layer.warnings and (layer.temperature is None or layer.temperature <= self._temperature_end):
+                logger.warning("dynamic layer %s: %s", layer.name, layer.verdict)

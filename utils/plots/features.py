@@ -1,0 +1,138 @@
+"""What the layers of a model see in a picture: their maps, gathered by hooks and drawn as grids of channels."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from models.yolo import Detect, Model
+from utils.image import write_image
+
+COLUMNS = 8
+_GAP = 2  # white pixels between the channels
+_CELL_PX = (64, 192)  # channels are enlarged or made smaller so that their longer side is in this range
+
+
+def feature_grid(feature_map: Tensor | np.ndarray, channels: int = 32) -> np.ndarray:
+    """The first channels of a map side by side, each coloured over its own range, dark for its lowest value.
+
+    Args:
+        feature_map: [C, H, W], any floating type; values that are not finite count as 0.
+        channels: most channels to show.
+
+    Returns:
+        [h, w, 3] BGR uint8, at most 8 channels in a row.
+
+    Raises:
+        ValueError: not three dimensions, or one of them is empty.
+    """
+    if feature_map.ndim != 3 or 0 in feature_map.shape:
+        raise ValueError(f"expected a map [C, H, W] with values in it, got the shape {tuple(feature_map.shape)}")
+    shown = torch.as_tensor(feature_map)[:channels].detach().float().cpu()
+    cells = [_colour(channel) for channel in shown.nan_to_num(0.0, 0.0, 0.0).numpy()]
+    height, width = cells[0].shape[:2]
+    columns = min(COLUMNS, len(cells))
+    lines = math.ceil(len(cells) / columns)
+    sheet = np.full((lines * (height + _GAP) - _GAP, columns * (width + _GAP) - _GAP, 3), 255, np.uint8)
+    for number, cell in enumerate(cells):
+        top, left = number // columns * (height + _GAP), number % columns * (width + _GAP)
+        sheet[top : top + height, left : left + width] = cell
+    return sheet
+
+
+def _colour(channel: np.ndarray) -> np.ndarray:
+    """[H, W] float -> [h, w, 3] BGR, one flat block per value where it is enlarged."""
+    low, high = float(channel.min()), float(channel.max())
+    spread = high - low
+    grey: np.ndarray = np.zeros(channel.shape, np.uint8)
+    if spread > 0:
+        grey = np.rint((channel.astype(np.float64) - low) / spread * 255).astype(np.uint8)
+    longer = max(channel.shape)
+    smallest, largest = _CELL_PX
+    if longer < smallest:
+        times = math.ceil(smallest / longer)
+        grey = grey.repeat(times, axis=0).repeat(times, axis=1)
+    elif longer > largest:
+        height, width = (max(1, round(side * largest / longer)) for side in channel.shape)
+        grey = cv2.resize(grey, (width, height), interpolation=cv2.INTER_AREA)
+    return cv2.applyColorMap(grey, cv2.COLORMAP_VIRIDIS)
+
+
+class FeatureMaps:
+    """The maps of all layers but the head, for the time of a ``with`` block.
+
+        with FeatureMaps(model) as features:
+            model(picture)
+        features.save(folder)
+
+    Of every layer the map of the first picture in its first call counts: with augmentation that is the full-size view.
+
+    Args:
+        model: a :class:`Model`, or a module that has one inside, as an augmented one does.
+
+    Raises:
+        ValueError: there is no model inside.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        found = next((module for module in model.modules() if isinstance(module, Model)), None)
+        if found is None:
+            raise ValueError(f"{type(model).__name__} holds no model whose layers could be shown")
+        self.layers = [layer for layer in found.model if not isinstance(layer, Detect)]
+        self.maps: dict[int, Tensor] = {}  # by index of the layer: [C, H, W]
+        self._hooks: list[RemovableHandle] = []
+
+    def __enter__(self) -> FeatureMaps:
+        self.maps.clear()
+        self._hooks = [layer.register_forward_hook(self._keep(index)) for index, layer in enumerate(self.layers)]
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks = []
+
+    def _keep(self, index: int) -> Callable[[nn.Module, Any, Any], None]:
+        def hook(layer: nn.Module, inputs: Any, output: Any) -> None:
+            if index not in self.maps and isinstance(output, Tensor) and output.ndim == 4 and output.numel():
+                self.maps[index] = output[0].detach().clone()  # later layers may write into it
+
+        return hook
+
+    def save(self, folder: Path, channels: int = 32) -> None:
+        """Write ``stage<index>_<type>_features.png`` (the first channels) and ``.npy`` (all, float32) per layer."""
+        folder.mkdir(parents=True, exist_ok=True)
+        for index, feature_map in sorted(self.maps.items()):
+            kind = str(getattr(self.layers[index], "type", type(self.layers[index]).__name__)).rpartition(".")[2]
+            stem = f"stage{index}_{kind}_features"
+            write_image(folder / f"{stem}.png", feature_grid(feature_map, channels))
+            np.save(folder / f"{stem}.npy", feature_map.float().cpu().numpy())
+
+
+class FeatureFiles:
+    """Feature maps of pictures, each in a folder named after its picture below ``folder``."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._used: Counter[Path] = Counter()
+
+    def write(self, relative: Path, maps: FeatureMaps) -> Path:
+        """Save ``maps`` in ``relative`` without its suffix, with a number from the second picture of that name on."""
+        stem = relative.with_suffix("")
+        self._used[stem] += 1
+        number = self._used[stem]
+        folder = self.folder / (stem if number == 1 else stem.with_name(f"{stem.name}{number}"))
+        maps.save(folder)
+        return folder
