@@ -2,8 +2,10 @@
 # make test   set up, run all tests
 # make lint   set up, style and types
 # PYTHON=python3.12 make ... names the interpreter that makes the virtual environment
+# JOBS=8 make test         runs the tests in that many processes
 
 PYTHON ?= python3
+JOBS ?= 2
 VENV := .venv
 PY := $(VENV)/bin/python
 
@@ -22,7 +24,7 @@ demo: $(VENV)/.installed
 	$(PY) -m utils.demo
 
 test: $(VENV)/.installed-dev
-	$(PY) -m pytest
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(JOBS)
 
 lint: $(VENV)/.installed-dev
 	$(PY) -m ruff format --check .

@@ -3,7 +3,8 @@
     python train.py --cfg yolov5n_dynamic.yaml --data my.yaml --imgsz 640
 
 From top to bottom: ``prepare`` checks the input and builds everything, ``fit`` is the loop, ``finish`` strips the
-checkpoints and scores the best one. Whatever changes weights is a line in ``fit`` or ``train_epoch``.
+checkpoints and scores the best one. Whatever changes weights is a line in ``fit`` or ``train_epoch``. Ctrl-C, SIGTERM
+and SIGHUP end the loop after the step in progress; ``--resume`` goes on with the next one.
 """
 
 from __future__ import annotations
@@ -11,21 +12,21 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.utils import clip_grad_norm_
 from tqdm import tqdm
 
 from models.dynamic import set_temperature
 from models.routing import entropy_figures
-from models.user_modules import load_modules, modules_argument
+from models.user_modules import load_modules
 from utils.callbacks import BatchEnd, CheckpointSaved, EpochEnd, EpochStart, FitEpochEnd, TrainEnd, TrainStart, ValEnd
-from utils.checkpoint import load_model, save_checkpoint
-from utils.checkpoint.format import strip_checkpoint
-from utils.config.cli import run_script
+from utils.checkpoint import load_model
+from utils.config.cli import EXIT_INPUT, run_script
 from utils.config.keywords import options_from
 from utils.config.options import TrainOptions
 from utils.datasets.loader import Batch
@@ -34,29 +35,22 @@ from utils.evaluation import EvalResult
 from utils.evaluation.observers import BatchPlots, RoutingObserver
 from utils.evaluation.report import log_table, save_plots
 from utils.image import to_model_input
+from utils.loss import LossItems
 from utils.metrics import fitness
 from utils.training.image_weights import weights_for_epoch
 from utils.training.multi_scale import resize_batch
+from utils.training.position import BreakOff, NoBatchError, Position, rest_of_epoch, until_stopped
+from utils.training.saver import keep_resumable, strip
 from utils.training.schedule import learning_rates, temperature_at, warm_up
 from utils.training.session import Session, prepare
 
 LOG = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class EpochLosses:
-    """Means over the epoch, gains included."""
-
-    box: float
-    obj: float
-    cls: float
-    seconds: float
-
-
 def fit(s: Session) -> int:
-    """Run the epochs that are left; returns how many ran."""
+    """Run the epochs that are left, or until a signal asks to stop; returns how many were completed."""
     epoch = s.start_epoch - 1
-    for epoch in range(s.start_epoch, s.options.epochs):
+    for epoch in range(s.start_epoch, 0 if s.stopped_early else s.options.epochs):
         temperature = temperature_at(epoch, s.options.epochs, s.hyp)
         if s.dynamic:
             set_temperature(s.model, temperature)
@@ -65,67 +59,106 @@ def fit(s: Session) -> int:
         if s.options.image_weights:
             s.sampler.set_weights(weights_for_epoch([r.boxes for r in s.records], s.maps))
         s.sampler.set_epoch(epoch)
-        losses = train_epoch(s, epoch)
-        rates = learning_rates(s.optimizer)
+        train_epoch(s, epoch)
         last = epoch + 1 == s.options.epochs
-        result = validate(s, epoch) if last or not s.options.noval else None
-        row = figures(losses, result, rates)
+        result = validate(s, epoch) if (last or not s.options.noval) and not s.stop.requested else None
+        if s.stop.requested:
+            s.interrupted = True
+            save_inside(s)  # a validation that was broken off is done anew
+            return epoch - s.start_epoch
+        rates = learning_rates(s.optimizer)
+        row = figures(s.position, result, rates)
         if s.dynamic:
             row["temperature"] = temperature
         row |= entropy_figures(s.ema.model, s.routing if result is not None else ())
-        stop = judge(s, epoch, result)
+        s.stopped_early = judge(s, epoch, result) and not last
         s.callbacks.on_fit_epoch_end(FitEpochEnd(epoch=epoch, row=row))
-        save(s, epoch, final=last or stop)
-        if stop:
+        save(s, epoch, final=last or s.stopped_early)
+        if s.stopped_early:
             LOG.info("no better fitness for %d epochs: stopped early (--patience 0 never stops)", s.options.patience)
             break
     return epoch + 1 - s.start_epoch
 
 
-def train_epoch(s: Session, epoch: int) -> EpochLosses:
-    """One pass over the training set: the only place where the optimizer steps."""
+def train_epoch(s: Session, epoch: int) -> None:
+    """One pass over the training set, or the rest of it: the only place where the optimizer steps."""
     s.model.train()
     s.frozen.hold()
-    sums, start, cuda = torch.zeros(3), time.perf_counter(), s.device.type == "cuda"
-    progress = tqdm(s.loader, desc=f"epoch {epoch + 1}/{s.options.epochs}", leave=False, dynamic_ncols=True)
-    for index, batch in enumerate(progress):
-        iteration = epoch * len(s.loader) + index
+    at = s.enter(epoch)
+    start = time.perf_counter() - at.seconds
+    batches = until_stopped(rest_of_epoch(s.loader, at.batches), s.stop)
+    title = f"epoch {epoch + 1}/{s.options.epochs}"
+    progress = tqdm(batches, title, len(s.loader), initial=at.batches, leave=False, dynamic_ncols=True)
+    for batch in progress:
+        iteration = epoch * len(s.loader) + at.batches
         accumulate = warm_up(s.optimizer, s.plan, iteration, epoch, s.hyp, s.options.cos_lr)
         images = to_model_input(batch.images, s.device)
         if s.options.multi_scale:
             images = resize_batch(images, s.imgsz, int(s.model.stride.max()), (s.options.seed, iteration))
-        with torch.autocast(s.device.type, enabled=cuda):
-            maps = s.model(images)
+        s.watch.before_batch()
+        maps = forward(s, images)
         items = s.loss(maps, batch.targets.to(s.device))
-        check_finite(items.total, epoch, index, batch)
-        s.scaler.scale(items.total).backward()
-        if iteration - s.last_step >= accumulate:
+        fault = s.watch.of_loss(items.total, partial(forward, s, images))
+        if not fault:
+            # The loss grows with the batch: united pictures stand for four.
+            s.scaler.scale(items.total * 4 if s.options.quad else items.total).backward()
+            fault = s.watch.of_gradient()
+        if not fault and iteration - s.last_step >= accumulate:
+            if s.hyp.grad_clip:
+                s.scaler.unscale_(s.optimizer)
+                clip_grad_norm_(s.model.parameters(), s.hyp.grad_clip)
             s.scaler.step(s.optimizer)
             s.scaler.update()
+            s.watch.check_scale(s.scaler)
             s.optimizer.zero_grad(set_to_none=True)
             s.ema.update(s.model)
             s.last_step = iteration
-        parts = torch.stack([items.box, items.obj, items.cls]).detach().cpu()
-        sums += parts
-        mean = (sums / (index + 1)).tolist()
-        progress.set_postfix_str(f"box {mean[0]:.4f} obj {mean[1]:.4f} cls {mean[2]:.4f} {memory(s.device)}")
-        s.callbacks.on_train_batch_end(
-            BatchEnd(epoch=epoch, index=index, iteration=iteration, batch=batch, losses=tuple(parts.tolist()))
-        )
-    box, obj, cls = (sums / len(s.loader)).tolist()
-    seconds = time.perf_counter() - start
-    rates = tuple(learning_rates(s.optimizer).values())
-    s.callbacks.on_train_epoch_end(EpochEnd(epoch=epoch, losses=(box, obj, cls), learning_rates=rates, seconds=seconds))
-    return EpochLosses(box, obj, cls, seconds)
+        at.batches, at.seconds = at.batches + 1, time.perf_counter() - start
+        if fault:
+            leave_out(s, fault, batch)
+        else:
+            note(s, items, iteration, batch)
+            progress.set_postfix_str("box {:.4f} obj {:.4f} cls {:.4f} ".format(*at.means) + memory(s.device))
+        s.stop.armed = True  # from here on there is something to save
+        if s.options.save_steps and at.batches % s.options.save_steps == 0:
+            save_inside(s)
+    if not s.stop.requested:
+        rates = tuple(learning_rates(s.optimizer).values())
+        s.callbacks.on_train_epoch_end(
+            EpochEnd(epoch=epoch, losses=at.means, learning_rates=rates, seconds=at.seconds)
+        )  # fmt: skip
 
 
-def check_finite(total: Tensor, epoch: int, index: int, batch: Batch) -> None:
-    """A loss that is not a number would spoil the weights for good: stop while the last checkpoint is still sound."""
-    if not torch.isfinite(total):
-        raise InputError(
-            f"the loss became {total.item()} in epoch {epoch + 1}, batch {index} (first picture {batch.paths[0]}); "
-            "weights/last.pt is untouched; try a lower lr0 in the --hyp file"
-        )
+def forward(s: Session, images: Tensor) -> list[Tensor]:
+    """Maps [B, na, ny, nx, nc+5] of each level, in mixed precision if the run is."""
+    with torch.autocast(s.device.type, enabled=s.amp):
+        maps: list[Tensor] = s.model(images)
+    return maps
+
+
+def note(s: Session, items: LossItems, iteration: int, batch: Batch) -> None:
+    """Add the losses of a batch to those of the epoch, and tell the callbacks."""
+    parts = torch.stack([items.box, items.obj, items.cls]).detach().cpu()
+    at = s.position
+    at.sums += parts
+    losses = tuple(parts.tolist())
+    s.callbacks.on_train_batch_end(
+        BatchEnd(epoch=at.epoch, index=at.batches - 1, iteration=iteration, batch=batch, losses=losses)
+    )  # fmt: skip
+
+
+def leave_out(s: Session, fault: str, batch: Batch) -> None:
+    """Go on without a batch that would spoil the weights, or stop while the last checkpoint is still sound."""
+    place = f"epoch {s.position.epoch + 1}, batch {s.position.batches} of {len(s.loader)} (with {batch.paths[0]})"
+    kept = "weights/last.pt is untouched" if s.last.exists() else "nothing has been saved yet"
+    precision = ", --no-amp" if s.amp else ""
+    s.watch.leave_out(
+        fault, place,
+        f"{kept}; try a lower lr0 or grad_clip: 10 in the --hyp file{precision}, or --skip-nonfinite N to leave out up "
+        "to N such batches",
+    )  # fmt: skip
+    s.position.skipped += 1
+    s.optimizer.zero_grad(set_to_none=True)
 
 
 def memory(device: torch.device) -> str:
@@ -140,10 +173,15 @@ def memory(device: torch.device) -> str:
     return f"RAM {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit:.1f} GB"
 
 
-def validate(s: Session, epoch: int) -> EvalResult:
-    """Score the averaged model."""
-    with RoutingObserver(s.ema.model, s.spec.nc) as routing:
-        result = s.evaluator.run(s.ema.model, s.loss, [routing])
+def validate(s: Session, epoch: int) -> EvalResult | None:
+    """Score the averaged model; None when a signal came meanwhile."""
+    try:
+        with RoutingObserver(s.ema.model, s.spec.nc) as routing:
+            result = s.evaluator.run(s.ema.model, s.loss, [routing, BreakOff(s.stop)])
+    except RuntimeError:
+        if s.stop.requested:
+            return None
+        raise
     s.maps, s.routing = result.maps(s.spec.nc), routing.figures()
     per_class = dict(zip(s.spec.names, s.maps.tolist()))
     s.callbacks.on_val_end(ValEnd(epoch=epoch, metrics=scores(result), per_class_ap=per_class, routing=s.routing))
@@ -157,13 +195,13 @@ def scores(result: EvalResult) -> dict[str, float]:
     return row | dict(zip(("val/box_loss", "val/obj_loss", "val/cls_loss"), result.losses))
 
 
-def figures(losses: EpochLosses, result: EvalResult | None, rates: dict[str, float]) -> dict[str, float]:
+def figures(done: Position, result: EvalResult | None, rates: dict[str, float]) -> dict[str, float]:
     """The epoch's row of results.csv, with the column names of v6.1."""
-    row = {"train/box_loss": losses.box, "train/obj_loss": losses.obj, "train/cls_loss": losses.cls}
+    row = dict(zip(("train/box_loss", "train/obj_loss", "train/cls_loss"), done.means))
     if result is not None:
         row |= scores(result)
     row |= {"x/lr0": rates["no_decay"], "x/lr1": rates["decay"], "x/lr2": rates["bias"]}
-    return row | {"seconds": losses.seconds}
+    return row | {"seconds": done.seconds}
 
 
 def judge(s: Session, epoch: int, result: EvalResult | None) -> bool:
@@ -176,36 +214,46 @@ def judge(s: Session, epoch: int, result: EvalResult | None) -> bool:
 
 def save(s: Session, epoch: int, final: bool) -> None:
     """Write last.pt, and best.pt when this epoch is the best."""
+    s.watch.check_state(s.ema.model)
     if s.options.nosave and not final:
         return
-    checkpoint = s.checkpoint(epoch)
-    save_checkpoint(s.last, checkpoint)
+    s.saver.retry(s.last)
     best = s.stopper.best_epoch == epoch or not s.best_written
+    s.best_written = True
+    checkpoint = s.checkpoint(epoch)
     if best:
-        save_checkpoint(s.best, checkpoint)
-        s.best_written = True
+        s.saver.write(s.best, checkpoint)
     if s.options.save_period > 0 and (epoch + 1) % s.options.save_period == 0:
-        save_checkpoint(s.weights_dir / f"epoch{epoch}.pt", checkpoint)
-    s.callbacks.on_model_save(CheckpointSaved(path=s.last, epoch=epoch, best=best))
+        s.saver.write(s.weights_dir / f"epoch{epoch}.pt", checkpoint)
+    if s.saver.write(s.last, checkpoint):
+        s.callbacks.on_model_save(CheckpointSaved(path=s.last, epoch=epoch, best=best))
+
+
+def save_inside(s: Session) -> None:
+    """Write last.pt in the middle of an epoch: resumed, it goes on with the next batch."""
+    s.watch.check_state(s.ema.model)
+    s.saver.write(s.last, s.checkpoint(s.position.epoch - 1, inside=s.position))
 
 
 def finish(s: Session, epochs_run: int) -> None:
     """Strip the checkpoints to what is needed for use and score the best one."""
     best = None
-    if s.best_written:  # else no epoch ran, and whatever lies in the folder is another run's
-        for path in (s.last, s.best):
-            LOG.info("%s: stripped to %.1f MB", path, strip_checkpoint(path))
+    if s.best_written and s.best.exists():  # else no epoch ran, and whatever lies in the folder is another run's
         best = s.best
+        strip(s.best)
         model, _ = load_model(s.best, s.device)
         LOG.info("scoring %s", s.best)
         plots = [BatchPlots(s.save_dir, s.spec.names)]
         result = s.evaluator.run(model, None, plots)
         log_table(result, s.spec.names)
         save_plots(result, s.spec.names, s.save_dir)
+        keep_resumable(s.last)
+        strip(s.last)  # up to here --resume would have come back and finished
     s.callbacks.on_train_end(TrainEnd(save_dir=s.save_dir, best=best, epochs_run=epochs_run))
 
 
-def main(options: TrainOptions) -> None:
+def main(options: TrainOptions) -> int:
+    """Train; returns the exit code."""
     load_modules(options.modules)
     s = prepare(options)
     labels = np.concatenate([record.boxes for record in s.records])
@@ -215,12 +263,25 @@ def main(options: TrainOptions) -> None:
         )
     )  # fmt: skip
     try:
-        epochs_run = fit(s)
+        with s.stop:
+            epochs_run = fit(s)
+    except NoBatchError as error:
+        if s.position.batches:
+            save_inside(s)
+        raise InputError(f"{error}; then go on with: {s.resume_command}") from error
     except KeyboardInterrupt:
-        if s.best_written:
-            LOG.info("stopped; go on with: python train.py --resume %s%s", s.last, modules_argument(s.model.yaml))
+        if s.last.exists():
+            LOG.info("stopped at once; go on from the last save with: %s", s.resume_command)
         raise
-    finish(s, epochs_run)
+    saved = s.saver.retry()
+    if not saved:
+        LOG.error("error: no room for %s; what lies there is older", ", ".join(map(str, s.saver.unwritten)))
+    elif s.interrupted:
+        done = f"epoch {s.position.epoch + 1} after {s.position.batches} of {len(s.loader)} batches"
+        LOG.info("%s: stopped in %s; go on with: %s", s.stop.requested, done, s.resume_command)
+    else:
+        finish(s, epochs_run)
+    return 0 if saved else EXIT_INPUT
 
 
 def run(**options: Any) -> None:

@@ -28,6 +28,7 @@ from utils.config.options import ValOptions
 from utils.config.paths import ROOT
 from utils.config.sizes import check_img_size
 from utils.datasets.dataset import DetectionDataset
+from utils.datasets.fetch import fetch_missing
 from utils.datasets.labels import LabelSet
 from utils.datasets.loader import build_loader
 from utils.datasets.prepare import load_labels
@@ -84,7 +85,12 @@ def score(options: ValOptions) -> tuple[EvalResult, DatasetSpec]:
     device = select_device(options.device)
     model, checkpoint = load_detector(options.weights, device, ROOT / "runs/train", options.augment)
     spec = choose_data(options, checkpoint)
-    labels = load_labels(spec, options.task, single_cls=options.single_cls)
+    if options.download:
+        spec = fetch_missing(
+            spec, [options.task], allow_scripts=options.allow_scripts, limit_gb=options.download_limit
+        )  # fmt: skip
+    cache_dir = Path(options.cache_dir) if options.cache_dir else None
+    labels = load_labels(spec, options.task, single_cls=options.single_cls, cache_dir=cache_dir)
     folder = increment_path(Path(options.project) / options.name, options.exist_ok, mkdir=True)
     result = evaluate(options, model, spec, labels, device, folder)
     log_table(result, spec.names, options.verbose)

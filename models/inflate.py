@@ -1,6 +1,6 @@
 """Inflation: a dynamic layer that starts as the static convolution it takes the place of.
 
-Each of the K kernels is the static kernel plus a small random part of its own; the parts add up to zero over the K.
+Each of the K kernels is the static kernel plus a random part of its own; the parts add up to zero over the K.
 The routing starts with the weight 1/K for every kernel and every picture, at any temperature. So the kernel in use is
 the static one (to float32 rounding, about 1e-6 of its values), and training can tell the kernels apart at once.
 """
@@ -16,7 +16,9 @@ from torch import Tensor, nn
 from models.common import Dynamic_conv2d
 from models.fuse import gain_and_shift
 
-SPREAD = 0.1  # of the random parts, in standard deviations of the static kernel
+# Size of the random parts in standard deviations of the static kernel. They do not change the start; the routing learns
+# in proportion to them: at 0.1 it had not moved after a fine-tuning of 70 optimizer steps.
+SPREAD = 0.5
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,10 @@ MAX_LINES, MAX_FUNCTION_LINES = 400, 60
 FLOORS: tuple[tuple[str, ...], ...] = (
     (
         "utils.boxes",
+        "utils.downloads",
         "utils.nms",
         "utils.image",
+        "utils.jpeg",
         "utils.files",
         "utils.log",
         "utils.errors",
@@ -45,6 +47,10 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "models.profile",
         "hubconf",
         "utils.compare",
+        "utils.datasets.convert",
+        "utils.datasets.check",
+        "utils.datasets.preview",
+        "utils.datasets.split",
         "utils.demo",
         "utils.general",
         "utils.routing",

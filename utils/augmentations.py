@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import cv2
 import numpy as np
@@ -54,36 +56,11 @@ def box_candidates(
     stays when both sides exceed ``wh_thr`` pixels, more than ``area_thr`` (a number, or one per box) of its area is
     left, and the longer side is less than ``ar_thr`` times the shorter. Returns bool [n].
     """
-    size_before = before[:, 2:4] - before[:, 0:2]  # [n, 2] width, height
-    size_after = after[:, 2:4] - after[:, 0:2]
-    remaining = size_after.prod(1) / (size_before.prod(1) + eps)
-    elongation = size_after.max(1, initial=0.0) / (size_after.min(1, initial=np.inf) + eps)
-    return (size_after > wh_thr).all(1) & (remaining > area_thr) & (elongation < ar_thr)
-
-
-def _random_matrix(
-    in_hw: tuple[int, int],
-    out_hw: tuple[int, int],
-    degrees: float,
-    translate: float,
-    scale: float,
-    shear: float,
-    perspective: float,
-    rng: np.random.Generator,
-) -> tuple[np.ndarray, float]:
-    """Draw a homography [3, 3] from input to output pixels; also return its scale factor."""
-    centre = np.eye(3)
-    centre[:2, 2] = -in_hw[1] / 2, -in_hw[0] / 2
-    tilt = np.eye(3)
-    tilt[2, :2] = rng.uniform(-perspective, perspective, 2)
-    angle = np.deg2rad(rng.uniform(-degrees, degrees))
-    zoom = float(rng.uniform(1 - scale, 1 + scale))
-    lean_x, lean_y = np.tan(np.deg2rad(rng.uniform(-shear, shear, 2)))
-    turn = zoom * np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
-    place = np.eye(3)
-    place[:2, :2] = np.array([[1.0, lean_x], [lean_y, 1.0]]) @ turn
-    place[:2, 2] = rng.uniform(0.5 - translate, 0.5 + translate, 2) * (out_hw[1], out_hw[0])
-    return place @ tilt @ centre, zoom
+    width_before, height_before = before[:, 2] - before[:, 0], before[:, 3] - before[:, 1]  # [n]
+    width, height = after[:, 2] - after[:, 0], after[:, 3] - after[:, 1]
+    shorter, longer = np.minimum(width, height), np.maximum(width, height)
+    remaining = width * height / (width_before * height_before + eps)
+    return (shorter > wh_thr) & (remaining > area_thr) & (longer / (shorter + eps) < ar_thr)
 
 
 def _project(points: np.ndarray, matrix: np.ndarray) -> np.ndarray:
@@ -92,25 +69,151 @@ def _project(points: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     return mapped[:, :2] / mapped[:, 2:]
 
 
-def _project_labels(sample: Sample, matrix: np.ndarray, zoom: float, out_hw: tuple[int, int]) -> Sample:
-    """Move boxes and polygons by ``matrix``, clip the boxes to the output and drop those that are hardly visible."""
-    height, width = out_hw
-    before = sample.boxes[:, 1:5]
-    corners = before[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 2)  # [4n, 2]
-    moved = _project(corners, matrix).reshape(-1, 4, 2)
-    after = np.concatenate((moved.min(1), moved.max(1)), 1)  # [n, 4]
-    area_thr = np.full(len(after), 0.10)
-    segments = [_project(polygon, matrix).astype(np.float32) for polygon in sample.segments]
-    for row, polygon in enumerate(sample.segments):
-        if len(polygon):
-            # Bounds of the visible part of the outline: tighter than the bounds of four turned corners.
-            outline = resample_segments([np.concatenate((polygon, polygon[:1]))], 1000)[0]
-            after[row] = segment2box(_project(outline, matrix), width, height)
-            area_thr[row] = 0.01
-    after = after.clip(0, (width, height, width, height))
-    keep = box_candidates(before * zoom, after, area_thr=area_thr)
-    boxes = np.concatenate((sample.boxes[:, :1], after), 1)[keep].astype(np.float32)
-    return replace(sample, boxes=boxes, segments=[polygon for polygon, kept in zip(segments, keep) if kept])
+@dataclass(frozen=True)
+class Warp:
+    """One draw of the geometry: how a picture of ``in_hw`` becomes one of ``out_hw``.
+
+    Attributes:
+        matrix: [3, 3] from places in the input to places in the output, in pixels. The upper left corner of the upper
+            left pixel is (0, 0), so its middle is (0.5, 0.5): boxes and pixels follow the same matrix exactly.
+        zoom_wh: factor on widths and heights before turning.
+        window: (x, y, width, height) when the output is just this part of the input, enlarged or reduced. It may reach
+            past the input. None: the output is turned or tilted.
+    """
+
+    in_hw: tuple[int, int]
+    out_hw: tuple[int, int]
+    matrix: np.ndarray
+    zoom_wh: tuple[float, float]
+    window: tuple[int, int, int, int] | None
+
+    def source(self) -> tuple[int, int, int, int]:
+        """The part (x, y, width, height) of the input that :meth:`apply` needs; it may reach past the input."""
+        if self.window is not None:
+            return self.window
+        (in_h, in_w), (out_h, out_w) = self.in_hw, self.out_hw
+        corners = np.array([[0, 0], [out_w, 0], [out_w, out_h], [0, out_h]], np.float64)
+        inverse = np.linalg.inv(self.matrix)
+        if (corners @ inverse[2, :2] + inverse[2, 2] <= 0).any():  # tilted so far that the horizon is in sight
+            return 0, 0, in_w, in_h
+        back = _project(corners, inverse)
+        # Two pixels more on every side: what is blended into the outermost ones.
+        x1, y1 = (back.min(0).clip(0, (in_w, in_h)) - 2).clip(0).astype(int).tolist()
+        x2, y2 = np.minimum(np.ceil(back.max(0).clip(0, (in_w, in_h))) + 2, (in_w, in_h)).astype(int).tolist()
+        return x1, y1, max(x2 - x1, 1), max(y2 - y1, 1)
+
+    def apply(self, part: np.ndarray, at: tuple[int, int] = (0, 0)) -> np.ndarray:
+        """The output [out_h, out_w, 3] from that part of the input which starts at pixel ``at`` (x, y)."""
+        size_wh = self.out_hw[1], self.out_hw[0]
+        if self.window is not None:
+            x, y, width, height = self.window
+            view = _cut(part, x - at[0], y - at[1], width, height)
+            return view if size_wh == (width, height) else cv2.resize(view, size_wh, interpolation=cv2.INTER_LINEAR)
+        # OpenCV counts from the middle of the first pixel.
+        move = np.array([[1, 0, at[0] + 0.5], [0, 1, at[1] + 0.5], [0, 0, 1]])
+        matrix = np.array([[1, 0, -0.5], [0, 1, -0.5], [0, 0, 1]]) @ self.matrix @ move
+        if matrix[2, 0] or matrix[2, 1]:
+            return cv2.warpPerspective(part, matrix, dsize=size_wh, borderValue=GREY)
+        return cv2.warpAffine(part, matrix[:2], dsize=size_wh, borderValue=GREY)
+
+    def move_labels(
+        self,
+        boxes: np.ndarray,
+        segments: Sequence[np.ndarray] = (),
+        scale_shift: np.ndarray | None = None,
+    ) -> tuple[np.ndarray, list[np.ndarray]]:
+        """Boxes [n, 5] and polygons in the output, boxes clipped to it; those that are hardly visible are dropped.
+
+        ``scale_shift`` [n, 2, 2]: factors and summands of x and y for each box, if not those of the matrix.
+        """
+        if not len(boxes):
+            return boxes, []
+        height, width = self.out_hw
+        before = boxes[:, 1:5]
+        if scale_shift is not None:
+            after = (before.reshape(-1, 2, 2) * scale_shift[:, :1] + scale_shift[:, 1:]).reshape(-1, 4)
+        elif self.window is not None:
+            after = before * (self.zoom_wh * 2) + np.tile(self.matrix[:2, 2], 2)  # [n, 4]
+        else:
+            corners = before[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 2)  # [4n, 2]
+            moved = _project(corners, self.matrix).reshape(-1, 4, 2)
+            after = np.concatenate((moved.min(1), moved.max(1)), 1)
+        area_thr: float | np.ndarray = 0.10
+        moved_segments: list[np.ndarray] = []
+        if segments:
+            area_thr = np.array([0.01 if len(polygon) else 0.10 for polygon in segments])
+            scales = [None] * len(segments) if scale_shift is None else scale_shift.astype(np.float32)
+            for row, (polygon, own) in enumerate(zip(segments, scales)):
+                moved_segments.append(
+                    _project(polygon, self.matrix).astype(np.float32) if own is None else polygon * own[0] + own[1]
+                )
+                if len(polygon):
+                    after[row] = _visible_bounds(moved_segments[row], width, height)
+        after = np.minimum(np.maximum(after, 0), (width, height, width, height))
+        keep = box_candidates(before * (self.zoom_wh * 2), after, area_thr=area_thr)
+        kept = np.empty((int(keep.sum()), 5), np.float32)
+        kept[:, 0], kept[:, 1:] = boxes[keep, 0], after[keep]
+        return kept, [polygon for polygon, seen in zip(moved_segments, keep) if seen]
+
+
+def _visible_bounds(polygon: np.ndarray, width: int, height: int) -> np.ndarray:
+    """Corners [4] around the part of an outline that lies in the picture, tighter than those of a turned box."""
+    low, high = polygon.min(0), polygon.max(0)
+    whole = low.min() >= 0 and high[0] <= width and high[1] <= height
+    if whole or high.min() <= 0 or low[0] >= width or low[1] >= height:  # or not there at all
+        return np.concatenate((low, high))
+    outline = resample_segments([np.concatenate((polygon, polygon[:1]))], 1000)[0]
+    return segment2box(outline, width, height)
+
+
+def _cut(image: np.ndarray, x: int, y: int, width: int, height: int) -> np.ndarray:
+    """Part of a picture, grey where it reaches past the edges; a view where it does not."""
+    rows, columns = image.shape[:2]
+    if x >= 0 and y >= 0 and x + width <= columns and y + height <= rows:
+        return image[y : y + height, x : x + width]
+    part = np.full((height, width, 3), GREY[0], np.uint8)
+    x1, y1, x2, y2 = max(x, 0), max(y, 0), min(x + width, columns), min(y + height, rows)
+    if x1 < x2 and y1 < y2:
+        part[y1 - y : y2 - y, x1 - x : x2 - x] = image[y1:y2, x1:x2]
+    return part
+
+
+def draw_warp(
+    in_hw: tuple[int, int],
+    out_hw: tuple[int, int],
+    *,
+    degrees: float = 10.0,
+    translate: float = 0.1,
+    scale: float = 0.1,
+    shear: float = 10.0,
+    perspective: float = 0.0,
+    rng: np.random.Generator,
+) -> Warp:
+    """Draw how a picture is turned, scaled, sheared, shifted and tilted about its centre.
+
+    ``degrees`` and ``shear`` are half ranges in degrees, ``translate`` a fraction of the output size, ``scale`` a half
+    range about 1. With the first two and ``perspective`` at 0 the source is rounded to whole pixels: then the
+    output is a plain enlargement, several times faster than a general warp and exact at the boxes.
+    """
+    (in_h, in_w), (out_h, out_w) = in_hw, out_hw
+    draws = rng.uniform(-1, 1, 8).tolist()
+    zoom = 1 + scale * draws[0]
+    centre_x, centre_y = (0.5 + translate * draws[1]) * out_w, (0.5 + translate * draws[2]) * out_h
+    if not (degrees or shear or perspective):
+        width, height = max(round(out_w / zoom), 1), max(round(out_h / zoom), 1)
+        zoom_w, zoom_h = out_w / width, out_h / height
+        x, y = round(in_w / 2 - centre_x / zoom_w), round(in_h / 2 - centre_y / zoom_h)
+        plain = np.array([[zoom_w, 0, -x * zoom_w], [0, zoom_h, -y * zoom_h], [0, 0, 1]])
+        return Warp(in_hw, out_hw, plain, (zoom_w, zoom_h), (x, y, width, height))
+    angle = math.radians(degrees * draws[3])
+    lean_x, lean_y = math.tan(math.radians(shear * draws[4])), math.tan(math.radians(shear * draws[5]))
+    turn = zoom * np.array([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]])
+    tilt, place, to_centre = np.eye(3), np.eye(3), np.eye(3)
+    tilt[2, :2] = perspective * draws[6], perspective * draws[7]
+    place[:2, :2] = np.array([[1.0, lean_x], [lean_y, 1.0]]) @ turn
+    place[:2, 2] = centre_x, centre_y
+    to_centre[:2, 2] = -in_w / 2, -in_h / 2
+    return Warp(in_hw, out_hw, place @ tilt @ to_centre, (zoom, zoom), None)
 
 
 def random_perspective(
@@ -124,33 +227,65 @@ def random_perspective(
     border: int = 0,
     rng: np.random.Generator,
 ) -> Sample:
-    """Rotate, scale, shear, shift and tilt the picture about its centre; boxes follow, clipped to the result.
+    """Rotate, scale, shear, shift and tilt a sample as :func:`draw_warp` says; boxes follow, clipped to the result.
 
-    ``degrees`` and ``shear`` are half ranges in degrees, ``translate`` a fraction of the output size, ``scale`` a
-    half range about 1. ``border`` pixels are added on every side; a negative one crops (mosaic canvas to picture).
+    ``border`` pixels are added on every side; a negative one crops (mosaic canvas to picture).
     """
-    in_hw = sample.image.shape[:2]
-    out_hw = in_hw[0] + 2 * border, in_hw[1] + 2 * border
-    matrix, zoom = _random_matrix(in_hw, out_hw, degrees, translate, scale, shear, perspective, rng)
-    image, size_wh = sample.image, (out_hw[1], out_hw[0])
-    if border or not np.array_equal(matrix, np.eye(3)):
-        if perspective:
-            image = cv2.warpPerspective(image, matrix, dsize=size_wh, borderValue=GREY)
-        else:
-            image = cv2.warpAffine(image, matrix[:2], dsize=size_wh, borderValue=GREY)
-    return _project_labels(replace(sample, image=image), matrix, zoom, out_hw)
+    height, width = sample.image.shape[:2]
+    warp = draw_warp(
+        (height, width),
+        (height + 2 * border, width + 2 * border),
+        degrees=degrees,
+        translate=translate,
+        scale=scale,
+        shear=shear,
+        perspective=perspective,
+        rng=rng,
+    )
+    boxes, segments = warp.move_labels(sample.boxes, sample.segments)
+    return replace(sample, image=warp.apply(sample.image), boxes=boxes, segments=segments)
+
+
+@dataclass(frozen=True)
+class Jitter:
+    """Multiplies hue, saturation and value of a BGR uint8 picture by ``factors``.
+
+    Products are rounded down and stop at 255. OpenCV keeps hue in half degrees, 0 to 179.
+    """
+
+    factors: np.ndarray
+
+    @cached_property
+    def _scaling(self) -> np.ndarray | None:
+        """A matrix [3, 4] that does it in a quarter of the time of three tables; None where a hue would pass 255.
+
+        Its last column makes rounding to the nearest one to the lower. Hues of 180 and more are taken for one turn less
+        on the way back.
+        """
+        if 179 * self.factors[0] >= 255:
+            return None
+        return np.column_stack((np.diag(self.factors), np.full(3, 1e-3 - 0.5)))
+
+    def __call__(self, image: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+        """The new picture, in ``out`` if given, which may be the old one."""
+        hsv = cv2.cvtColor(image, cv2.COLOR_BGR2HSV)
+        if self._scaling is not None:
+            return cv2.cvtColor(cv2.transform(hsv, self._scaling), cv2.COLOR_HSV2BGR, dst=out)
+        levels = np.arange(256) * self.factors[:, None]  # [3, 256]
+        levels[0] %= 180
+        table = levels.clip(0, 255).astype(np.uint8).T[None]  # [1, 256, 3]: one table per channel
+        return cv2.cvtColor(cv2.LUT(hsv, table), cv2.COLOR_HSV2BGR, dst=out)
+
+
+def draw_jitter(h: float, s: float, v: float, rng: np.random.Generator) -> Jitter | None:
+    """Factors within 1 +/- (h, s, v); None if all three are 0."""
+    return Jitter(1 + rng.uniform(-1, 1, 3) * (h, s, v)) if h or s or v else None
 
 
 def augment_hsv(image: np.ndarray, h: float, s: float, v: float, rng: np.random.Generator) -> np.ndarray:
     """Return the BGR uint8 picture with hue, saturation and value multiplied by factors within 1 +/- (h, s, v)."""
-    if not (h or s or v):
-        return image
-    factors = 1 + rng.uniform(-1, 1, 3) * (h, s, v)
-    levels = np.arange(256) * factors[:, None]  # [3, 256]
-    levels[0] %= 180  # OpenCV keeps hue in half degrees
-    table = levels.clip(0, 255).astype(np.uint8).T[None]  # [1, 256, 3]: one table per channel
-    hsv = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_BGR2HSV)
-    return cv2.cvtColor(cv2.LUT(hsv, table), cv2.COLOR_HSV2BGR)
+    jitter = draw_jitter(h, s, v, rng)
+    return image if jitter is None else jitter(np.ascontiguousarray(image))
 
 
 def flip_horizontal(sample: Sample) -> Sample:
@@ -159,7 +294,7 @@ def flip_horizontal(sample: Sample) -> Sample:
     boxes = sample.boxes.copy()
     boxes[:, [1, 3]] = width - sample.boxes[:, [3, 1]]
     segments = [np.stack((width - xy[:, 0], xy[:, 1]), 1) for xy in sample.segments]
-    return replace(sample, image=sample.image[:, ::-1], boxes=boxes, segments=segments)
+    return replace(sample, image=cv2.flip(sample.image, 1), boxes=boxes, segments=segments)
 
 
 def flip_vertical(sample: Sample) -> Sample:
@@ -168,7 +303,7 @@ def flip_vertical(sample: Sample) -> Sample:
     boxes = sample.boxes.copy()
     boxes[:, [2, 4]] = height - sample.boxes[:, [4, 2]]
     segments = [np.stack((xy[:, 0], height - xy[:, 1]), 1) for xy in sample.segments]
-    return replace(sample, image=sample.image[::-1], boxes=boxes, segments=segments)
+    return replace(sample, image=cv2.flip(sample.image, 0), boxes=boxes, segments=segments)
 
 
 def mixup(first: Sample, second: Sample, rng: np.random.Generator) -> Sample:
@@ -199,6 +334,9 @@ def copy_paste(sample: Sample, probability: float, rng: np.random.Generator) -> 
         if (overlap_wh.clip(0).prod(1) < 0.30 * areas).all():
             boxes.append(mirrored.boxes[row])
             segments.append(mirrored.segments[row])
-            cv2.fillPoly(mask, [mirrored.segments[row].round().astype(np.int32)], color=1)
+            # fillPoly fills its own edges too: from the outermost pixels whose middle is inside.
+            middles = mirrored.segments[row] - 0.5
+            outline = np.where(middles < middles.mean(0), np.ceil(middles), np.floor(middles))
+            cv2.fillPoly(mask, [outline.astype(np.int32)], color=1)
     image = np.where(mask[..., None] > 0, mirrored.image, sample.image)
     return replace(sample, image=image, boxes=np.stack(boxes), segments=segments)

@@ -5,12 +5,15 @@ Callbacks observe. Nothing that changes weights belongs into one.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,6 +135,8 @@ class Callback:
 class Callbacks(Callback):
     """Passes each event to a list of callbacks, in order. An exception in one of them ends the run, as bugs should.
 
+    But not an OSError: that a curve or a table cannot be written, for want of room, is a warning and not worth a run.
+
     Being a callback itself, it can also be an entry of another list.
     """
 
@@ -145,34 +150,33 @@ class Callbacks(Callback):
         """Append a callback; it hears the events from now on."""
         self._callbacks.append(callback)
 
-    def on_train_start(self, event: TrainStart) -> None:
+    def _tell(self, name: str, event: Any) -> None:
         for callback in self._callbacks:
-            callback.on_train_start(event)
+            try:
+                getattr(callback, name)(event)
+            except OSError as error:
+                logger.warning("%s: not written by %s, the run goes on: %s", name, type(callback).__name__, error)
+
+    def on_train_start(self, event: TrainStart) -> None:
+        self._tell("on_train_start", event)
 
     def on_train_epoch_start(self, event: EpochStart) -> None:
-        for callback in self._callbacks:
-            callback.on_train_epoch_start(event)
+        self._tell("on_train_epoch_start", event)
 
     def on_train_batch_end(self, event: BatchEnd) -> None:
-        for callback in self._callbacks:
-            callback.on_train_batch_end(event)
+        self._tell("on_train_batch_end", event)
 
     def on_train_epoch_end(self, event: EpochEnd) -> None:
-        for callback in self._callbacks:
-            callback.on_train_epoch_end(event)
+        self._tell("on_train_epoch_end", event)
 
     def on_val_end(self, event: ValEnd) -> None:
-        for callback in self._callbacks:
-            callback.on_val_end(event)
+        self._tell("on_val_end", event)
 
     def on_fit_epoch_end(self, event: FitEpochEnd) -> None:
-        for callback in self._callbacks:
-            callback.on_fit_epoch_end(event)
+        self._tell("on_fit_epoch_end", event)
 
     def on_model_save(self, event: CheckpointSaved) -> None:
-        for callback in self._callbacks:
-            callback.on_model_save(event)
+        self._tell("on_model_save", event)
 
     def on_train_end(self, event: TrainEnd) -> None:
-        for callback in self._callbacks:
-            callback.on_train_end(event)
+        self._tell("on_train_end", event)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import re
 import threading
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,8 @@ import yaml
 from utils.errors import InputError
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".dng", ".jpeg", ".jpg", ".mpo", ".png", ".tif", ".tiff", ".webp"})
+_OTHER_PICTURES = frozenset({".arw", ".avif", ".cr2", ".gif", ".heic", ".heif", ".jfif", ".jp2", ".nef", ".raw"})
+logger = logging.getLogger(__name__)
 
 
 def read_yaml(path: str | Path) -> Any:
@@ -90,6 +95,7 @@ def increment_path(path: str | Path, exist_ok: bool = False, mkdir: bool = False
 def _walk_images(folder: Path) -> Iterator[Path]:
     """Pictures at any depth, through links but never twice into one folder; names that start with a dot are skipped."""
     seen: set[str] = set()
+    others: Counter[str] = Counter()
     for parent, folders, names in os.walk(folder, followlinks=True):
         real = os.path.realpath(parent)
         if real in seen:
@@ -97,32 +103,53 @@ def _walk_images(folder: Path) -> Iterator[Path]:
             continue
         seen.add(real)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
+        place = Path(parent)  # "/" is several times faster than to parse the whole path for each of very many pictures
         for name in names:
-            if not name.startswith(".") and Path(name).suffix.lower() in IMAGE_SUFFIXES:
-                yield Path(parent, name)
+            suffix = os.path.splitext(name)[1].lower()  # noqa: PTH122
+            if name.startswith("."):
+                continue
+            if suffix in IMAGE_SUFFIXES:
+                yield place / name
+            elif suffix in _OTHER_PICTURES:
+                others[suffix] += 1
+    if others:
+        counts = ", ".join(f"{count} {suffix}" for suffix, count in sorted(others.items()))
+        logger.warning("%s: pictures of kinds that cannot be read are left out: %s; convert them", folder, counts)
 
 
-def _listed_images(listing: Path) -> Iterator[Path]:
-    """Pictures named in a text file, one a line; relative ones lie beside the list or, failing that, in the cwd."""
+def _listed_images(listing: Path, bases: Sequence[Path]) -> Iterator[Path]:
+    """Pictures named in a text file, one a line; relative ones lie beside the list, in one of ``bases`` or in the cwd.
+
+    "./" never means the cwd, as in the lists that come with COCO. A line that is no picture is warned about once.
+    """
     try:
         lines = listing.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         raise InputError(f"{listing}: byte {error.start} is not UTF-8; save the list as UTF-8 text") from error
-    for line in lines:
+    named, others = 0, []
+    for number, line in enumerate(lines, 1):
         text = line.strip().replace("\\", "/")
-        if Path(text).suffix.lower() not in IMAGE_SUFFIXES:
+        if os.path.splitext(text)[1].lower() not in IMAGE_SUFFIXES:  # noqa: PTH122  (of very many lines)
+            if text and not text.startswith("#"):
+                others.append(f"{listing}:{number}: '{text[:60]}'")
             continue
+        named += 1
         beside = listing.parent / text  # an absolute line stays as it is
-        from_cwd = Path(text)
-        # "./" always means the list's folder, as in the lists that come with COCO.
-        yield from_cwd if not text.startswith("./") and not beside.exists() and from_cwd.exists() else beside
+        if os.path.isabs(text):  # noqa: PTH117
+            yield beside
+            continue
+        tried = [beside, *(base / text for base in bases), *([] if text.startswith("./") else [Path(text)])]
+        yield next((path for path in tried if os.path.exists(path)), beside)  # noqa: PTH110  (never raises)
+    if named and others:
+        logger.warning("%s names no picture; %d such lines are left out", others[0], len(others))
 
 
-def find_images(sources: Sequence[str | Path]) -> list[Path]:
+def find_images(sources: Sequence[str | Path], bases: Sequence[Path] = ()) -> list[Path]:
     """All pictures of some folders (any depth), ``.txt`` lists and single files, sorted by path.
 
     A picture named twice is kept twice: a list may repeat a line to weigh a picture more. Whether listed files exist
-    is for the reader of the pictures to report.
+    is for the reader of the pictures to report. ``bases`` are folders where relative lines of a list may lie when they
+    are not beside it, before the working directory.
 
     Raises:
         FileNotFoundError: a source does not exist, or no picture was found.
@@ -137,7 +164,7 @@ def find_images(sources: Sequence[str | Path]) -> list[Path]:
         elif source.suffix.lower() in IMAGE_SUFFIXES:
             images.append(source)
         elif source.suffix.lower() == ".txt":
-            images.extend(_listed_images(source))
+            images.extend(_listed_images(source, bases))
         else:
             raise InputError(f"{source}: expected a folder, an image or a .txt list of images")
     if not images:
@@ -148,10 +175,16 @@ def find_images(sources: Sequence[str | Path]) -> list[Path]:
 
 def label_path_for(image: str | Path) -> Path:
     """The label file of a picture: its last ``images`` folder replaced by ``labels``, else beside it; ``.txt``."""
-    image = Path(image)
-    folders = list(image.parent.parts)
-    for i in reversed(range(len(folders))):
-        if folders[i] == "images":
-            folders[i] = "labels"
+    folder, name = os.path.split(image)
+    stem = name[: name.rfind(".")] if "." in name[1:] else name
+    return _label_folder(folder) / f"{stem}.txt"
+
+
+@lru_cache(maxsize=1024)
+def _label_folder(folder: str) -> Path:
+    parts = list(Path(folder).parts)
+    for i in reversed(range(len(parts))):
+        if parts[i] == "images":
+            parts[i] = "labels"
             break
-    return Path(*folders, image.name).with_suffix(".txt")
+    return Path(*parts)

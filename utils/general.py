@@ -41,7 +41,9 @@ from utils.checkpoint.transfer import intersect_dicts
 from utils.config.dataset_spec import SPLITS, DatasetSpec
 from utils.config.paths import ROOT
 from utils.config.sizes import check_img_size
+from utils.datasets.fetch import fetch
 from utils.datasets.prepare import GENERATORS
+from utils.downloads import Remote
 from utils.errors import InputError
 from utils.files import increment_path as _increment_path
 from utils.log import colorstr as _colorstr
@@ -280,6 +282,22 @@ def get_latest_run(search_dir: str | Path = ".") -> str:
     return str(found[-1]) if found else ""
 
 
+def download(
+    url: str | Iterable[str],
+    dir: str | Path = ".",
+    unzip: bool = True,
+    delete: bool = True,
+    curl: bool = False,
+    threads: int = 1,
+) -> None:
+    """Fetch a file, or several, into a folder and unpack archives there, nothing that is there being replaced.
+
+    An archive is kept only when it is not unpacked; ``delete``, ``curl`` and ``threads`` have no effect.
+    """
+    for address in [url] if isinstance(url, str) else url:
+        fetch(Remote(address), Path(dir), unpack_archive=unzip)
+
+
 def strip_optimizer(f: str | Path = "best.pt", s: str | Path = "") -> None:
     """Reduce a checkpoint to what is needed for use, in place or as a new file ``s``."""
     if s:
@@ -346,6 +364,7 @@ __all__ = [
     "clip_coords",
     "coco80_to_coco91_class",
     "colorstr",
+    "download",
     "fitness",
     "get_latest_run",
     "increment_path",

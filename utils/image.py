@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
@@ -11,10 +13,11 @@ from typing import IO
 import cv2
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from utils.boxes import Array, unscale_coords
 from utils.errors import InputError
+from utils.jpeg import JpegHeader, read_header, upper_rows
 
 # EXIF orientation -> (swap the axes first, then flip around: 0 the horizontal axis, 1 the vertical one, -1 both)
 _UPRIGHT: dict[int, tuple[bool, int | None]] = {
@@ -27,7 +30,13 @@ _UPRIGHT: dict[int, tuple[bool, int | None]] = {
     8: (True, 0),
 }
 _TIFF_MAGIC = (b"II*\0", b"MM\0*")
+_JPEG_HEADER = 1 << 16  # bytes within which most headers end
+_PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 _TIFF_WIDTH, _TIFF_HEIGHT, _EXIF_ORIENTATION = 256, 257, 274
+_AS_STORED = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
+_REDUCED = {8: cv2.IMREAD_REDUCED_COLOR_8, 4: cv2.IMREAD_REDUCED_COLOR_4, 2: cv2.IMREAD_REDUCED_COLOR_2}
+_LEAST_CUT = 64  # two rows of the largest blocks: a decoder reads ahead and must not meet the end of the bytes
+_SPARE_ROWS = 16  # decoded below the rows that are wanted: the last ones of a cut picture are not exact
 
 
 @dataclass(frozen=True)
@@ -111,10 +120,61 @@ def letterbox(
     return image, plan.ratio_wh, (margin_w / 2, margin_h / 2)
 
 
+def _png_header(stream: IO[bytes]) -> tuple[tuple[int, int], int]:
+    """What ``_header`` returns, for a PNG: Pillow would decode the whole picture to look for EXIF behind the pixels."""
+    stream.seek(len(_PNG_MAGIC))
+    hw, orientation = (0, 0), 1
+    while len(start := stream.read(8)) == 8:
+        length, kind = int.from_bytes(start[:4], "big"), start[4:]
+        if kind == b"IHDR":
+            size = stream.read(8)
+            hw = (int.from_bytes(size[4:], "big"), int.from_bytes(size[:4], "big"))
+            length -= 8
+        elif kind == b"eXIf":
+            exif = Image.Exif()
+            with contextlib.suppress(Exception):  # broken notes do not make a picture unreadable
+                exif.load(stream.read(length))
+                orientation = exif.get(_EXIF_ORIENTATION, 1)
+            length = 0
+        elif kind == b"IEND":
+            break
+        stream.seek(length + 4, 1)  # each chunk ends with a checksum
+    if min(hw) < 1:
+        raise ValueError("a PNG without a size")
+    return hw, orientation if orientation in _UPRIGHT else 1
+
+
+def _jpeg_orientation(head: bytes, jpeg: JpegHeader) -> int | None:
+    """The EXIF orientation in the segments of a JPEG; None when it takes Pillow to find out."""
+    if not jpeg.has_notes:
+        return 1
+    at = head.find(b"Exif\0\0")
+    if at < 0 or b"tiff:Orientation" in head:  # XMP says it as well
+        return None
+    exif = Image.Exif()
+    try:
+        exif.load(head[at:])
+        orientation = exif.get(_EXIF_ORIENTATION, 1)
+    except Exception:  # Pillow raises anything on broken notes
+        return None
+    return orientation if orientation in _UPRIGHT else 1
+
+
 def _header(stream: IO[bytes]) -> tuple[tuple[int, int], int]:
     """(height, width) as stored and the EXIF orientation (1..8), from the header alone."""
+    start = stream.read(len(_PNG_MAGIC))
+    if start == _PNG_MAGIC:
+        return _png_header(stream)
+    if start.startswith(b"\xff\xd8"):
+        head = start + stream.read(_JPEG_HEADER)
+        jpeg = read_header(head)
+        if jpeg is not None and (orientation := _jpeg_orientation(head[: jpeg.scan_at], jpeg)) is not None:
+            return jpeg.hw, orientation  # a fraction of the time that Pillow takes
+    stream.seek(0)
     with Image.open(stream) as picture:
-        orientation = picture.getexif().get(_EXIF_ORIENTATION, 1)
+        orientation = 1
+        with contextlib.suppress(Exception):  # as above
+            orientation = picture.getexif().get(_EXIF_ORIENTATION, 1)
         width, height = picture.size
         # Pillow swaps the size of a turned TIFF, depending on its release; the tags never lie.
         tags = getattr(picture, "tag_v2", {})
@@ -136,23 +196,55 @@ def image_size(path: str | Path) -> tuple[int, int]:
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: no such image") from None
     except Exception as error:  # Pillow's readers raise anything from SyntaxError to struct.error on a broken file
-        raise InputError(f"{path}: not a readable image ({error})") from error
+        detail = "" if isinstance(error, UnidentifiedImageError) else f" ({error})"  # the former names a Python object
+        raise InputError(f"{path}: not a readable image{detail}") from error
     swapped, _ = _UPRIGHT.get(orientation, (False, None))
     return (width, height) if swapped else (height, width)
 
 
-def _turn_upright(image: np.ndarray, content: bytes) -> np.ndarray:
-    """Apply the EXIF orientation; done here because which formats OpenCV does it for depends on its release."""
-    if content.startswith(_TIFF_MAGIC):
-        return image  # the one format that OpenCV always turns
+def _orientation(content: bytes, jpeg: JpegHeader | None) -> int:
+    """The EXIF orientation; applied here because which formats OpenCV does it for depends on its release."""
+    if content.startswith(_TIFF_MAGIC) or (jpeg is not None and not jpeg.has_notes):
+        return 1  # TIFF is the one format that OpenCV always turns
     try:
-        _, orientation = _header(BytesIO(content))
+        return _header(BytesIO(content))[1]
     except Exception:  # OpenCV could read it, so a header that Pillow cannot read only means no known orientation
-        return image
+        return 1
+
+
+def _turn_upright(image: np.ndarray, orientation: int) -> np.ndarray:
     swap, flip = _UPRIGHT.get(orientation, (False, None))
     if swap:
         image = cv2.transpose(image)
     return image if flip is None else cv2.flip(image, flip)
+
+
+def _content(path: Path) -> bytes:
+    try:
+        with path.open("rb", buffering=0) as stream:
+            return stream.read()
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path}: no such image") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+
+
+def _decode(path: Path, content: bytes) -> np.ndarray:
+    """The picture as stored, as uint8 [H, W, 3]."""
+    try:
+        # From bytes, not by name: OpenCV's own file access fails on non-ASCII names on Windows.
+        image = cv2.imdecode(np.frombuffer(content, np.uint8), _AS_STORED)
+    except cv2.error as error:  # an empty buffer, or dimensions beyond OpenCV's limits
+        raise InputError(f"{path}: not a readable image ({error.err or 'empty file'})") from error
+    if image is None:
+        raise InputError(
+            f"{path}: not a readable image; expected jpg, png, bmp, tif, webp ... of 8 or 16 bits a channel"
+        )
+    if image.dtype == np.uint16:
+        image = ((image.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    elif image.dtype != np.uint8:
+        raise InputError(f"{path}: pixels are {image.dtype}, expected 8 or 16 bits; convert the image first")
+    return image
 
 
 def read_image(path: str | Path) -> np.ndarray:
@@ -166,27 +258,41 @@ def read_image(path: str | Path) -> np.ndarray:
         InputError: it cannot be decoded, or has another depth than 8 or 16 bits.
     """
     path = Path(path)
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{path}: no such image") from None
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
-    flags = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
-    try:
-        # From bytes, not by name: OpenCV's own file access fails on non-ASCII names on Windows.
-        image = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
-    except cv2.error as error:  # an empty buffer, or dimensions beyond OpenCV's limits
-        raise InputError(f"{path}: not a readable image ({error.err or 'empty file'})") from error
+    content = _content(path)
+    return _turn_upright(_decode(path, content), _orientation(content, read_header(content)))
+
+
+def read_image_for(path: str | Path, size_hw: tuple[int, int], rows: float = 1.0) -> tuple[np.ndarray, tuple[int, int]]:
+    """A picture as ``read_image`` gives it, but only as large as needed; also its full (height, width).
+
+    A JPEG is decoded at the smallest of 1, 1/2, 1/4 and 1/8 of its size that is not below ``size_hw``. Where this is
+    just ``size_hw``, so that nobody will resize it, decoding may end below the share ``rows`` of its height, and the
+    array has fewer rows. Other formats are decoded in full.
+
+    Raises:
+        FileNotFoundError, InputError: as ``read_image``.
+    """
+    path = Path(path)
+    content = _content(path)
+    jpeg = read_header(content)
+    turn = _orientation(content, jpeg)
+    swapped, _ = _UPRIGHT.get(turn, (False, None))
+    image, full_hw = None, (0, 0)
+    if jpeg is not None:
+        full_hw, target = jpeg.hw, size_hw[::-1] if swapped else size_hw
+        sizes = {d: (-(-full_hw[0] // d), -(-full_hw[1] // d)) for d in (8, 4, 2, 1)}  # rounded up
+        divisor = next((d for d, hw in sizes.items() if hw[0] >= target[0] and hw[1] >= target[1]), 1)
+        wanted = math.ceil(rows * full_hw[0]) + _SPARE_ROWS * divisor
+        flags = _REDUCED.get(divisor, cv2.IMREAD_COLOR) | cv2.IMREAD_IGNORE_ORIENTATION
+        with contextlib.suppress(cv2.error):  # what cannot be decoded is reported below
+            if sizes[divisor] == target and jpeg.cuttable and turn == 1 and wanted <= full_hw[0] - _LEAST_CUT:
+                image = cv2.imdecode(upper_rows(content, jpeg, wanted), flags)
+            if image is None and divisor > 1:
+                image = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
     if image is None:
-        raise InputError(
-            f"{path}: not a readable image; expected jpg, png, bmp, tif, webp ... of 8 or 16 bits a channel"
-        )
-    if image.dtype == np.uint16:
-        image = ((image.astype(np.uint32) + 128) // 257).astype(np.uint8)
-    elif image.dtype != np.uint8:
-        raise InputError(f"{path}: pixels are {image.dtype}, expected 8 or 16 bits; convert the image first")
-    return _turn_upright(image, content)
+        image = _decode(path, content)
+        full_hw = (image.shape[0], image.shape[1])
+    return _turn_upright(image, turn), (full_hw[1], full_hw[0]) if swapped else full_hw
 
 
 def write_image(path: str | Path, image: np.ndarray) -> None:

@@ -25,11 +25,13 @@ from utils.config.options import TrainOptions
 from utils.errors import InputError
 from utils.loggers.results_csv import V61_COLUMNS
 from utils.loss import LossItems
+from utils.training import saver
 from utils.training.multi_scale import resize_batch
 from utils.training.session import Session, prepare
 
 ROOT = Path(__file__).resolve().parents[2]
 DYNAMIC = "yolov5n_dynamic.yaml"
+WEIGHTS = {"last.pt", "best.pt", "resume.pt"}  # of a finished run
 
 Rows = Callable[[Path], list[dict[str, str]]]
 Options = Callable[..., TrainOptions]
@@ -164,8 +166,8 @@ def annealed(tmp_path_factory: pytest.TempPathFactory, training: Training) -> tu
         session.evaluator.run = watched  # type: ignore[method-assign]
 
     with pytest.MonkeyPatch.context() as patch:
-        written = train.save_checkpoint
-        patch.setattr(train, "save_checkpoint", save)
+        written = saver.save_checkpoint
+        patch.setattr(saver, "save_checkpoint", save)
         better = iter(range(1, 100))  # every epoch is the best so far, so that every epoch writes best.pt
         patch.setattr(train, "fitness", lambda _: np.array([next(better)]))
         session = training(tmp_path_factory.mktemp("annealed"), hook, cfg=DYNAMIC, epochs=14)
@@ -240,7 +242,7 @@ def twice(
             options |= {"data": str(make_dataset(project / "set", n_train=10)), "hyp": str(hyp)}
             # As if one class were known well, so that the weights of the pictures differ from those of the start.
             patch.setattr("utils.evaluation.evaluator.EvalResult.maps", lambda *_: np.array([0.95, 0.0]))
-        patch.setattr(train, "strip_checkpoint", lambda _: 0.0)
+        patch.setattr(saver, "strip_checkpoint", lambda _: 0.0)
         whole = training(project, **options).save_dir
         parts = interrupted(training, project, 2, **options)
         between = load_checkpoint(parts / "weights/last.pt")
@@ -293,8 +295,8 @@ def test_a_killed_run_goes_on_at_its_epoch(tmp_path: Path, toy: Path, training: 
         assert column(results(tmp_path / "killed"), name) == column(results(whole), name)
 
 
-def test_a_finished_run_cannot_be_resumed(trained: Path) -> None:
-    with pytest.raises(InputError, match=r"last\.pt: this run is finished; .*--weights"):
+def test_a_finished_run_is_not_resumed_but_says_how_to_extend_it(trained: Path) -> None:
+    with pytest.raises(InputError, match=r"resume\.pt: this run is finished: .* after epoch 2 of 2.* --epochs N"):
         train.main(TrainOptions(resume=str(trained / "weights/last.pt")))
 
 
@@ -334,7 +336,7 @@ def test_a_loss_that_is_not_a_number_stops_the_run_and_spares_the_last_checkpoin
 
         session.callbacks.add(Spoil())
 
-    with pytest.raises(InputError, match=r"nan in epoch 2, batch 0 .*last\.pt is untouched"):
+    with pytest.raises(InputError, match=r"epoch 2, batch 1 of 1 .*nan.*last\.pt is untouched"):
         training(tmp_path, hook, epochs=3)
     checkpoint = load_checkpoint(folders[0] / "weights/last.pt")
     assert checkpoint.resumable and checkpoint.train_state["epoch"] == 0
@@ -375,7 +377,7 @@ def test_noval_scores_the_last_epoch_only(sparing: Path, results: Rows) -> None:
 
 
 def test_save_period_keeps_every_second_checkpoint(sparing: Path) -> None:
-    assert {path.name for path in (sparing / "weights").iterdir()} == {"last.pt", "best.pt", "epoch1.pt"}
+    assert {path.name for path in (sparing / "weights").iterdir()} == WEIGHTS | {"epoch1.pt"}
     assert load_checkpoint(sparing / "weights/epoch1.pt").train_state["epoch"] == 1
 
 
@@ -402,7 +404,7 @@ def test_patience_stops_after_as_many_epochs_without_a_better_one(impatient: tup
 def test_nosave_writes_only_the_final_checkpoint(impatient: tuple[Session, Watch]) -> None:
     session, watch = impatient
     assert len(watch.saved) == 1
-    assert {path.name for path in session.weights_dir.iterdir()} == {"last.pt", "best.pt"}
+    assert {path.name for path in session.weights_dir.iterdir()} == WEIGHTS
 
 
 def test_rect_batches_keep_shape_and_order(tmp_path: Path, make_dataset: MakeDataset, options_for: Options) -> None:
@@ -437,8 +439,10 @@ def test_cache_keeps_the_pictures_in_memory(
 ) -> None:
     session = prepare(options_for(tmp_path, cache=cache))
     read = []
-    original = sys.modules["utils.datasets.dataset"].read_image  # type: ignore[attr-defined]
-    monkeypatch.setattr("utils.datasets.dataset.read_image", lambda path: (read.append(path), original(path))[1])
+    original = sys.modules["utils.datasets.pictures"].read_image_for  # type: ignore[attr-defined]
+    monkeypatch.setattr(
+        "utils.datasets.pictures.read_image_for", lambda path, *rest: (read.append(path), original(path, *rest))[1]
+    )
     list(session.loader)
     assert bool(read) is reads
 

@@ -44,7 +44,7 @@ def test_the_kernels_differ_and_their_mean_is_the_static_one() -> None:
     list(inflate(nn.ModuleDict({"a": dynamic}), source, seed=1))
     torch.testing.assert_close(dynamic.weight.mean(0), static.weight)
     apart = (dynamic.weight - static.weight).std() / static.weight.std()
-    assert 0.05 < apart < 0.15
+    assert 0.3 < apart < 0.6
     again = Dynamic_conv2d(4, 5, 3, bias=False, K=3)
     list(inflate(nn.ModuleDict({"a": again}), source, seed=1))
     assert torch.equal(again.weight, dynamic.weight)

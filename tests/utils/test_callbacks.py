@@ -85,3 +85,14 @@ def test_an_exception_in_a_callback_is_not_swallowed() -> None:
 
     with pytest.raises(RuntimeError, match="broken"):
         Callbacks([Broken()]).on_train_end(EVENTS["on_train_end"])
+
+
+def test_a_callback_that_finds_no_room_to_write_costs_a_warning_only(caplog: pytest.LogCaptureFixture) -> None:
+    class Full(Callback):
+        def on_fit_epoch_end(self, event: FitEpochEnd) -> None:
+            raise OSError(28, "No space left on device")
+
+    heard: list[tuple[str, str, Any]] = []
+    Callbacks([Full(), Recorder("next", heard)]).on_fit_epoch_end(FitEpochEnd(epoch=0, row={}))
+    assert [name for name, *_ in heard] == ["next"]
+    assert "not written by Full, the run goes on: [Errno 28] No space left" in caplog.text

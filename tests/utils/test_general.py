@@ -6,6 +6,7 @@ import argparse
 import logging
 import math
 import os
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +128,17 @@ def test_check_file_says_where_it_looked() -> None:
 def test_check_file_downloads_nothing() -> None:
     with pytest.raises(InputError, match="nothing is downloaded"):
         general.check_file("https://example.org/a.yaml")
+
+
+def test_download_unpacks_archives_into_the_folder_or_keeps_them_whole(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("images/x.txt", "x")
+    (tmp_path / "b.txt").write_text("b", encoding="utf-8")
+    urls = [(tmp_path / name).as_uri() for name in ("a.zip", "b.txt")]
+    general.download(urls, dir=tmp_path / "set", curl=True, threads=8)
+    general.download(urls[0], tmp_path / "whole", unzip=False)
+    made = [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*/**/*") if path.is_file()]
+    assert sorted(set(made)) == ["set/b.txt", "set/images/x.txt", "whole/a.zip"]
 
 
 def test_a_wrong_suffix_is_refused() -> None:

@@ -21,6 +21,7 @@ logger = logging.getLogger(__name__)
 OptionsT = TypeVar("OptionsT", bound="DataclassInstance")  # whose fields are made by option() and switch()
 
 EXIT_INPUT = 1
+EXIT_USAGE = 2  # as argparse has it
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, what a shell reports for Ctrl-C
 
 
@@ -28,7 +29,7 @@ class _Parser(argparse.ArgumentParser):
     """Says what is wrong in one line; the list of all options is one ``--help`` away."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: error: {message} (all options: {self.prog} --help)\n")
+        self.exit(EXIT_USAGE, f"{self.prog}: error: {message} (all options: {self.prog} --help)\n")
 
 
 def build_parser(options_class: type[OptionsT], prog: str | None = None) -> argparse.ArgumentParser:
@@ -37,7 +38,10 @@ def build_parser(options_class: type[OptionsT], prog: str | None = None) -> argp
     for item in fields(options_class):
         flag: Flag = item.metadata["flag"]
         if flag.convert is None:
-            parser.add_argument(*flag.names, dest=item.name, action="store_true", help=flag.help)
+            action: Any = argparse.BooleanOptionalAction if flag.negatable else "store_true"
+            parser.add_argument(
+                *flag.names, dest=item.name, action=action, default=argparse.SUPPRESS, help=flag.help
+            )  # fmt: skip
         elif flag.names[0].startswith("-"):
             parser.add_argument(*flag.names, dest=item.name, **_value_settings(item, flag))
         else:  # given by place, without a flag
@@ -46,13 +50,13 @@ def build_parser(options_class: type[OptionsT], prog: str | None = None) -> argp
 
 
 def _value_settings(item: Field[Any], flag: Flag) -> dict[str, Any]:
-    default: Any = item.default
-    settings: dict[str, Any] = {"type": flag.convert, "default": default, "help": _help_text(item, flag)}
+    # The record has the defaults, and it can tell them from what was given.
+    settings: dict[str, Any] = {"type": flag.convert, "default": argparse.SUPPRESS, "help": _help_text(item, flag)}
     for key, value in (("nargs", flag.nargs), ("const", flag.const), ("choices", flag.choices)):
         if value is not None:
             settings[key] = value
     if flag.repeat:
-        settings |= {"action": "extend", "default": list(default)}
+        settings["action"] = "extend"
     return settings
 
 
@@ -86,17 +90,18 @@ def parse(options_class: type[OptionsT], argv: Sequence[str] | None = None, prog
 
 
 def run_script(
-    main: Callable[[OptionsT], None], options_class: type[OptionsT], argv: Sequence[str] | None = None
+    main: Callable[[OptionsT], int | None], options_class: type[OptionsT], argv: Sequence[str] | None = None
 ) -> int:
     """Run a script: parse its options, install the log handler, call ``main`` and return the exit code.
 
-    0 after success, 1 with one logged line when the input was wrong or a file missing, 130 after Ctrl-C. Every
-    other exception is a bug and keeps its traceback. Option errors leave through SystemExit with code 2.
+    The code is what ``main`` returns, 0 for None; 1 with one logged line when the input was wrong or a file missing,
+    130 after Ctrl-C. Every other exception is a bug and keeps its traceback. Option errors leave through SystemExit
+    with code 2.
     """
     options = parse(options_class, argv)
     setup_logging()
     try:
-        main(options)
+        return main(options) or 0
     except (InputError, FileNotFoundError) as error:
         logger.error("error: %s", error)
         return EXIT_INPUT
@@ -105,4 +110,3 @@ def run_script(
         return EXIT_INTERRUPTED
     finally:
         sys.stdout.flush()
-    return 0

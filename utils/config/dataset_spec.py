@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from utils.config.categories import read_categories
 from utils.config.paths import find_yaml
+from utils.downloads import Remote, is_sha256, is_url
 from utils.errors import InputError, nearest
 from utils.files import read_yaml
 
 SPLITS = ("train", "val", "test")
-KNOWN_KEYS = ("path", *SPLITS, "nc", "names", "download", "generate")
+KNOWN_KEYS = ("path", *SPLITS, "nc", "names", "images", "difficult", "download", "generate")
+DIFFICULT = ("keep", "drop")
 # Written by a labelling service into every file it exports; says where the set came from and nothing we use.
 _NOTES = frozenset({"roboflow"})
 
@@ -24,10 +27,18 @@ class DatasetSpec:
     Attributes:
         source: the yaml file.
         root: folder that relative splits refer to.
-        train, val, test: image folders, image files or ``.txt`` lists of each split; empty where the yaml has none.
-        nc: number of classes; ``names``: their names, ``len(names) == nc``.
+        train, val, test: image folders, image files or ``.txt`` lists of each split, COCO annotations (``.json``), or
+            folders of VOC ``.xml`` files; empty where the yaml has none.
+        nc: number of classes; ``names``: their names, ``len(names) == nc``. Without names in the yaml they are those
+            of the first ``.json`` of a split.
+        category_ids: where a split is a ``.json``, the category id of every class in it (-1: it has no such category),
+            ``len(category_ids) == nc``; that of val before test before train. Empty otherwise, and where
+            ``single_cls`` made one class of several.
+        images: split -> folder with the pictures of COCO or VOC annotations, for the splits that the yaml says it of.
+        drop_difficult: leave out VOC objects marked as difficult.
         generate: name of a built-in generator that makes the pictures, or None.
-        download: where the pictures can be had, shown in messages only: nothing is ever fetched or run from here.
+        download: where the pictures can be had; nothing is fetched or run from here (see utils/datasets/fetch.py).
+        download_script: the text of ``download:`` when it is no address: what v6.1 would run to get the pictures.
         searched: the folders against which relative paths were tried, in this order.
     """
 
@@ -38,8 +49,12 @@ class DatasetSpec:
     test: tuple[Path, ...]
     nc: int
     names: tuple[str, ...]
+    category_ids: tuple[int, ...] = ()
+    images: Mapping[str, Path] = field(default_factory=dict)
+    drop_difficult: bool = False
     generate: str | None = None
-    download: str | None = None
+    download: tuple[Remote, ...] = ()
+    download_script: str | None = None
     searched: tuple[Path, ...] = ()
 
     @classmethod
@@ -59,14 +74,17 @@ class DatasetSpec:
         if not isinstance(content, Mapping):
             raise InputError(f"{file}: expected 'key: value' lines such as train:, val: and names:")
         _check_keys(content, file)
-        names = _class_names(content, file)
-        if single_cls and len(names) != 1:
-            names = ("item",)
         bases = _bases(content.get("path"), file)
         root = next((base for base in bases if base.is_dir()), bases[0])
         paths = {split: _split_paths(content.get(split), split, root, bases, file) for split in SPLITS}
         if not any(paths.values()):
             raise InputError(f"{file}: no pictures named; give at least one of train:, val:, test:")
+        jsons = {split: [path for path in paths[split] if path.suffix.lower() == ".json"] for split in SPLITS}
+        names = _class_names(content, file, [path for split in SPLITS for path in jsons[split]])
+        category_ids = _category_ids(jsons, names)
+        if single_cls and len(names) != 1:
+            names, category_ids = ("item",), ()
+        remotes, script = _downloads(content.get("download"), file)
         return cls(
             source=file,
             root=root,
@@ -75,8 +93,12 @@ class DatasetSpec:
             test=paths["test"],
             nc=len(names),
             names=names,
+            category_ids=category_ids,
+            images=_image_folders(content.get("images"), root, bases, file),
+            drop_difficult=_difficult(content.get("difficult"), file),
             generate=_text(content, "generate", file),
-            download=_text(content, "download", file),
+            download=remotes,
+            download_script=script,
             searched=bases,
         )
 
@@ -103,8 +125,11 @@ class DatasetSpec:
             if candidate.exists():
                 return candidate
         hint = ""
-        if self.download is not None and self.download.startswith(("http://", "https://")):
-            hint = f"; the set can be had from {self.download}"
+        if self.download:
+            addresses = ", ".join(remote.url for remote in self.download)
+            hint = f"; the set can be had from {addresses} (--download fetches it)"
+        elif self.download_script:
+            hint = "; 'download:' is a script, which runs only with --download --allow-scripts"
         places = ", ".join(map(str, tried))
         raise FileNotFoundError(f"{self.source}: {split} pictures not found; tried {places}; correct 'path:'{hint}")
 
@@ -126,11 +151,43 @@ def _text(content: Mapping[Any, Any], key: str, file: Path) -> str | None:
     raise InputError(f"{file}: {key}: {value!r} is not text")
 
 
-def _class_names(content: Mapping[Any, Any], file: Path) -> tuple[str, ...]:
-    """Names from ``names:`` (list, or mapping from 0), else class0, class1 ... from ``nc:``."""
+def _downloads(entry: Any, file: Path) -> tuple[tuple[Remote, ...], str | None]:
+    """What ``download:`` holds: addresses (text, ``{url: ..., sha256: ...}``, or a list of these), or a script."""
+    if isinstance(entry, str) and not all(map(is_url, entry.split())):
+        return (), entry
+    given = entry.split() if isinstance(entry, str) else entry if isinstance(entry, list) else [entry]
+    remotes = []
+    for item in given:
+        values = {"url": item} if isinstance(item, str) else item
+        if values is None and entry is None:
+            continue
+        if not isinstance(values, Mapping) or not isinstance(values.get("url"), str) or not is_url(values["url"]):
+            raise InputError(f"{file}: download: {item!r} is neither an address nor url: with sha256:")
+        if wrong := [key for key in values if key not in ("url", "sha256")]:
+            raise InputError(f"{file}: download: unknown key '{wrong[0]}' (known: url, sha256)")
+        digest = values.get("sha256")
+        if digest is not None and not (isinstance(digest, str) and is_sha256(digest)):
+            raise InputError(f"{file}: download: sha256: {digest!r} is not 64 hexadecimal digits; put it in quotes")
+        remotes.append(Remote(values["url"].strip(), digest))
+    return tuple(remotes), None
+
+
+def _class_names(content: Mapping[Any, Any], file: Path, jsons: Sequence[Path]) -> tuple[str, ...]:
+    """Names from ``names:`` (list, or mapping from 0), else of the first json, else class0 ... from ``nc:``."""
     nc, names = content.get("nc"), content.get("names")
     if nc is not None and (isinstance(nc, bool) or not isinstance(nc, int) or nc < 1):
         raise InputError(f"{file}: nc: {nc!r} is not a whole number of at least 1")
+    if names is None and jsons:
+        if not jsons[0].is_file():
+            raise FileNotFoundError(
+                f"{file}: annotations not found: {jsons[0]}; correct 'path:', or give names: to do without them"
+            )
+        found = read_categories(jsons[0]).class_names(jsons[0])
+        if nc is not None and nc != len(found):
+            raise InputError(
+                f"{file}: nc: {nc} but {jsons[0]} has {len(found)} categories; leave out nc:, or give names:"
+            )
+        return found
     if names is None:
         if nc is None:
             raise InputError(f"{file}: no classes; give names: (a list of class names)")
@@ -148,6 +205,34 @@ def _class_names(content: Mapping[Any, Any], file: Path) -> tuple[str, ...]:
     if nc is not None and nc != len(names):
         raise InputError(f"{file}: nc: {nc} but names: has {len(names)} entries; correct one of them or leave out nc:")
     return tuple(str(name) for name in names)
+
+
+def _category_ids(jsons: Mapping[str, Sequence[Path]], names: tuple[str, ...]) -> tuple[int, ...]:
+    """Category ids of the classes in the json that results are scored against."""
+    for path in (path for split in ("val", "test", "train") for path in jsons[split]):
+        if path.is_file():
+            return read_categories(path).ids_of(names)
+    return ()
+
+
+def _image_folders(entry: Any, root: Path, bases: tuple[Path, ...], file: Path) -> dict[str, Path]:
+    """``images:`` for every split: one folder for all, or a mapping from split to folder."""
+    if entry is None:
+        return {}
+    given = entry if isinstance(entry, Mapping) else dict.fromkeys(SPLITS, entry)
+    for split, folder in given.items():
+        if split not in SPLITS:
+            raise InputError(f"{file}: images: unknown split '{split}'{nearest(str(split), SPLITS)}")
+        if not isinstance(folder, str) or not folder:
+            raise InputError(f"{file}: images: {folder!r} is not a folder")
+    return {split: _split_paths(folder, split, root, bases, file)[0] for split, folder in given.items()}
+
+
+def _difficult(entry: Any, file: Path) -> bool:
+    """Whether ``difficult:`` says to drop such objects."""
+    if entry is not None and entry not in DIFFICULT:
+        raise InputError(f"{file}: difficult: {entry!r} is unknown; allowed is {' or '.join(DIFFICULT)}")
+    return bool(entry == "drop")
 
 
 def _bases(given: Any, file: Path) -> tuple[Path, ...]:

@@ -14,13 +14,14 @@ from utils.files import read_yaml
 
 _BOOLEANS = frozenset({"warmup_v61", "attention_decay"})
 _OPTIONAL = frozenset({"anchors"})
+_ADDED = ("mosaic9", "cutout", "hist_equalize", "albumentations")
 # Inclusive bounds per key. Keys left out take any finite number.
 _BOUNDS: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("lr0", "lrf", "weight_decay", "warmup_epochs", "warmup_bias_lr"), (0.0, math.inf)),
     **dict.fromkeys(("box", "cls", "cls_pw", "obj", "obj_pw", "fl_gamma"), (0.0, math.inf)),
     **dict.fromkeys(("momentum", "warmup_momentum", "iou_t", "label_smoothing"), (0.0, 1.0)),
     **dict.fromkeys(("hsv_h", "hsv_s", "hsv_v", "translate", "scale"), (0.0, 1.0)),
-    **dict.fromkeys(("flipud", "fliplr", "mosaic", "mixup", "copy_paste"), (0.0, 1.0)),
+    **dict.fromkeys(("flipud", "fliplr", "mosaic", "mixup", "copy_paste", *_ADDED), (0.0, 1.0)),
     **dict.fromkeys(("degrees", "shear"), (0.0, 180.0)),
     "perspective": (0.0, 0.01),
     "anchor_t": (1.0, math.inf),
@@ -29,6 +30,7 @@ _BOUNDS: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("temperature_start", "temperature_end"), (1.0, math.inf)),
     "temperature_step": (0.0, math.inf),
     "nominal_batch": (1.0, math.inf),
+    "grad_clip": (0.0, math.inf),
 }
 
 
@@ -46,9 +48,13 @@ class Hyp:
         hsv_h, hsv_s, hsv_v: colour jitter as fractions. ``degrees``, ``shear``: +- degrees. ``translate``, ``scale``:
             +- fractions. ``perspective``: +- fraction, 0 to 0.001 is usual.
         flipud, fliplr, mosaic, mixup, copy_paste: probabilities.
+        mosaic9: share of the mosaics that are made of nine pictures instead of four.
+        cutout, hist_equalize: probabilities of hiding random patches and of equalising the histogram.
+        albumentations: probability of each of its blur, median blur, grey and CLAHE, if that package is installed.
         label_smoothing: epsilon of the class targets, 0 to 1.
         nominal_batch: pictures per optimizer step; smaller batches are gathered up to it. 64 in v6.1; fewer make more
             steps on a small set.
+        grad_clip: longest gradient (norm over all parameters) that an optimizer step may have; 0 is off, as in v6.1.
         warmup_v61: True keeps the floor of 1000 warm-up iterations of v6.1, however short the run.
         temperature_start, temperature_end, temperature_step: softmax temperature of dynamic convolution,
             T(epoch) = max(end, start - step * epoch), arXiv 1912.03458 section 3.2.
@@ -84,9 +90,14 @@ class Hyp:
     mosaic: float = 1.0
     mixup: float = 0.0
     copy_paste: float = 0.0
+    mosaic9: float = 0.0
+    cutout: float = 0.0
+    hist_equalize: float = 0.0
+    albumentations: float = 0.0
     label_smoothing: float = 0.0
     warmup_v61: bool = False
     nominal_batch: float = 64.0
+    grad_clip: float = 0.0
     temperature_start: float = 34.0
     temperature_end: float = 1.0
     temperature_step: float = 3.0

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from utils.config.paths import ROOT
 from utils.errors import InputError
@@ -16,6 +16,9 @@ from utils.errors import InputError
 IMAGE_SIZE_FLAGS = ("--imgsz", "--img", "--img-size")
 OPTIMIZERS = ("SGD", "Adam", "AdamW")
 TASKS = ("train", "val", "test")
+CACHES = ("ram", "disk")
+
+NamedT = TypeVar("NamedT", bound="Named")
 
 
 @dataclass(frozen=True)
@@ -23,7 +26,8 @@ class Flag:
     """How a field appears on the command line.
 
     ``names`` are the flags, ``convert`` turns one word into a value (None: a switch without a value), ``nargs`` and
-    ``const`` have their argparse meaning, ``choices`` limits the values; a flag that may ``repeat`` adds to its values.
+    ``const`` have their argparse meaning, ``choices`` limits the values; a flag that may ``repeat`` adds to its values;
+    a ``negatable`` switch has a ``--no-`` form as well.
     """
 
     names: tuple[str, ...]
@@ -33,6 +37,7 @@ class Flag:
     const: Any = None
     choices: tuple[str, ...] | None = None
     repeat: bool = False
+    negatable: bool = False
 
 
 def option(
@@ -57,6 +62,30 @@ def switch(name: str, help: str) -> Any:
     return field(default=False, metadata={"flag": Flag(names=(name,), help=help)})
 
 
+def yes_or_no(name: str, help: str) -> Any:
+    """A dataclass field that is None until ``--name`` makes it True or ``--no-name`` makes it False."""
+    return field(default=None, metadata={"flag": Flag(names=(name,), help=help, negatable=True)})
+
+
+def number_or_name(word: str) -> int | str:
+    """``word`` as a whole number if it is one."""
+    return int(word) if word.isdecimal() else word
+
+
+class Named:
+    """Base of an options record that remembers in ``given`` which of its fields were named, whatever their values.
+
+    So ``--resume --epochs 300`` is a wish although 300 is the default.
+    """
+
+    given: frozenset[str]
+
+    def __new__(cls: type[NamedT], *_: Any, **values: Any) -> NamedT:
+        record = object.__new__(cls)
+        object.__setattr__(record, "given", frozenset(values))  # the record is frozen
+        return record
+
+
 def _at_least(flag: str, value: int | float, low: int) -> None:
     if value < low:
         raise InputError(f"{flag} {value} is too small; allowed is {low} or more")
@@ -72,13 +101,19 @@ def _one_of(flag: str, value: str, allowed: tuple[str, ...]) -> None:
         raise InputError(f"{flag} {value} is unknown; allowed is {', '.join(allowed)}")
 
 
+def _check_download(download: bool, allow_scripts: bool, limit: int) -> None:
+    _at_least("--download-limit", limit, 1)
+    if allow_scripts and not download:
+        raise InputError("--allow-scripts does nothing without --download; give both, or none")
+
+
 def _plain_name(value: str) -> None:
     if not value:
         raise InputError("--name '' is empty; give the run a name, for example exp")
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainOptions:
+class TrainOptions(Named):
     """Options of ``train.py``.
 
     Raises:
@@ -97,7 +132,7 @@ class TrainOptions:
         False,
         str,
         "--resume",
-        "go on with an interrupted run: its last.pt, or nothing for the newest",
+        "go on with a run: its last.pt or folder, or nothing for the newest; with --epochs: extend it",
         nargs="?",
         const=True,
     )
@@ -105,8 +140,9 @@ class TrainOptions:
     noval: bool = switch("--noval", "validate only after the last epoch")
     noautoanchor: bool = switch("--noautoanchor", "keep the anchors of the model, whatever the boxes")
     cache: str | None = option(
-        None, str, "--cache", "keep the decoded pictures in memory", nargs="?", const="ram", choices=("ram",)
+        None, str, "--cache", "keep the decoded pictures in memory or on disk", nargs="?", const="ram", choices=CACHES
     )
+    cache_dir: str = option("", str, "--cache-dir", "folder for the caches of labels and pictures, for read-only data")
     image_weights: bool = switch("--image-weights", "draw pictures of badly recognised classes more often")
     device: str = option("", str, "--device", "cpu, 0 or 0,1; empty: the first GPU if there is one")
     multi_scale: bool = switch("--multi-scale", "vary the picture size from half to one and a half")
@@ -116,14 +152,29 @@ class TrainOptions:
     project: str = option(str(ROOT / "runs/train"), str, "--project", "folder of the runs")
     name: str = option("exp", str, "--name", "name of this run; a number is added when it is taken")
     exist_ok: bool = switch("--exist-ok", "write into an existing run folder")
+    quad: bool = switch("--quad", "unite every four pictures of a batch to one of twice the size")
     cos_lr: bool = switch("--cos-lr", "cosine learning-rate schedule instead of a straight line")
     label_smoothing: float = option(0.0, float, "--label-smoothing", "epsilon of the class targets")
     patience: int = option(100, int, "--patience", "stop after this many epochs without a better fitness; 0: never")
-    freeze: tuple[int, ...] = option(
-        (0,), int, "--freeze", "one number: the first N layers; more: these layers", nargs="+"
+    freeze: tuple[int | str, ...] = option(
+        (0,),
+        number_or_name,
+        "--freeze",
+        "one number: the first N layers; more: these layers; also ranges (0-9) and names (model.24, attention)",
+        nargs="+",
     )
     save_period: int = option(-1, int, "--save-period", "keep a checkpoint every N epochs; below 1: none")
+    save_steps: int = option(0, int, "--save-steps", "write last.pt every N batches as well, for long epochs; 0: no")
+    skip_nonfinite: int = option(
+        0, int, "--skip-nonfinite", "leave out up to N batches whose loss or gradient is not finite; 0: none"
+    )
+    amp: bool | None = yes_or_no("--amp", "mixed precision: float16 on a GPU (the default there), bfloat16 on a CPU")
+    deterministic: bool = switch("--deterministic", "only GPU kernels that always add in the same order (slower)")
     seed: int = option(0, int, "--seed", "seed of everything that is drawn")
+    tensorboard: bool = switch("--tensorboard", "write curves, routing and pictures for TensorBoard as well")
+    download: bool = switch("--download", "fetch the pictures from the download: address of the data yaml if missing")
+    allow_scripts: bool = switch("--allow-scripts", "with --download: run the script that stands under download:")
+    download_limit: int = option(50, int, "--download-limit", "most GB that one download may have, packed or unpacked")
     modules: tuple[str, ...] = option(
         (), str, "--modules", "python files with layers of your own, which are run", nargs="+", repeat=True
     )
@@ -135,11 +186,19 @@ class TrainOptions:
         _at_least("--workers", self.workers, 0)
         _at_least("--patience", self.patience, 0)
         _at_least("--seed", self.seed, 0)
+        _at_least("--save-steps", self.save_steps, 0)
+        _at_least("--skip-nonfinite", self.skip_nonfinite, 0)
         for layer in self.freeze:
-            _at_least("--freeze", layer, 0)
+            if isinstance(layer, int):
+                _at_least("--freeze", layer, 0)
         _fraction("--label-smoothing", self.label_smoothing)
         _one_of("--optimizer", self.optimizer, OPTIMIZERS)
         _plain_name(self.name)
+        _check_download(self.download, self.allow_scripts, self.download_limit)
+        if self.quad and self.batch_size < 4:
+            raise InputError(f"--quad makes one picture out of four; --batch-size {self.batch_size} has less")
+        if self.nosave and self.save_steps:
+            raise InputError("--nosave and --save-steps exclude each other; leave one out")
         if self.rect and self.image_weights:
             raise InputError("--rect and --image-weights exclude each other: rect fixes the order; leave one out")
 
@@ -159,6 +218,7 @@ class ValOptions:
     task: str = option("val", str, "--task", "split to validate on", choices=TASKS)
     device: str = option("", str, "--device", "cpu or 0; empty: the first GPU if there is one")
     workers: int = option(8, int, "--workers", "loader processes; 0: load in the main process")
+    cache_dir: str = option("", str, "--cache-dir", "folder for the label cache, for read-only data")
     single_cls: bool = switch("--single-cls", "treat all classes as one")
     augment: bool = switch("--augment", "look at every picture in three sizes, once mirrored")
     verbose: bool = switch("--verbose", "print the figures of every class")
@@ -168,6 +228,9 @@ class ValOptions:
     name: str = option("exp", str, "--name", "name of this run; a number is added when it is taken")
     exist_ok: bool = switch("--exist-ok", "write into an existing run folder")
     half: bool = switch("--half", "half precision on a GPU")
+    download: bool = switch("--download", "fetch the pictures from the download: address of the data yaml if missing")
+    allow_scripts: bool = switch("--allow-scripts", "with --download: run the script that stands under download:")
+    download_limit: int = option(50, int, "--download-limit", "most GB that one download may have, packed or unpacked")
     modules: tuple[str, ...] = option(
         (), str, "--modules", "python files with layers of your own, which are run", nargs="+", repeat=True
     )
@@ -180,6 +243,7 @@ class ValOptions:
         _fraction("--iou-thres", self.iou_thres)
         _one_of("--task", self.task, TASKS)
         _plain_name(self.name)
+        _check_download(self.download, self.allow_scripts, self.download_limit)
 
 
 @dataclass(frozen=True, kw_only=True)

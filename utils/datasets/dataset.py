@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -13,24 +12,25 @@ import torch
 from torch.utils.data import Dataset
 
 from utils.augmentations import (
+    Jitter,
     Sample,
-    augment_hsv,
     copy_paste,
+    draw_jitter,
+    draw_warp,
     flip_horizontal,
     flip_vertical,
     mixup,
-    random_perspective,
 )
-from utils.boxes import xyn2xy, xywhn2xyxy, xyxy2xywhn
+from utils.boxes import xyn2xy, xywh2xyxy
 from utils.config.hyp import Hyp
+from utils.datasets.effects import chosen_effects
 from utils.datasets.labels import LabelRecord
-from utils.datasets.mosaic import mosaic4
+from utils.datasets.mosaic import lay_four, lay_nine, place_segments
+from utils.datasets.pictures import Pictures
 from utils.errors import InputError
-from utils.image import LetterboxInfo, letterbox, read_image
+from utils.image import LetterboxInfo, letterbox
 
 __all__ = ["DetectionDataset", "Sample", "TrainItem", "rect_batches"]
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,7 @@ class TrainItem:
     targets: torch.Tensor
     path: str
     info: LetterboxInfo
+    key: tuple[int, int] = (0, 0)  # epoch and index it was asked for by
 
 
 def rect_batches(
@@ -74,7 +75,8 @@ class DetectionDataset(Dataset[TrainItem]):
 
     Every random choice of an item comes from a generator seeded by (seed, epoch, index): an item is the same whoever
     computes it, in whatever order. ``rect`` sorts the records by shape, so that ``records`` is in the order served,
-    and turns the mosaic off; it needs the ``batch_size`` of the loader. ``cache_images="ram"`` decodes all once.
+    and turns the mosaic off; it needs the ``batch_size`` of the loader. ``cache_images`` and ``cache_dir`` are those
+    of :class:`Pictures`.
     """
 
     def __init__(
@@ -90,9 +92,8 @@ class DetectionDataset(Dataset[TrainItem]):
         pad: float = 0.0,
         seed: int = 0,
         cache_images: str | None = None,
+        cache_dir: Path | None = None,
     ) -> None:
-        if cache_images not in (None, "", "ram"):
-            raise InputError(f"picture cache '{cache_images}' is not known; 'ram' is")
         if imgsz < stride or imgsz % stride:
             raise InputError(f"image size {imgsz} is not a multiple of the stride {stride}")
         self.records = list(records)
@@ -108,9 +109,13 @@ class DetectionDataset(Dataset[TrainItem]):
             order, self.batch_shapes = rect_batches(sizes, batch_size, imgsz, stride, pad)
             self.records = [self.records[i] for i in order]
         self._mosaic = self.hyp.mosaic if augment and not rect else 0.0
-        self._decoded: list[tuple[np.ndarray, tuple[int, int]]] = []
-        if cache_images:
-            self._decode_all()
+        self._effects = chosen_effects(self.hyp) if augment else []
+        self._pictures = Pictures(self.records, imgsz, training=augment, cache=cache_images, folder=cache_dir)
+        # All corners once, as fractions: [N, 5] class, x1, y1, x2, y2; those of record i begin at row _first[i].
+        rows = [record.boxes for record in self.records]
+        self._first = np.cumsum([0, *map(len, rows)])
+        self._corners = np.concatenate([np.zeros((0, 5), np.float32), *rows]).astype(np.float32)
+        self._corners[:, 1:] = xywh2xyxy(self._corners[:, 1:])
 
     def __len__(self) -> int:
         return len(self.records)
@@ -118,65 +123,50 @@ class DetectionDataset(Dataset[TrainItem]):
     def __getitem__(self, key: tuple[int, int] | int) -> TrainItem:
         epoch, index = (0, key) if isinstance(key, int) else key
         rng = np.random.default_rng((self.seed, epoch, index))
-        if self._mosaic and rng.random() < self._mosaic:
-            sample = self._mosaic_sample(index, rng)
-            if rng.random() < self.hyp.mixup:
-                sample = mixup(sample, self._mosaic_sample(int(rng.integers(len(self))), rng), rng)
+        if not self.augment:
+            return _to_item(self._letterbox_sample(index), (epoch, index))
+        hyp = self.hyp
+        jitter = draw_jitter(hyp.hsv_h, hyp.hsv_s, hyp.hsv_v, rng)
+        of_mosaic, of_mixup, upside_down, mirrored = rng.random(4).tolist()
+        if of_mosaic < self._mosaic:
+            if of_mixup < hyp.mixup:
+                second = int(rng.integers(len(self)))
+                sample = mixup(self._mosaic_sample(index, rng), self._mosaic_sample(second, rng), rng)
+            else:
+                sample, jitter = self._mosaic_sample(index, rng, jitter), None
         else:
             sample = self._letterbox_sample(index)
-            if self.augment:
-                sample = self._perspective(sample, 0, rng)
-        if self.augment:
-            sample = self._finish(sample, rng)
-        return _to_item(sample)
-
-    # Pictures ---------------------------------------------------------------------------------------------------------
-
-    def _decode(self, index: int) -> tuple[np.ndarray, tuple[int, int]]:
-        """Read a picture, its long side resized to ``imgsz``; also return its original (height, width)."""
-        path = self.records[index].image
-        try:
-            image = read_image(path)
-        except FileNotFoundError:
-            raise InputError(f"{path}: this picture was there at the start and is gone now; put it back") from None
-        height, width = image.shape[:2]
-        ratio = self.imgsz / max(height, width)
-        if ratio != 1:
-            smooth = cv2.INTER_LINEAR if self.augment or ratio > 1 else cv2.INTER_AREA
-            size_wh = max(int(width * ratio), 1), max(int(height * ratio), 1)
-            image = cv2.resize(image, size_wh, interpolation=smooth)
-        return image, (height, width)
-
-    def _decode_all(self) -> None:
-        with ThreadPoolExecutor(8) as pool:  # decoding happens outside the interpreter lock
-            self._decoded = list(pool.map(self._decode, range(len(self))))
-        size = sum(image.nbytes for image, _ in self._decoded)
-        logger.info("%d pictures kept in memory, %.0f MB", len(self), size / 1e6)
-
-    def _picture(self, index: int) -> tuple[np.ndarray, tuple[int, int]]:
-        return self._decoded[index] if self._decoded else self._decode(index)
+            sample = self._warp(sample, (sample.image.shape[0], sample.image.shape[1]), rng)
+        if jitter is not None:
+            sample = replace(sample, image=jitter(sample.image))
+        for probability, effect in self._effects:
+            if rng.random() < probability:
+                sample = effect(sample, rng)
+        if upside_down < hyp.flipud:
+            sample = flip_vertical(sample)
+        if mirrored < hyp.fliplr:
+            sample = flip_horizontal(sample)
+        # The letterbox of a cropped or warped picture means nothing any more.
+        height, width = sample.image.shape[:2]
+        return _to_item(replace(sample, info=LetterboxInfo((height, width), (1.0, 1.0), (0.0, 0.0))), (epoch, index))
 
     # Samples ----------------------------------------------------------------------------------------------------------
+
+    def _boxes(self, index: int) -> np.ndarray:
+        """Boxes [n, 5] of a record: class and corners as fractions; not to be changed."""
+        return self._corners[self._first[index] : self._first[index + 1]]
 
     def _sample(self, index: int, image: np.ndarray, info: LetterboxInfo, inner_wh: tuple[float, float]) -> Sample:
         """Join a picture and its labels in pixels; ``inner_wh`` is the part of ``image`` without padding."""
         record = self.records[index]
-        (width, height), (pad_x, pad_y) = inner_wh, info.pad_wh
-        boxes = record.boxes.copy()
-        boxes[:, 1:] = xywhn2xyxy(boxes[:, 1:], width, height, pad_x, pad_y)
-        segments = [xyn2xy(polygon, width, height, pad_x, pad_y) for polygon in record.segments]
+        boxes = self._boxes(index).copy()
+        boxes[:, 1:] = boxes[:, 1:] * np.array(inner_wh * 2) + np.array(info.pad_wh * 2)
+        segments = [xyn2xy(polygon, *inner_wh, *info.pad_wh) for polygon in record.segments]
         return Sample(image, boxes, segments, str(record.image), info)
-
-    def _plain_sample(self, index: int) -> Sample:
-        """One resized picture without padding."""
-        image, original_hw = self._picture(index)
-        height, width = image.shape[:2]
-        ratio_wh = width / original_hw[1], height / original_hw[0]
-        return self._sample(index, image, LetterboxInfo(original_hw, ratio_wh, (0.0, 0.0)), (width, height))
 
     def _letterbox_sample(self, index: int) -> Sample:
         """One resized picture padded to the shape of its batch."""
-        image, original_hw = self._picture(index)
+        image, original_hw = self._pictures.load(index)
         height, width = image.shape[:2]
         shape = self.batch_shapes[index // self.batch_size if self.rect else 0]
         image, ratio_wh, pad_wh = letterbox(image, (int(shape[0]), int(shape[1])), auto=False, scaleup=self.augment)
@@ -184,47 +174,67 @@ class DetectionDataset(Dataset[TrainItem]):
         total_wh = inner_wh[0] / original_hw[1], inner_wh[1] / original_hw[0]
         return self._sample(index, image, LetterboxInfo(original_hw, total_wh, pad_wh), inner_wh)
 
-    def _mosaic_sample(self, index: int, rng: np.random.Generator) -> Sample:
-        """Picture ``index`` and three random ones in random places, cropped at random to ``imgsz``."""
-        chosen = rng.permutation([index, *rng.integers(len(self), size=3)])
-        canvas = mosaic4([self._plain_sample(int(i)) for i in chosen], self.imgsz, rng)
-        if self.hyp.copy_paste:
-            canvas = copy_paste(canvas, self.hyp.copy_paste, rng)
-        return self._perspective(replace(canvas, path=str(self.records[index].image)), -self.imgsz // 2, rng)
+    def _mosaic_sample(self, index: int, rng: np.random.Generator, jitter: Jitter | None = None) -> Sample:
+        """Picture ``index`` and random ones in random places of a canvas, of which a random part is kept.
 
-    def _perspective(self, sample: Sample, border: int, rng: np.random.Generator) -> Sample:
-        hyp = self.hyp
-        return random_perspective(
-            sample,
-            degrees=hyp.degrees,
-            translate=hyp.translate,
-            scale=hyp.scale,
-            shear=hyp.shear,
-            perspective=hyp.perspective,
-            border=border,
-            rng=rng,
-        )
+        Pixels come last: only what is seen is decoded, and the canvas is not made if there is a way round it.
+        """
+        hyp, size, pictures = self.hyp, self.imgsz, self._pictures
+        nine = bool(hyp.mosaic9) and rng.random() < hyp.mosaic9
+        chosen = rng.permutation([index, *rng.integers(len(self), size=8 if nine else 3)]).tolist()
+        sizes_hw = [pictures.sizes_hw[i] for i in chosen]
+        layout = (lay_nine if nine else lay_four)(sizes_hw, size, rng)
+        tile_boxes = [self._boxes(i) for i in chosen]
+        boxes = layout.place_boxes(tile_boxes, fractions=True)
+        segments = place_segments(layout, [self.records[i].segments for i in chosen], tile_boxes)
+        side, path = layout.side, str(self.records[index].image)
+        info = LetterboxInfo((side, side), (1.0, 1.0), (0.0, 0.0))
 
-    def _finish(self, sample: Sample, rng: np.random.Generator) -> Sample:
-        """Colours and flips. The letterbox of a cropped or warped picture means nothing: the info becomes neutral."""
-        hyp = self.hyp
-        image = augment_hsv(sample.image, hyp.hsv_h, hyp.hsv_s, hyp.hsv_v, rng)
-        height, width = image.shape[:2]
-        sample = replace(sample, image=image, info=LetterboxInfo((height, width), (1.0, 1.0), (0.0, 0.0)))
-        if rng.random() < hyp.flipud:
-            sample = flip_vertical(sample)
-        if rng.random() < hyp.fliplr:
-            sample = flip_horizontal(sample)
-        return sample
+        def load(tile: int, rows: float) -> np.ndarray:
+            return pictures.load(chosen[tile], rows)[0]
+
+        if hyp.copy_paste and segments:  # objects may come from anywhere: the whole canvas is needed
+            canvas = Sample(layout.paint((0, 0, side, side), load), boxes, segments, path, info)
+            sample = self._warp(copy_paste(canvas, hyp.copy_paste, rng), (size, size), rng)
+        else:
+            warp = draw_warp((side, side), (size, size), rng=rng, **self._ranges())
+            if warp.window is not None:
+                plan = layout.enlarge(warp)
+                of_rows = plan.scale_shift.repeat([len(rows) for rows in tile_boxes], axis=0)  # [n, 2, 2]
+                boxes, segments = warp.move_labels(boxes, segments, of_rows)
+                return Sample(plan.paint(load, jitter), boxes, segments, path, info)
+            window = warp.source()
+            part = layout.paint(window, load)
+            boxes, segments = warp.move_labels(boxes, segments)
+            sample = Sample(warp.apply(part, window[:2]), boxes, segments, path, info)
+        return sample if jitter is None else replace(sample, image=jitter(sample.image))
+
+    def _ranges(self) -> dict[str, float]:
+        """The geometry of the hyper-parameters."""
+        names = ("degrees", "translate", "scale", "shear", "perspective")
+        return {name: getattr(self.hyp, name) for name in names}
+
+    def _warp(self, sample: Sample, out_hw: tuple[int, int], rng: np.random.Generator) -> Sample:
+        height, width = sample.image.shape[:2]
+        warp = draw_warp((height, width), out_hw, rng=rng, **self._ranges())
+        boxes, segments = warp.move_labels(sample.boxes, sample.segments)
+        return replace(sample, image=warp.apply(sample.image), boxes=boxes, segments=segments)
 
 
-def _to_item(sample: Sample) -> TrainItem:
+def _to_item(sample: Sample, key: tuple[int, int]) -> TrainItem:
     """Normalise the boxes and turn the picture into RGB, channels first, in one copy."""
     height, width = sample.image.shape[:2]
     targets = torch.zeros(len(sample.boxes), 6)
     if len(sample.boxes):
-        targets[:, 1] = torch.from_numpy(sample.boxes[:, 0])
-        normalised = xyxy2xywhn(sample.boxes[:, 1:], width, height, clip=True, eps=1e-3)
-        targets[:, 2:] = torch.from_numpy(np.ascontiguousarray(normalised))
-    image = np.ascontiguousarray(sample.image[..., ::-1].transpose(2, 0, 1))
-    return TrainItem(torch.from_numpy(image), targets, sample.path, sample.info)
+        limits = np.array((width, height), np.float32)
+        # Just inside the far edges, so that centres stay below 1.
+        corners = np.minimum(sample.boxes[:, 1:].reshape(-1, 2, 2), limits - np.float32(1e-3))
+        low, high = corners[:, 0].clip(0), corners[:, 1]
+        rows = targets.numpy()  # the same memory
+        rows[:, 1] = sample.boxes[:, 0]
+        rows[:, 2:4] = (low + high) / (2 * limits)
+        rows[:, 4:6] = (high - low) / limits
+    image = torch.empty((3, height, width), dtype=torch.uint8)
+    red, green, blue = image.numpy()
+    cv2.split(sample.image, [blue, green, red])  # writes into the tensor
+    return TrainItem(image, targets, sample.path, sample.info, key)

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import os
+import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import torch
+from torch.nn import functional
 from torch.utils.data import DataLoader, Sampler
 
+from utils.augmentations import GREY
 from utils.datasets.dataset import DetectionDataset, TrainItem
 from utils.image import LetterboxInfo
+
+LOG = logging.getLogger(__name__)
+SHARED_MEMORY = Path("/dev/shm")  # where batches of workers lie on Linux
+_IN_FLIGHT = 3  # batches of one worker: two waiting and one in the making
 
 
 @dataclass(frozen=True)
@@ -32,11 +42,49 @@ class Batch:
 
 def collate(items: Sequence[TrainItem]) -> Batch:
     """Stack items of equal picture size; column 0 of the targets becomes the place in the batch."""
-    images = torch.stack([item.image for item in items])
+    out = None
+    if torch.utils.data.get_worker_info() is not None:
+        # Straight into memory that the training process sees as well: otherwise the batch is copied once more.
+        shape = (len(items), *items[0].image.shape)
+        storage = torch.UntypedStorage._new_shared(math.prod(shape))
+        out = torch.empty(0, dtype=torch.uint8).set_(storage).view(shape)
+    images = torch.stack([item.image for item in items], out=out)
     targets = torch.cat([item.targets for item in items])
     counts = torch.tensor([len(item.targets) for item in items])
     targets[:, 0] = torch.repeat_interleave(torch.arange(len(items)), counts)
     return Batch(images, targets, [item.path for item in items], [item.info for item in items])
+
+
+class QuadCollate:
+    """Makes one picture of twice the size out of every four items (``--quad``), then a batch of these.
+
+    By turns at random the four lie in a square, or the first is enlarged and the others are left out. At the end of an
+    epoch, what is left of four gets grey neighbours.
+    """
+
+    def __init__(self, seed: int = 0) -> None:
+        self.seed = seed
+
+    def __call__(self, items: Sequence[TrainItem]) -> Batch:
+        return collate([self._unite(items[i : i + 4]) for i in range(0, len(items), 4)])
+
+    def _unite(self, four: Sequence[TrainItem]) -> TrainItem:
+        first = four[0]
+        height, width = first.image.shape[1:]
+        rng = np.random.default_rng((self.seed, *first.key, 4))  # on what it unites depends nothing else
+        info = LetterboxInfo((2 * height, 2 * width), (1.0, 1.0), (0.0, 0.0))
+        if len(four) == 1 or (len(four) == 4 and rng.random() < 0.5):
+            image = functional.interpolate(first.image[None], scale_factor=2.0, mode="bilinear")[0]
+            return replace(first, image=image, info=info)
+        image = torch.full((3, 2 * height, 2 * width), GREY[0], dtype=torch.uint8)
+        targets = []
+        for place, item in enumerate(four):
+            row, column = divmod(place, 2)
+            image[:, row * height : (row + 1) * height, column * width : (column + 1) * width] = item.image
+            moved = item.targets.clone()
+            moved[:, 2:] = moved[:, 2:] / 2 + torch.tensor([column / 2, row / 2, 0, 0])
+            targets.append(moved)
+        return replace(first, image=image, targets=torch.cat(targets), info=info)
 
 
 class EpochSampler(Sampler[tuple[int, int]]):
@@ -94,6 +142,23 @@ def usable_cpus() -> int:
     return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
+def _that_fit(workers: int, batch_size: int, batch_bytes: int) -> int:
+    """As many workers as there is shared memory for their batches; too many would be killed in the middle of a run."""
+    try:
+        free = shutil.disk_usage(SHARED_MEMORY).free
+    except OSError:  # not Linux
+        return workers
+    fit = int(free // (_IN_FLIGHT * batch_bytes))
+    if fit >= workers:
+        return workers
+    LOG.warning(
+        "%s has %.0f MB free, %d loader processes with batches of %d pictures need %.0f MB: going on with %d; a "
+        "smaller --batch-size, or more shared memory (docker run --shm-size), allows more",
+        SHARED_MEMORY, free / 1e6, workers, batch_size, _IN_FLIGHT * workers * batch_bytes / 1e6, fit,
+    )  # fmt: skip
+    return fit
+
+
 def build_loader(
     dataset: DetectionDataset,
     *,
@@ -102,8 +167,11 @@ def build_loader(
     shuffle: bool = False,
     seed: int = 0,
     drop_last: bool = False,
+    quad: bool = False,
 ) -> DataLoader[Any]:
     """Return a loader of ``Batch``; its ``sampler`` is an ``EpochSampler``. The last batch may be smaller.
+
+    ``quad`` unites every four pictures (:class:`QuadCollate`), so that batches have a quarter of ``batch_size``.
 
     The batches of an epoch depend on ``seed`` and the epoch only, not on ``workers`` (0: in this process; capped at
     the number of CPUs). Raises ValueError when rectangular batches would be torn apart.
@@ -111,12 +179,15 @@ def build_loader(
     if dataset.rect and (shuffle or batch_size != dataset.batch_size):
         raise ValueError("rectangular batches have one shape per batch: no shuffling, and the data set's batch size")
     workers = max(0, min(workers, usable_cpus()))
+    if workers:
+        pixels = int(dataset.batch_shapes.prod(1).max())
+        workers = _that_fit(workers, batch_size, 3 * pixels * batch_size)
     return DataLoader(
         dataset,
         batch_size=batch_size,
         sampler=EpochSampler(len(dataset), seed, shuffle),
         num_workers=workers,
-        collate_fn=collate,
+        collate_fn=QuadCollate(seed) if quad else collate,
         pin_memory=torch.cuda.is_available(),
         drop_last=drop_last,
         worker_init_fn=_quiet_worker,

@@ -1,40 +1,206 @@
-"""Four pictures around one point of a canvas of twice the training size."""
+"""Several pictures side by side on one canvas: where they lie, and the pixels of any part of it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
 
+import cv2
 import numpy as np
 
-from utils.augmentations import GREY, Sample, join_segments
+from utils.augmentations import GREY, Jitter, Sample, Warp, join_segments
 from utils.image import LetterboxInfo
+
+Window = tuple[int, int, int, int]  # x, y, width, height in pixels of the canvas
+Loader = Callable[[int, float], np.ndarray]  # (which tile, share of its rows needed from the top) -> picture
+
+
+class Piece(NamedTuple):
+    """The visible part of a tile: corners in pixels of the tile and of the output, and the height of the whole tile."""
+
+    tile: int
+    source: tuple[int, int, int, int]
+    target: tuple[int, int, int, int]
+    tile_height: int
+
+
+@dataclass(frozen=True)
+class Enlargement:
+    """What becomes of the tiles when a part of the canvas is enlarged (or reduced) to a picture of ``out_hw``.
+
+    Attributes:
+        pieces: the tiles that are seen.
+        scale_shift: [t, 2, 2] for every tile (scale, shift) of width and height: output = canvas * scale + shift.
+    """
+
+    out_hw: tuple[int, int]
+    pieces: list[Piece]
+    scale_shift: np.ndarray
+
+    def paint(self, load: Loader, jitter: Jitter | None = None) -> np.ndarray:
+        """The output [H, W, 3]; grey where no tile is. ``load`` as in :meth:`Layout.paint`.
+
+        Colours are changed before a tile is enlarged or after it is reduced, whichever means fewer pixels.
+        """
+        image = np.empty((*self.out_hw, 3), np.uint8)
+        covered = sum((x2 - x1) * (y2 - y1) for x1, y1, x2, y2 in (piece.target for piece in self.pieces))
+        if covered < self.out_hw[0] * self.out_hw[1]:
+            grey = np.full((1, 1, 3), GREY[0], np.uint8)
+            image.fill((grey if jitter is None else jitter(grey))[0, 0, 0])  # a grey stays a grey
+        for tile, (x1, y1, x2, y2), (left, top, right, bottom), tile_height in self.pieces:
+            part, target = load(tile, y2 / tile_height)[y1:y2, x1:x2], image[top:bottom, left:right]
+            if part.shape == target.shape:
+                if jitter is None:
+                    target[:] = part
+                else:
+                    jitter(part, target)
+            elif jitter is not None and part.size < target.size:
+                cv2.resize(jitter(part), (right - left, bottom - top), dst=target)
+            else:
+                cv2.resize(part, (right - left, bottom - top), dst=target)
+                if jitter is not None:
+                    jitter(target, target)
+        return image
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Tiles [t, 4] (left, top, width, height) on a square canvas of ``side`` pixels; they do not overlap.
+
+    A tile may reach past the canvas: what lies outside is cut off, boxes and polygons are clipped.
+    """
+
+    side: int
+    tiles: np.ndarray
+
+    def paint(self, window: Window, load: Loader) -> np.ndarray:
+        """The pixels [height, width, 3] of a part of the canvas, grey where nothing lies.
+
+        ``load`` is asked only for tiles that are seen. It may return just the upper part of a picture, as long as the
+        share of rows that it was asked for is there.
+        """
+        x, y, width, height = window
+        seen = []  # tile and the corners of its visible part
+        for number, (left, top, tile_w, tile_h) in enumerate(self.tiles.tolist()):
+            x1, y1 = max(left, x, 0), max(top, y, 0)
+            x2, y2 = min(left + tile_w, x + width, self.side), min(top + tile_h, y + height, self.side)
+            if x1 < x2 and y1 < y2:
+                seen.append((number, left, top, tile_h, x1, y1, x2, y2))
+        covered = sum((x2 - x1) * (y2 - y1) for *_, x1, y1, x2, y2 in seen)
+        part = np.empty((height, width, 3), np.uint8)
+        if covered < width * height:
+            part[:] = GREY[0]
+        for number, left, top, tile_h, x1, y1, x2, y2 in seen:
+            picture = load(number, (y2 - top) / tile_h)
+            part[y1 - y : y2 - y, x1 - x : x2 - x] = picture[y1 - top : y2 - top, x1 - left : x2 - left]
+        return part
+
+    def enlarge(self, warp: Warp) -> Enlargement:
+        """What a warp without turning keeps of every tile.
+
+        The edges of the tiles are rounded to whole pixels of the output, alike on both sides of a seam.
+        """
+        if warp.window is None:
+            raise ValueError("this warp turns or tilts: paint the canvas and apply it")
+        x, y, width, height = warp.window
+        pieces, scale_shift = [], []
+        axes = ((x, width, warp.zoom_wh[0]), (y, height, warp.zoom_wh[1]))
+        for number, (left, top, tile_w, tile_h) in enumerate(self.tiles.tolist()):
+            spans = []
+            for (origin, extent, zoom), low, length in zip(axes, (left, top), (tile_w, tile_h)):
+                first, last = max(low, origin, 0), min(low + length, origin + extent, self.side)
+                start, stop = round((first - origin) * zoom), round((last - origin) * zoom)
+                spans.append((first - low, last - low, start, stop, zoom, -origin * zoom))
+            if all(last > first and stop > start for first, last, start, stop, *_ in spans):
+                # Now the scale that the rounded edges really have.
+                real = [(stop - start) / (last - first) for first, last, start, stop, *_ in spans]
+                scale_shift.append((real, [s[2] - (s[0] + low) * r for s, low, r in zip(spans, (left, top), real)]))
+                (x1, x2, to_x1, to_x2, *_), (y1, y2, to_y1, to_y2, *_) = spans
+                pieces.append(Piece(number, (x1, y1, x2, y2), (to_x1, to_y1, to_x2, to_y2), tile_h))
+            else:
+                scale_shift.append(([s[4] for s in spans], [s[5] for s in spans]))
+        return Enlargement(warp.out_hw, pieces, np.array(scale_shift))
+
+    def place_boxes(self, boxes: Sequence[np.ndarray], fractions: bool = False) -> np.ndarray:
+        """Boxes [n, 5] (class, xyxy) of every tile, in its pixels or as fractions of it, to one array on the canvas."""
+        merged = np.concatenate(boxes)  # a copy
+        owner = self.tiles.repeat([len(rows) for rows in boxes], axis=0)  # [n, 4]
+        if fractions:
+            merged[:, 1:] *= owner[:, [2, 3, 2, 3]]
+        merged[:, 1:] += owner[:, [0, 1, 0, 1]]
+        np.minimum(np.maximum(merged[:, 1:], 0), self.side, out=merged[:, 1:])
+        return merged
+
+
+def lay_four(sizes_hw: Sequence[tuple[int, int]], size: int, rng: np.random.Generator) -> Layout:
+    """Four pictures, none larger than ``size``, on a canvas of twice that: upper left, upper right, lower left, right.
+
+    They meet with one corner each in a point drawn uniformly from the middle half of the canvas.
+    """
+    if len(sizes_hw) != 4:
+        raise ValueError(f"a mosaic takes 4 samples, not {len(sizes_hw)}")
+    meet_x, meet_y = (int(c) for c in rng.uniform(size / 2, 3 * size / 2, 2))
+    tiles = [
+        (meet_x if place % 2 else meet_x - width, meet_y if place >= 2 else meet_y - height, width, height)
+        for place, (height, width) in enumerate(sizes_hw)
+    ]
+    return Layout(2 * size, np.array(tiles))
+
+
+def lay_nine(sizes_hw: Sequence[tuple[int, int]], size: int, rng: np.random.Generator) -> Layout:
+    """Nine pictures, none larger than ``size``, in three rows of three, pushed together around the middle one.
+
+    Rows are as high as their highest picture and columns as wide as their widest. The canvas of twice ``size`` lies
+    at random within three times ``size``.
+    """
+    if len(sizes_hw) != 9:
+        raise ValueError(f"a mosaic of nine takes 9 samples, not {len(sizes_hw)}")
+    hw = np.array(sizes_hw).reshape(3, 3, 2)
+    middle_h, middle_w = int(hw[1, :, 0].max()), int(hw[:, 1, 1].max())
+    offset_x, offset_y = rng.integers(0, size, 2, endpoint=True).tolist()
+    left, top = (3 * size - middle_w) // 2 - offset_x, (3 * size - middle_h) // 2 - offset_y  # of the middle cell
+    tiles = []
+    for place, (height, width) in enumerate(sizes_hw):
+        row, column = divmod(place, 3)
+        x = (left - width, left + (middle_w - width) // 2, left + middle_w)[column]
+        y = (top - height, top + (middle_h - height) // 2, top + middle_h)[row]
+        tiles.append((x, y, width, height))
+    return Layout(2 * size, np.array(tiles))
 
 
 def mosaic4(samples: Sequence[Sample], size: int, rng: np.random.Generator) -> Sample:
     """Lay four samples, none larger than ``size`` pixels a side, on a canvas of 2 * size by 2 * size.
 
-    They meet with one corner each in a point drawn uniformly from the middle half of the canvas: upper left, upper
-    right, lower left, lower right. What reaches past the canvas is cut off, boxes and polygons are clipped to it.
+    See :func:`lay_four` for where they lie. What reaches past the canvas is cut off, boxes and polygons are clipped.
     """
-    if len(samples) != 4:
-        raise ValueError(f"a mosaic takes 4 samples, not {len(samples)}")
-    side = 2 * size
-    centre_x, centre_y = (int(c) for c in rng.uniform(size / 2, 3 * size / 2, 2))
-    canvas = np.full((side, side, 3), GREY[0], np.uint8)
-    boxes: list[np.ndarray] = []
+    return join(samples, lay_four([(s.image.shape[0], s.image.shape[1]) for s in samples], size, rng))
+
+
+def join(samples: Sequence[Sample], layout: Layout) -> Sample:
+    """The whole canvas of a layout with all labels; the path is that of the first sample."""
+    side = layout.side
+    canvas = layout.paint((0, 0, side, side), lambda number, _: samples[number].image)
+    boxes = layout.place_boxes([sample.boxes for sample in samples])
     segments = join_segments(samples)
-    first = 0
-    for place, sample in enumerate(samples):
-        height, width = sample.image.shape[:2]
-        left = centre_x if place % 2 else centre_x - width
-        top = centre_y if place >= 2 else centre_y - height
-        x1, y1, x2, y2 = max(left, 0), max(top, 0), min(left + width, side), min(top + height, side)
-        canvas[y1:y2, x1:x2] = sample.image[y1 - top : y2 - top, x1 - left : x2 - left]
-        boxes.append(sample.boxes + np.array([0, left, top, left, top], np.float32))
-        for row in range(first, first + len(sample.boxes) if segments else first):
-            segments[row] = (segments[row] + np.array([left, top], np.float32)).clip(0, side)
-        first += len(sample.boxes)
-    merged = np.concatenate(boxes)
-    merged[:, 1:] = merged[:, 1:].clip(0, side)
+    owner = np.repeat(layout.tiles[:, :2], [len(sample.boxes) for sample in samples], axis=0)
+    segments = [(outline + corner.astype(np.float32)).clip(0, side) for outline, corner in zip(segments, owner)]
     info = LetterboxInfo(original_hw=(side, side), ratio_wh=(1.0, 1.0), pad_wh=(0.0, 0.0))
-    return Sample(canvas, merged, segments, samples[0].path, info)
+    return Sample(canvas, boxes, segments, samples[0].path, info)
+
+
+def place_segments(
+    layout: Layout, segments: Sequence[Sequence[np.ndarray]], boxes: Sequence[np.ndarray]
+) -> list[np.ndarray]:
+    """The polygons of all tiles, as fractions of them, on the canvas in the order of the boxes; empty if there is none.
+
+    A tile with ``boxes`` but without polygons gets an empty polygon for each.
+    """
+    if not any(segments):
+        return []
+    placed: list[np.ndarray] = []
+    for tile, polygons, rows in zip(layout.tiles, segments, boxes):
+        corner, size = tile[:2].astype(np.float32), tile[2:].astype(np.float32)
+        moved = [(polygon * size + corner).clip(0, layout.side) for polygon in polygons]
+        placed += moved or [np.zeros((0, 2), np.float32)] * len(rows)
+    return placed

@@ -4,5 +4,6 @@ from utils.loggers.console import ConsoleLogger
 from utils.loggers.plots_logger import PlotsLogger
 from utils.loggers.results_csv import ResultsCsv
 from utils.loggers.routing_csv import RoutingCsv
+from utils.loggers.tensorboard import TensorBoardLogger
 
-__all__ = ["ConsoleLogger", "PlotsLogger", "ResultsCsv", "RoutingCsv"]
+__all__ = ["ConsoleLogger", "PlotsLogger", "ResultsCsv", "RoutingCsv", "TensorBoardLogger"]

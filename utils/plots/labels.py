@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from utils.plots.figure import class_color, font_of, new_figure, save_figure, tidy
+from utils.plots.figure import MAIN_COLOR, class_color, font_of, new_figure, save_figure, tidy
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -90,3 +90,34 @@ def _density(axes: Axes, x: np.ndarray, y: np.ndarray, title: str, axis_names: t
         axes.text(0.5, 0.5, "no boxes", ha="center", va="center", fontsize=12, color="gray")
     tidy(axes, title, x=axis_names[0], y=axis_names[1])
     axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
+
+
+def plot_box_sizes(boxes_px: np.ndarray, per_picture: np.ndarray, imgsz: int, file: Path) -> None:
+    """Write three panels: how large boxes are in training, how wide for their height, and how many a picture has.
+
+    Args:
+        boxes_px: [N, 2] width and height in pixels at the size of training; N may be 0.
+        per_picture: [M] number of boxes of each picture.
+        imgsz: size of training, for the title.
+        file: picture to write.
+    """
+    figure = new_figure(15, 4.5)
+    size, aspect, count = figure.subplots(1, 3)
+    wh = np.asarray(boxes_px, dtype=np.float64).reshape(-1, 2).clip(1e-3)
+    edges = np.geomspace(1, 2.0 ** np.ceil(np.log2(max(imgsz, 2))), 41)
+    size.hist(np.sqrt(wh.prod(1)).clip(edges[0], edges[-1]), bins=edges, color=MAIN_COLOR)
+    size.set_xscale("log", base=2)
+    size.xaxis.set_major_formatter("{x:g}")
+    for limit, name in ((32, "small"), (96, "medium")):  # the bounds of COCO, on the side of a square
+        size.axvline(limit, color="gray", linewidth=1, linestyle="--")
+        size.text(limit, 1.0, f"{name} ", ha="right", va="top", fontsize=8, transform=size.get_xaxis_transform())
+    tidy(size, f"Side of {len(wh)} boxes at {imgsz} pixels", x="square root of the area, pixels", y="boxes")
+    bounds = np.geomspace(1 / 32, 32, 41)
+    aspect.hist((wh[:, 0] / wh[:, 1]).clip(bounds[0], bounds[-1]), bins=bounds, color=MAIN_COLOR)
+    aspect.set_xscale("log", base=2)
+    aspect.xaxis.set_major_formatter("{x:g}")
+    tidy(aspect, "Aspect", x="width / height", y="boxes")
+    most = int(np.max(per_picture, initial=1))
+    count.hist(per_picture, bins=np.arange(-0.5, min(most, 60) + 1) if most <= 60 else 60, color=MAIN_COLOR)
+    tidy(count, f"Boxes in each of {len(per_picture)} pictures", x="boxes", y="pictures")
+    save_figure(figure, file)

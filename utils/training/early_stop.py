@@ -13,6 +13,7 @@ class EarlyStopping:
 
     Attributes:
         best_epoch, best_fitness: of the best epoch so far, the later one of equals.
+        since: epochs before this one do not count as waiting; that of an extended run goes up.
         possible_stop: the next epoch may be the last, so it had better be validated.
     """
 
@@ -20,13 +21,14 @@ class EarlyStopping:
         self.patience = patience
         self.best_epoch = 0
         self.best_fitness = 0.0
+        self.since = 0
         self.possible_stop = False
 
     def __call__(self, epoch: int, fitness: float) -> bool:
         """Note the fitness of an epoch; True when the run should stop. Not-a-number is never the best."""
         if fitness >= self.best_fitness:
             self.best_epoch, self.best_fitness = epoch, fitness
-        waited = epoch - self.best_epoch
+        waited = epoch - max(self.best_epoch, self.since)
         self.possible_stop = 0 < self.patience <= waited + 1
         return 0 < self.patience <= waited
 
@@ -35,6 +37,7 @@ class EarlyStopping:
         return {
             "best_epoch": self.best_epoch,
             "best_fitness": self.best_fitness,
+            "since": self.since,
             "possible_stop": self.possible_stop,
         }
 
@@ -42,4 +45,5 @@ class EarlyStopping:
         """Go on waiting where another run stood."""
         self.best_epoch = int(state["best_epoch"])
         self.best_fitness = float(state["best_fitness"])
+        self.since = int(state.get("since", 0))
         self.possible_stop = bool(state["possible_stop"])

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
+import zipfile
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,35 +20,150 @@ from utils.checkpoint.find import newest_checkpoint
 from utils.config.options import TrainOptions
 from utils.config.paths import ROOT
 from utils.errors import InputError
+from utils.training.saver import RESUME_FILE
 
 LOG = logging.getLogger(__name__)
 
+# What may be different from the run that is resumed: where and how it runs, when it ends, but not what it computes.
+_CHANGEABLE = frozenset(
+    {
+        "resume", "epochs", "patience", "data", "device", "workers", "amp", "skip_nonfinite", "nosave", "noval",
+        "save_period", "save_steps", "cache", "cache_dir", "tensorboard", "modules", "download", "allow_scripts",
+        "download_limit",
+    }
+)  # fmt: skip
+# A checkpoint may not have anything fetched or run: these come from the command line only.
+_NEVER_FROM_FILE = ("modules", "download", "allow_scripts", "download_limit")
 
-def resume_options(options: TrainOptions) -> tuple[TrainOptions, Checkpoint | None]:
-    """The options of the interrupted run ``--resume`` names, and its checkpoint; unchanged without ``--resume``.
+
+@dataclass(frozen=True)
+class Resumed:
+    """A run to go on with.
+
+    Attributes:
+        path, checkpoint: the file and what is in it.
+        extended: epochs or patience were given anew, so an early stop does not count any more.
+    """
+
+    path: Path
+    checkpoint: Checkpoint
+    extended: bool = False
+
+    @property
+    def epochs_done(self) -> int:
+        """Whole epochs behind the checkpoint."""
+        return int(self.checkpoint.train_state["epoch"]) + 1
+
+    @property
+    def stopped_early(self) -> bool:
+        """Patience was at an end, and nobody has asked to go on nevertheless."""
+        return bool(self.checkpoint.train_state.get("stopped_early")) and not self.extended
+
+
+def resume_options(options: TrainOptions) -> tuple[TrainOptions, Resumed | None]:
+    """The options of the run that ``--resume`` names, and its checkpoint; unchanged and None without ``--resume``.
+
+    Options named beside ``--resume`` replace those of the run where that leaves it the same run.
 
     Raises:
         FileNotFoundError: no such file, or no run to go on with.
-        InputError: the file's run is finished, so there is nothing left to do, or its model has layers from files
-            that ``--modules`` did not name again: a checkpoint may not have code run.
+        InputError: the file is damaged, there is nothing left to do, an option would make it another run, or its model
+            has layers from files that ``--modules`` did not name again: a checkpoint may not have code run.
     """
     if not options.resume:
         return options, None
-    named = isinstance(options.resume, str)
-    path = Path(str(options.resume)) if named else newest_checkpoint(ROOT / "runs/train", "last.pt")
-    checkpoint = load_checkpoint(path)
-    if not checkpoint.resumable:
-        raise InputError(f"--resume {path}: this run is finished; to train on, start a new one with --weights {path}")
+    path, checkpoint = _find(options.resume)
     require_modules(checkpoint.model_yaml, f"--resume {path}", checkpoint.options.get("modules", ()))
     fields = {field.name for field in dataclasses.fields(TrainOptions)}
     saved: dict[str, Any] = {
         k: tuple(v) if isinstance(v, list) else v for k, v in checkpoint.options.items() if k in fields
     }
+    given = {name: getattr(options, name) for name in options.given}
+    for name in sorted(given.keys() - _CHANGEABLE):
+        if name in saved and given[name] != saved[name]:
+            raise InputError(
+                f"--resume {path}: this run has --{name.replace('_', '-')} {saved[name]}, not {given[name]}, and to "
+                "resume is to go on with the same run; leave the option out, or start a new run with --weights"
+            )
     folder = path.resolve().parents[1]
-    saved |= {"project": str(folder.parent), "name": folder.name, "exist_ok": True, "resume": str(path)}
-    saved["modules"] = options.modules
-    LOG.info("resuming %s after epoch %d of %d", path, checkpoint.train_state["epoch"] + 1, saved["epochs"])
-    return TrainOptions(**saved), checkpoint
+    changed = {name: given[name] for name in given.keys() & _CHANGEABLE}
+    changed |= {name: getattr(options, name) for name in _NEVER_FROM_FILE}
+    changed |= {"project": str(folder.parent), "name": folder.name, "exist_ok": True, "resume": str(path)}
+    resumed = Resumed(path, checkpoint, extended=bool({"epochs", "patience"} & given.keys()))
+    _check_work_left(resumed, saved, changed)
+    batches = checkpoint.train_state.get("position", {}).get("batches", 0)
+    inside = f" and {batches} batches" if batches else ""
+    LOG.info("resuming %s after epoch %d%s of %d", path, resumed.epochs_done, inside, saved["epochs"])
+    return TrainOptions(**(saved | changed)), resumed
+
+
+def _find(resume: str | bool) -> tuple[Path, Checkpoint]:
+    """The file that is meant, ``resume.pt`` in place of a stripped ``last.pt``, and its content."""
+    path = Path(resume) if isinstance(resume, str) else newest_checkpoint(ROOT / "runs/train", "last.pt")
+    if path.is_dir():
+        path = path / "weights/last.pt"
+    if not path.is_file():
+        raise FileNotFoundError(f"--resume {path}: no such file (looked at {path.absolute()})")
+    try:
+        checkpoint = _load(path)
+    except InputError as error:
+        raise InputError(f"{error}; {_alternatives(path)}") from error
+    full = path.with_name(RESUME_FILE)
+    if not checkpoint.resumable and full.is_file():
+        path, checkpoint = full, _load(full)
+    if not checkpoint.resumable:
+        raise InputError(
+            f"--resume {path}: this run is finished and {full.name} is not beside it, so it cannot be extended; "
+            f"to train on, start a new one with --weights {path}"
+        )
+    return path, checkpoint
+
+
+def _load(path: Path) -> Checkpoint:
+    """A checkpoint whose checksums hold: a run is not to go on with weights that a disk or a copy has changed."""
+    checkpoint = load_checkpoint(path)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            changed = archive.testzip()
+    except zipfile.BadZipFile as error:
+        raise InputError(f"{path}: damaged ({error})") from error
+    if changed:
+        raise InputError(f"{path}: damaged ({changed} in it does not have its checksum)")
+    return checkpoint
+
+
+def _alternatives(damaged: Path) -> str:
+    """What can be resumed instead of a damaged file of the same folder."""
+    usable: dict[Path, int] = {}
+    for path in damaged.parent.glob("*.pt"):
+        with contextlib.suppress(InputError, OSError):
+            checkpoint = _load(path)
+            if checkpoint.resumable:
+                usable[path] = int(checkpoint.train_state["epoch"])
+    if not usable:
+        return "no other file beside it can be resumed; start again, with --weights if there is a best.pt"
+    best = max(usable, key=lambda path: usable[path])
+    return f"{best.name} beside it is whole and stands after epoch {usable[best] + 1}: --resume {best}"
+
+
+def _check_work_left(resumed: Resumed, saved: Mapping[str, Any], changed: Mapping[str, Any]) -> None:
+    """Refuse to resume a finished run without a wish to extend it, saying why it ended and how to do that."""
+    done, epochs = resumed.epochs_done, changed.get("epochs", saved["epochs"])
+    if epochs < done:
+        raise InputError(f"--resume {resumed.path} --epochs {epochs}: {done} epochs of this run are done; give more")
+    if resumed.path.name != RESUME_FILE:
+        return  # if all epochs are done, the end of the run was not: files to strip, a model to score
+    if resumed.stopped_early:
+        why = f"no better fitness for {saved['patience']} epochs"
+        how = f"--epochs N or --patience N (0: never stop) goes on to epoch {saved['epochs']} or N, waiting anew"
+    elif epochs == done:
+        why, how = "all its epochs are done", f"--epochs N with N above {done} trains on"
+    else:
+        return
+    raise InputError(
+        f"--resume {resumed.path}: this run is finished: it ended after epoch {done} of {saved['epochs']}, {why}. "
+        f"To extend it: {how}; learning rate and temperature follow the new number of epochs"
+    )
 
 
 def optimizer_state(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, Any]:

@@ -65,6 +65,19 @@ def temperature_at(epoch: int, epochs: int, hyp: Hyp) -> float:
     return max(end, start - step * epoch)
 
 
+def describe_change(old_epochs: int, new_epochs: int, epoch: int, hyp: Hyp, cosine: bool) -> str:
+    """What another number of epochs does to a run that goes on with ``epoch``, in one line for the log."""
+
+    def at(epochs: int) -> tuple[float, float]:
+        return hyp.lr0 * lr_factor(min(epoch, epochs), epochs, hyp.lrf, cosine), temperature_at(epoch, epochs, hyp)
+
+    (rate, temperature), (old_rate, old_temperature) = at(new_epochs), at(old_epochs)
+    return (
+        f"{new_epochs} epochs instead of {old_epochs}: in epoch {epoch + 1} the learning rate is {rate:.3g} instead of "
+        f"{old_rate:.3g}, the temperature of dynamic layers {temperature:g} instead of {old_temperature:g}"
+    )
+
+
 @dataclass(frozen=True)
 class StepPlan:
     """The steps of a run, known before it starts.

@@ -18,13 +18,14 @@ from models.routing import RoutingStats
 from models.summary import log_table, summarize
 from models.yolo import Model
 from utils.autoanchor import box_sizes, check_anchors
-from utils.callbacks import Callbacks
+from utils.callbacks import Callback, Callbacks
 from utils.checkpoint import Checkpoint, load_checkpoint, transfer
 from utils.config.dataset_spec import DatasetSpec
 from utils.config.hyp import Hyp
 from utils.config.options import TrainOptions, to_plain
 from utils.config.sizes import check_img_size
 from utils.datasets.dataset import DetectionDataset
+from utils.datasets.fetch import fetch_missing
 from utils.datasets.labels import LabelRecord
 from utils.datasets.loader import EpochSampler, build_loader
 from utils.datasets.prepare import load_labels
@@ -32,14 +33,17 @@ from utils.device import select_device
 from utils.errors import InputError
 from utils.evaluation import Evaluator, NmsSettings
 from utils.files import increment_path
-from utils.loggers import ConsoleLogger, PlotsLogger, ResultsCsv, RoutingCsv
+from utils.loggers import ConsoleLogger, PlotsLogger, ResultsCsv, RoutingCsv, TensorBoardLogger
+from utils.loggers.tensorboard import require_tensorboard
 from utils.loss import DetectionLoss, scale_gains
 from utils.seed import seed_everything
 from utils.training.early_stop import EarlyStopping
 from utils.training.ema import ModelEMA
 from utils.training.freeze import FrozenLayers
 from utils.training.optim import build_optimizer
+from utils.training.position import Position
 from utils.training.resume import (
+    Resumed,
     load_gradients,
     load_optimizer_state,
     load_random_states,
@@ -48,7 +52,10 @@ from utils.training.resume import (
     random_states,
     resume_options,
 )
-from utils.training.schedule import StepPlan, plan_steps
+from utils.training.saver import Saver, resume_command, sweep
+from utils.training.schedule import StepPlan, describe_change, plan_steps
+from utils.training.signals import StopSignals
+from utils.training.watch import NumberWatch
 
 LOG = logging.getLogger(__name__)
 DEFAULT_CFG = "yolov5n_dynamic.yaml"  # when neither --cfg nor --weights is given
@@ -76,8 +83,15 @@ class Session:
     evaluator: Evaluator
     plan: StepPlan
     stopper: EarlyStopping
+    watch: NumberWatch
     callbacks: Callbacks
+    amp: bool  # mixed precision: float16 on a GPU, bfloat16 on a CPU
+    saver: Saver = field(default_factory=Saver)
+    stop: StopSignals = field(default_factory=StopSignals)
     start_epoch: int = 0
+    position: Position = field(default_factory=Position)  # in the epoch in progress
+    interrupted: bool = False  # by a signal, in an epoch
+    stopped_early: bool = False
     last_step: int = -1  # iteration of the last optimizer step
     best_written: bool = False  # by this run: an older one may have left a best.pt in its folder
     maps: np.ndarray = field(default_factory=lambda: np.zeros(0))  # [nc] mAP per class of the last validation
@@ -99,8 +113,18 @@ class Session:
     def dynamic(self) -> bool:
         return get_temperature(self.model) is not None
 
-    def checkpoint(self, epoch: int) -> Checkpoint:
-        """The run as it stands after ``epoch``."""
+    @property
+    def resume_command(self) -> str:
+        return resume_command(self.last, self.model.yaml)
+
+    def enter(self, epoch: int) -> Position:
+        """Where to begin in an epoch: at its first batch, unless the run was interrupted in it."""
+        if self.position.epoch != epoch:
+            self.position = Position(epoch)
+        return self.position
+
+    def checkpoint(self, epoch: int, inside: Position | None = None) -> Checkpoint:
+        """The run as it stands after ``epoch``, or further on, ``inside`` the next one."""
         return Checkpoint(
             model_yaml=self.model.yaml,
             nc=self.spec.nc,
@@ -117,29 +141,58 @@ class Session:
                 "early_stop": self.stopper.state_dict(),
                 "maps": self.maps.tolist(),
                 "gradients": pending_gradients(self.model),
+                "warmup": self.plan.warmup,
+                "pictures": len(self.records),
+                "skipped": self.watch.skipped,
+                "stopped_early": self.stopped_early,
+                "best_written": self.best_written,
+                **({"position": inside.to_plain()} if inside else {}),
             },
             hyp=self.hyp.to_dict(),
             options=to_plain(self.options),
             rng=random_states(),
         )
 
-    def restore(self, checkpoint: Checkpoint) -> None:
-        """Go on after the epoch at whose end ``checkpoint`` was made."""
+    def restore(self, resumed: Resumed) -> None:
+        """Go on where a checkpoint was made."""
+        checkpoint = resumed.checkpoint
         state = checkpoint.train_state
         self.model.load_state_dict(checkpoint.model)
         assert checkpoint.ema is not None and checkpoint.optimizer is not None
         self.ema.model.load_state_dict(checkpoint.ema)
         self.ema.updates = checkpoint.ema_updates
         load_optimizer_state(self.optimizer, self.model, checkpoint.optimizer)
-        load_gradients(self.model, state["gradients"])
-        if checkpoint.scaler:
-            self.scaler.load_state_dict(checkpoint.scaler)
+        if bool(checkpoint.scaler) == self.scaler.is_enabled():  # else waiting gradients are scaled otherwise
+            load_gradients(self.model, state["gradients"])
+            self.scaler.load_state_dict(checkpoint.scaler or {})
         self.stopper.load_state_dict(state["early_stop"])
+        self.stopped_early = resumed.stopped_early
         self.last_step = state["last_step"]
         self.maps = np.array(state["maps"])
-        self.start_epoch = state["epoch"] + 1
-        self.best_written = self.best.exists()
+        self.start_epoch = resumed.epochs_done
+        if "position" in state:
+            self.position = Position.from_plain(self.start_epoch, state["position"])
+        if resumed.extended and state.get("stopped_early"):
+            self.stopper.since = self.start_epoch
+        self.watch.skipped = state.get("skipped", 0)
+        # A longer run must not fall back into a longer warm-up.
+        self.plan = replace(self.plan, warmup=state.get("warmup", self.plan.warmup))
+        self.best_written = state.get("best_written", True) and self.best.exists()
         load_random_states(checkpoint.rng)
+        self._tell_changes(checkpoint)
+
+    def _tell_changes(self, checkpoint: Checkpoint) -> None:
+        before = checkpoint.options["epochs"]
+        if before != self.options.epochs:
+            LOG.info(
+                describe_change(before, self.options.epochs, self.start_epoch, self.hyp, self.options.cos_lr)
+            )  # fmt: skip
+        pictures = checkpoint.train_state.get("pictures", len(self.records))
+        if pictures != len(self.records):
+            LOG.warning(
+                "the training set has %d pictures now, %d when this run was saved: it will not be the same run",
+                len(self.records), pictures,
+            )  # fmt: skip
 
 
 def prepare(options: TrainOptions) -> Session:
@@ -149,16 +202,23 @@ def prepare(options: TrainOptions) -> Session:
         FileNotFoundError, InputError: something given does not fit; nothing has been trained or overwritten.
     """
     options, resumed = resume_options(options)
-    hyp = Hyp.from_dict(resumed.hyp, "checkpoint") if resumed else Hyp.load(options.hyp)
+    hyp = Hyp.from_dict(resumed.checkpoint.hyp, "checkpoint") if resumed else Hyp.load(options.hyp)
     if options.label_smoothing:
         hyp = replace(hyp, label_smoothing=options.label_smoothing)
+    if options.tensorboard:
+        require_tensorboard()  # now, not after the labels have been read
     device = select_device(options.device)
-    seed_everything(options.seed)
+    seed_everything(options.seed, options.deterministic)
     spec = DatasetSpec.load(options.data, options.single_cls)
     model = _build_model(options, hyp, spec, resumed)  # before the pictures: a wrong --cfg shows at once
     frozen = FrozenLayers(model, options.freeze)
-    train_set = load_labels(spec, "train", single_cls=options.single_cls, require_labels=True)
-    val_set = load_labels(spec, "val", single_cls=options.single_cls)
+    if options.download:
+        spec = fetch_missing(
+            spec, ("train", "val"), allow_scripts=options.allow_scripts, limit_gb=options.download_limit
+        )  # fmt: skip
+    cache_dir = Path(options.cache_dir) if options.cache_dir else None
+    train_set = load_labels(spec, "train", single_cls=options.single_cls, require_labels=True, cache_dir=cache_dir)
+    val_set = load_labels(spec, "val", single_cls=options.single_cls, cache_dir=cache_dir)
     imgsz = check_img_size(options.imgsz, int(model.stride.max()), floor=2 * int(model.stride.max()))
     if resumed is None and not options.noautoanchor:
         _fit_anchors(model, train_set.records, hyp, imgsz, options.seed)
@@ -169,6 +229,7 @@ def prepare(options: TrainOptions) -> Session:
         )
     save_dir = increment_path(Path(options.project) / options.name, options.exist_ok, mkdir=True)
     (save_dir / "weights").mkdir(exist_ok=True)
+    sweep(save_dir / "weights")
     _record_settings(save_dir, options, hyp)
     session = _assemble(options, hyp, spec, device, save_dir, imgsz, model, frozen, train_set.records, val_set.records)
     if resumed is not None:
@@ -177,23 +238,35 @@ def prepare(options: TrainOptions) -> Session:
     return session
 
 
-def _build_model(options: TrainOptions, hyp: Hyp, spec: DatasetSpec, resumed: Checkpoint | None) -> Model:
+def _build_model(options: TrainOptions, hyp: Hyp, spec: DatasetSpec, resumed: Resumed | None) -> Model:
     """The model of ``--cfg``, or of the checkpoint, with the checkpoint's tensors where they fit."""
     if resumed is not None:
-        return Model(resumed.model_yaml, nc=resumed.nc)
+        return _same_model(resumed, spec)
     anchors = None if hyp.anchors is None else round(hyp.anchors)
     source = load_checkpoint(options.weights) if options.weights else None
     if source is None and not options.cfg:
         LOG.info("neither --cfg nor --weights given: training %s from scratch", DEFAULT_CFG)
-    cfg: Any = options.cfg or (source.model_yaml if source else DEFAULT_CFG)
+    of_weights = {**source.model_yaml, "yaml_file": options.weights} if source else DEFAULT_CFG
+    cfg: Any = options.cfg or of_weights
     model = Model(cfg, nc=spec.nc, anchors=anchors)
     model.names = list(spec.names)
     if source is not None:
         exclude = ("anchors",) if options.cfg or anchors else ()
         report = transfer(model, source.weights, exclude)
         report.log(options.weights)
-        if not report.taken:
+        if not report.taken and not report.inflated:
             raise InputError(f"--weights {options.weights}: not one tensor fits the model {options.cfg}")
+    return model
+
+
+def _same_model(resumed: Resumed, spec: DatasetSpec) -> Model:
+    """The model of the run that is resumed, whose tensors are put in later."""
+    checkpoint = resumed.checkpoint
+    if list(spec.names) != checkpoint.names:
+        names = ", ".join(checkpoint.names)
+        raise InputError(f"--resume {resumed.path}: {spec.source} names other classes than this run has ({names})")
+    model = Model({**checkpoint.model_yaml, "yaml_file": str(resumed.path)}, nc=checkpoint.nc)
+    model.names = list(checkpoint.names)
     return model
 
 
@@ -223,16 +296,22 @@ def _assemble(
     train_data = DetectionDataset(
         train, imgsz, augment=True, hyp=hyp, rect=options.rect, batch_size=options.batch_size, stride=stride,
         seed=options.seed, cache_images=options.cache,
+        cache_dir=Path(options.cache_dir) if options.cache_dir else None,
     )  # fmt: skip
     loader = build_loader(
-        train_data, batch_size=options.batch_size, workers=options.workers, shuffle=not options.rect, seed=options.seed
-    )
+        train_data, batch_size=options.batch_size, workers=options.workers, shuffle=not options.rect,
+        seed=options.seed, quad=options.quad,
+    )  # fmt: skip
     val_data = DetectionDataset(val, imgsz, rect=True, batch_size=2 * options.batch_size, stride=stride, pad=0.5)
     val_loader = build_loader(val_data, batch_size=2 * options.batch_size, workers=options.workers)
     model.to(device)
     plan = plan_steps(options.epochs, len(loader), options.batch_size, hyp)
     decay = hyp.weight_decay * options.batch_size * plan.accumulate / hyp.nominal_batch
     gains = scale_gains(hyp, head.nl, head.nc, imgsz)
+    for each in (loader, val_loader):
+        each.generator = torch.Generator()  # else every start of loader processes would move the run's own numbers on
+    amp = device.type == "cuda" if options.amp is None else options.amp
+    scaler = torch.amp.GradScaler("cuda", enabled=amp and device.type == "cuda")  # bfloat16 has the range of float32
     sampler = loader.sampler
     assert isinstance(sampler, EpochSampler)
     return Session(
@@ -240,15 +319,22 @@ def _assemble(
         ema=ModelEMA(model),
         loss=DetectionLoss(head.anchors, head.stride, head.nc, gains),
         optimizer=build_optimizer(model, options.optimizer, hyp.lr0, hyp.momentum, decay, hyp.attention_decay),
-        scaler=torch.amp.GradScaler("cuda", enabled=device.type == "cuda"),
+        scaler=scaler, amp=amp, watch=NumberWatch(model, options.skip_nonfinite, scaler.is_enabled()),
         loader=loader, sampler=sampler, records=train_data.records,
         evaluator=Evaluator(
-            val_loader, spec.nc, device, NmsSettings(), single_cls=options.single_cls, half=device.type == "cuda"
+            val_loader, spec.nc, device, NmsSettings(), single_cls=options.single_cls, half=amp
         ),
         plan=plan, stopper=EarlyStopping(options.patience),
-        callbacks=Callbacks([ResultsCsv(), RoutingCsv(hyp.temperature_end), ConsoleLogger(), PlotsLogger()]),
+        callbacks=_listeners(options, hyp),
         maps=np.zeros(spec.nc),
     )  # fmt: skip
+
+
+def _listeners(options: TrainOptions, hyp: Hyp) -> Callbacks:
+    listeners: list[Callback] = [ResultsCsv(), RoutingCsv(hyp.temperature_end), ConsoleLogger(), PlotsLogger()]
+    if options.tensorboard:
+        listeners.append(TensorBoardLogger())  # after the plots, which it shows
+    return Callbacks(listeners)
 
 
 def _record_settings(save_dir: Path, options: TrainOptions, hyp: Hyp) -> None:

@@ -100,6 +100,11 @@ def test_wrong_input_is_one_logged_line_and_exit_code_1(error: Exception, caplog
     assert caplog.messages == ["error: bad row"]
 
 
+@pytest.mark.parametrize("returned", [None, 0, 1, 2])
+def test_a_command_may_give_its_own_exit_code(returned: int | None) -> None:
+    assert run_script(lambda options: returned, ValOptions, []) == (returned or 0)
+
+
 def test_an_interrupt_says_stopped_and_returns_130(caplog: pytest.LogCaptureFixture) -> None:
     def main(options: ValOptions) -> None:
         raise KeyboardInterrupt

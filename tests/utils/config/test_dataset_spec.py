@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -19,19 +19,6 @@ def write(folder: Path, text: str) -> Path:
     file = folder / "data.yaml"
     file.write_text(text, encoding="utf-8")
     return file
-
-
-@pytest.mark.parametrize("name", SHIPPED)
-def test_shipped_files_hold_the_facts_of_v61(golden: Any, name: str) -> None:
-    expected = golden.json("datasets_v6.1")[name]
-    spec = DatasetSpec.load(name)
-    assert list(spec.names) == expected["names"]
-    assert spec.nc == expected["nc"]
-    assert spec.download == expected.get("download")
-    for split in ("train", "val", "test"):
-        entries = expected.get(split) or []
-        entries = [entries] if isinstance(entries, str) else entries
-        assert [path.relative_to(spec.root).as_posix() for path in getattr(spec, split)] == entries
 
 
 @pytest.mark.parametrize("name", [*SHIPPED, "data/coco128.yaml", str(ROOT / "data/coco128.yaml")])
@@ -150,3 +137,94 @@ def test_notes_of_ones_own_and_of_a_labelling_service_are_allowed(tmp_path: Path
 def test_a_missing_yaml_lists_the_places_tried() -> None:
     with pytest.raises(FileNotFoundError, match=r"data/nowhere\.yaml"):
         DatasetSpec.load("nowhere.yaml")
+
+
+# COCO annotations as a split ------------------------------------------------------------------------------------------
+
+
+def annotations(file: Path, **categories: int) -> Path:
+    """A json with categories given as name=id."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    entries = [{"id": number, "name": name} for name, number in categories.items()]
+    file.write_text(json.dumps({"images": [], "annotations": [], "categories": entries}), encoding="utf-8")
+    return file
+
+
+def test_without_names_the_classes_are_those_of_the_first_json_by_ascending_id(tmp_path: Path) -> None:
+    annotations(tmp_path / "train.json", dog=17, cat=3)
+    spec = DatasetSpec.load(write(tmp_path, "train: train.json\nval: images\n"))
+    assert (spec.nc, spec.names, spec.category_ids) == (2, ("cat", "dog"), (3, 17))
+
+
+def test_with_names_in_the_yaml_category_ids_follow_these(tmp_path: Path) -> None:
+    annotations(tmp_path / "val.json", dog=17, cat=3)
+    spec = DatasetSpec.load(write(tmp_path, "train: images\nval: val.json\nnames: [dog, cow, cat]\n"))
+    assert (spec.names, spec.category_ids) == (("dog", "cow", "cat"), (17, -1, 3))
+
+
+def test_category_ids_are_those_of_the_json_that_is_scored_against(tmp_path: Path) -> None:
+    annotations(tmp_path / "train.json", cat=3, dog=17)
+    annotations(tmp_path / "val.json", dog=1, cat=2)
+    spec = DatasetSpec.load(write(tmp_path, "train: train.json\nval: val.json\n"))
+    assert (spec.names, spec.category_ids) == (("cat", "dog"), (2, 1))
+
+
+def test_one_class_of_several_has_no_category_id_and_a_lone_one_keeps_its_own(tmp_path: Path) -> None:
+    annotations(tmp_path / "two.json", cat=3, dog=17)
+    annotations(tmp_path / "one.json", cat=3)
+    assert DatasetSpec.load(write(tmp_path, "val: two.json\n"), single_cls=True).category_ids == ()
+    assert DatasetSpec.load(write(tmp_path, "val: one.json\n"), single_cls=True).category_ids == (3,)
+
+
+def test_a_set_without_json_has_no_category_ids(tmp_path: Path) -> None:
+    assert DatasetSpec.load(write(tmp_path, "val: images\nnames: [a]\n")).category_ids == ()
+
+
+def test_categories_are_found_wherever_they_are_in_the_file(tmp_path: Path) -> None:
+    text = '{"info": {"about": "\\"categories\\""}, "categories" : [{"id": 5, "name": "猫"}], "images": []}'
+    (tmp_path / "val.json").write_text(text, encoding="utf-8-sig")
+    assert DatasetSpec.load(write(tmp_path, "val: val.json\n")).names == ("猫",)
+    nested = '{"info": {"categories": []}, "categories": [{"id": 5, "name": "cat"}]}'
+    (tmp_path / "val.json").write_text(nested, encoding="utf-8")
+    assert DatasetSpec.load(write(tmp_path, "val: val.json\n")).names == ("cat",)
+
+
+def test_images_of_annotations_are_one_folder_or_one_for_each_split(tmp_path: Path) -> None:
+    (tmp_path / "set/pics").mkdir(parents=True)
+    head = "path: set\ntrain: a\nval: b\nnames: [x]\n"
+    assert DatasetSpec.load(write(tmp_path, head)).images == {}
+    everywhere = dict.fromkeys(("train", "val", "test"), tmp_path / "set/pics")
+    assert DatasetSpec.load(write(tmp_path, f"{head}images: pics\n")).images == everywhere
+    spec = DatasetSpec.load(write(tmp_path, f"{head}images: {{train: pics, val: /abs}}\n"))
+    assert spec.images == {"train": tmp_path / "set/pics", "val": Path("/abs")}
+
+
+@pytest.mark.parametrize(("line", "drop"), [("", False), ("difficult: keep", False), ("difficult: drop", True)])
+def test_difficult_objects_are_kept_unless_the_yaml_says_drop(tmp_path: Path, line: str, drop: bool) -> None:
+    assert DatasetSpec.load(write(tmp_path, f"train: t\nnames: [a]\n{line}\n")).drop_difficult is drop
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("train: t\nnames: [a]\nimages: 3", "images: 3 is not a folder"),
+        ("train: t\nnames: [a]\nimages: {trian: x}", "images: unknown split 'trian'; did you mean 'train'"),
+        ("train: t\nnames: [a]\nimages: {train: [x]}", r"images: \['x'\] is not a folder"),
+        ("train: t\nnames: [a]\ndifficult: maybe", "difficult: 'maybe' is unknown; allowed is keep or drop"),
+        ("train: t\nnames: [a]\ndifficult: [keep]", r"difficult: \['keep'\] is unknown"),
+        ("train: cats.json\nnc: 3", r"nc: 3 but .*cats\.json has 2 categories"),
+    ],
+)
+def test_a_mistake_about_annotations_names_file_key_and_cure(tmp_path: Path, text: str, message: str) -> None:
+    annotations(tmp_path / "cats.json", a=1, b=2)
+    with pytest.raises(InputError, match=rf"data\.yaml: .*{message}"):
+        DatasetSpec.load(write(tmp_path, text))
+
+
+def test_a_json_that_should_give_the_names_and_is_missing_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"annotations not found: .*/gone\.json"):
+        DatasetSpec.load(write(tmp_path, "train: gone.json\n"))
+
+
+def test_a_json_that_is_missing_matters_only_when_it_is_read(tmp_path: Path) -> None:
+    assert DatasetSpec.load(write(tmp_path, "train: gone.json\nnames: [a]\n")).names == ("a",)

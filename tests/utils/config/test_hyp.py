@@ -23,6 +23,11 @@ OURS = {
     "temperature_end",
     "temperature_step",
     "attention_decay",
+    "mosaic9",
+    "cutout",
+    "hist_equalize",
+    "albumentations",
+    "grad_clip",
 }
 
 

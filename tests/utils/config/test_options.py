@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from utils.config.cli import parse
 from utils.config.options import DetectOptions, TrainOptions, ValOptions, to_plain
 from utils.config.paths import ROOT
 from utils.errors import InputError
@@ -26,7 +27,6 @@ LATER = {
         "--evolve",
         "--bucket",
         "--sync-bn",
-        "--quad",
         "--local_rank",
         "--entity",
         "--upload_dataset",
@@ -37,7 +37,13 @@ LATER = {
     "detect": {"--data", "--update", "--dnn"},
 }
 # Options that v6.1 does not have.
-ADDED = {"train": {"--seed", "--modules"}, "val": {"--modules"}, "detect": {"--modules"}}
+DOWNLOAD = {"--download", "--allow-scripts", "--download-limit"}
+WATCHED = {"--amp", "--deterministic", "--skip-nonfinite", "--save-steps"}
+ADDED = {
+    "train": {"--seed", "--modules", "--cache-dir", "--tensorboard"} | DOWNLOAD | WATCHED,
+    "val": {"--modules", "--cache-dir"} | DOWNLOAD,
+    "detect": {"--modules"},
+}
 
 
 def ours(script: str) -> dict[str, dataclasses.Field[Any]]:
@@ -108,10 +114,17 @@ def test_options_cannot_be_changed() -> None:
         (TrainOptions, {"optimizer": "sgd"}, "SGD, Adam, AdamW"),
         (TrainOptions, {"freeze": (3, -1)}, "--freeze -1"),
         (TrainOptions, {"name": ""}, "--name"),
+        (TrainOptions, {"quad": True, "batch_size": 2}, "--quad .*--batch-size 2"),
         (TrainOptions, {"rect": True, "image_weights": True}, "--rect and --image-weights"),
+        (TrainOptions, {"save_steps": -1}, "--save-steps -1"),
+        (TrainOptions, {"skip_nonfinite": -1}, "--skip-nonfinite -1"),
+        (TrainOptions, {"nosave": True, "save_steps": 5}, "--nosave and --save-steps"),
         (ValOptions, {"conf_thres": 1.01}, "--conf-thres 1.01"),
         (ValOptions, {"iou_thres": -0.1}, "--iou-thres -0.1"),
         (ValOptions, {"task": "speed"}, "train, val, test"),
+        (TrainOptions, {"allow_scripts": True}, "--allow-scripts does nothing without --download"),
+        (ValOptions, {"allow_scripts": True}, "--allow-scripts does nothing without --download"),
+        (ValOptions, {"download_limit": 0}, "--download-limit 0"),
         (DetectOptions, {"imgsz": (640, 16)}, "--imgsz 16"),
         (DetectOptions, {"imgsz": (64, 64, 64)}, "3 given"),
         (DetectOptions, {"classes": (-2,)}, "--classes -2"),
@@ -132,3 +145,18 @@ def test_plain_values_hold_no_tuples() -> None:
     plain = to_plain(DetectOptions(classes=(1, 2)))
     assert plain["classes"] == [1, 2]
     assert plain["imgsz"] == [640]
+
+
+def test_a_record_knows_what_was_named_even_if_it_is_the_default() -> None:
+    assert TrainOptions(epochs=300).given == {"epochs"}
+    assert parse(TrainOptions, ["--epochs", "300", "--no-amp"]).given == {"epochs", "amp"}
+    assert parse(TrainOptions, []).given == set()
+
+
+@pytest.mark.parametrize(("argv", "amp"), [([], None), (["--amp"], True), (["--no-amp"], False)])
+def test_amp_is_a_yes_a_no_or_left_to_the_device(argv: list[str], amp: bool | None) -> None:
+    assert parse(TrainOptions, argv).amp is amp
+
+
+def test_layers_to_freeze_are_numbers_ranges_and_names() -> None:
+    assert parse(TrainOptions, ["--freeze", "10", "0-9", "model.24"]).freeze == (10, "0-9", "model.24")

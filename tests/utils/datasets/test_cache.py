@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import os
 import pickle
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from utils.config.dataset_spec import DatasetSpec
 from utils.datasets.cache import cache_path_for, load_cache, save_cache
 from utils.datasets.labels import LabelSet, scan_labels
+from utils.datasets.prepare import load_labels
 
 
 @pytest.fixture
@@ -54,6 +58,89 @@ def test_the_cache_lies_beside_the_labels_folder_or_where_asked(images: list[Pat
     elsewhere = cache_path_for(images, tmp_path / "own")
     assert elsewhere.parent == tmp_path / "own"
     assert elsewhere.name.startswith("train-")
+
+
+def test_two_lists_over_one_folder_have_a_cache_each(images: list[Path], tmp_path: Path) -> None:
+    lists = [tmp_path / name for name in ("train.txt", "val.txt")]
+    paths = {cache_path_for(images, sources=[listing]) for listing in lists}
+    paths.add(cache_path_for(images, sources=lists))
+    paths.add(cache_path_for(images, sources=[tmp_path / "images" / "train"]))
+    assert len(paths) == 4
+    assert {path.parent for path in paths} == {tmp_path / "labels"}
+    assert tmp_path / "labels" / "train.cache" in paths
+
+
+def test_neither_of_two_lists_over_one_folder_costs_the_other_its_cache(
+    images: list[Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "one.txt").write_text("images/train/a.png\nimages/train/b.png\n")
+    (tmp_path / "two.txt").write_text("images/train/a.png\nimages/train/c.png\n")
+    data = tmp_path / "data.yaml"
+    data.write_text("train: one.txt\nval: two.txt\nnc: 10\n")
+    spec = DatasetSpec.load(data)
+    with caplog.at_level(logging.INFO):
+        for _ in range(2):
+            caplog.clear()
+            for split in ("train", "val"):
+                load_labels(spec, split)
+    assert caplog.text.count("from the cache") == 2
+
+
+def test_a_folder_of_folders_has_its_cache_beside_it_and_a_moved_list_keeps_its_name(tmp_path: Path) -> None:
+    names = set()
+    for root in (tmp_path / "here", tmp_path / "there"):
+        (root / "images" / "deep").mkdir(parents=True)
+        image = root / "images" / "deep" / "a.png"
+        assert cache_path_for([image], sources=[root / "images"]) == root / "labels.cache"
+        names.add(cache_path_for([image], sources=[root / "train.txt"]).name)
+    assert len(names) == 1
+
+
+def test_a_file_replaced_by_one_of_equal_length_and_date_is_seen(images: list[Path]) -> None:
+    scan(images)
+    label = images[1].parents[2] / "labels" / "train" / "b.txt"
+    before = label.stat()
+    time.sleep(0.02)  # clocks of file systems are coarse
+    label.write_text("0 0.5 0.5 0.1 0.1\n")
+    os.utime(label, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert (label.stat().st_size, label.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+    assert scan(images).records[1].boxes[0, 0] == 0
+
+
+def test_messages_of_a_moved_data_set_name_the_new_place(images: list[Path], tmp_path: Path) -> None:
+    old = scan(images).report
+    for folder in ("images", "labels"):
+        (tmp_path / "moved").mkdir(exist_ok=True)
+        (tmp_path / folder).rename(tmp_path / "moved" / folder)
+    new = scan([tmp_path / "moved" / image.relative_to(tmp_path) for image in images]).report
+    assert old.messages and [m.replace(str(tmp_path), str(tmp_path / "moved")) for m in old.messages] == list(
+        new.messages
+    )
+
+
+def test_two_processes_may_write_one_cache_at_the_same_time(images: list[Path]) -> None:
+    path = cache_path_for(images)
+    key = "k" * 64
+    arrays = {"a": np.arange(200_000)}
+    jobs = [multiprocessing.get_context("spawn").Process(target=_write_often, args=(path, key)) for _ in range(2)]
+    for job in jobs:
+        job.start()
+    seen = 0
+    while any(job.is_alive() for job in jobs):
+        if path.is_file():
+            loaded = load_cache(path, key)
+            assert loaded is not None, "half a file was read"
+            np.testing.assert_array_equal(loaded[0]["a"], arrays["a"])
+            seen += 1
+    for job in jobs:
+        job.join()
+    assert [job.exitcode for job in jobs] == [0, 0] and seen > 0
+    assert [entry.name for entry in path.parent.iterdir() if ".tmp" in entry.name] == []
+
+
+def _write_often(path: Path, key: str) -> None:
+    for _ in range(15):
+        assert save_cache(path, key, {"a": np.arange(200_000)}, {})
 
 
 def test_a_second_scan_gives_the_same_from_the_cache(images: list[Path], caplog: pytest.LogCaptureFixture) -> None:

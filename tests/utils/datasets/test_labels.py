@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from utils.datasets.labels import read_label_file, scan_labels
+from utils.datasets.label_file import read_label_file, row_lines
+from utils.datasets.labels import scan_labels
 from utils.errors import InputError
 
 GOOD = "0 0.5 0.5 0.25 0.5\n"
@@ -56,6 +57,11 @@ def test_a_coordinate_a_hair_outside_is_clipped_and_counted(tmp_path: Path) -> N
         ("cat 0.4 0.3 0.1 0.1", "'cat' is not a number"),
         ("0 0.1 0.1 0.5 0.1 0.9 0.1", "polygon without area"),
         ("0 320 240 100 80", "pixels are divided by width 64 and height 64"),
+        ("1_0 0.5 0.5 0.1 0.1", "'1_0' is not a number"),
+        ("1e30 0.5 0.5 0.1 0.1", "class 1e30 is no class number"),
+        ("0,0.5,0.5,0.1,0.1", "columns are parted by spaces"),
+        ("0 0,5 0,5 0,1 0,1", "decimals by points"),
+        ("0 1e999 0.3 0.1 0.35", "not finite"),
     ],
 )
 def test_a_bad_row_is_dropped_with_file_line_value_and_reason(tmp_path: Path, row: str, reason: str) -> None:
@@ -65,6 +71,51 @@ def test_a_bad_row_is_dropped_with_file_line_value_and_reason(tmp_path: Path, ro
     assert message.startswith(f"{tmp_path / 'a.txt'}:2: {row}: ")
     assert reason in message
     assert message.endswith("row dropped")
+
+
+def test_control_characters_do_not_reach_the_terminal(tmp_path: Path) -> None:
+    (message,) = read(tmp_path, "0 0.5 \x1b[31m\0 0.1 0.1\n").messages
+    assert message.isprintable()
+
+
+def test_an_enormous_line_gives_a_short_message(tmp_path: Path) -> None:
+    (message,) = read(tmp_path, "0 " + "0.5 " * 99_999).messages
+    assert len(message) < 300
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-8-sig"])
+def test_label_files_of_windows_tools_are_understood(tmp_path: Path, encoding: str) -> None:
+    path = tmp_path / "a.txt"
+    path.write_bytes("0 0.5 0.5 0.25 0.5\r\n1 0.5 0.5 0.1 0.1\r\n".encode(encoding))
+    assert read_label_file(path, (64, 64), 3).boxes[:, 0].tolist() == [0, 1]
+
+
+def test_what_was_found_has_file_line_value_and_action(tmp_path: Path) -> None:
+    rows = read(tmp_path, GOOD + "\n" + GOOD + "0 0.5 0.5 1.005 0.5\n0 0.5 0.5 -1 0.5\n")
+    assert [(f.kind, f.line, f.action) for f in rows.findings] == [
+        ("repeated row", 3, "counted once"),
+        ("clipped row", 4, "clipped to its border"),
+        ("bad row", 5, "row dropped"),
+    ]
+    assert {f.file for f in rows.findings} == {str(tmp_path / "a.txt")}
+    assert rows.findings[1].value == "0 0.5 0.5 1.005 0.5"
+    assert row_lines(tmp_path / "a.txt", (64, 64), 3) == [1, 4]
+
+
+def test_a_huge_label_file_is_refused_and_named(tmp_path: Path) -> None:
+    (image,) = labelled(tmp_path, a="")
+    label = tmp_path / "labels" / "a.txt"
+    with label.open("wb") as file:
+        file.truncate((1 << 26) + 1)
+    report = scan_labels([image, image.with_name("gone.png")], 1, strict=False).report
+    assert report.findings[0].file == str(label) and "64 MiB" in report.findings[0].problem
+
+
+def test_without_strictness_unknown_classes_are_findings(tmp_path: Path) -> None:
+    labels = scan_labels(labelled(tmp_path, a=GOOD + "2 0.5 0.5 0.1 0.1\n"), 2, strict=False)
+    assert labels.records[0].boxes[:, 0].tolist() == [0]
+    (finding,) = labels.report.findings
+    assert (finding.kind, finding.line, finding.value) == ("unknown class", 2, "class 2")
 
 
 def test_boxes_and_polygons_mix_in_one_file(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import torch
 
 from utils.datasets.dataset import DetectionDataset, TrainItem
 from utils.datasets.labels import LabelRecord
-from utils.datasets.loader import Batch, EpochSampler, build_loader, collate, usable_cpus
+from utils.datasets.loader import Batch, EpochSampler, QuadCollate, build_loader, collate, usable_cpus
 from utils.image import LetterboxInfo, write_image
 
 
@@ -113,3 +113,62 @@ def test_rectangular_batches_are_not_shuffled(dataset: DetectionDataset) -> None
         with pytest.raises(ValueError, match="rectangular"):
             build_loader(rect, workers=0, **options)  # type: ignore[arg-type]
     assert len(list(build_loader(rect, batch_size=2, workers=0))) == 3
+
+
+def quad_items(count: int) -> list[TrainItem]:
+    """Pictures of one shade each with one box in the upper left quarter."""
+    info = LetterboxInfo((8, 8), (1.0, 1.0), (0.0, 0.0))
+    targets = torch.tensor([[0, 1, 0.25, 0.25, 0.5, 0.5]])
+    return [TrainItem(torch.full((3, 8, 8), n, dtype=torch.uint8), targets, str(n), info, (0, n)) for n in range(count)]
+
+
+def test_four_pictures_become_one_of_twice_the_size() -> None:
+    united, enlarged = [], []
+    for seed in range(20):
+        batch = QuadCollate(seed)(quad_items(4))
+        assert batch.images.shape == (1, 3, 16, 16)
+        (united if len(batch.targets) == 4 else enlarged).append(batch)
+    assert len(united) > 4 and len(enlarged) > 4
+    quarters = [united[0].images[0, 0, y, x].item() for y, x in ((0, 0), (0, 15), (15, 0), (15, 15))]
+    assert quarters == [0, 1, 2, 3]
+    expected = [[0, 1, x, y, 0.25, 0.25] for y in (0.125, 0.625) for x in (0.125, 0.625)]
+    assert united[0].targets.tolist() == expected
+    assert (enlarged[0].images == 0).all()
+    assert enlarged[0].targets.tolist() == [[0, 1, 0.25, 0.25, 0.5, 0.5]]
+
+
+@pytest.mark.parametrize(("count", "boxes"), [(1, [1]), (2, [2]), (3, [3])])
+def test_what_is_left_of_four_gets_grey_neighbours(count: int, boxes: list[int]) -> None:
+    batch = QuadCollate()(quad_items(count))
+    assert batch.images.shape == (1, 3, 16, 16)
+    assert len(batch.targets) == boxes[0]
+    assert (batch.images[0, 0, 15, 15] == (0 if count == 1 else 114)).all()
+
+
+def test_quad_batches_do_not_depend_on_the_number_of_workers(dataset: DetectionDataset) -> None:
+    expected, ours = (
+        list(build_loader(dataset, batch_size=4, workers=workers, seed=3, quad=True)) for workers in (0, 2)
+    )
+    assert [batch.images.shape for batch in expected] == [(1, 3, 128, 128)] * 2
+    for first, second in zip(expected, ours, strict=True):
+        assert torch.equal(first.images, second.images)
+        assert torch.equal(first.targets, second.targets)
+
+
+def test_batches_of_workers_arrive_in_shared_memory(dataset: DetectionDataset) -> None:
+    for batch in build_loader(dataset, batch_size=2, workers=1):
+        assert batch.images.is_shared()
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create 8")
+def test_too_little_shared_memory_means_fewer_workers_and_a_hint(
+    dataset: DetectionDataset, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    batch_bytes = 2 * 3 * 64 * 64
+    monkeypatch.setattr("utils.datasets.loader.usable_cpus", lambda: 8)
+    for free, workers in ((3 * batch_bytes - 1, 0), (7 * batch_bytes, 2), (100 * batch_bytes, 8)):
+        caplog.clear()
+        usage = type("Usage", (), {"free": free})
+        monkeypatch.setattr("shutil.disk_usage", lambda _, found=usage: found)
+        assert build_loader(dataset, batch_size=2, workers=8).num_workers == workers
+        assert ("--batch-size" in caplog.text) == (workers < 8)

@@ -11,6 +11,7 @@ import pytest
 from utils.errors import InputError
 from utils.image import read_image
 from utils.plots import plot_confusion, plot_labels, plot_metric_curve, plot_pr_curve, plot_results
+from utils.plots.labels import plot_box_sizes
 from utils.plots.results import read_results
 
 COUNTS = [0, 1, 80]
@@ -33,6 +34,13 @@ def test_labels_of_any_number_of_classes_are_drawn(tmp_path: Path, count: int) -
     labels = np.column_stack([np.arange(5 * count) % max(count, 1), boxes])
     plot_labels(labels, names_of(count), tmp_path / "labels.jpg")
     assert_picture(tmp_path / "labels.jpg")
+
+
+@pytest.mark.parametrize("count", [0, 1, 500])
+def test_box_sizes_of_any_number_of_boxes_are_drawn(tmp_path: Path, count: int) -> None:
+    sides = np.random.default_rng(0).lognormal(3, 2, (count, 2))
+    plot_box_sizes(sides, np.array([count, 0, 3]), 640, tmp_path / "sizes.png")
+    assert_picture(tmp_path / "sizes.png")
 
 
 def test_a_class_beyond_the_names_is_drawn_by_its_number(tmp_path: Path) -> None:

@@ -48,3 +48,11 @@ def test_the_state_is_made_of_plain_values() -> None:
     stopper = EarlyStopping(patience=3)
     stopper(0, 0.1)
     assert {type(value) for value in stopper.state_dict().values()} <= {int, float, bool}
+
+
+def test_an_extended_run_waits_anew() -> None:
+    stopper = EarlyStopping(patience=2)
+    assert [stopper(epoch, 1 - epoch / 10) for epoch in range(3)] == [False, False, True]
+    stopper.since = 3
+    assert [stopper(epoch, 0.1) for epoch in (3, 4, 5)] == [False, False, True]
+    assert stopper.best_epoch == 0

@@ -13,6 +13,7 @@ from utils.config.hyp import Hyp
 from utils.training.schedule import (
     StepPlan,
     accumulate_steps,
+    describe_change,
     learning_rates,
     lr_factor,
     plan_steps,
@@ -185,3 +186,12 @@ def test_a_step_of_zero_keeps_the_start() -> None:
 
 def test_equal_start_and_end_are_constant() -> None:
     assert temperature_at(0, 1, Hyp(temperature_start=3.0, temperature_end=3.0)) == 3
+
+
+def test_an_extended_run_is_told_what_changes() -> None:
+    # 0.01 * (0.01 + 0.99 * (1 - 5/10)) = 0.00505; at the end of 5 epochs 0.0001. In 10 epochs T falls by 33/9 each.
+    text = describe_change(5, 10, 5, Hyp(), cosine=False)
+    assert text == (
+        "10 epochs instead of 5: in epoch 6 the learning rate is 0.00505 instead of 0.0001, "
+        "the temperature of dynamic layers 15.6667 instead of 1"
+    )

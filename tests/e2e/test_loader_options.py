@@ -1,0 +1,41 @@
+"""Training with the options that concern how pictures are fed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+import train
+from utils.callbacks import BatchEnd
+from utils.files import read_yaml
+
+
+@pytest.mark.usefixtures("log_handlers_restored")
+def test_quad_training_from_pictures_kept_on_disk(
+    tmp_path: Path, make_dataset: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = make_dataset(tmp_path / "data", n_train=6, n_val=2)
+    batches: list[BatchEnd] = []
+    backward: list[float] = []
+    scale = torch.amp.GradScaler.scale
+
+    def noted(scaler: torch.amp.GradScaler, loss: torch.Tensor) -> torch.Tensor:
+        backward.append(loss.item())
+        return scale(scaler, loss)
+
+    monkeypatch.setattr(torch.amp.GradScaler, "scale", noted)
+    monkeypatch.setattr(
+        "utils.loggers.console.ConsoleLogger.on_train_batch_end", lambda _, event: batches.append(event)
+    )
+    train.run(
+        data=str(data), cfg="yolov5n.yaml", imgsz=64, epochs=1, batch_size=4, workers=0, noautoanchor=True, quad=True,
+        cache="disk", cache_dir=str(tmp_path / "kept"), project=str(tmp_path / "runs"),
+    )  # fmt: skip
+    assert [tuple(event.batch.images.shape) for event in batches] == [(1, 3, 128, 128)] * 2
+    assert backward == pytest.approx([4 * sum(event.losses) for event in batches])
+    assert len(list((tmp_path / "kept").glob("*.png.64.*.npy"))) == 6
+    assert not list((tmp_path / "data" / "images").rglob("*.npy"))
+    assert read_yaml(tmp_path / "runs/exp/opt.yaml")["quad"] is True

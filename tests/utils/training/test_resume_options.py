@@ -1,0 +1,159 @@
+"""Which options a resumed run takes from its checkpoint, and which only from the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from utils.checkpoint import Checkpoint, save_checkpoint
+from utils.config.options import TrainOptions, to_plain
+from utils.errors import InputError
+from utils.training.resume import resume_options
+
+
+@pytest.fixture
+def last(tmp_path: Path) -> str:
+    """The checkpoint of an interrupted run that was started with --download --allow-scripts."""
+    file = tmp_path / "exp/weights/last.pt"
+    file.parent.mkdir(parents=True)
+    options = TrainOptions(epochs=7, download=True, allow_scripts=True, download_limit=900)
+    checkpoint = Checkpoint(
+        model_yaml={}, nc=1, names=["a"], stride=[8.0], model={}, optimizer={}, train_state={"epoch": 1},
+        options=to_plain(options),
+    )  # fmt: skip
+    save_checkpoint(file, checkpoint)
+    return str(file)
+
+
+def test_a_checkpoint_has_nothing_fetched_or_run(last: str) -> None:
+    options, _ = resume_options(TrainOptions(resume=last))
+    assert (options.epochs, options.download, options.allow_scripts, options.download_limit) == (7, False, False, 50)
+
+
+def test_the_command_line_of_a_resumed_run_may_have_it(last: str) -> None:
+    options, _ = resume_options(TrainOptions(resume=last, download=True, allow_scripts=True))
+    assert (options.download, options.allow_scripts) == (True, True)
+
+
+# Extending a run ------------------------------------------------------------------------------------------------------
+
+
+Write = Callable[..., Path]
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    """``write(name, done, **state)`` saves a checkpoint of a run of 7 epochs, ``done`` of them over."""
+
+    def run(name: str, done: int, resumable: bool = True, **state: Any) -> Path:
+        file = tmp_path / "exp/weights" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        checkpoint = Checkpoint(
+            model_yaml={}, nc=1, names=["a"], stride=[8.0], model={}, optimizer={} if resumable else None,
+            train_state={"epoch": done - 1, **state}, options=to_plain(TrainOptions(epochs=7, batch_size=8)),
+        )  # fmt: skip
+        save_checkpoint(file, checkpoint)
+        return file
+
+    return run
+
+
+def test_options_named_beside_resume_replace_those_of_the_run(write: Write) -> None:
+    last = str(write("last.pt", 2))
+    options, resumed = resume_options(TrainOptions(resume=last, epochs=9, workers=3, device="cpu", patience=4))
+    assert (options.epochs, options.workers, options.device, options.patience) == (9, 3, "cpu", 4)
+    assert options.batch_size == 8
+    assert resumed is not None and resumed.epochs_done == 2
+
+
+def test_the_default_number_of_epochs_can_be_asked_for(write: Write) -> None:
+    last = str(write("last.pt", 2))
+    assert resume_options(TrainOptions(resume=last, epochs=300))[0].epochs == 300
+    assert resume_options(TrainOptions(resume=last))[0].epochs == 7
+
+
+def test_an_option_that_would_make_it_another_run_is_refused(write: Write) -> None:
+    last = str(write("last.pt", 2))
+    with pytest.raises(InputError, match="this run has --batch-size 8, not 16"):
+        resume_options(TrainOptions(resume=last, batch_size=16))
+    assert resume_options(TrainOptions(resume=last, batch_size=8))[0].batch_size == 8  # said twice is no harm
+
+
+def test_fewer_epochs_than_are_done_are_refused(write: Write) -> None:
+    with pytest.raises(InputError, match=r"--epochs 3: 4 epochs of this run are done; give more"):
+        resume_options(TrainOptions(resume=str(write("last.pt", 4)), epochs=3))
+
+
+def test_the_folder_of_a_run_means_its_last_checkpoint(write: Write) -> None:
+    last = write("last.pt", 2)
+    _, resumed = resume_options(TrainOptions(resume=str(last.parents[1])))
+    assert resumed is not None and resumed.path == last
+
+
+def test_a_finished_run_is_extended_from_its_full_checkpoint(write: Write) -> None:
+    last, full = write("last.pt", 7, resumable=False), write("resume.pt", 7)
+    options, resumed = resume_options(TrainOptions(resume=str(last), epochs=10))
+    assert options.epochs == 10
+    assert resumed is not None and resumed.path == full
+
+
+def test_a_finished_run_says_that_its_epochs_are_done(write: Write) -> None:
+    last, _ = write("last.pt", 7, resumable=False), write("resume.pt", 7)
+    with pytest.raises(InputError, match=r"after epoch 7 of 7, all its epochs are done.* --epochs N with N above 7"):
+        resume_options(TrainOptions(resume=str(last)))
+    with pytest.raises(InputError, match="all its epochs are done"):
+        resume_options(TrainOptions(resume=str(last), epochs=7))
+
+
+def test_an_early_stopped_run_says_why_and_how_to_go_on(write: Write) -> None:
+    last, _ = write("last.pt", 4, resumable=False), write("resume.pt", 4, stopped_early=True)
+    with pytest.raises(InputError, match=r"after epoch 4 of 7, no better fitness for 100 epochs.*--patience N"):
+        resume_options(TrainOptions(resume=str(last)))
+
+
+@pytest.mark.parametrize("wish", [{"patience": 0}, {"epochs": 7}, {"epochs": 20}])
+def test_an_early_stopped_run_goes_on_when_that_is_asked_for(write: Write, wish: dict[str, int]) -> None:
+    last, _ = write("last.pt", 4, resumable=False), write("resume.pt", 4, stopped_early=True)
+    _, resumed = resume_options(TrainOptions(resume=str(last), **wish))  # type: ignore[arg-type]
+    assert resumed is not None and resumed.extended and not resumed.stopped_early
+
+
+def test_a_run_that_was_killed_before_its_end_was_written_is_ended(write: Write) -> None:
+    _, resumed = resume_options(TrainOptions(resume=str(write("last.pt", 4, stopped_early=True))))
+    assert resumed is not None and resumed.stopped_early
+
+
+def test_a_finished_run_without_its_full_checkpoint_cannot_be_extended(write: Write) -> None:
+    last = write("last.pt", 7, resumable=False)
+    with pytest.raises(InputError, match=r"resume\.pt is not beside it.*--weights"):
+        resume_options(TrainOptions(resume=str(last), epochs=9))
+
+
+def test_a_damaged_file_is_told_with_one_that_can_be_used(write: Write) -> None:
+    last, _, best = write("last.pt", 5), write("epoch1.pt", 2), write("best.pt", 4)
+    last.write_bytes(last.read_bytes()[:-100])
+    with pytest.raises(InputError, match=r"last\.pt: .*damaged.* best\.pt beside it is whole and stands after epoch 4"):
+        resume_options(TrainOptions(resume=str(last)))
+    best.unlink()
+    with pytest.raises(InputError, match=r"epoch1\.pt beside it is whole and stands after epoch 2"):
+        resume_options(TrainOptions(resume=str(last)))
+
+
+def test_a_damaged_file_without_another_is_told_so(write: Write) -> None:
+    last = write("last.pt", 5)
+    last.write_bytes(b"")
+    with pytest.raises(InputError, match="no other file beside it can be resumed"):
+        resume_options(TrainOptions(resume=str(last)))
+
+
+def test_tensors_that_have_changed_on_the_disk_are_noticed(write: Write) -> None:
+    last = write("last.pt", 5, gradients={"w": torch.arange(1000.0)})
+    content = last.read_bytes()
+    place = content.index(torch.arange(500.0, 504.0).numpy().tobytes())
+    last.write_bytes(content[:place] + bytes(16) + content[place + 16 :])
+    with pytest.raises(InputError, match=r"last\.pt: damaged \(.*does not have its checksum\)"):
+        resume_options(TrainOptions(resume=str(last)))

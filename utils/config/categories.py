@@ -1,0 +1,151 @@
+"""The categories of a COCO annotation file: which numbers they have there, and which classes they become here."""
+
+from __future__ import annotations
+
+import gc
+import json
+import mmap
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from utils.errors import InputError
+
+NO_CATEGORY = -1  # the category id of a class that the annotation file does not have
+_KEY = b'"categories"'
+_FIRST_BYTES = 1 << 20  # behind the key: no list of categories is longer, or it is read the slow way
+
+
+@dataclass(frozen=True)
+class Categories:
+    """Categories of one annotation file in ascending order of their ids: ``len(ids) == len(names)``."""
+
+    ids: tuple[int, ...]
+    names: tuple[str, ...]
+
+    def classes(self, names: Sequence[str]) -> dict[int, int]:
+        """Category id -> position in ``names``; categories with a name that is not there are left out."""
+        position = {name: i for i, name in reversed(list(enumerate(names)))}
+        return {number: position[name] for number, name in zip(self.ids, self.names) if name in position}
+
+    def ids_of(self, names: Sequence[str]) -> tuple[int, ...]:
+        """The id of every class in ``names``; ``NO_CATEGORY`` for one that the annotation file does not have."""
+        number = {name: i for i, name in reversed(list(zip(self.ids, self.names)))}
+        return tuple(number.get(name, NO_CATEGORY) for name in names)
+
+    def class_names(self, file: Path) -> tuple[str, ...]:
+        """The names as classes 0, 1, ...; InputError when two categories share one."""
+        twice = [name for name, count in Counter(self.names).items() if count > 1]
+        if twice:
+            ids = [str(number) for number, name in zip(self.ids, self.names) if name == twice[0]]
+            raise InputError(
+                f"{file}: categories {' and '.join(ids)} are both called '{twice[0]}'; rename one of them, or give "
+                "names: in the data yaml, which makes them one class"
+            )
+        return self.names
+
+
+def read_json(file: Path) -> Any:
+    """The content of a json file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        InputError: it is not json; names file and line.
+    """
+    try:
+        with no_garbage_collection():
+            return json.loads(file.read_bytes())
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{file}: no such file") from None
+    except OSError as error:
+        raise InputError(f"{file}: cannot be read ({error.strerror})") from error
+    except json.JSONDecodeError as error:
+        ended = not error.doc[error.pos :].strip() or error.msg.startswith("Unterminated string")
+        cause = "the file ends too early; was it copied completely?" if ended else error.msg
+        raise InputError(f"{file}:{error.lineno}: not valid json: {cause} (column {error.colno})") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{file}: byte {error.start} is not UTF-8; save the file as UTF-8 text") from error
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, a tower of brackets
+        raise InputError(f"{file}: not a usable json file ({error})") from error
+
+
+@contextmanager
+def no_garbage_collection() -> Iterator[None]:
+    """Without the search for reference cycles, which json cannot have.
+
+    It would look at all that has been read so far, again and again, and double the time for a large file.
+    """
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
+def parse_categories(content: Any, file: Path) -> Categories:
+    """The checked value of the key ``categories``.
+
+    Raises:
+        InputError: it is not a list of objects with a whole ``id`` and a ``name``, or an id comes twice.
+    """
+    if not isinstance(content, list) or not content:
+        raise InputError(f"{file}: 'categories' is not a list of classes with id and name")
+    found: dict[int, str] = {}
+    for place, item in enumerate(content):
+        if not isinstance(item, Mapping):
+            raise InputError(f"{file}: categories[{place}] is {_short(item)}, not an object with id and name")
+        number, name = item.get("id"), item.get("name")
+        if isinstance(number, bool) or not isinstance(number, int):
+            raise InputError(f"{file}: categories[{place}]: id {_short(number)} is not a whole number")
+        if not isinstance(name, str) or not name:
+            raise InputError(f"{file}: categories[{place}] (id {_short(number)}): name {_short(name)} is not text")
+        if number in found:
+            raise InputError(f"{file}: categories[{place}]: id {number} is taken by '{found[number]}'")
+        found[number] = name
+    ids = tuple(sorted(found))
+    return Categories(ids, tuple(found[number] for number in ids))
+
+
+def read_categories(file: Path) -> Categories:
+    """The categories of an annotation file, which is not parsed as a whole where that can be avoided.
+
+    The other parts of such a file may be hundreds of megabytes. Where the key occurs once and its value reads as
+    categories, nothing else is looked at.
+
+    Raises:
+        FileNotFoundError, InputError: the file is missing, not json, or has no usable categories.
+    """
+    try:
+        with file.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            place = content.find(_KEY)
+            alone = place >= 0 and content.find(_KEY, place + 1) < 0
+            text = content[place + len(_KEY) : place + _FIRST_BYTES].decode("utf-8", "replace") if alone else ""
+    except (OSError, ValueError):  # ValueError: an empty file
+        return _of_whole_file(file)  # which knows the cause
+    colon, bracket, rest = text.partition("[")
+    if not bracket or colon.strip() != ":":
+        return _of_whole_file(file)
+    try:
+        found, _ = json.JSONDecoder().raw_decode(bracket + rest)
+    except (ValueError, RecursionError):
+        return _of_whole_file(file)
+    return parse_categories(found, file)
+
+
+def _of_whole_file(file: Path) -> Categories:
+    content = read_json(file)
+    if not isinstance(content, Mapping) or "categories" not in content:
+        problem = "a list, as detections are stored" if isinstance(content, list) else "no 'categories'"
+        raise InputError(f"{file}: {problem}; a COCO annotation file has images, annotations and categories")
+    return parse_categories(content["categories"], file)
+
+
+def _short(value: Any) -> str:
+    """A value for a message."""
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= 40 else f"{text[:40]}..."

@@ -1,0 +1,275 @@
+"""Turn a labelled set from one format into another: YOLO label files, COCO annotations, VOC annotations.
+
+    python -m utils.datasets.convert --source instances_val2017.json --to yolo --output coco-yolo --link
+    python -m utils.datasets.convert --source data.yaml --to coco --output my-coco
+    python -m utils.datasets.convert --source VOCdevkit/VOC2012 --to yolo --output voc --names names.yaml --copy-images
+
+The source is a data yaml (all of its splits), COCO annotations (``.json``), a folder with VOC's ``Annotations`` (its
+``ImageSets/Main/train.txt``, ``val.txt`` and ``test.txt`` are the splits), a folder of xml files, a folder with
+``images/train``, ``images/val`` ..., or a folder or list of pictures. What training would not use is left out here too.
+
+Outlines go from YOLO to COCO and back; VOC has none, so boxes are written. Training does not need this command: a data
+yaml may name COCO and VOC annotations as they are.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+from tqdm import tqdm
+
+from utils.config.categories import NO_CATEGORY, read_categories
+from utils.config.cli import run_script
+from utils.config.dataset_spec import SPLITS, DatasetSpec
+from utils.config.options import option, switch
+from utils.datasets.annotations import LEFT_OUT
+from utils.datasets.formats import FORMATS, SplitPlan, plan, write_labels
+from utils.datasets.labels import scan_labels
+from utils.datasets.prepare import join, log_oddities, open_split
+from utils.datasets.records import LOSSES, REPEATED, LabelRecord, LabelSet
+from utils.datasets.voc_layout import ANNOTATIONS
+from utils.datasets.voc_xml import VocLabels, read_voc
+from utils.errors import InputError
+from utils.files import read_yaml, write_atomic
+
+LOG = logging.getLogger(__name__)
+
+REPORT = "convert.txt"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvertOptions:
+    """Options of ``python -m utils.datasets.convert``. Raises InputError naming the flag that is missing or at odds."""
+
+    source: str = option("", str, "--source", "data yaml, COCO .json, or a folder (see above)")
+    to: str = option("yolo", str, "--to", "format to write", choices=FORMATS)
+    output: str = option("", str, "--output", "folder to write into; it must be new or empty")
+    names: str = option("", str, ("--names", "--data"), "yaml whose names: are the classes, in their order")
+    images: str = option("", str, "--images", "folder with the pictures of COCO or VOC annotations, if not found")
+    copy_images: bool = switch("--copy-images", "copy the pictures into the output folder")
+    link: bool = switch("--link", "put links to the pictures into the output folder")
+    exist_ok: bool = switch("--exist-ok", "write into a folder that has files in it, over files of the same name")
+
+    def __post_init__(self) -> None:
+        for flag, value in (("--source", self.source), ("--output", self.output)):
+            if not value:
+                raise InputError(f"{flag} is missing")
+        if self.copy_images and self.link:
+            raise InputError("--copy-images and --link exclude each other; give one")
+
+
+# The source -----------------------------------------------------------------------------------------------------------
+
+
+def read_names(file: str | Path) -> tuple[str, ...]:
+    """Class names of a yaml with ``names:`` (list, or mapping from 0), such as a data yaml.
+
+    Raises:
+        FileNotFoundError, InputError: there is no such file, or it has no such list.
+    """
+    content = read_yaml(file)
+    names = content.get("names") if isinstance(content, Mapping) else content
+    if isinstance(names, Mapping) and set(names) == set(range(len(names))):
+        names = [names[i] for i in range(len(names))]
+    if not isinstance(names, list) or not names or not all(isinstance(name, (str, int, float)) for name in names):
+        raise InputError(f"{file}: no names: with a list of class names")
+    return tuple(map(str, names))
+
+
+def open_source(options: ConvertOptions) -> DatasetSpec:
+    """The source as a data set.
+
+    Raises:
+        FileNotFoundError, InputError: it is missing, is nothing that can be converted, or its classes are unknown.
+    """
+    source = Path(options.source).expanduser()
+    names = read_names(options.names) if options.names else ()
+    if source.suffix.lower() in (".yaml", ".yml"):
+        spec = DatasetSpec.load(source)
+        if names and len(names) != spec.nc:
+            raise InputError(f"--names {options.names} has {len(names)} names, {source} {spec.nc}")
+        return spec if not names or names == spec.names else replace(spec, names=names, category_ids=())
+    if not source.exists():
+        raise FileNotFoundError(f"--source {source}: no such file or folder")
+    source = source.resolve()
+    ids: tuple[int, ...] = ()
+    if source.suffix.lower() == ".json":
+        categories = read_categories(source)
+        names = names or categories.class_names(source)
+        ids = categories.ids_of(names)
+    splits = _splits_of(source)
+    root = source if source.is_dir() else source.parent
+    spec = DatasetSpec(
+        source=source,
+        root=root,
+        train=splits.get("train", ()),
+        val=splits.get("val", ()),
+        test=splits.get("test", ()),
+        nc=len(names),
+        names=names,
+        category_ids=ids,
+        images=dict.fromkeys(SPLITS, Path(options.images).expanduser().resolve()) if options.images else {},
+        searched=(root,),
+    )
+    if not names:
+        names = _names_in_xml(spec)
+    return replace(spec, nc=len(names), names=names)
+
+
+def _splits_of(source: Path) -> dict[str, tuple[Path, ...]]:
+    """The entries of every split that a file or folder holds."""
+    if source.is_dir():
+        for places in ("ImageSets/Main/{}.txt", "images/{}", "{}/images"):
+            found = {split: source / places.format(split) for split in SPLITS}
+            found = {split: path for split, path in found.items() if path.exists()}
+            if found and (not places.startswith("Image") or (source / ANNOTATIONS).is_dir()):
+                return {split: (path,) for split, path in found.items()}
+        if (source / ANNOTATIONS).is_dir():
+            return {"train": (source / ANNOTATIONS,)}
+    named = [split for split in ("val", "test") if split in source.stem.lower()]
+    return {named[0] if named else "train": (source,)}
+
+
+def _names_in_xml(spec: DatasetSpec) -> tuple[str, ...]:
+    """The names in all VOC files of a set, sorted.
+
+    Raises:
+        InputError: not all of its labels are VOC files, or they name nothing.
+    """
+    found: set[str] = set()
+    for part in (part for split in SPLITS if getattr(spec, split) for part in open_split(spec, split, strict=False)):
+        if not isinstance(part.reader, VocLabels):
+            raise InputError(
+                f"--source {spec.source}: label files have no class names; give --names with a yaml of them"
+            )
+        for image in part.images:
+            with suppress(OSError, InputError):  # named by the scan that follows
+                found |= {item.name for item in read_voc(part.reader.file_for(image)).objects if item.name}
+    if not found:
+        raise InputError(
+            f"--source {spec.source}: no object has a name; give --names with a yaml that lists the classes"
+        )
+    return tuple(sorted(found))
+
+
+def read_splits(spec: DatasetSpec) -> dict[str, LabelSet]:
+    """The labels of all splits, each picture once. Nothing is cached: the source is left as it is.
+
+    Raises:
+        FileNotFoundError, InputError: as for :func:`utils.datasets.prepare.load_labels`.
+    """
+    found = {}
+    for split in (split for split in SPLITS if getattr(spec, split)):
+        parts = open_split(spec, split)
+        sets = [
+            scan_labels(part.images, spec.nc, progress=True, description=f"{split} labels", reader=part.reader)
+            for part in parts
+        ]
+        labels = join(sets, parts)
+        log_oddities(labels.report, parts, f"{split} labels")
+        whole = [replace(record, image=record.image.absolute()) for record in labels.records]
+        once = {record.image: record for record in whole}
+        found[split] = LabelSet(list(once.values()), labels.report)
+    return found
+
+
+# The output -----------------------------------------------------------------------------------------------------------
+
+
+def place_images(plans: Sequence[SplitPlan], output: Path, link: bool) -> None:
+    """Copy the pictures below ``output``, or link to them; where links are not allowed they are copied."""
+    pairs = [(record.image, output / layout.image) for of_split in plans for record, layout in of_split.entries]
+    for image, target in tqdm(pairs, desc="pictures", leave=False, dynamic_ncols=True):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if target.exists() and target.samefile(image):
+            continue
+        target.unlink(missing_ok=True)
+        if link:
+            with suppress(OSError):
+                target.symlink_to(image.resolve())
+                continue
+        shutil.copyfile(image, target)
+
+
+def data_yaml(plans: Sequence[SplitPlan], to: str, names: Sequence[str], placed: bool) -> str:
+    """The text of a data yaml for the output; ``placed`` says that the pictures are in it as well."""
+    entries = {"yolo": "images/{}", "coco": "annotations/instances_{}.json", "voc": "ImageSets/Main/{}.txt"}
+    content: dict[str, Any] = {of_split.split: entries[to].format(of_split.split) for of_split in plans}
+    if to != "yolo" and not placed:
+        content["images"] = {of_split.split: str(of_split.root) for of_split in plans}
+    content["names"] = list(names)
+    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+
+
+def report_text(splits: Mapping[str, LabelSet], names: Sequence[str], lost: int) -> str:
+    """Counts of every split and class, and one line for everything that was not taken over."""
+    lines = []
+    losses = []
+    for split, labels in splits.items():
+        records = labels.records
+        counts = Counter(int(cls) for record in records for cls in record.boxes[:, 0])
+        outlines = sum(len(outline) > 0 for record in records for outline in record.segments)
+        background = sum(len(record.boxes) == 0 for record in records)
+        lines.append(
+            f"{split}: {len(records)} pictures ({background} without objects), {counts.total()} boxes of "
+            f"{len(counts)} classes, {outlines} outlines"
+        )
+        lines += [f"    {name}: {counts[cls]}" for cls, name in enumerate(names) if counts[cls]]
+        kinds = labels.report.counts
+        if kinds:
+            lines.append(f"    findings: {', '.join(f'{count} {kind}' for kind, count in sorted(kinds.items()))}")
+        gone = (*LOSSES, REPEATED, *LEFT_OUT)
+        reasons = [finding for finding in labels.report.findings if finding.kind in gone]
+        losses += [f"{split}: {finding.kind}: {finding}" for finding in reasons]
+    if lost:
+        lines.append(f"{lost} outlines could not be kept: boxes are written instead")
+    return "\n".join([*lines, f"not taken over: {len(losses)}", *(f"    {loss}" for loss in losses)]) + "\n"
+
+
+def convert(options: ConvertOptions) -> Path:
+    """Read the source, write the output; returns its data yaml. Nothing is written when the source has errors.
+
+    Raises:
+        FileNotFoundError, InputError: the source cannot be read, or the output folder is in use.
+    """
+    output = Path(options.output).expanduser()
+    if output.exists() and not output.is_dir():
+        raise InputError(f"--output {output}: a file, not a folder")
+    if output.is_dir() and any(output.iterdir()) and not options.exist_ok:
+        raise InputError(f"--output {output}: has files in it; choose another folder, or --exist-ok to write over them")
+    spec = open_source(options)
+    splits = {split: labels for split, labels in read_splits(spec).items() if labels.records}
+    records: dict[str, list[LabelRecord]] = {split: labels.records for split, labels in splits.items()}
+    plans = plan(records, options.to)
+    own_ids = spec.category_ids if spec.category_ids and NO_CATEGORY not in spec.category_ids else ()
+    placed = options.copy_images or options.link
+    if placed:
+        place_images(plans, output, options.link)
+    lost = write_labels(plans, options.to, output, spec.names, own_ids or range(1, spec.nc + 1))
+    text = report_text(splits, spec.names, lost)
+    file = output / "data.yaml"
+    write_atomic(file, data_yaml(plans, options.to, spec.names, placed).encode("utf-8"))
+    write_atomic(output / REPORT, text.encode("utf-8"))
+    for line in text.splitlines():
+        if not line.startswith(" "):  # the figures of every class and the reasons are in the file
+            LOG.info("%s", line)
+    if options.to == "yolo" and not placed:
+        LOG.info("the pictures belong into %s; --copy-images or --link puts them there", output / "images")
+    return file
+
+
+def main(options: ConvertOptions) -> None:
+    LOG.info("written: %s; all that was left out is in %s", convert(options), REPORT)
+
+
+if __name__ == "__main__":
+    sys.exit(run_script(main, ConvertOptions))

@@ -1,0 +1,183 @@
+"""Get the pictures a data yaml names when they are missing and the user asked for it.
+
+Addresses are fetched and unpacked below the folder of ``path:``, and nowhere else. A script is shown, and runs only
+with the user's word for it.
+"""
+
+from __future__ import annotations
+
+import filecmp
+import json
+import logging
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from utils.config.dataset_spec import DatasetSpec
+from utils.config.paths import ROOT
+from utils.downloads import GB, MAX_BYTES, Remote, download, is_archive, unpack
+from utils.errors import InputError, first_line
+from utils.files import read_yaml
+
+LOG = logging.getLogger(__name__)
+
+_CLUTTER = "__MACOSX"  # notes of the file manager that made the archive
+
+
+def fetch_missing(
+    spec: DatasetSpec, splits: Iterable[str], *, allow_scripts: bool = False, limit_gb: float = MAX_BYTES / GB
+) -> DatasetSpec:
+    """Get the pictures of ``splits`` by the ``download:`` of the yaml; nothing happens when they are all there.
+
+    Args:
+        spec: the data set.
+        splits: "train", "val", "test"; those that the yaml does not name are passed over.
+        allow_scripts: run a ``download:`` that is a script.
+        limit_gb: most that one download may have, packed or unpacked.
+
+    Returns:
+        ``spec``, or the same yaml read anew, since some of it depends on what is there.
+
+    Raises:
+        InputError: there is nothing to fetch from, it failed, or it is a script that may not run.
+        FileNotFoundError: all was fetched, and the pictures are still not where the yaml says.
+    """
+    wanted = [split for split in splits if getattr(spec, split)]
+    missing = [split for split in wanted if _why_missing(spec, split)]
+    if not missing or spec.generate:
+        return spec
+    if spec.download:
+        by_hand = f"unpack it so that {getattr(spec, missing[0])[0]} is there"
+        for remote in spec.download:
+            LOG.info("%s: fetching %s", spec.source, remote.url)
+            fetch(remote, spec.root, max_bytes=int(limit_gb * GB), by_hand=by_hand)
+    elif spec.download_script:
+        _run_script(spec, spec.download_script, allow_scripts)
+    else:
+        raise InputError(f"{spec.source}: --download has nothing to fetch; the yaml has no 'download:' address")
+    for split in missing:
+        if reason := _why_missing(spec, split):
+            raise FileNotFoundError(f"the download ended well, but does not hold what the yaml names: {reason}")
+    return DatasetSpec.load(spec.source, single_cls=spec.names == ("item",))  # which a lone class item is anyway
+
+
+def _why_missing(spec: DatasetSpec, split: str) -> str:
+    """What is missing of a split, "" when nothing is."""
+    try:
+        spec.sources(split)
+    except FileNotFoundError as error:
+        return str(error)
+    return ""
+
+
+# Addresses ------------------------------------------------------------------------------------------------------------
+
+
+def fetch(
+    remote: Remote, root: Path, *, max_bytes: int = MAX_BYTES, by_hand: str = "", unpack_archive: bool = True
+) -> None:
+    """Fetch one file into the folder ``root``; an archive is unpacked there unless ``unpack_archive`` is off.
+
+    An archive in which everything lies in one folder called like ``root`` itself gives that folder. It is unpacked
+    beside the files that are there and only then moved among them, so that a failure leaves ``root`` as it was; a file
+    that is there already is never replaced.
+
+    Raises:
+        InputError: see :mod:`utils.downloads`; or a file of the archive is there with another content.
+    """
+    name = remote.file_name
+    if not name:
+        raise InputError(f"{remote.url}: the address does not end in a file name")
+    made = [folder for folder in (root, *root.parents) if not folder.exists()]
+    workshop = root / f".fetching-{os.getpid()}"
+    try:
+        file = download(
+            remote.url, workshop / name, remote.sha256, progress=True, max_bytes=max_bytes, by_hand=by_hand
+        )  # fmt: skip
+        if not (unpack_archive and is_archive(name)):
+            _move_in([Path(name)], workshop, root, remote.url)
+            return
+        content = workshop / "content"
+        content.mkdir()
+        members = [
+            path for path in unpack(file, content, max_bytes=max_bytes, progress=True) if _CLUTTER not in path.parts
+        ]
+        if members and all(len(path.parts) > 1 and path.parts[0] == root.name for path in members):
+            members, content = [path.relative_to(root.name) for path in members], content / root.name
+        _move_in(members, content, root, remote.url)
+        LOG.info("%s: %d files unpacked into %s", name, len(members), root)
+    finally:
+        shutil.rmtree(workshop, ignore_errors=True)
+        for folder in made:
+            with suppress(OSError):  # not empty any more
+                folder.rmdir()
+
+
+def _move_in(files: Sequence[Path], source: Path, root: Path, url: str) -> None:
+    """Move ``files``, relative to ``source``, to the same places below ``root``; all or, on a conflict, none."""
+    for path in files:
+        there = root / path
+        if there.exists() and not (there.is_file() and filecmp.cmp(source / path, there, shallow=False)):
+            raise InputError(f"{url}: {there} is there already with another content; move it away and try again")
+    try:
+        for path in files:
+            (root / path).parent.mkdir(parents=True, exist_ok=True)
+            (source / path).replace(root / path)
+    except OSError as error:
+        raise InputError(f"{url}: cannot be unpacked into {root}: {error}") from error
+
+
+# Scripts --------------------------------------------------------------------------------------------------------------
+
+
+def _run_script(spec: DatasetSpec, text: str, allowed: bool) -> None:
+    """Show what would run and, if allowed, run it in the folder of the yaml."""
+    folder = spec.source.parent
+    if text.startswith("bash "):
+        file, arguments = _script_file(text.removeprefix("bash "), spec)
+        command, shown = ["bash", str(file), *arguments], file.read_text(encoding="utf-8", errors="replace")
+    else:
+        command, shown = [sys.executable, "-c", f"{_yaml_variable(spec)}{text}"], text
+    LOG.info("%s: 'download:' is a script:\n%s", spec.source, "\n".join(f"    {line}" for line in shown.splitlines()))
+    if not allowed:
+        raise InputError(
+            f"{spec.source}: 'download:' is a script and nothing of it ran; read it above, then add --allow-scripts, "
+            f"or get the pictures by hand so that {', '.join(map(str, spec.train or spec.val or spec.test))} is there"
+        )
+    # v6.1's scripts import from this repository.
+    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    try:
+        done = subprocess.run(
+            command, cwd=folder, env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)}, check=False
+        )
+    except OSError as error:
+        raise InputError(f"{spec.source}: the download script cannot run: {first_line(error)}") from error
+    if done.returncode:
+        raise InputError(f"{spec.source}: the download script ended with code {done.returncode}; see its output above")
+
+
+def _script_file(words: str, spec: DatasetSpec) -> tuple[Path, list[str]]:
+    """The file of ``bash FILE ...``, which must lie in data/scripts of the repository or beside the yaml; arguments."""
+    folders = (ROOT / "data/scripts", spec.source.parent)
+    try:
+        name, *arguments = shlex.split(words)
+    except ValueError:  # nothing there, or a quote without its other half
+        name, arguments = words, []
+    for start in (spec.source.parent, ROOT):
+        file = (start / name).resolve()
+        if file.is_file() and any(file.is_relative_to(folder.resolve()) for folder in folders):
+            return file, arguments
+    raise InputError(
+        f"{spec.source}: download: {f'bash {words}'!r}: only a script file below {folders[0]} or {folders[1]} may run"
+    )
+
+
+def _yaml_variable(spec: DatasetSpec) -> str:
+    """A line of Python that gives a script the content of the yaml as ``yaml``, as v6.1 did; its path is absolute."""
+    content = {**read_yaml(spec.source), "path": str(spec.root)}
+    return f"import json; yaml = json.loads({json.dumps(content, default=str)!r}); del json\n"

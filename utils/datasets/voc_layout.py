@@ -1,0 +1,190 @@
+"""Where the pictures of VOC annotations lie, and the annotations of pictures.
+
+Understood are VOC's own layout (``Annotations/*.xml``, ``JPEGImages``, lists of ids in ``ImageSets/Main``), the same
+with a folder ``images`` for the pictures, both with sub-folders, and xml files beside the pictures.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from utils.datasets.voc_xml import read_voc
+from utils.errors import InputError
+from utils.files import IMAGE_SUFFIXES, find_images, label_path_for
+
+LOG = logging.getLogger(__name__)
+
+ANNOTATIONS = "Annotations"
+PICTURES = ("JPEGImages", "images")
+_LEVELS = 4  # folders above a list of ids in which "Annotations" is looked for
+
+
+# What an entry of a data yaml is --------------------------------------------------------------------------------------
+
+
+def walk_xml(folder: Path) -> Iterator[Path]:
+    """The xml files of a folder at any depth, sorted; names that start with a dot are skipped."""
+    for parent, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(names):
+            if name.lower().endswith(".xml") and not name.startswith("."):
+                yield Path(parent, name)
+
+
+def read_ids(path: Path) -> list[str]:
+    """The ids of a list in ``ImageSets``; empty for a ``.txt`` that lists pictures or is no text.
+
+    Lists of one class have a flag (1, 0 or -1) behind each id, which means nothing here.
+    """
+    if path.suffix.lower() != ".txt" or not path.is_file():
+        return []
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
+    except UnicodeDecodeError:
+        return []
+    lines = [line.replace("\\", "/") for line in lines if line]
+    if any(Path(line).suffix.lower() in IMAGE_SUFFIXES for line in lines):
+        return []
+    return [_without_flag(line) for line in lines]
+
+
+def _without_flag(line: str) -> str:
+    words = line.rsplit(maxsplit=1)
+    return words[0] if len(words) == 2 and words[1] in ("1", "0", "-1") else line
+
+
+def annotation_of(image: Path) -> Path:
+    """The xml file of a picture: that in ``Annotations``, in the same sub-folder or in none, or beside the picture.
+
+    When there is none, the first place that was looked at.
+    """
+    places = []
+    folders = list(image.parent.parts)
+    for i in reversed(range(len(folders))):
+        if folders[i] in PICTURES:
+            root = Path(*folders[:i], ANNOTATIONS)
+            places += [root.joinpath(*folders[i + 1 :]), root]
+            break
+    places = [place / f"{image.stem}.xml" for place in [*places, image.parent]]
+    return next((place for place in places if place.is_file()), places[0])
+
+
+def annotations_of(images: Sequence[Path]) -> dict[Path, Path]:
+    """Picture -> xml file, when the labels of these pictures are xml files; empty when they have label files."""
+    if any(label_path_for(image).is_file() for image in images):
+        return {}
+    found = {image: annotation_of(image) for image in images}
+    return found if any(file.is_file() for file in found.values()) else {}
+
+
+# From annotations to pictures -----------------------------------------------------------------------------------------
+
+
+class _Pictures:
+    """All pictures of some folders, found by sub-folder and name, or by name alone."""
+
+    def __init__(self, folders: Sequence[Path]) -> None:
+        self.folders = list(folders)
+        self._by_place: dict[str, list[Path]] = defaultdict(list)
+        self._by_stem: dict[str, list[Path]] = defaultdict(list)
+        for folder in folders:
+            if not folder.is_dir():
+                continue
+            try:
+                images = find_images([folder])
+            except FileNotFoundError:
+                continue
+            for image in images:
+                self._by_place[image.relative_to(folder).with_suffix("").as_posix()].append(image)
+                self._by_stem[image.stem].append(image)
+
+    def find(self, number: str, annotation: Path) -> Path | None:
+        """The picture of an id, which may have sub-folders (``train/0001``); InputError when several are meant."""
+        fitting = self._by_place.get(number) or self._by_stem.get(number.rpartition("/")[2], [])
+        if not fitting:
+            return self._by_stated_name(annotation)
+        if len(fitting) > 1:
+            raise InputError(
+                f"{annotation}: the picture may be {fitting[0]} or {fitting[1]}; name its folder with 'images:' in the "
+                "data yaml, or give the annotations the same sub-folders"
+            )
+        return fitting[0]
+
+    def _by_stated_name(self, annotation: Path) -> Path | None:
+        """The picture that the annotation itself names."""
+        try:
+            name = Path(read_voc(annotation).filename.replace("\\", "/"))
+        except (OSError, InputError):
+            return None
+        fitting = [path for path in self._by_stem.get(name.stem, []) if path.name == name.name]
+        return fitting[0] if len(fitting) == 1 else None
+
+
+def pictures_of_folder(folder: Path, images: Path | None = None) -> dict[Path, Path]:
+    """Picture -> xml file for all xml files of a folder (or for one).
+
+    Args:
+        folder: ``Annotations``, a folder in it, or a single xml file.
+        images: where the pictures are said to be; None: ``JPEGImages`` and ``images`` beside ``Annotations``.
+
+    Raises:
+        FileNotFoundError: not one picture is there; every folder tried is named.
+        InputError: a picture is not to be told from another.
+    """
+    files = list(walk_xml(folder)) if folder.is_dir() else [folder]
+    top = folder if folder.is_dir() else folder.parent
+    top = next((parent for parent in (top, *top.parents) if parent.name == ANNOTATIONS), top)
+    numbers = {file.relative_to(top).with_suffix("").as_posix(): file for file in files}
+    return _match(numbers, _folders(top.parent, images, top), folder)
+
+
+def pictures_of_list(listing: Path, ids: Sequence[str], images: Path | None = None) -> dict[Path, Path]:
+    """Picture -> xml file for the ids of a list, whose ``Annotations`` lie in a folder above it.
+
+    Raises:
+        FileNotFoundError: there is no such folder, or not one picture; every folder tried is named.
+        InputError: a picture is not to be told from another.
+    """
+    roots = list(listing.parents)[:_LEVELS]
+    root = next((parent for parent in roots if (parent / ANNOTATIONS).is_dir()), None)
+    if root is None:
+        places = ", ".join(str(parent / ANNOTATIONS) for parent in roots)
+        raise FileNotFoundError(
+            f"{listing}: neither a list of pictures (no line ends in .jpg, .png ...) nor one of ids with "
+            f"annotations; tried {places}"
+        )
+    numbers = {number: root / ANNOTATIONS / f"{number}.xml" for number in dict.fromkeys(ids)}
+    return _match(numbers, _folders(root, images, root / ANNOTATIONS), listing)
+
+
+def _folders(root: Path, images: Path | None, annotations: Path) -> list[Path]:
+    return [*(root / name for name in PICTURES), annotations] if images is None else [images]
+
+
+def _match(numbers: dict[str, Path], folders: Sequence[Path], source: Path) -> dict[Path, Path]:
+    """Picture -> annotation for ids; a picture that is not there gets the place where it should be."""
+    pictures = _Pictures(folders)
+    found: dict[Path, Path] = {}
+    missing = []
+    default = next((folder for folder in folders if folder.is_dir()), folders[0])
+    for number, file in numbers.items():
+        image = pictures.find(number, file)
+        if image is None:
+            missing.append(number)
+            image = default / f"{number}.jpg"
+        if image in found:
+            raise InputError(f"{file}: belongs to the picture {image}, as {found[image]} does")
+        found[image] = file
+    places = ", ".join(map(str, folders))
+    if len(missing) == len(found):
+        raise FileNotFoundError(
+            f"{source}: none of its {len(found)} pictures found, such as '{missing[0]}'; tried {places}; "
+            "name the folder with 'images:' in the data yaml"
+        )
+    if missing:
+        LOG.warning("%s: %d pictures not found, such as '%s'; tried %s", source, len(missing), missing[0], places)
+    return found

@@ -1,0 +1,70 @@
+"""TensorBoard: curves, routing of the dynamic layers, and the pictures of the run, in the run folder itself."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from utils.callbacks import Callback, FitEpochEnd, TrainEnd, TrainStart, ValEnd
+from utils.errors import InputError
+from utils.image import read_image
+
+logger = logging.getLogger(__name__)
+
+
+def require_tensorboard() -> Any:
+    """The writer class.
+
+    Raises:
+        InputError: TensorBoard is not installed; nothing installs it by itself.
+    """
+    try:
+        from torch.utils.tensorboard import SummaryWriter  # an extra, and slow to import
+    except ImportError as error:
+        raise InputError(
+            "--tensorboard needs a package that is not installed: pip install tensorboard (or leave the option out; "
+            "results.csv and the plots hold the same figures)"
+        ) from error
+    return SummaryWriter
+
+
+class TensorBoardLogger(Callback):
+    """Writes an event file into the run folder: ``tensorboard --logdir runs/train`` shows all runs side by side.
+
+    Scalars bear the names of results.csv; each dynamic layer adds the mean weight and the share of its kernels and
+    its entropy. Pictures are those the run writes anyway. A resumed run continues its curves.
+    """
+
+    def __init__(self) -> None:
+        self._make_writer = require_tensorboard()
+        self._writer: Any = None
+        self._save_dir = Path()
+
+    def on_train_start(self, event: TrainStart) -> None:
+        """Open the event file; on resume, what an interrupted epoch wrote is hidden."""
+        self._save_dir = event.save_dir
+        self._writer = self._make_writer(str(event.save_dir), purge_step=event.resumed_epoch or None)
+        logger.info("TensorBoard: tensorboard --logdir %s", event.save_dir.parent)
+
+    def on_val_end(self, event: ValEnd) -> None:
+        """The routing of every dynamic layer."""
+        for layer in event.routing:
+            for what, values in (("mean", layer.mean), ("dominant", layer.dominant)):
+                for kernel, value in enumerate(values):
+                    tag = f"routing_{layer.name}/{what}_{kernel}"
+                    self._writer.add_scalar(tag, float(value), event.epoch)
+            self._writer.add_scalar(f"routing_{layer.name}/entropy", layer.entropy, event.epoch)
+
+    def on_fit_epoch_end(self, event: FitEpochEnd) -> None:
+        """The row of results.csv; the routing columns have their own curves."""
+        for name, value in event.row.items():
+            if not name.startswith("routing/"):
+                self._writer.add_scalar(name, value, event.epoch)
+        self._writer.flush()
+
+    def on_train_end(self, event: TrainEnd) -> None:
+        """The plots and pictures of the run folder, then the file is closed."""
+        for file in sorted([*self._save_dir.glob("*.png"), *self._save_dir.glob("*.jpg")]):
+            self._writer.add_image(file.stem, read_image(file)[..., ::-1].copy(), event.epochs_run, dataformats="HWC")
+        self._writer.close()

@@ -1,0 +1,122 @@
+"""Where a run stands inside an epoch, and the batches from there on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from utils.datasets.loader import Batch
+from utils.errors import InputError
+from utils.evaluation.evaluator import ImageResult
+from utils.training.signals import StopSignals
+
+
+class NoBatchError(InputError):
+    """The loader could not make the next batch; what has been trained so far is sound."""
+
+
+@dataclass
+class Position:
+    """How much of an epoch is done.
+
+    Attributes:
+        epoch: the epoch in progress, from 0.
+        batches: how many of its batches have been trained on.
+        skipped: how many of these were left out.
+        sums: [3] box, objectness and class loss, summed over the others.
+        seconds: time they took.
+    """
+
+    epoch: int = 0
+    batches: int = 0
+    skipped: int = 0
+    sums: Tensor = field(default_factory=lambda: torch.zeros(3))
+    seconds: float = 0.0
+
+    @property
+    def means(self) -> tuple[float, float, float]:
+        """Mean losses so far; not-a-number before the first batch."""
+        count = self.batches - self.skipped
+        box, obj, cls = (self.sums / count).tolist() if count else [math.nan] * 3
+        return box, obj, cls
+
+    def to_plain(self) -> dict[str, Any]:
+        """Plain values for a checkpoint."""
+        sums = self.sums.tolist()
+        return {"batches": self.batches, "skipped": self.skipped, "sums": sums, "seconds": self.seconds}
+
+    @classmethod
+    def from_plain(cls, epoch: int, values: dict[str, Any]) -> Position:
+        """Put back what :meth:`to_plain` took."""
+        return cls(epoch, values["batches"], values["skipped"], torch.tensor(values["sums"]), values["seconds"])
+
+
+def rest_of_epoch(loader: DataLoader[Any], done: int) -> DataLoader[Any]:
+    """A loader of the batches that follow the first ``done`` of the sampler's epoch; those are not even decoded."""
+    if done == 0:
+        return loader
+    assert loader.batch_sampler is not None
+    return DataLoader(
+        loader.dataset,
+        batch_sampler=list(loader.batch_sampler)[done:],
+        num_workers=loader.num_workers,
+        collate_fn=loader.collate_fn,
+        pin_memory=loader.pin_memory,
+        worker_init_fn=loader.worker_init_fn,
+        generator=loader.generator,
+    )
+
+
+def until_stopped(batches: DataLoader[Any], stop: StopSignals) -> Iterator[Batch]:
+    """The batches, until a signal asks to stop.
+
+    Raises:
+        NoBatchError: a picture cannot be read any more; the message names it.
+    """
+    try:
+        for batch in batches:
+            yield batch
+            if stop.requested:
+                return
+    except RuntimeError as error:
+        if stop.requested:
+            return  # loader processes have got the signal too and are gone
+        if str(error).startswith("DataLoader worker"):
+            raise NoBatchError(
+                f"a loader process died ({str(error).splitlines()[0]}), most likely for want of memory: fewer "
+                "--workers take less, --workers 0 takes none"
+            ) from error
+        raise
+    except (InputError, OSError) as error:
+        raise NoBatchError(_own_words(error)) from error
+
+
+def _own_words(error: Exception) -> str:
+    """The message of an error, also of one that a loader process wraps into its traceback."""
+    text = str(error).strip()
+    return text.splitlines()[-1].partition(": ")[2] if text.startswith("Caught ") else text
+
+
+class StopAsked(RuntimeError):
+    """A signal came during the validation."""
+
+
+class BreakOff:
+    """An observer of the validation that ends it when a signal has come: it can be done anew, and may be long."""
+
+    def __init__(self, stop: StopSignals) -> None:
+        self.stop = stop
+
+    def on_batch(self, index: int, batch: Batch, detections: list[Tensor]) -> None:
+        """Raises StopAsked when a signal has come."""
+        if self.stop.requested:
+            raise StopAsked
+
+    def on_image(self, result: ImageResult) -> None:
+        """Nothing to see."""

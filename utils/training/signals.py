@@ -1,0 +1,63 @@
+"""Ctrl-C and the signals of a machine that goes down, turned into a wish that the loop reads between two steps."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import threading
+from types import FrameType, TracebackType
+from typing import Any
+
+LOG = logging.getLogger(__name__)
+# SIGHUP: the terminal or the connection is gone. Windows has none.
+_NAMES = ("SIGINT", "SIGTERM", "SIGHUP")
+
+
+class StopSignals:
+    """While entered, the first signal only sets ``requested``; the second one raises KeyboardInterrupt at once.
+
+    Until ``armed`` there is nothing worth saving, and the first signal raises as well. A signal that was ignored
+    before (``nohup``) stays so, and outside of the main thread, where Python has no signals, nothing happens at all.
+
+    Attributes:
+        requested: name of the signal that came, "" when none did.
+        armed: set it when the first step is done.
+    """
+
+    def __init__(self) -> None:
+        self.requested = ""
+        self.armed = False
+        self._before: dict[int, Any] = {}
+        self._owner = 0
+
+    def __enter__(self) -> StopSignals:
+        if threading.current_thread() is threading.main_thread():
+            self._owner = os.getpid()
+            for number in (getattr(signal, name) for name in _NAMES if hasattr(signal, name)):
+                before = signal.getsignal(number)
+                if before is not signal.SIG_IGN:
+                    self._before[number] = before
+                    signal.signal(number, self._receive)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, before in self._before.items():
+            signal.signal(number, before)
+        self._before = {}
+
+    def _receive(self, number: int, _: FrameType | None) -> None:
+        if os.getpid() != self._owner:
+            return  # a loader process, which Ctrl-C in a terminal reaches too: it is told to end when its work is done
+        if self.requested or not self.armed:
+            raise KeyboardInterrupt
+        self.requested = signal.Signals(number).name
+        if hasattr(signal, "SIGCHLD"):
+            # Loader processes may have got the signal as well; torch would raise on their end, wherever we are.
+            self._before.setdefault(signal.SIGCHLD, signal.getsignal(signal.SIGCHLD))
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        with contextlib.suppress(OSError):  # the terminal may be what is gone
+            LOG.info("%s: finishing this step, then saving; once more stops at once", self.requested)
