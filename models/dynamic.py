@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from torch import nn
 
@@ -37,18 +38,17 @@ def get_temperature(model: nn.Module) -> float | None:
     return found.pop() if found else None
 
 
-@register("scaled")
-class DynamicConv(ConvNormAct):
-    """Dynamic convolution, batch norm, activation: the arguments of :class:`~models.common.Conv`, then its own.
+class DynamicBlock(ConvNormAct):
+    """A dynamic convolution of some ``kind``, batch norm, activation: the arguments of :class:`~models.common.Conv`.
 
-    A row of a model yaml becomes dynamic by this one word; ``{K: 8}`` at the end of its arguments changes K.
+    A row of a model yaml becomes dynamic by its name alone; ``{K: 8}`` at the end of its arguments sets an option.
 
     Args:
         c1, c2, k, s, p, g, act: as for ``Conv``.
-        K: number of kernels.
-        ratio: hidden width of the attention as a fraction of ``c1``.
-        temperature: T of the softmax at the start.
+        options: what the kind of convolution takes beyond ``nn.Conv2d``, by keyword.
     """
+
+    kind: type[Dynamic_conv2d]
 
     def __init__(
         self,
@@ -59,14 +59,19 @@ class DynamicConv(ConvNormAct):
         p: int | None = None,
         g: int = 1,
         act: bool | nn.Module = True,
-        K: int = 4,
-        ratio: float = 0.25,
-        temperature: float = 34,
+        **options: Any,
     ) -> None:
         super().__init__()
-        self.conv = Dynamic_conv2d(c1, c2, k, ratio, s, autopad(k, p), 1, g, False, K, temperature)
+        self.conv = self.kind(c1, c2, k, stride=s, padding=autopad(k, p), groups=g, bias=False, **options)
         self.bn = nn.BatchNorm2d(c2)
         self.act = activation(act)
+
+
+@register("scaled")
+class DynamicConv(DynamicBlock):
+    """:class:`~models.common.Dynamic_conv2d` as a block; options: K (4), ratio (0.25), temperature (34)."""
+
+    kind = Dynamic_conv2d
 
 
 @register("scaled")

@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.common import ConvNormAct, Dynamic_conv2d, KernelRouting, activation, autopad
+from models.common import Dynamic_conv2d, KernelRouting
+from models.dynamic import DynamicBlock
 from models.registry import register
 
 
@@ -166,44 +167,14 @@ class ODConv2d(Dynamic_conv2d):
 
 
 @register("scaled")
-class CondConv(ConvNormAct):
-    """:class:`CondConv2d`, batch norm, activation: the arguments of ``Conv``, then K."""
+class CondConv(DynamicBlock):
+    """:class:`CondConv2d` as a block; option: K (4)."""
 
-    def __init__(
-        self,
-        c1: int,
-        c2: int,
-        k: int = 1,
-        s: int = 1,
-        p: int | None = None,
-        g: int = 1,
-        act: bool | nn.Module = True,
-        K: int = 4,
-    ) -> None:
-        super().__init__()
-        self.conv = CondConv2d(c1, c2, k, s, autopad(k, p), 1, g, False, K)
-        self.bn = nn.BatchNorm2d(c2)
-        self.act = activation(act)
+    kind = CondConv2d
 
 
 @register("scaled")
-class ODConv(ConvNormAct):
-    """:class:`ODConv2d`, batch norm, activation: the arguments of ``Conv``, then K, ratio and T at the start."""
+class ODConv(DynamicBlock):
+    """:class:`ODConv2d` as a block; options: K (4), ratio (1/16), temperature (34)."""
 
-    def __init__(
-        self,
-        c1: int,
-        c2: int,
-        k: int = 1,
-        s: int = 1,
-        p: int | None = None,
-        g: int = 1,
-        act: bool | nn.Module = True,
-        K: int = 4,
-        ratio: float = 1 / 16,
-        temperature: float = 34,
-    ) -> None:
-        super().__init__()
-        self.conv = ODConv2d(c1, c2, k, s, autopad(k, p), 1, g, False, K, ratio, temperature)
-        self.bn = nn.BatchNorm2d(c2)
-        self.act = activation(act)
+    kind = ODConv2d
