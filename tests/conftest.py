@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -148,3 +149,9 @@ def log_handlers_restored() -> Iterator[None]:
     for handler in list(root.handlers):
         if handler not in before:
             root.removeHandler(handler)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def interrupts_are_heard() -> None:
+    """A shell starts background jobs with Ctrl-C ignored, which the tests of stopping would inherit."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
