@@ -260,16 +260,20 @@ class Dynamic_conv2d(nn.Module):
             raise ValueError(f"groups={groups} must divide in_planes={in_planes} and out_planes={out_planes}")
         self.in_planes, self.out_planes, self.kernel_size = in_planes, out_planes, kernel_size
         self.stride, self.padding, self.dilation, self.groups, self.K = stride, padding, dilation, groups, K
-        self.attention: KernelRouting = attention2d(in_planes, ratio, K, temperature, init_weight)
+        self.attention: Any = self._make_attention(ratio, temperature, init_weight)
         self.weight = nn.Parameter(torch.empty(K, out_planes, in_planes // groups, kernel_size, kernel_size))
         self.bias = nn.Parameter(torch.zeros(K, out_planes)) if bias else None
         for kernel in self.weight:  # each kernel its own draw: K equal copies would never learn to differ
             nn.init.kaiming_uniform_(kernel, a=0 if init_weight else 5**0.5)
 
+    def _make_attention(self, ratio: float, temperature: float, init_weight: bool) -> nn.Module:
+        return attention2d(self.in_planes, ratio, self.K, temperature, init_weight)
+
     @property
     def routing(self) -> KernelRouting:
         """What gives the weights of the K kernels."""
-        return self.attention
+        routing: KernelRouting = self.attention
+        return routing
 
     def start_neutral(self) -> float:
         """Use the mean of the kernels whatever the picture; returns the factor by which the layer then scales it."""

@@ -53,8 +53,13 @@ class CondConv2d(Dynamic_conv2d):
         bias: bool = True,
         K: int = 4,
     ) -> None:
-        super().__init__(in_planes, out_planes, kernel_size, 0, stride, padding, dilation, groups, bias, K)
-        self.attention = SigmoidRouting(in_planes, K)
+        super().__init__(
+            in_planes, out_planes, kernel_size, stride=stride, padding=padding, dilation=dilation, groups=groups,
+            bias=bias, K=K,
+        )  # fmt: skip
+
+    def _make_attention(self, ratio: float, temperature: float, init_weight: bool) -> nn.Module:
+        return SigmoidRouting(self.in_planes, self.K)
 
 
 class OmniKernelRouting(KernelRouting):
@@ -133,12 +138,17 @@ class ODConv2d(Dynamic_conv2d):
         ratio: float = 1 / 16,
         temperature: float = 34,
     ) -> None:
-        super().__init__(in_planes, out_planes, kernel_size, 0, stride, padding, dilation, groups, bias, K)
-        self.attention = OmniAttention(in_planes, out_planes, kernel_size, ratio, K, temperature)  # type: ignore[assignment]
+        super().__init__(
+            in_planes, out_planes, kernel_size, ratio, stride, padding, dilation, groups, bias, K, temperature
+        )
+
+    def _make_attention(self, ratio: float, temperature: float, init_weight: bool) -> nn.Module:
+        return OmniAttention(self.in_planes, self.out_planes, self.kernel_size, ratio, self.K, temperature)
 
     @property
     def routing(self) -> KernelRouting:
-        return self.attention.kernel  # type: ignore[return-value]
+        routing: KernelRouting = self.attention.kernel
+        return routing
 
     def start_neutral(self) -> float:
         factor = super().start_neutral()

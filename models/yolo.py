@@ -124,7 +124,7 @@ class Model(nn.Module):
         self.model, self.save = parse_model(self.yaml, ch, self.yaml_file)
         self.sources = [row.sources for row in rows]
         self.names = [str(i) for i in range(self.yaml["nc"])]
-        _norm_defaults(self)
+        norm_defaults(self)
         if "act" in self.yaml:
             replace_activations(self, read_activation(self.yaml["act"], self.yaml_file))
         if not isinstance(self.model[-1], Detect):
@@ -181,7 +181,7 @@ class Model(nn.Module):
         return head.stride
 
 
-def _norm_defaults(model: nn.Module) -> None:
+def norm_defaults(model: nn.Module) -> None:
     """eps 1e-3, momentum 0.03: the values the official weights were trained with."""
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):

@@ -152,6 +152,8 @@ def log_handlers_restored() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True, scope="session")
-def interrupts_are_heard() -> None:
-    """A shell starts background jobs with Ctrl-C ignored, which the tests of stopping would inherit."""
+def signals_are_heard() -> None:
+    """A shell starts background jobs with Ctrl-C ignored, nohup with SIGHUP: the tests of stopping would inherit it."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    if hasattr(signal, "SIGHUP"):  # not on Windows
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)

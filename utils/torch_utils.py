@@ -15,6 +15,7 @@ from torch import Tensor, distributed, nn
 from models.fuse import fuse_conv_bn as fuse_conv_and_bn
 from models.summary import summarize
 from models.tta import PADDING, View
+from models.yolo import norm_defaults as initialize_weights  # Model does so by itself
 from utils.checkpoint.transfer import intersect_dicts
 from utils.device import select_device as _select_device
 from utils.errors import InputError
@@ -64,13 +65,6 @@ def torch_distributed_zero_first(local_rank: int) -> Iterator[None]:
     yield
     if local_rank == 0:
         distributed.barrier(device_ids=[0] if torch.cuda.is_available() else None)
-
-
-def initialize_weights(model: nn.Module) -> None:
-    """Give every batch norm the eps 1e-3 and momentum 0.03 of the official models (Model does so by itself)."""
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.eps, module.momentum = 1e-3, 0.03
 
 
 def model_info(model: nn.Module, verbose: bool = False, img_size: int | list[int] = 640) -> None:
