@@ -40,9 +40,10 @@ from utils.metrics import fitness
 from utils.training.image_weights import weights_for_epoch
 from utils.training.multi_scale import resize_batch
 from utils.training.position import BreakOff, NoBatchError, Position, rest_of_epoch, until_stopped
+from utils.training.prepare import prepare
 from utils.training.saver import keep_resumable, strip
 from utils.training.schedule import learning_rates, temperature_at, warm_up
-from utils.training.session import Session, prepare
+from utils.training.session import Session
 
 LOG = logging.getLogger(__name__)
 

@@ -38,7 +38,7 @@ from models.user_modules import load_modules
 from models.yolo import Model
 from utils.checkpoint import load_model
 from utils.config.cli import run_script
-from utils.config.options import IMAGE_SIZE_FLAGS, option, switch
+from utils.config.flags import IMAGE_SIZE_FLAGS, option, switch
 from utils.config.paths import ROOT
 from utils.config.sizes import check_img_size
 from utils.device import select_device

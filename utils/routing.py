@@ -27,7 +27,7 @@ from utils.checkpoint import load_model
 from utils.checkpoint.find import newest_checkpoint
 from utils.config.cli import run_script
 from utils.config.dataset_spec import DatasetSpec
-from utils.config.options import IMAGE_SIZE_FLAGS, TASKS, option, switch
+from utils.config.flags import IMAGE_SIZE_FLAGS, TASKS, option, switch
 from utils.config.paths import ROOT
 from utils.config.sizes import check_img_size
 from utils.datasets.dataset import DetectionDataset

@@ -27,7 +27,8 @@ from utils.loggers.results_csv import V61_COLUMNS
 from utils.loss import LossItems
 from utils.training import saver
 from utils.training.multi_scale import resize_batch
-from utils.training.session import Session, prepare
+from utils.training.prepare import prepare
+from utils.training.session import Session
 
 ROOT = Path(__file__).resolve().parents[2]
 DYNAMIC = "yolov5n_dynamic.yaml"

@@ -20,7 +20,8 @@ from utils.checkpoint import Checkpoint, load_checkpoint
 from utils.config.options import TrainOptions
 from utils.errors import InputError
 from utils.training import saver
-from utils.training.session import Session, prepare
+from utils.training.prepare import prepare
+from utils.training.session import Session
 
 Rows = Callable[[Path], list[dict[str, str]]]
 Options = Callable[..., TrainOptions]

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import Field, fields
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
-from utils.config.options import Flag
+from utils.config.flags import Flag
 from utils.errors import InputError, nearest
 from utils.log import setup_logging
 

@@ -8,7 +8,8 @@ from dataclasses import Field, fields
 from pathlib import PurePath
 from typing import Any, TypeVar
 
-from utils.config.options import DetectOptions, Flag, TrainOptions, ValOptions
+from utils.config.flags import Flag
+from utils.config.options import DetectOptions, TrainOptions, ValOptions
 from utils.errors import InputError, nearest
 from utils.log import setup_logging
 

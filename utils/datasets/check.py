@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from utils.config.cli import EXIT_USAGE, run_script
 from utils.config.dataset_spec import SPLITS, DatasetSpec
-from utils.config.options import IMAGE_SIZE_FLAGS, TASKS, option, switch
+from utils.config.flags import IMAGE_SIZE_FLAGS, TASKS, option, switch
 from utils.config.paths import ROOT
 from utils.datasets.check_report import CheckReport, SplitSummary
 from utils.datasets.prepare import load_labels

@@ -30,7 +30,7 @@ from tqdm import tqdm
 from utils.config.categories import NO_CATEGORY, read_categories
 from utils.config.cli import run_script
 from utils.config.dataset_spec import SPLITS, DatasetSpec
-from utils.config.options import option, switch
+from utils.config.flags import option, switch
 from utils.datasets.annotations import LEFT_OUT
 from utils.datasets.formats import FORMATS, SplitPlan, plan, write_labels
 from utils.datasets.labels import scan_labels

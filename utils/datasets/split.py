@@ -27,7 +27,7 @@ import yaml
 
 from utils.config.cli import run_script
 from utils.config.dataset_spec import SPLITS, DatasetSpec
-from utils.config.options import option, switch
+from utils.config.flags import option, switch
 from utils.datasets.labels import LabelRecord, scan_labels
 from utils.datasets.partition import Units, assign
 from utils.datasets.prepare import load_labels

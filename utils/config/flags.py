@@ -1,0 +1,115 @@
+"""What options are made of: the fields of an options record, and the checks several records share.
+
+The metadata of a field carries its flags and help; ``utils.config.cli`` makes the command line from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from utils.errors import InputError
+
+IMAGE_SIZE_FLAGS = ("--imgsz", "--img", "--img-size")
+OPTIMIZERS = ("SGD", "Adam", "AdamW")
+TASKS = ("train", "val", "test")
+CACHES = ("ram", "disk")
+
+NamedT = TypeVar("NamedT", bound="Named")
+
+
+@dataclass(frozen=True)
+class Flag:
+    """How a field appears on the command line.
+
+    ``names`` are the flags, ``convert`` turns one word into a value (None: a switch without a value), ``nargs`` and
+    ``const`` have their argparse meaning, ``choices`` limits the values; a flag that may ``repeat`` adds to its values;
+    a ``negatable`` switch has a ``--no-`` form as well.
+    """
+
+    names: tuple[str, ...]
+    help: str
+    convert: Callable[[str], Any] | None = None
+    nargs: str | None = None
+    const: Any = None
+    choices: tuple[str, ...] | None = None
+    repeat: bool = False
+    negatable: bool = False
+
+
+def option(
+    default: Any,
+    convert: Callable[[str], Any],
+    flags: str | Sequence[str],
+    help: str,
+    *,
+    nargs: str | None = None,
+    const: Any = None,
+    choices: tuple[str, ...] | None = None,
+    repeat: bool = False,
+) -> Any:
+    """A dataclass field that takes a value on the command line."""
+    names = (flags,) if isinstance(flags, str) else tuple(flags)
+    flag = Flag(names=names, help=help, convert=convert, nargs=nargs, const=const, choices=choices, repeat=repeat)
+    return field(default=default, metadata={"flag": flag})
+
+
+def switch(name: str, help: str) -> Any:
+    """A dataclass field that is False unless its flag is given."""
+    return field(default=False, metadata={"flag": Flag(names=(name,), help=help)})
+
+
+def yes_or_no(name: str, help: str) -> Any:
+    """A dataclass field that is None until ``--name`` makes it True or ``--no-name`` makes it False."""
+    return field(default=None, metadata={"flag": Flag(names=(name,), help=help, negatable=True)})
+
+
+def number_or_name(word: str) -> int | str:
+    """``word`` as a whole number if it is one."""
+    return int(word) if word.isdecimal() else word
+
+
+class Named:
+    """Base of an options record that remembers in ``given`` which of its fields were named, whatever their values.
+
+    So ``--resume --epochs 300`` is a wish although 300 is the default.
+    """
+
+    given: frozenset[str]
+
+    def __new__(cls: type[NamedT], *_: Any, **values: Any) -> NamedT:
+        record = object.__new__(cls)
+        object.__setattr__(record, "given", frozenset(values))  # the record is frozen
+        return record
+
+
+def at_least(flag: str, value: int | float, low: int) -> None:
+    """Raise InputError: the value of ``flag`` is below ``low``."""
+    if value < low:
+        raise InputError(f"{flag} {value} is too small; allowed is {low} or more")
+
+
+def fraction(flag: str, value: float) -> None:
+    """Raise InputError: the value of ``flag`` is not from 0 to 1."""
+    if not 0.0 <= value <= 1.0:
+        raise InputError(f"{flag} {value} is out of range; allowed is 0 to 1")
+
+
+def one_of(flag: str, value: str, allowed: tuple[str, ...]) -> None:
+    """Raise InputError: the value of ``flag`` is none of ``allowed``."""
+    if value not in allowed:
+        raise InputError(f"{flag} {value} is unknown; allowed is {', '.join(allowed)}")
+
+
+def check_download(download: bool, allow_scripts: bool, limit: int) -> None:
+    """Raise InputError: a download option that is without effect or out of range."""
+    at_least("--download-limit", limit, 1)
+    if allow_scripts and not download:
+        raise InputError("--allow-scripts does nothing without --download; give both, or none")
+
+
+def plain_name(value: str) -> None:
+    """Raise InputError: the name of a run is empty."""
+    if not value:
+        raise InputError("--name '' is empty; give the run a name, for example exp")

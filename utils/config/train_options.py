@@ -1,0 +1,114 @@
+"""The options of ``train.py``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from utils.config.flags import (
+    CACHES,
+    IMAGE_SIZE_FLAGS,
+    OPTIMIZERS,
+    Named,
+    at_least,
+    check_download,
+    fraction,
+    number_or_name,
+    one_of,
+    option,
+    plain_name,
+    switch,
+    yes_or_no,
+)
+from utils.config.paths import ROOT
+from utils.errors import InputError
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions(Named):
+    """Options of ``train.py``.
+
+    Raises:
+        InputError: a value out of range, or two options that exclude each other; the message names the flags.
+    """
+
+    weights: str = option("", str, "--weights", "checkpoint to start from; empty: from scratch")
+    cfg: str = option("", str, "--cfg", "model yaml; empty: the one inside --weights")
+    data: str = option(str(ROOT / "data/digits.yaml"), str, "--data", "data yaml")
+    hyp: str = option(str(ROOT / "data/hyps/hyp.scratch-low.yaml"), str, "--hyp", "hyper-parameter yaml")
+    epochs: int = option(300, int, "--epochs", "passes over the training set")
+    batch_size: int = option(16, int, "--batch-size", "pictures per batch")
+    imgsz: int = option(640, int, IMAGE_SIZE_FLAGS, "side of the training pictures in pixels")
+    rect: bool = switch("--rect", "batches of like aspect ratio instead of squares; no mosaic, no shuffling")
+    resume: str | bool = option(
+        False,
+        str,
+        "--resume",
+        "go on with a run: its last.pt or folder, or nothing for the newest; with --epochs: extend it",
+        nargs="?",
+        const=True,
+    )
+    nosave: bool = switch("--nosave", "write only the final checkpoint")
+    noval: bool = switch("--noval", "validate only after the last epoch")
+    noautoanchor: bool = switch("--noautoanchor", "keep the anchors of the model, whatever the boxes")
+    cache: str | None = option(
+        None, str, "--cache", "keep the decoded pictures in memory or on disk", nargs="?", const="ram", choices=CACHES
+    )
+    cache_dir: str = option("", str, "--cache-dir", "folder for the caches of labels and pictures, for read-only data")
+    image_weights: bool = switch("--image-weights", "draw pictures of badly recognised classes more often")
+    device: str = option("", str, "--device", "cpu, 0 or 0,1; empty: the first GPU if there is one")
+    multi_scale: bool = switch("--multi-scale", "vary the picture size from half to one and a half")
+    single_cls: bool = switch("--single-cls", "treat all classes as one")
+    optimizer: str = option("SGD", str, "--optimizer", "optimizer", choices=OPTIMIZERS)
+    workers: int = option(8, int, "--workers", "loader processes; 0: load in the main process")
+    project: str = option(str(ROOT / "runs/train"), str, "--project", "folder of the runs")
+    name: str = option("exp", str, "--name", "name of this run; a number is added when it is taken")
+    exist_ok: bool = switch("--exist-ok", "write into an existing run folder")
+    quad: bool = switch("--quad", "unite every four pictures of a batch to one of twice the size")
+    cos_lr: bool = switch("--cos-lr", "cosine learning-rate schedule instead of a straight line")
+    label_smoothing: float = option(0.0, float, "--label-smoothing", "epsilon of the class targets")
+    patience: int = option(100, int, "--patience", "stop after this many epochs without a better fitness; 0: never")
+    freeze: tuple[int | str, ...] = option(
+        (0,),
+        number_or_name,
+        "--freeze",
+        "one number: the first N layers; more: these layers; also ranges (0-9) and names (model.24, attention)",
+        nargs="+",
+    )
+    save_period: int = option(-1, int, "--save-period", "keep a checkpoint every N epochs; below 1: none")
+    save_steps: int = option(0, int, "--save-steps", "write last.pt every N batches as well, for long epochs; 0: no")
+    skip_nonfinite: int = option(
+        0, int, "--skip-nonfinite", "leave out up to N batches whose loss or gradient is not finite; 0: none"
+    )
+    amp: bool | None = yes_or_no("--amp", "mixed precision: float16 on a GPU (the default there), bfloat16 on a CPU")
+    deterministic: bool = switch("--deterministic", "only GPU kernels that always add in the same order (slower)")
+    seed: int = option(0, int, "--seed", "seed of everything that is drawn")
+    tensorboard: bool = switch("--tensorboard", "write curves, routing and pictures for TensorBoard as well")
+    download: bool = switch("--download", "fetch the pictures from the download: address of the data yaml if missing")
+    allow_scripts: bool = switch("--allow-scripts", "with --download: run the script that stands under download:")
+    download_limit: int = option(50, int, "--download-limit", "most GB that one download may have, packed or unpacked")
+    modules: tuple[str, ...] = option(
+        (), str, "--modules", "python files with layers of your own, which are run", nargs="+", repeat=True
+    )
+
+    def __post_init__(self) -> None:
+        at_least("--epochs", self.epochs, 0)
+        at_least("--batch-size", self.batch_size, 1)
+        at_least("--imgsz", self.imgsz, 32)
+        at_least("--workers", self.workers, 0)
+        at_least("--patience", self.patience, 0)
+        at_least("--seed", self.seed, 0)
+        at_least("--save-steps", self.save_steps, 0)
+        at_least("--skip-nonfinite", self.skip_nonfinite, 0)
+        for layer in self.freeze:
+            if isinstance(layer, int):
+                at_least("--freeze", layer, 0)
+        fraction("--label-smoothing", self.label_smoothing)
+        one_of("--optimizer", self.optimizer, OPTIMIZERS)
+        plain_name(self.name)
+        check_download(self.download, self.allow_scripts, self.download_limit)
+        if self.quad and self.batch_size < 4:
+            raise InputError(f"--quad makes one picture out of four; --batch-size {self.batch_size} has less")
+        if self.nosave and self.save_steps:
+            raise InputError("--nosave and --save-steps exclude each other; leave one out")
+        if self.rect and self.image_weights:
+            raise InputError("--rect and --image-weights exclude each other: rect fixes the order; leave one out")
