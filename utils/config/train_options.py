@@ -8,6 +8,7 @@ from utils.config.flags import (
     CACHES,
     IMAGE_SIZE_FLAGS,
     OPTIMIZERS,
+    SAMPLERS,
     Named,
     at_least,
     check_download,
@@ -50,6 +51,15 @@ class TrainOptions(Named):
     nosave: bool = switch("--nosave", "write only the final checkpoint")
     noval: bool = switch("--noval", "validate only after the last epoch")
     noautoanchor: bool = switch("--noautoanchor", "keep the anchors of the model, whatever the boxes")
+    evolve: int | None = option(
+        None, int, "--evolve", "search hyper-parameters over N trials, each a training run (300 if only named)",
+        nargs="?", const=300,
+    )  # fmt: skip
+    evolve_sampler: str = option(
+        "genetic", str, "--evolve-sampler", "genetic: mutate the best so far, as v6.1; tpe: over the whole ranges",
+        choices=SAMPLERS,
+    )  # fmt: skip
+    bucket: str = option("", str, "--bucket", "of v6.1, refused: nothing is exchanged with a cloud bucket")
     cache: str | None = option(
         None, str, "--cache", "keep the decoded pictures in memory or on disk", nargs="?", const="ram", choices=CACHES
     )
@@ -105,6 +115,7 @@ class TrainOptions(Named):
         fraction("--label-smoothing", self.label_smoothing)
         one_of("--optimizer", self.optimizer, OPTIMIZERS)
         plain_name(self.name)
+        self._check_evolve()
         check_download(self.download, self.allow_scripts, self.download_limit)
         if self.quad and self.batch_size < 4:
             raise InputError(f"--quad makes one picture out of four; --batch-size {self.batch_size} has less")
@@ -112,3 +123,20 @@ class TrainOptions(Named):
             raise InputError("--nosave and --save-steps exclude each other; leave one out")
         if self.rect and self.image_weights:
             raise InputError("--rect and --image-weights exclude each other: rect fixes the order; leave one out")
+
+    def _check_evolve(self) -> None:
+        one_of("--evolve-sampler", self.evolve_sampler, SAMPLERS)
+        if self.bucket:
+            raise InputError(
+                f"--bucket {self.bucket}: nothing is exchanged with a cloud bucket here; copy evolve.csv yourself: "
+                "--evolve --exist-ok goes on from one that lies alone in its run folder"
+            )
+        if self.evolve is None:
+            if self.evolve_sampler != "genetic":
+                raise InputError(f"--evolve-sampler {self.evolve_sampler} does nothing without --evolve")
+            return
+        at_least("--evolve", self.evolve, 1)
+        if self.epochs < 1:
+            raise InputError("--evolve with --epochs 0: nothing would be trained, so nothing could be compared")
+        if self.save_period > 0 or self.save_steps:
+            raise InputError("--evolve saves no checkpoints; leave out --save-period and --save-steps")

@@ -27,7 +27,7 @@ from utils.datasets.labels import LabelRecord
 from utils.datasets.loader import EpochSampler, build_loader
 from utils.datasets.prepare import load_labels
 from utils.device import select_device
-from utils.errors import InputError
+from utils.errors import InputError, UntrainableError
 from utils.evaluation import Evaluator, NmsSettings
 from utils.files import increment_path
 from utils.loggers import ConsoleLogger, PlotsLogger, ResultsCsv, RoutingCsv, TensorBoardLogger
@@ -79,7 +79,7 @@ def prepare(options: TrainOptions) -> Session:
     if resumed is None and not options.noautoanchor:
         _fit_anchors(model, train_set.records, hyp, imgsz, options.seed)
     if (model.head.anchors <= 0).any():
-        raise InputError(
+        raise UntrainableError(
             f"the model has placeholder anchors: its yaml or --hyp {options.hyp} gives only their number and they were "
             "not fitted; leave out --noautoanchor, label more boxes, or list the anchors in the yaml"
         )
@@ -187,7 +187,9 @@ def _assemble(
 
 
 def _listeners(options: TrainOptions, hyp: Hyp) -> Callbacks:
-    listeners: list[Callback] = [ResultsCsv(), RoutingCsv(hyp.temperature_end), ConsoleLogger(), PlotsLogger()]
+    listeners: list[Callback] = [ResultsCsv(), RoutingCsv(hyp.temperature_end), ConsoleLogger()]
+    if options.evolve is None:
+        listeners.append(PlotsLogger())
     if options.tensorboard:
         listeners.append(TensorBoardLogger())  # after the plots, which it shows
     return Callbacks(listeners)
@@ -201,6 +203,7 @@ def _record_settings(save_dir: Path, options: TrainOptions, hyp: Hyp) -> None:
 
 
 def _describe(session: Session) -> None:
-    log_table(session.model)
+    if session.options.evolve is None:  # else it would be said in every trial
+        log_table(session.model)
     LOG.info("%s at 640 px", summarize(session.model))
     LOG.info(session.plan.describe())
