@@ -37,9 +37,9 @@ from utils.training.evolve_study import (
     GRACE_S,
     OUTCOME,
     STUDY_FILE,
-    add_finished,
     evaluated,
     in_progress,
+    make_study,
     open_study,
     require_optuna,
     suggest,
@@ -97,8 +97,8 @@ class Search:
             UntrainableError: the numbers broke; the trial counts as failed.
         """
         values = suggest(trial, self.space)
-        folder = Path(trial.user_attrs.get("folder", self.folder / "trials" / str(trial.number)))
-        trial.set_user_attr("folder", str(folder))
+        folder = self.folder / "trials" / trial.user_attrs.get("folder", str(trial.number))
+        trial.set_user_attr("folder", folder.name)
         self.current = values, folder
         LOG.info("trial %d: %s", trial.number, _changes(values, self.space.start_values()))
         try:
@@ -163,7 +163,7 @@ def _one_trial(search: Search) -> None:
     except (TrialStopped, KeyboardInterrupt, InputError):
         if search.current:  # the same values come first next time
             values, folder = search.current
-            search.study.enqueue_trial(values, user_attrs={"folder": str(folder)})
+            search.study.enqueue_trial(values, user_attrs={"folder": folder.name})
         raise
     gc.collect()  # models and loaders refer to themselves
     done = evaluated(search.study)
@@ -180,6 +180,7 @@ def _conclude(search: Search) -> None:
         InputError: nothing, since no trial could be trained.
     """
     done = evaluated(search.study)
+    write_results(search.folder, search.space, done)  # an older table of another process may have come last
     best, others = best_of(done), in_progress(search.study)
     if others:
         LOG.info(
@@ -201,8 +202,6 @@ def _conclude(search: Search) -> None:
 def _open(options: TrainOptions, train: Train) -> Search:
     """A new search, or the one that is to go on."""
     require_optuna()
-    if options.project == str(ROOT / "runs/train"):
-        options = replace(options, project=str(ROOT / "runs/evolve"))
     if not options.resume:
         Hyp.load(options.hyp)  # what is wrong with it shows before there is a folder
     folder = _folder(options)
@@ -213,20 +212,17 @@ def _open(options: TrainOptions, train: Train) -> Search:
     else:
         hyp_file = find_yaml(options.hyp, "data/hyps")
     space = SearchSpace.around(Hyp.load(hyp_file), read_yaml(hyp_file), without=_fixed(options))
-    earlier = read_trials(folder, space) if not (folder / STUDY_FILE).is_file() else []
     for name, text in (
         ("opt", yaml.safe_dump(to_plain(options), sort_keys=False)),
         ("hyp", hyp_yaml(space, space.start)),
     ):
         write_atomic(folder / f"{name}.yaml", text.encode())
-    study = open_study(folder, space, options.evolve_sampler, options.seed)
-    if not study.get_trials(deepcopy=False):
-        for values, row in earlier:
-            add_finished(study, space, values, row)
+    if not (folder / STUDY_FILE).is_file():
+        earlier = read_trials(folder, space)
         if earlier:
             LOG.info("%d trials taken from %s", len(earlier), folder / CSV_FILE)
-        else:
-            study.enqueue_trial(space.start_values())
+        make_study(folder, space, earlier)
+    study = open_study(folder, space, options.evolve_sampler, options.seed)
     return Search(options, folder, space, study, train)
 
 
@@ -241,14 +237,16 @@ def _fixed(options: TrainOptions) -> list[str]:
 
 def _folder(options: TrainOptions) -> Path:
     """The run folder, made if there is none."""
+    usual = options.project == str(ROOT / "runs/train")
+    project = ROOT / "runs/evolve" if usual else Path(options.project)  # as v6.1
     if not options.resume:
-        return increment_path(Path(options.project) / options.name, options.exist_ok, mkdir=True)
+        return increment_path(project / options.name, options.exist_ok, mkdir=True)
     if isinstance(options.resume, str):
         folder = Path(options.resume)
     else:
-        found = sorted(Path(options.project).glob(f"*/{STUDY_FILE}"), key=lambda file: file.stat().st_mtime)
+        found = sorted(project.glob(f"*/{STUDY_FILE}"), key=lambda file: file.stat().st_mtime)
         if not found:
-            raise FileNotFoundError(f"--evolve --resume: no search to go on with in {options.project}")
+            raise FileNotFoundError(f"--evolve --resume: no search to go on with in {project}")
         folder = found[-1].parent
     if not (folder / "opt.yaml").is_file() or not any((folder / name).is_file() for name in (STUDY_FILE, CSV_FILE)):
         raise FileNotFoundError(

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from utils.errors import InputError
+from utils.errors import InputError, first_line
 from utils.training.evolve_space import Gene, SearchSpace
 
 if TYPE_CHECKING:
@@ -42,14 +44,40 @@ def require_optuna() -> Any:
     return optuna
 
 
+def make_study(
+    folder: Path, space: SearchSpace, earlier: Sequence[tuple[Mapping[str, float], Mapping[str, float]]]
+) -> None:
+    """Write the study of a new run folder, with the trials known from elsewhere, or else with the start to come first.
+
+    ``earlier`` are their values and figures. The file appears with all of it or not at all; when another process is
+    first, its file stays.
+    """
+    optuna = require_optuna()
+    file = folder / STUDY_FILE
+    draft = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+    try:
+        storage = optuna.storages.RDBStorage(f"sqlite:///{draft.resolve()}")
+        study = optuna.create_study(storage=storage, study_name=STUDY_NAME, direction="maximize")
+        for values, row in earlier:
+            _add_finished(study, space, values, row)
+        if not earlier:
+            study.enqueue_trial(space.start_values())
+        storage.engine.dispose()
+        with contextlib.suppress(FileExistsError):
+            os.link(draft, file)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
 def open_study(folder: Path, space: SearchSpace, sampler: str, seed: int) -> Study:
-    """The study of a run folder, made if there is none yet.
+    """The study of a run folder.
 
     Raises:
         InputError: the file is no study, or not one that this release of Optuna reads.
     """
     optuna = require_optuna()
     file = folder / STUDY_FILE
+    make = genetic_sampler if sampler == "genetic" else tpe_sampler
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # of the heartbeat
@@ -59,13 +87,10 @@ def open_study(folder: Path, space: SearchSpace, sampler: str, seed: int) -> Stu
                 heartbeat_interval=HEARTBEAT_S,
                 grace_period=GRACE_S,
             )
-        make = genetic_sampler if sampler == "genetic" else tpe_sampler
-        return optuna.create_study(
-            storage=storage, study_name=STUDY_NAME, direction="maximize", sampler=make(space, seed), load_if_exists=True
-        )
+        return optuna.load_study(storage=storage, study_name=STUDY_NAME, sampler=make(space, seed))
     except Exception as error:  # whatever SQLAlchemy and Optuna find wrong with it
         raise InputError(
-            f"{file}: no study that can be opened ({str(error).splitlines()[0]}); if it is damaged, remove it: "
+            f"{file}: no study that can be opened ({first_line(error)}); if it is damaged, remove it: "
             "the search then goes on from evolve.csv beside it"
         ) from error
 
@@ -87,7 +112,7 @@ def in_progress(study: Study) -> int:
     return len(study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)))
 
 
-def add_finished(study: Study, space: SearchSpace, values: Mapping[str, float], row: Mapping[str, float]) -> None:
+def _add_finished(study: Study, space: SearchSpace, values: Mapping[str, float], row: Mapping[str, float]) -> None:
     """Put a trial into the study that was made elsewhere; ``row`` are its figures, ``fitness`` among them."""
     optuna = require_optuna()
     kept = {name: gene.clip(values.get(name, getattr(space.start, name))) for name, gene in space.searched.items()}
