@@ -180,7 +180,7 @@ def validate(s: Session, epoch: int) -> EvalResult | None:
     """Score the averaged model; None when a signal came meanwhile."""
     try:
         with RoutingObserver(s.ema.model, s.spec.nc) as routing:
-            result = s.evaluator.run(s.ema.model, s.loss, [routing, BreakOff(s.stop)])
+            result = s.evaluator.run(s.ema.model, s.loss, [routing, BreakOff(s.stop), *s.observers])
     except RuntimeError:
         if s.stop.requested:
             return None
@@ -275,6 +275,7 @@ def trial(options: TrainOptions) -> Mapping[str, float]:
         fit(s)
     if s.interrupted:
         raise TrialStopped
+    s.callbacks.on_train_end(TrainEnd(save_dir=s.save_dir, best=None, epochs_run=s.options.epochs - s.start_epoch))
     return last.row
 
 

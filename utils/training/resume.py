@@ -28,7 +28,8 @@ LOG = logging.getLogger(__name__)
 CHANGEABLE = frozenset(
     {
         "resume", "epochs", "patience", "data", "device", "workers", "amp", "skip_nonfinite", "nosave", "noval",
-        "save_period", "save_steps", "cache", "cache_dir", "tensorboard", "modules", "download", "allow_scripts",
+        "save_period", "save_steps", "cache", "cache_dir", "tensorboard", "wandb", "entity",
+        "upload_dataset", "bbox_interval", "mlflow", "modules", "download", "allow_scripts",
         "download_limit",
     }
 )  # fmt: skip
