@@ -134,13 +134,16 @@ class WandbLogger(Callback):
     def _log_set(self, name: str, records: Sequence[LabelRecord]) -> None:
         """A split as an artifact: the pictures as they are, the labels as YOLO text."""
         artifact = self._wandb.Artifact(name, "dataset", metadata={"names": list(self._names)})
+        labels = Path(self._run.dir).parent / "labels" / name  # not where W&B would put them, outside the run folder
+        labels.mkdir(parents=True, exist_ok=True)
         for number, record in enumerate(records):
             stem = f"{number:06d}_{record.image.stem}"  # pictures of two folders may have the same name
+            rows = [f"{int(c)} {x:.6g} {y:.6g} {w:.6g} {h:.6g}\n" for c, x, y, w, h in record.boxes]
+            (labels / f"{stem}.txt").write_text("".join(rows), encoding="utf-8")
             artifact.add_file(
                 str(record.image), f"images/{stem}{record.image.suffix}", policy="immutable", skip_cache=True
             )  # fmt: skip
-            with artifact.new_file(f"labels/{stem}.txt") as stream:
-                stream.writelines(f"{int(c)} {x:.6g} {y:.6g} {w:.6g} {h:.6g}\n" for c, x, y, w, h in record.boxes)
+        artifact.add_dir(str(labels), "labels", policy="immutable", skip_cache=True)
         self._run.log_artifact(artifact)
         logger.info("W&B: %d pictures of %s as an artifact", len(records), name)
 
