@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -37,6 +38,7 @@ from utils.evaluation.report import log_table, save_plots
 from utils.image import to_model_input
 from utils.loss import LossItems
 from utils.metrics import fitness
+from utils.training.evolve import LastRow, TrialStopped, evolve
 from utils.training.image_weights import weights_for_epoch
 from utils.training.multi_scale import resize_batch
 from utils.training.position import BreakOff, NoBatchError, Position, rest_of_epoch, until_stopped
@@ -178,7 +180,7 @@ def validate(s: Session, epoch: int) -> EvalResult | None:
     """Score the averaged model; None when a signal came meanwhile."""
     try:
         with RoutingObserver(s.ema.model, s.spec.nc) as routing:
-            result = s.evaluator.run(s.ema.model, s.loss, [routing, BreakOff(s.stop)])
+            result = s.evaluator.run(s.ema.model, s.loss, [routing, BreakOff(s.stop), *s.observers])
     except RuntimeError:
         if s.stop.requested:
             return None
@@ -216,8 +218,8 @@ def judge(s: Session, epoch: int, result: EvalResult | None) -> bool:
 def save(s: Session, epoch: int, final: bool) -> None:
     """Write last.pt, and best.pt when this epoch is the best."""
     s.watch.check_state(s.ema.model)
-    if s.options.nosave and not final:
-        return
+    if s.options.nosave and (not final or s.options.evolve):
+        return  # of a trial of --evolve only the figures are kept
     s.saver.retry(s.last)
     best = s.stopper.best_epoch == epoch or not s.best_written
     s.best_written = True
@@ -253,16 +255,37 @@ def finish(s: Session, epochs_run: int) -> None:
     s.callbacks.on_train_end(TrainEnd(save_dir=s.save_dir, best=best, epochs_run=epochs_run))
 
 
-def main(options: TrainOptions) -> int:
-    """Train; returns the exit code."""
-    load_modules(options.modules)
-    s = prepare(options)
+def announce(s: Session) -> None:
+    """Tell the callbacks that the run begins."""
     labels = np.concatenate([record.boxes for record in s.records])
     s.callbacks.on_train_start(
         TrainStart(
             save_dir=s.save_dir, epochs=s.options.epochs, names=s.spec.names, labels=labels, resumed_epoch=s.start_epoch
         )
     )  # fmt: skip
+
+
+def trial(options: TrainOptions) -> Mapping[str, float]:
+    """A run with one set of hyper-parameters of --evolve: the figures of its last epoch."""
+    s = prepare(options)
+    last = LastRow()
+    s.callbacks.add(last)
+    announce(s)
+    with s.stop:
+        fit(s)
+    if s.interrupted:
+        raise TrialStopped
+    s.callbacks.on_train_end(TrainEnd(save_dir=s.save_dir, best=None, epochs_run=s.options.epochs - s.start_epoch))
+    return last.row
+
+
+def main(options: TrainOptions) -> int:
+    """Train; returns the exit code."""
+    load_modules(options.modules)
+    if options.evolve is not None:
+        return evolve(options, trial)
+    s = prepare(options)
+    announce(s)
     try:
         with s.stop:
             epochs_run = fit(s)

@@ -10,6 +10,10 @@ class InputError(ValueError):
     """A mistake in what the user gave: a file, an option, a yaml key. The message names it and the cure."""
 
 
+class UntrainableError(InputError):
+    """The numbers broke: other hyper-parameters may train on the same input."""
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """Return "; did you mean 'x'?" for the known name closest to ``word``, or "" when nothing is close."""
     close = difflib.get_close_matches(word, list(known), n=1)

@@ -42,7 +42,7 @@ def toy(tmp_path_factory: pytest.TempPathFactory, make_dataset: Callable[..., Pa
 
 def without_figures(patch: pytest.MonkeyPatch) -> None:
     """Leave out the pictures, which take longer than the rest of a small run."""
-    for name in ("plot_labels", "plot_batch", "plot_results", "plot_routing"):
+    for name in ("plot_labels", "plot_label_correlogram", "plot_batch", "plot_results", "plot_routing"):
         patch.setattr(f"utils.loggers.plots_logger.{name}", lambda *_: None)
     patch.setattr("utils.evaluation.observers.plot_batch", lambda *_: None)
     patch.setattr(train, "save_plots", lambda *_: None)

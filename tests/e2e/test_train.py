@@ -111,7 +111,8 @@ def state_of(checkpoint: Checkpoint) -> dict[str, Any]:
 @pytest.mark.parametrize(
     "name",
     [
-        "weights/last.pt", "weights/best.pt", "results.csv", "results.png", "labels.jpg", "train_batch0.jpg",
+        "weights/last.pt", "weights/best.pt", "results.csv", "results.png", "labels.jpg", "labels_correlogram.jpg",
+        "train_batch0.jpg",
         "train_batch1.jpg", "val_batch0_labels.jpg", "val_batch0_pred.jpg", "confusion_matrix.png", "PR_curve.png",
         "F1_curve.png", "P_curve.png", "R_curve.png", "opt.yaml", "hyp.yaml",
     ],

@@ -353,6 +353,7 @@ def test_a_disk_full_to_the_end_is_exit_code_1_and_the_old_file_is_whole(
     full_disk(monkeypatch, {1})
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("utils.loggers.plots_logger.plot_labels", lambda *_: None)
+        patch.setattr("utils.loggers.plots_logger.plot_label_correlogram", lambda *_: None)
         patch.setattr("utils.loggers.plots_logger.plot_batch", lambda *_: None)
         assert train.main(options_for(tmp_path, epochs=2)) == 1
     old = load_checkpoint(tmp_path / "exp/weights/last.pt")

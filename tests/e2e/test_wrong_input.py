@@ -131,7 +131,7 @@ def test_a_corrupt_picture_is_named_and_training_goes_on(make_dataset, tmp_path:
         (["--epochs", "many"], "many"),
         (["--batch-size", "0"], "--batch-size 0"),
         (["--optimizer", "LION"], "LION"),
-        (["--evolve"], "--evolve"),
+        (["--bucket", "gs://b"], "--bucket gs://b"),
     ],
 )
 def test_wrong_options_exit_with_two(capfd, arguments: list[str], part: str) -> None:

@@ -13,6 +13,7 @@ from utils.errors import InputError
 
 IMAGE_SIZE_FLAGS = ("--imgsz", "--img", "--img-size")
 OPTIMIZERS = ("SGD", "Adam", "AdamW")
+SAMPLERS = ("genetic", "tpe")
 TASKS = ("train", "val", "test")
 CACHES = ("ram", "disk")
 

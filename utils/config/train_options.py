@@ -8,6 +8,7 @@ from utils.config.flags import (
     CACHES,
     IMAGE_SIZE_FLAGS,
     OPTIMIZERS,
+    SAMPLERS,
     Named,
     at_least,
     check_download,
@@ -50,6 +51,15 @@ class TrainOptions(Named):
     nosave: bool = switch("--nosave", "write only the final checkpoint")
     noval: bool = switch("--noval", "validate only after the last epoch")
     noautoanchor: bool = switch("--noautoanchor", "keep the anchors of the model, whatever the boxes")
+    evolve: int | None = option(
+        None, int, "--evolve", "search hyper-parameters over N trials, each a training run (300 if only named)",
+        nargs="?", const=300,
+    )  # fmt: skip
+    evolve_sampler: str = option(
+        "genetic", str, "--evolve-sampler", "genetic: mutate the best so far, as v6.1; tpe: over the whole ranges",
+        choices=SAMPLERS,
+    )  # fmt: skip
+    bucket: str = option("", str, "--bucket", "of v6.1, refused: nothing is exchanged with a cloud bucket")
     cache: str | None = option(
         None, str, "--cache", "keep the decoded pictures in memory or on disk", nargs="?", const="ram", choices=CACHES
     )
@@ -83,6 +93,19 @@ class TrainOptions(Named):
     deterministic: bool = switch("--deterministic", "only GPU kernels that always add in the same order (slower)")
     seed: int = option(0, int, "--seed", "seed of everything that is drawn")
     tensorboard: bool = switch("--tensorboard", "write curves, routing and pictures for TensorBoard as well")
+    wandb: bool = switch("--wandb", "write an offline run for Weights & Biases as well; nothing is sent")
+    entity: str | None = option(None, str, "--entity", "with --wandb: the team the run belongs to")
+    upload_dataset: str | bool = option(
+        False, str, "--upload_dataset", "with --wandb: the pictures and labels as artifacts, or only those of val",
+        nargs="?", const=True, choices=("val",),
+    )  # fmt: skip
+    bbox_interval: int = option(
+        -1, int, "--bbox_interval", "with --wandb: pictures with boxes every N epochs; -1: ten times a run; 0: never"
+    )
+    artifact_alias: str = option(
+        "latest", str, "--artifact_alias", "of v6.1, refused: data sets are read from files, not from W&B"
+    )
+    mlflow: bool = switch("--mlflow", "write into an MLflow database in the run folder as well")
     download: bool = switch("--download", "fetch the pictures from the download: address of the data yaml if missing")
     allow_scripts: bool = switch("--allow-scripts", "with --download: run the script that stands under download:")
     download_limit: int = option(50, int, "--download-limit", "most GB that one download may have, packed or unpacked")
@@ -105,6 +128,8 @@ class TrainOptions(Named):
         fraction("--label-smoothing", self.label_smoothing)
         one_of("--optimizer", self.optimizer, OPTIMIZERS)
         plain_name(self.name)
+        self._check_evolve()
+        self._check_wandb()
         check_download(self.download, self.allow_scripts, self.download_limit)
         if self.quad and self.batch_size < 4:
             raise InputError(f"--quad makes one picture out of four; --batch-size {self.batch_size} has less")
@@ -112,3 +137,38 @@ class TrainOptions(Named):
             raise InputError("--nosave and --save-steps exclude each other; leave one out")
         if self.rect and self.image_weights:
             raise InputError("--rect and --image-weights exclude each other: rect fixes the order; leave one out")
+
+    def _check_evolve(self) -> None:
+        one_of("--evolve-sampler", self.evolve_sampler, SAMPLERS)
+        if self.bucket:
+            raise InputError(
+                f"--bucket {self.bucket}: nothing is exchanged with a cloud bucket here; copy evolve.csv yourself: "
+                "--evolve --exist-ok goes on from one that lies alone in its run folder"
+            )
+        if self.evolve is None:
+            if self.evolve_sampler != "genetic":
+                raise InputError(f"--evolve-sampler {self.evolve_sampler} does nothing without --evolve")
+            return
+        at_least("--evolve", self.evolve, 1)
+        if self.epochs < 1:
+            raise InputError("--evolve with --epochs 0: nothing would be trained, so nothing could be compared")
+        if self.save_period > 0 or self.save_steps:
+            raise InputError("--evolve saves no checkpoints; leave out --save-period and --save-steps")
+
+    def _check_wandb(self) -> None:
+        at_least("--bbox_interval", self.bbox_interval, -1)
+        if self.upload_dataset not in (False, True, "val"):
+            raise InputError(f"--upload_dataset {self.upload_dataset} is unknown; allowed is val, or nothing for all")
+        if self.artifact_alias != "latest":
+            raise InputError(
+                f"--artifact_alias {self.artifact_alias} chooses a version of a data set stored at W&B, and "
+                "nothing is fetched from there; name the files with --data"
+            )
+        changed = {
+            "--entity": self.entity is not None,
+            "--upload_dataset": bool(self.upload_dataset),
+            "--bbox_interval": self.bbox_interval != -1,
+        }
+        if not self.wandb and any(changed.values()):
+            named = ", ".join(flag for flag, is_changed in changed.items() if is_changed)
+            raise InputError(f"{named}: does nothing without --wandb; give both, or none")

@@ -1,9 +1,19 @@
 """Listeners that write down how a run goes; each is a ``utils.callbacks.Callback``."""
 
 from utils.loggers.console import ConsoleLogger
+from utils.loggers.mlflow import MlflowLogger
 from utils.loggers.plots_logger import PlotsLogger
 from utils.loggers.results_csv import ResultsCsv
 from utils.loggers.routing_csv import RoutingCsv
 from utils.loggers.tensorboard import TensorBoardLogger
+from utils.loggers.wandb import WandbLogger
 
-__all__ = ["ConsoleLogger", "PlotsLogger", "ResultsCsv", "RoutingCsv", "TensorBoardLogger"]
+__all__ = [
+    "ConsoleLogger",
+    "MlflowLogger",
+    "PlotsLogger",
+    "ResultsCsv",
+    "RoutingCsv",
+    "TensorBoardLogger",
+    "WandbLogger",
+]

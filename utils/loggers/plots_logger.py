@@ -8,7 +8,7 @@ from pathlib import Path
 from utils.callbacks import BatchEnd, Callback, TrainEnd, TrainStart
 from utils.loggers.results_csv import FILE_NAME
 from utils.loggers.routing_csv import FILE_NAME as ROUTING_FILE
-from utils.plots import plot_batch, plot_labels, plot_results, plot_routing
+from utils.plots import plot_batch, plot_label_correlogram, plot_labels, plot_results, plot_routing
 
 logger = logging.getLogger(__name__)
 
@@ -16,8 +16,9 @@ _BATCHES = 3
 
 
 class PlotsLogger(Callback):
-    """Writes labels.jpg at the start, train_batch0.jpg to train_batch2.jpg from the first batches, results.png and,
-    for a dynamic model, routing.png at the end. A resumed run keeps the pictures of its beginning.
+    """Writes labels.jpg and labels_correlogram.jpg at the start, train_batch0.jpg to train_batch2.jpg from the first
+    batches, results.png (with the temperature) and, for a dynamic model, routing.png at the end. A resumed run keeps
+    the pictures of its beginning.
     """
 
     def __init__(self) -> None:
@@ -32,6 +33,7 @@ class PlotsLogger(Callback):
         if event.resumed_epoch == 0:
             self._batches_left = _BATCHES
             plot_labels(event.labels, event.names, event.save_dir / "labels.jpg")
+            plot_label_correlogram(event.labels, event.save_dir / "labels_correlogram.jpg")
 
     def on_train_batch_end(self, event: BatchEnd) -> None:
         """Draw the first batches as the model saw them."""

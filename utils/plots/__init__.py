@@ -4,7 +4,8 @@ from utils.plots.annotate import color_for
 from utils.plots.batches import plot_batch
 from utils.plots.compat import Annotator, colors, plot_one_box, save_one_box
 from utils.plots.curves import plot_confusion, plot_metric_curve, plot_pr_curve
-from utils.plots.labels import plot_labels
+from utils.plots.evolve import plot_evolve
+from utils.plots.labels import plot_label_correlogram, plot_labels
 from utils.plots.results import plot_results
 from utils.plots.routing import plot_routing
 
@@ -14,6 +15,8 @@ __all__ = [
     "colors",
     "plot_batch",
     "plot_confusion",
+    "plot_evolve",
+    "plot_label_correlogram",
     "plot_labels",
     "plot_metric_curve",
     "plot_one_box",

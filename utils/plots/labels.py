@@ -54,7 +54,8 @@ def _class_histogram(axes: Axes, classes: np.ndarray, names: Sequence[str]) -> N
     # Names fit beside each other at this size; beyond that every k-th class is named.
     step = -(-count // 90)
     size = 9.0 if count <= 50 else 6.8
-    axes.set_xticks(range(0, count, step), shown[::step], rotation=90)
+    beside = sum(map(len, shown)) + 2 * count <= 50  # few and short: they can be read without turning the head
+    axes.set_xticks(range(0, count, step), shown[::step], rotation=0 if beside else 90)
     axes.tick_params(axis="x", length=2)
     for text in axes.get_xticklabels():
         text.set_fontproperties(font_of(shown, size))
@@ -86,10 +87,37 @@ def _density(axes: Axes, x: np.ndarray, y: np.ndarray, title: str, axis_names: t
         *_, mesh = axes.hist2d(x, y, bins=_BINS, range=[[0, 1], [0, 1]], cmap="viridis", cmin=1)
         bar = axes.figure.colorbar(mesh, ax=axes, shrink=0.8, label="boxes")
         bar.outline.set_visible(False)
+        bar.ax.yaxis.get_major_locator().set_params(integer=True)
     else:
         axes.text(0.5, 0.5, "no boxes", ha="center", va="center", fontsize=12, color="gray")
     tidy(axes, title, x=axis_names[0], y=axis_names[1])
     axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
+
+
+def plot_label_correlogram(labels: np.ndarray, file: Path) -> None:
+    """Write how x, y, width and height of the boxes go together: each against each, and each alone on the diagonal.
+
+    Args:
+        labels: [N, 5] class and normalised centre box; N may be 0.
+        file: picture to write.
+    """
+    boxes = np.asarray(labels, dtype=np.float64).reshape(-1, 5)[:, 1:]
+    names = ("x", "y", "width", "height")
+    figure = new_figure(10, 10)
+    panels = figure.subplots(4, 4, sharex="col")
+    for (row, column), axes in np.ndenumerate(panels):
+        if column > row:
+            axes.set_visible(False)
+            continue
+        if column == row:
+            axes.hist(boxes[:, row], bins=_BINS, range=(0, 1), color=MAIN_COLOR)
+        elif len(boxes):
+            axes.hist2d(boxes[:, column], boxes[:, row], bins=_BINS, range=[[0, 1], [0, 1]], cmap="viridis", cmin=1)
+            axes.set_ylim(0, 1)
+        tidy(axes, x=names[column] if row == 3 else "", y="boxes" if column == row else names[row])
+        axes.set_xlim(0, 1)
+    figure.suptitle(f"{len(boxes)} boxes", fontsize=11)
+    save_figure(figure, file, dpi=110)
 
 
 def plot_box_sizes(boxes_px: np.ndarray, per_picture: np.ndarray, imgsz: int, file: Path) -> None:

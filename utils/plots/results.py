@@ -77,6 +77,7 @@ def plot_results(csv_path: str | Path) -> Path:
         if noisy:
             axes.plot(epochs, _smooth(values), color=MAIN_COLOR, linewidth=2)
         tidy(axes, name)
+        axes.ticklabel_format(axis="y", useOffset=False)
         axes.xaxis.get_major_locator().set_params(integer=True)
     for axes in panels[len(order) :]:
         axes.set_visible(False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,11 +27,21 @@ from utils.datasets.labels import LabelRecord
 from utils.datasets.loader import EpochSampler, build_loader
 from utils.datasets.prepare import load_labels
 from utils.device import select_device
-from utils.errors import InputError
+from utils.errors import InputError, UntrainableError
 from utils.evaluation import Evaluator, NmsSettings
 from utils.files import increment_path
-from utils.loggers import ConsoleLogger, PlotsLogger, ResultsCsv, RoutingCsv, TensorBoardLogger
+from utils.loggers import (
+    ConsoleLogger,
+    MlflowLogger,
+    PlotsLogger,
+    ResultsCsv,
+    RoutingCsv,
+    TensorBoardLogger,
+    WandbLogger,
+)
+from utils.loggers.mlflow import require_mlflow
 from utils.loggers.tensorboard import require_tensorboard
+from utils.loggers.wandb import require_wandb
 from utils.loss import DetectionLoss, scale_gains
 from utils.seed import seed_everything
 from utils.training.early_stop import EarlyStopping
@@ -61,8 +71,11 @@ def prepare(options: TrainOptions) -> Session:
     hyp = Hyp.from_dict(resumed.checkpoint.hyp, "checkpoint") if resumed else Hyp.load(options.hyp)
     if options.label_smoothing:
         hyp = replace(hyp, label_smoothing=options.label_smoothing)
-    if options.tensorboard:
-        require_tensorboard()  # now, not after the labels have been read
+    for wanted, require in (
+        (options.tensorboard, require_tensorboard), (options.wandb, require_wandb), (options.mlflow, require_mlflow)
+    ):  # fmt: skip
+        if wanted:
+            require()  # now, not after the labels have been read
     device = select_device(options.device)
     seed_everything(options.seed, options.deterministic)
     spec = DatasetSpec.load(options.data, options.single_cls)
@@ -79,7 +92,7 @@ def prepare(options: TrainOptions) -> Session:
     if resumed is None and not options.noautoanchor:
         _fit_anchors(model, train_set.records, hyp, imgsz, options.seed)
     if (model.head.anchors <= 0).any():
-        raise InputError(
+        raise UntrainableError(
             f"the model has placeholder anchors: its yaml or --hyp {options.hyp} gives only their number and they were "
             "not fitted; leave out --noautoanchor, label more boxes, or list the anchors in the yaml"
         )
@@ -170,6 +183,7 @@ def _assemble(
     scaler = torch.amp.GradScaler("cuda", enabled=amp and device.type == "cuda")  # bfloat16 has the range of float32
     sampler = loader.sampler
     assert isinstance(sampler, EpochSampler)
+    listeners = _listeners(options, hyp, {"train": train, "val": val})
     return Session(
         options=options, hyp=hyp, spec=spec, device=device, save_dir=save_dir, imgsz=imgsz, model=model, frozen=frozen,
         ema=ModelEMA(model),
@@ -181,16 +195,22 @@ def _assemble(
             val_loader, spec.nc, device, NmsSettings(), single_cls=options.single_cls, half=amp
         ),
         plan=plan, stopper=EarlyStopping(options.patience),
-        callbacks=_listeners(options, hyp),
+        callbacks=Callbacks(listeners), observers=[each for each in listeners if isinstance(each, WandbLogger)],
         maps=np.zeros(spec.nc),
     )  # fmt: skip
 
 
-def _listeners(options: TrainOptions, hyp: Hyp) -> Callbacks:
-    listeners: list[Callback] = [ResultsCsv(), RoutingCsv(hyp.temperature_end), ConsoleLogger(), PlotsLogger()]
+def _listeners(options: TrainOptions, hyp: Hyp, sets: Mapping[str, Sequence[LabelRecord]]) -> list[Callback]:
+    listeners: list[Callback] = [ResultsCsv(), RoutingCsv(hyp.temperature_end), ConsoleLogger()]
+    if options.evolve is None:
+        listeners.append(PlotsLogger())
     if options.tensorboard:
-        listeners.append(TensorBoardLogger())  # after the plots, which it shows
-    return Callbacks(listeners)
+        listeners.append(TensorBoardLogger())  # after the plots, which these show
+    if options.wandb:
+        listeners.append(WandbLogger(options, hyp, sets))
+    if options.mlflow:
+        listeners.append(MlflowLogger(options, hyp))
+    return listeners
 
 
 def _record_settings(save_dir: Path, options: TrainOptions, hyp: Hyp) -> None:
@@ -201,6 +221,7 @@ def _record_settings(save_dir: Path, options: TrainOptions, hyp: Hyp) -> None:
 
 
 def _describe(session: Session) -> None:
-    log_table(session.model)
+    if session.options.evolve is None:  # else it would be said in every trial
+        log_table(session.model)
     LOG.info("%s at 640 px", summarize(session.model))
     LOG.info(session.plan.describe())

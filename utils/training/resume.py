@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import logging
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,10 +25,11 @@ from utils.training.saver import RESUME_FILE
 LOG = logging.getLogger(__name__)
 
 # What may be different from the run that is resumed: where and how it runs, when it ends, but not what it computes.
-_CHANGEABLE = frozenset(
+CHANGEABLE = frozenset(
     {
         "resume", "epochs", "patience", "data", "device", "workers", "amp", "skip_nonfinite", "nosave", "noval",
-        "save_period", "save_steps", "cache", "cache_dir", "tensorboard", "modules", "download", "allow_scripts",
+        "save_period", "save_steps", "cache", "cache_dir", "tensorboard", "wandb", "entity",
+        "upload_dataset", "bbox_interval", "mlflow", "modules", "download", "allow_scripts",
         "download_limit",
     }
 )  # fmt: skip
@@ -74,27 +75,36 @@ def resume_options(options: TrainOptions) -> tuple[TrainOptions, Resumed | None]
         return options, None
     path, checkpoint = _find(options.resume)
     require_modules(checkpoint.model_yaml, f"--resume {path}", checkpoint.options.get("modules", ()))
-    fields = {field.name for field in dataclasses.fields(TrainOptions)}
-    saved: dict[str, Any] = {
-        k: tuple(v) if isinstance(v, list) else v for k, v in checkpoint.options.items() if k in fields
-    }
-    given = {name: getattr(options, name) for name in options.given}
-    for name in sorted(given.keys() - _CHANGEABLE):
-        if name in saved and given[name] != saved[name]:
-            raise InputError(
-                f"--resume {path}: this run has --{name.replace('_', '-')} {saved[name]}, not {given[name]}, and to "
-                "resume is to go on with the same run; leave the option out, or start a new run with --weights"
-            )
+    saved, changed = same_run(path, checkpoint.options, options, CHANGEABLE)
     folder = path.resolve().parents[1]
-    changed = {name: given[name] for name in given.keys() & _CHANGEABLE}
-    changed |= {name: getattr(options, name) for name in _NEVER_FROM_FILE}
     changed |= {"project": str(folder.parent), "name": folder.name, "exist_ok": True, "resume": str(path)}
-    resumed = Resumed(path, checkpoint, extended=bool({"epochs", "patience"} & given.keys()))
+    resumed = Resumed(path, checkpoint, extended=bool({"epochs", "patience"} & options.given))
     _check_work_left(resumed, saved, changed)
     batches = checkpoint.train_state.get("position", {}).get("batches", 0)
     inside = f" and {batches} batches" if batches else ""
     LOG.info("resuming %s after epoch %d%s of %d", path, resumed.epochs_done, inside, saved["epochs"])
     return TrainOptions(**(saved | changed)), resumed
+
+
+def same_run(
+    path: Path, recorded: Mapping[str, Any], options: TrainOptions, changeable: Set[str]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The recorded options of the run at ``path``, and what replaces some of them: the ``changeable`` ones given now.
+
+    Raises:
+        InputError: an option given now would make it another run.
+    """
+    fields = {field.name for field in dataclasses.fields(TrainOptions)}
+    saved: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in recorded.items() if k in fields}
+    given = {name: getattr(options, name) for name in options.given}
+    for name in sorted(given.keys() - changeable):
+        if name in saved and given[name] != saved[name]:
+            raise InputError(
+                f"--resume {path}: this run has --{name.replace('_', '-')} {saved[name]}, not {given[name]}, and to "
+                "resume is to go on with the same run; leave the option out, or start a new run with --weights"
+            )
+    changed = {name: given[name] for name in given.keys() & changeable}
+    return saved, changed | {name: getattr(options, name) for name in _NEVER_FROM_FILE}
 
 
 def _find(resume: str | bool) -> tuple[Path, Checkpoint]:

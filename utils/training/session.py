@@ -23,6 +23,7 @@ from utils.config.options import TrainOptions, to_plain
 from utils.datasets.labels import LabelRecord
 from utils.datasets.loader import EpochSampler
 from utils.evaluation import Evaluator
+from utils.evaluation.evaluator import Observer
 from utils.loss import DetectionLoss
 from utils.training.early_stop import EarlyStopping
 from utils.training.ema import ModelEMA
@@ -70,6 +71,7 @@ class Session:
     watch: NumberWatch
     callbacks: Callbacks
     amp: bool  # mixed precision: float16 on a GPU, bfloat16 on a CPU
+    observers: Sequence[Observer] = ()  # of every validation
     saver: Saver = field(default_factory=Saver)
     stop: StopSignals = field(default_factory=StopSignals)
     start_epoch: int = 0

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from utils.errors import InputError
+from utils.errors import UntrainableError
 
 LOG = logging.getLogger(__name__)
 SMALLEST_SCALE = 2.0**-10  # of the loss in float16: below it the gradients are not merely large, they are broken
@@ -99,10 +99,10 @@ class NumberWatch:
         """Look how far the scale of the loss has come down with the overflows.
 
         Raises:
-            InputError: too far.
+            UntrainableError: too far.
         """
         if self.scaled and scaler.get_scale() < SMALLEST_SCALE:
-            raise InputError(
+            raise UntrainableError(
                 "the gradients overflow float16 however small the loss is scaled; weights/last.pt is untouched: go on "
                 "from it with --no-amp, or start anew with a lower lr0"
             )
@@ -111,11 +111,11 @@ class NumberWatch:
         """Undo a faulty batch; its gradients, and any gathered with them, are for the caller to drop.
 
         Raises:
-            InputError: no more batches may be left out.
+            UntrainableError: no more batches may be left out.
         """
         if self.skipped >= self.allowed:
             spent = f" ({self.skipped} batches were left out before)" if self.skipped else ""
-            raise InputError(f"{place}: {fault}{spent}; {cure}")
+            raise UntrainableError(f"{place}: {fault}{spent}; {cure}")
         self.skipped += 1
         for name, buffer in self.model.named_buffers():
             buffer.copy_(self._buffers[name])
@@ -125,12 +125,12 @@ class NumberWatch:
         """Look at the model and its average before they are saved.
 
         Raises:
-            InputError: a tensor is not finite.
+            UntrainableError: a tensor is not finite.
         """
         for part, module in (("model", self.model), ("average", average)):
             name = first_unsound(module.state_dict())
             if name:
-                raise InputError(
+                raise UntrainableError(
                     f"{name} of the {part} is not finite any more; nothing was saved, and the last checkpoint is "
                     "untouched; try a lower lr0 or grad_clip: 10 in the --hyp file"
                 )

@@ -24,14 +24,8 @@ CHANGED_DEFAULTS: dict[str, dict[str, Any]] = {
 # Options of v6.1 that are not there yet.
 LATER = {
     "train": {
-        "--evolve",
-        "--bucket",
         "--sync-bn",
         "--local_rank",
-        "--entity",
-        "--upload_dataset",
-        "--bbox_interval",
-        "--artifact_alias",
     },
     "val": {"--save-hybrid", "--save-json", "--dnn"},
     "detect": {"--data", "--update", "--dnn"},
@@ -40,7 +34,9 @@ LATER = {
 DOWNLOAD = {"--download", "--allow-scripts", "--download-limit"}
 WATCHED = {"--amp", "--deterministic", "--skip-nonfinite", "--save-steps"}
 ADDED = {
-    "train": {"--seed", "--modules", "--cache-dir", "--tensorboard"} | DOWNLOAD | WATCHED,
+    "train": {"--seed", "--modules", "--cache-dir", "--tensorboard", "--evolve-sampler", "--wandb", "--mlflow"}
+    | DOWNLOAD
+    | WATCHED,
     "val": {"--modules", "--cache-dir"} | DOWNLOAD,
     "detect": {"--modules"},
 }
@@ -119,6 +115,17 @@ def test_options_cannot_be_changed() -> None:
         (TrainOptions, {"save_steps": -1}, "--save-steps -1"),
         (TrainOptions, {"skip_nonfinite": -1}, "--skip-nonfinite -1"),
         (TrainOptions, {"nosave": True, "save_steps": 5}, "--nosave and --save-steps"),
+        (TrainOptions, {"evolve": 0}, "--evolve 0"),
+        (TrainOptions, {"evolve": 2, "epochs": 0}, "--evolve with --epochs 0"),
+        (TrainOptions, {"evolve": 2, "save_period": 1}, "--evolve saves no checkpoints"),
+        (TrainOptions, {"evolve_sampler": "tpe"}, "--evolve-sampler tpe does nothing without --evolve"),
+        (TrainOptions, {"evolve": 2, "evolve_sampler": "tree"}, "genetic, tpe"),
+        (TrainOptions, {"evolve": 2, "bucket": "gs://b"}, "--bucket gs://b: nothing is exchanged"),
+        (TrainOptions, {"entity": "team"}, "--entity: does nothing without --wandb"),
+        (TrainOptions, {"upload_dataset": True, "bbox_interval": 3}, "--upload_dataset, --bbox_interval: .*--wandb"),
+        (TrainOptions, {"wandb": True, "upload_dataset": "train"}, "--upload_dataset train is unknown"),
+        (TrainOptions, {"wandb": True, "bbox_interval": -2}, "--bbox_interval -2"),
+        (TrainOptions, {"wandb": True, "artifact_alias": "v3"}, "--artifact_alias v3 .* nothing is fetched"),
         (ValOptions, {"conf_thres": 1.01}, "--conf-thres 1.01"),
         (ValOptions, {"iou_thres": -0.1}, "--iou-thres -0.1"),
         (ValOptions, {"task": "speed"}, "train, val, test"),
@@ -156,6 +163,11 @@ def test_a_record_knows_what_was_named_even_if_it_is_the_default() -> None:
 @pytest.mark.parametrize(("argv", "amp"), [([], None), (["--amp"], True), (["--no-amp"], False)])
 def test_amp_is_a_yes_a_no_or_left_to_the_device(argv: list[str], amp: bool | None) -> None:
     assert parse(TrainOptions, argv).amp is amp
+
+
+@pytest.mark.parametrize(("argv", "trials"), [([], None), (["--evolve"], 300), (["--evolve", "5"], 5)])
+def test_evolve_alone_means_300_trials(argv: list[str], trials: int | None) -> None:
+    assert parse(TrainOptions, argv).evolve == trials
 
 
 def test_layers_to_freeze_are_numbers_ranges_and_names() -> None:

@@ -10,7 +10,14 @@ import pytest
 
 from utils.errors import InputError
 from utils.image import read_image
-from utils.plots import plot_confusion, plot_labels, plot_metric_curve, plot_pr_curve, plot_results
+from utils.plots import (
+    plot_confusion,
+    plot_label_correlogram,
+    plot_labels,
+    plot_metric_curve,
+    plot_pr_curve,
+    plot_results,
+)
 from utils.plots.labels import plot_box_sizes
 from utils.plots.results import read_results
 
@@ -33,7 +40,9 @@ def test_labels_of_any_number_of_classes_are_drawn(tmp_path: Path, count: int) -
     boxes = rng.uniform(0.1, 0.9, (5 * count, 4))
     labels = np.column_stack([np.arange(5 * count) % max(count, 1), boxes])
     plot_labels(labels, names_of(count), tmp_path / "labels.jpg")
+    plot_label_correlogram(labels, tmp_path / "correlogram.jpg")
     assert_picture(tmp_path / "labels.jpg")
+    assert_picture(tmp_path / "correlogram.jpg")
 
 
 @pytest.mark.parametrize("count", [0, 1, 500])

@@ -1,0 +1,96 @@
+"""MLflow, into a database file of the run folder."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from utils.callbacks import Callback, FitEpochEnd, TrainEnd, TrainStart
+from utils.config.hyp import Hyp
+from utils.config.options import TrainOptions, to_plain
+from utils.errors import InputError
+
+logger = logging.getLogger(__name__)
+
+DATABASE, ARTIFACTS = "mlflow.db", "mlartifacts"
+_EXPERIMENT = "yolov5-dynamic"
+_LONGEST = 500  # characters of a parameter; MLflow takes no more
+
+
+def require_mlflow() -> Any:
+    """The package.
+
+    Raises:
+        InputError: it is not installed; nothing installs it by itself.
+    """
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # else it would tell its makers that it is used
+    try:
+        import mlflow  # an extra, and very slow to import
+    except ImportError as error:
+        raise InputError(
+            "--mlflow needs a package that is not installed: pip install mlflow (or leave the option out; results.csv "
+            "and the plots hold the same figures)"
+        ) from error
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.WARNING)  # a line for each step of making the database
+    return mlflow
+
+
+class MlflowLogger(Callback):
+    """Writes options, hyper-parameters, figures and pictures into ``mlflow.db`` and ``mlartifacts/`` of the run folder.
+
+    ``mlflow ui --backend-store-uri sqlite:///<run folder>/mlflow.db`` shows them. Figures bear the names of
+    results.csv and their step is the epoch. A resumed run goes on with the same MLflow run.
+
+    Args:
+        options, hyp: recorded as parameters.
+    """
+
+    def __init__(self, options: TrainOptions, hyp: Hyp) -> None:
+        self._mlflow = require_mlflow()
+        self._settings: Mapping[str, Any] = {
+            **to_plain(options), **{f"hyp.{name}": value for name, value in hyp.to_dict().items()}
+        }  # fmt: skip
+        self._client: Any = None
+        self._run = ""
+
+    def on_train_start(self, event: TrainStart) -> None:
+        """Open the database, and the run in it."""
+        file = (event.save_dir / DATABASE).resolve()
+        address = f"sqlite:///{file}"  # a client of its own: the address of the whole process stays as it is
+        self._client = self._mlflow.MlflowClient(tracking_uri=address)
+        known = self._client.get_experiment_by_name(_EXPERIMENT)
+        experiment = known.experiment_id if known else self._new_experiment(file.with_name(ARTIFACTS))
+        earlier = self._client.search_runs([experiment], max_results=1) if event.resumed_epoch else []
+        if earlier:
+            self._run = earlier[0].info.run_id
+            self._client.update_run(self._run, status="RUNNING")
+        else:
+            self._run = self._client.create_run(experiment, run_name=event.save_dir.name).info.run_id
+            params = [
+                self._mlflow.entities.Param(name, str(value)[:_LONGEST]) for name, value in self._settings.items()
+            ]
+            self._client.log_batch(self._run, params=params)
+        logger.info("MLflow: mlflow ui --backend-store-uri %s", address)
+
+    def _new_experiment(self, artifacts: Path) -> str:
+        return str(self._client.create_experiment(_EXPERIMENT, artifact_location=artifacts.as_uri()))
+
+    def on_fit_epoch_end(self, event: FitEpochEnd) -> None:
+        """The row of results.csv."""
+        now = int(time.time() * 1000)
+        metrics = [self._mlflow.entities.Metric(name, value, now, event.epoch) for name, value in event.row.items()]
+        self._client.log_batch(self._run, metrics=metrics)
+
+    def on_train_end(self, event: TrainEnd) -> None:
+        """The pictures and tables of the run folder; of the best checkpoint only where it lies."""
+        for pattern in ("*.png", "*.jpg", "*.csv"):
+            for file in sorted(event.save_dir.glob(pattern)):
+                self._client.log_artifact(self._run, str(file))
+        if event.best is not None:
+            self._client.set_tag(self._run, "best", str(event.best))
+        self._client.set_terminated(self._run)

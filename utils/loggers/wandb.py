@@ -1,0 +1,163 @@
+"""Weights & Biases, offline: everything stays in the run folder until ``wandb sync`` is called by hand."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from utils.boxes import xywhn2xyxy
+from utils.callbacks import Callback, EpochStart, FitEpochEnd, TrainEnd, TrainStart
+from utils.config.hyp import Hyp
+from utils.config.options import TrainOptions, to_plain
+from utils.config.paths import ROOT
+from utils.datasets.labels import LabelRecord
+from utils.datasets.loader import Batch
+from utils.errors import InputError
+from utils.image import read_image
+
+logger = logging.getLogger(__name__)
+
+_PICTURES = 16  # of the first validation batch, shown with their boxes
+_CONF = 0.25  # of the boxes that are shown
+_PROJECT = "yolov5-dynamic"
+
+
+def require_wandb() -> Any:
+    """The package.
+
+    Raises:
+        InputError: it is not installed; nothing installs it by itself.
+    """
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # else it would report its own errors to its makers
+    try:
+        import wandb  # an extra, and slow to import
+    except ImportError as error:
+        raise InputError(
+            "--wandb needs a package that is not installed: pip install wandb (or leave the option out; results.csv "
+            "and the plots hold the same figures)"
+        ) from error
+    return wandb
+
+
+class WandbLogger(Callback):
+    """Writes an offline run into ``wandb/`` of the run folder.
+
+    Figures bear the names of results.csv and their step is the epoch. At the end come the pictures of the run folder
+    and the best checkpoint as an artifact. A resumed run has the same id, so that ``wandb sync --append`` makes one
+    run of both. Pictures and checkpoints of artifacts are not copied: they must be there when ``wandb sync`` is called.
+
+    It also watches the validations, for ``--bbox_interval``.
+
+    Args:
+        options, hyp: recorded as the configuration; the options of v6.1 that begin with W&B are read from the former.
+        sets: the pictures of each split, for ``--upload_dataset``.
+    """
+
+    def __init__(self, options: TrainOptions, hyp: Hyp, sets: Mapping[str, Sequence[LabelRecord]]) -> None:
+        self._wandb = require_wandb()
+        self._options, self._hyp = options, hyp
+        chosen = {False: (), True: tuple(sets), "val": ("val",)}[options.upload_dataset]
+        self._sets = {name: sets[name] for name in chosen}
+        self._names: tuple[str, ...] = ()
+        self._run: Any = None
+        self._due = False  # pictures with boxes, in this epoch
+        self._pictures: list[Any] = []
+
+    def on_train_start(self, event: TrainStart) -> None:
+        """Open the run; a new one begins with the data set, if that is wanted."""
+        self._names = event.names
+        earlier = sorted((event.save_dir / "wandb").glob("offline-run-*-*")) if event.resumed_epoch else []
+        usual = Path(self._options.project).parent == ROOT / "runs"
+        self._run = self._wandb.init(
+            mode="offline",
+            dir=str(event.save_dir),
+            project=_PROJECT if usual else Path(self._options.project).name,
+            entity=self._options.entity,
+            name=event.save_dir.name,
+            id=earlier[-1].name.rpartition("-")[2] if earlier else None,
+            config=to_plain(self._options) | {"hyp": self._hyp.to_dict()},
+            reinit="create_new",
+            settings=self._wandb.Settings(console="off", silent=True, save_code=False),
+        )
+        if not event.resumed_epoch:
+            for name, records in self._sets.items():
+                self._log_set(name, records)
+        logger.info("W&B: nothing is sent; to upload: wandb sync %s", Path(self._run.dir).parent)
+
+    def on_train_epoch_start(self, event: EpochStart) -> None:
+        """See whether this epoch's validation is to be shown: every --bbox_interval epochs and the last one."""
+        every = self._options.bbox_interval
+        every = max(1, event.epochs // 10) if every == -1 else every
+        self._due = every > 0 and ((event.epoch + 1) % every == 0 or event.epoch + 1 == event.epochs)
+        self._pictures = []
+
+    def on_batch(self, index: int, batch: Batch, detections: list[Tensor]) -> None:
+        """Take pictures of the first validation batch, with true and found boxes."""
+        if not self._due or index:
+            return
+        height, width = batch.images.shape[2:]
+        for i, picture in enumerate(batch.images[:_PICTURES]):
+            true = batch.targets[batch.targets[:, 0] == i, 1:]  # [n, 5] class, xywh in 0..1
+            found = detections[i].cpu()  # [k, 6] x1 y1 x2 y2 in pixels, confidence, class
+            sure = found[found[:, 4] > _CONF]
+            boxes = {
+                "ground_truth": self._boxes(xywhn2xyxy(true[:, 1:], width, height), true[:, 0], None, (height, width)),
+                "predictions": self._boxes(sure[:, :4], sure[:, 5], sure[:, 4], (height, width)),
+            }
+            array = picture.permute(1, 2, 0).cpu().numpy()
+            self._pictures.append(self._wandb.Image(array, boxes=boxes, caption=Path(batch.paths[i]).name))
+
+    def on_image(self, result: Any) -> None:
+        """Nothing per picture."""
+
+    def on_fit_epoch_end(self, event: FitEpochEnd) -> None:
+        """The row of results.csv, and the pictures of this epoch."""
+        shown = {"bbox": self._pictures} if self._pictures else {}
+        self._run.log({**event.row, **shown}, step=event.epoch)
+        self._pictures = []
+
+    def on_train_end(self, event: TrainEnd) -> None:
+        """The plots and pictures of the run folder and the best checkpoint, then the run is closed."""
+        files = sorted([*event.save_dir.glob("*.png"), *event.save_dir.glob("*.jpg")])
+        self._run.log({f"plots/{file.stem}": self._wandb.Image(read_image(file)[..., ::-1]) for file in files})
+        if event.best is not None:
+            model = self._wandb.Artifact(f"run_{self._run.id}_model", "model")
+            model.add_file(str(event.best), policy="immutable", skip_cache=True)
+            self._run.log_artifact(model, aliases=["latest", "best"])
+        self._run.finish()
+
+    def _log_set(self, name: str, records: Sequence[LabelRecord]) -> None:
+        """A split as an artifact: the pictures as they are, the labels as YOLO text."""
+        artifact = self._wandb.Artifact(name, "dataset", metadata={"names": list(self._names)})
+        labels = Path(self._run.dir).parent / "labels" / name  # not where W&B would put them, outside the run folder
+        labels.mkdir(parents=True, exist_ok=True)
+        for number, record in enumerate(records):
+            stem = f"{number:06d}_{record.image.stem}"  # pictures of two folders may have the same name
+            rows = [f"{int(c)} {x:.6g} {y:.6g} {w:.6g} {h:.6g}\n" for c, x, y, w, h in record.boxes]
+            (labels / f"{stem}.txt").write_text("".join(rows), encoding="utf-8")
+            artifact.add_file(
+                str(record.image), f"images/{stem}{record.image.suffix}", policy="immutable", skip_cache=True
+            )  # fmt: skip
+        artifact.add_dir(str(labels), "labels", policy="immutable", skip_cache=True)
+        self._run.log_artifact(artifact)
+        logger.info("W&B: %d pictures of %s as an artifact", len(records), name)
+
+    def _boxes(self, xyxy: Tensor, classes: Tensor, conf: Tensor | None, hw: tuple[int, int]) -> dict[str, Any]:
+        """Boxes, corners in pixels, as W&B wants them: fractions of the picture."""
+        names = dict(enumerate(self._names))
+        data = []
+        for i, (corners, number) in enumerate(zip(xyxy.tolist(), classes.tolist())):
+            x1, y1, x2, y2 = corners
+            caption = names.get(int(number), str(int(number)))
+            box: dict[str, Any] = {
+                "position": {"minX": x1 / hw[1], "maxX": x2 / hw[1], "minY": y1 / hw[0], "maxY": y2 / hw[0]},
+                "class_id": int(number),
+                "box_caption": caption if conf is None else f"{caption} {float(conf[i]):.2f}",
+            }
+            data.append(box if conf is None else box | {"scores": {"conf": float(conf[i])}})
+        return {"box_data": data, "class_labels": names}

@@ -1,0 +1,266 @@
+"""``--evolve``: a search for hyper-parameters, each trial of which is a whole training run."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import math
+import shlex
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import yaml
+
+from models.dynamic import get_temperature
+from models.yolo import Model
+from utils.callbacks import Callback, FitEpochEnd
+from utils.checkpoint import load_checkpoint
+from utils.config.hyp import Hyp
+from utils.config.options import TrainOptions, to_plain
+from utils.config.paths import ROOT, find_yaml
+from utils.errors import InputError, UntrainableError
+from utils.files import increment_path, read_yaml, write_atomic
+from utils.training.evolve_files import (
+    CSV_FILE,
+    HYP_FILE,
+    best_of,
+    fitness_of,
+    hyp_yaml,
+    read_trials,
+    write_results,
+)
+from utils.training.evolve_space import SearchSpace
+from utils.training.evolve_study import (
+    GRACE_S,
+    OUTCOME,
+    STUDY_FILE,
+    evaluated,
+    in_progress,
+    make_study,
+    open_study,
+    require_optuna,
+    suggest,
+)
+from utils.training.prepare import DEFAULT_CFG
+from utils.training.resume import CHANGEABLE, same_run
+
+if TYPE_CHECKING:
+    from optuna import Study, Trial
+
+LOG = logging.getLogger(__name__)
+
+Train = Callable[[TrainOptions], Mapping[str, float]]
+# Of CHANGEABLE, those that would change what a trial scores or have no meaning here; and those of a search.
+_OTHER_RUN = frozenset({"epochs", "patience", "nosave", "noval", "save_period", "save_steps"})
+_CHANGEABLE = (CHANGEABLE - _OTHER_RUN) | {"evolve", "evolve_sampler", "project", "name", "exist_ok"}
+
+
+class TrialStopped(Exception):
+    """A signal ended the training of a trial, and its checkpoint has been written."""
+
+
+class LastRow(Callback):
+    """Keeps the figures of the last epoch in ``row``."""
+
+    def __init__(self) -> None:
+        self.row: Mapping[str, float] = {}
+
+    def on_fit_epoch_end(self, event: FitEpochEnd) -> None:
+        """Forget those before."""
+        self.row = event.row
+
+
+@dataclass
+class Search:
+    """A search in progress."""
+
+    options: TrainOptions
+    folder: Path
+    space: SearchSpace
+    study: Study
+    train: Train
+    current: tuple[dict[str, float], Path] | None = None  # values and folder of the trial in progress
+
+    @property
+    def command(self) -> str:
+        """The command line that goes on with it."""
+        modules = "".join(f" --modules {shlex.quote(name)}" for name in self.options.modules)
+        return f"python train.py --evolve {self.options.evolve} --resume {shlex.quote(str(self.folder))}{modules}"
+
+    def __call__(self, trial: Trial) -> float:
+        """Train with the values of a trial; returns its fitness.
+
+        Raises:
+            UntrainableError: the numbers broke; the trial counts as failed.
+        """
+        values = suggest(trial, self.space)
+        folder = self.folder / "trials" / trial.user_attrs.get("folder", str(trial.number))
+        trial.set_user_attr("folder", folder.name)
+        self.current = values, folder
+        LOG.info("trial %d: %s", trial.number, _changes(values, self.space.start_values()))
+        try:
+            row = dict(self.train(self._options(folder, self.space.hyp(values))))
+            fitness = fitness_of(row)
+            if not math.isfinite(fitness):
+                raise UntrainableError(f"the fitness is {fitness}")
+        except UntrainableError as error:
+            trial.set_user_attr(OUTCOME, str(error))
+            LOG.warning("trial %d could not be trained and counts as failed: %s", trial.number, error)
+            raise
+        shutil.rmtree(folder / "weights", ignore_errors=True)  # empty, or what an interrupted trial went on from
+        trial.set_user_attr("row", row | {"fitness": fitness})
+        return fitness
+
+    def _options(self, folder: Path, hyp: Hyp) -> TrainOptions:
+        """The options of a trial, which goes on where it was interrupted if it was."""
+        last = folder / "weights/last.pt"
+        if last.is_file():
+            free = CHANGEABLE - _OTHER_RUN
+            return TrainOptions(**{name: getattr(self.options, name) for name in free} | {"resume": str(last)})
+        folder.mkdir(parents=True, exist_ok=True)
+        file = folder / "hyp.yaml"
+        write_atomic(file, hyp_yaml(self.space, hyp).encode())
+        return replace(
+            self.options, hyp=str(file), noval=True, nosave=True, resume=False, project=str(folder.parent),
+            name=folder.name, exist_ok=True,
+        )  # fmt: skip
+
+
+def evolve(options: TrainOptions, train: Train) -> int:
+    """Search until the study has ``--evolve`` trials, or until a signal; returns the exit code.
+
+    Args:
+        options: of the search, and of all its trials but for the hyper-parameters.
+        train: trains with the options of a trial and returns the figures of its last epoch.
+
+    Raises:
+        FileNotFoundError, InputError: something given does not fit; Optuna is not installed; no trial could be trained.
+    """
+    search = _open(options, train)
+    wanted = search.options.evolve or 0
+    LOG.info("searching %d hyper-parameters in %s", len(search.space.searched), search.folder)
+    try:
+        while len(evaluated(search.study)) + in_progress(search.study) < wanted:
+            _one_trial(search)
+    except TrialStopped:
+        LOG.info("stopped in a trial, which is not lost; go on with: %s", search.command)
+        return 0
+    except (KeyboardInterrupt, InputError):
+        if evaluated(search.study):
+            LOG.info("the finished trials are kept; go on with: %s", search.command)
+        raise
+    _conclude(search)
+    return 0
+
+
+def _one_trial(search: Search) -> None:
+    """Train one trial, write the results anew and tell how it went."""
+    try:
+        search.study.optimize(search, n_trials=1, catch=(UntrainableError,))
+    except (TrialStopped, KeyboardInterrupt, InputError):
+        if search.current:  # the same values come first next time
+            values, folder = search.current
+            search.study.enqueue_trial(values, user_attrs={"folder": folder.name})
+        raise
+    gc.collect()  # models and loaders refer to themselves
+    done = evaluated(search.study)
+    write_results(search.folder, search.space, done)
+    best = best_of(done)
+    found = f"best fitness {best.value:.5g} (trial {best.number})" if best else "none of them could be trained"
+    LOG.info("%d of %d trials done, %s", len(done), search.options.evolve, found)
+
+
+def _conclude(search: Search) -> None:
+    """Say what was found.
+
+    Raises:
+        InputError: nothing, since no trial could be trained.
+    """
+    done = evaluated(search.study)
+    write_results(search.folder, search.space, done)  # an older table of another process may have come last
+    best, others = best_of(done), in_progress(search.study)
+    if others:
+        LOG.info(
+            "%d trials are in progress in other processes; if none is running, the same command goes on in %d s",
+            others, GRACE_S,
+        )  # fmt: skip
+    if best is None:
+        if not others:
+            raise InputError(
+                f"none of the {len(done)} trials could be trained; the last: {done[-1].user_attrs[OUTCOME]}"
+            )
+        return
+    LOG.info(
+        "best of %d trials: fitness %.5g, %s", len(done), best.value, _changes(best.params, search.space.start_values())
+    )  # fmt: skip
+    LOG.info("hyper-parameters in %s, all trials in evolve.csv and the plots beside it", search.folder / HYP_FILE)
+
+
+def _open(options: TrainOptions, train: Train) -> Search:
+    """A new search, or the one that is to go on."""
+    require_optuna()
+    if not options.resume:
+        Hyp.load(options.hyp)  # what is wrong with it shows before there is a folder
+    folder = _folder(options)
+    hyp_file = folder / "hyp.yaml"
+    if options.resume or (folder / STUDY_FILE).is_file():
+        options = _recorded_options(folder, options)
+        LOG.info("going on with the search in %s", folder)
+    else:
+        hyp_file = find_yaml(options.hyp, "data/hyps")
+    space = SearchSpace.around(Hyp.load(hyp_file), read_yaml(hyp_file), without=_fixed(options))
+    for name, text in (
+        ("opt", yaml.safe_dump(to_plain(options), sort_keys=False)),
+        ("hyp", hyp_yaml(space, space.start)),
+    ):
+        write_atomic(folder / f"{name}.yaml", text.encode())
+    if not (folder / STUDY_FILE).is_file():
+        earlier = read_trials(folder, space)
+        if earlier:
+            LOG.info("%d trials taken from %s", len(earlier), folder / CSV_FILE)
+        make_study(folder, space, earlier)
+    study = open_study(folder, space, options.evolve_sampler, options.seed)
+    return Search(options, folder, space, study, train)
+
+
+def _fixed(options: TrainOptions) -> list[str]:
+    """The hyper-parameters that an option fixes, or that the model does not have."""
+    of_weights = load_checkpoint(options.weights).model_yaml if options.weights and not options.cfg else DEFAULT_CFG
+    static = get_temperature(Model(options.cfg or of_weights)) is None
+    fixed = {"label_smoothing": bool(options.label_smoothing), "anchors": options.noautoanchor}
+    fixed |= dict.fromkeys(("temperature_start", "temperature_step"), static)
+    return [name for name, is_fixed in fixed.items() if is_fixed]
+
+
+def _folder(options: TrainOptions) -> Path:
+    """The run folder, made if there is none."""
+    usual = options.project == str(ROOT / "runs/train")
+    project = ROOT / "runs/evolve" if usual else Path(options.project)  # as v6.1
+    if not options.resume:
+        return increment_path(project / options.name, options.exist_ok, mkdir=True)
+    if isinstance(options.resume, str):
+        folder = Path(options.resume)
+    else:
+        found = sorted(project.glob(f"*/{STUDY_FILE}"), key=lambda file: file.stat().st_mtime)
+        if not found:
+            raise FileNotFoundError(f"--evolve --resume: no search to go on with in {project}")
+        folder = found[-1].parent
+    if not (folder / "opt.yaml").is_file() or not any((folder / name).is_file() for name in (STUDY_FILE, CSV_FILE)):
+        raise FileNotFoundError(
+            f"--evolve --resume {folder}: not the run folder of a search; expected {STUDY_FILE} in it"
+        )
+    return folder
+
+
+def _recorded_options(folder: Path, options: TrainOptions) -> TrainOptions:
+    saved, changed = same_run(folder, read_yaml(folder / "opt.yaml"), options, _CHANGEABLE)
+    return TrainOptions(**(saved | changed | {"evolve": options.evolve}))
+
+
+def _changes(values: Mapping[str, float], start: Mapping[str, float]) -> str:
+    """Which hyper-parameters differ from the starting ones, and what they are."""
+    changed = [f"{name} {value:.5g}" for name, value in values.items() if abs(value - start[name]) > 1e-9]
+    return ", ".join(changed) or "the hyper-parameters given"
