@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,18 +45,31 @@ class Training:
         return [Hyp.load(options.hyp) for options in self.seen]
 
 
-@pytest.fixture(autouse=True)
-def no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("plot_evolve", "plot_evolve_course"):
-        monkeypatch.setattr(f"utils.training.evolve_files.{name}", lambda _: None)
+@pytest.fixture(autouse=True, scope="module")
+def quick() -> Iterator[None]:
+    """Without the plots and the collection of garbage, which take longer than the rest."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("plot_evolve", "plot_evolve_course"):
+            patch.setattr(f"utils.training.evolve_files.{name}", lambda _: None)
+        patch.setattr(module.gc, "collect", lambda: 0)
+        yield
+
+
+def options_in(project: Path, **given: Any) -> TrainOptions:
+    return TrainOptions(**{"cfg": "yolov5n.yaml", "evolve": 2, "project": str(project), "name": "s", **given})
 
 
 @pytest.fixture
 def options(tmp_path: Path) -> Callable[..., TrainOptions]:
-    def make(**given: Any) -> TrainOptions:
-        return TrainOptions(**{"cfg": "yolov5n.yaml", "evolve": 2, "project": str(tmp_path), "name": "s", **given})
+    return partial(options_in, tmp_path)
 
-    return make
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Training]:
+    """The run folder of four trials at 320 pixels, and what was trained."""
+    project, training = tmp_path_factory.mktemp("finished"), Training()
+    assert evolve(options_in(project, evolve=4, imgsz=320), training) == 0
+    return project / "s", training
 
 
 def table(folder: Path) -> list[dict[str, str]]:
@@ -63,39 +77,46 @@ def table(folder: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(stream))
 
 
-def test_the_table_begins_with_the_columns_of_v61(tmp_path: Path, options: Any) -> None:
-    assert evolve(options(evolve=3), Training()) == 0
-    rows = table(tmp_path / "s")
+Finished = tuple[Path, Training]
+
+
+def test_the_table_begins_with_the_columns_of_v61(finished: Finished) -> None:
+    rows = table(finished[0])
     assert list(rows[0]) == [*EVOLVE_METRICS, *V61_GENES, "fitness", "trial"]
-    assert [row["trial"] for row in rows] == ["0", "1", "2"]
+    assert [row["trial"] for row in rows] == ["0", "1", "2", "3"]
     assert [row["fitness"] for row in rows] == [row["lr0"] for row in rows]
 
 
-def test_the_first_trial_has_the_values_given_and_the_others_are_changed(options: Any) -> None:
-    training = Training()
-    evolve(options(evolve=3), training)
-    assert training.tried[0] == Hyp()
-    assert len({hyp.lr0 for hyp in training.tried} | {hyp.momentum for hyp in training.tried}) > 3
-    assert {hyp.mixup for hyp in training.tried} == {0.0}
+def test_the_first_trial_has_the_values_given_and_the_others_are_changed(finished: Finished) -> None:
+    tried = finished[1].tried
+    assert tried[0] == Hyp()
+    assert all(hyp != Hyp() for hyp in tried[1:])
+    assert {hyp.mixup for hyp in tried} == {0.0}
 
 
-def test_a_trial_validates_and_saves_at_the_end_only_in_a_folder_of_its_own(tmp_path: Path, options: Any) -> None:
-    training = Training()
-    evolve(options(imgsz=320), training)
+def test_a_trial_validates_and_saves_at_the_end_only_in_a_folder_of_its_own(finished: Finished) -> None:
+    folder, training = finished
     for number, seen in enumerate(training.seen):
         assert (seen.noval, seen.nosave, seen.exist_ok, seen.resume, seen.imgsz) == (True, True, True, False, 320)
-        assert (Path(seen.project) / seen.name).relative_to(tmp_path) == Path("s/trials") / str(number)
+        assert (Path(seen.project) / seen.name).relative_to(folder) == Path("trials") / str(number)
 
 
-def test_the_best_hyper_parameters_can_be_trained_with_and_say_where_they_are_from(
-    tmp_path: Path, options: Any
-) -> None:
-    training = Training()
-    evolve(options(evolve=4), training)
-    file = tmp_path / "s/hyp_evolve.yaml"
-    assert Hyp.load(file) == max(training.tried, key=lambda hyp: hyp.lr0)
+def test_the_best_hyper_parameters_can_be_trained_with_and_say_where_they_are_from(finished: Finished) -> None:
+    folder, training = finished
+    file = folder / "hyp_evolve.yaml"
     best = max(range(4), key=lambda i: training.tried[i].lr0)
+    assert Hyp.load(file) == training.tried[best]
     assert file.read_text(encoding="utf-8").startswith(f"# The best of 4 trials of --evolve: trial {best}, fitness 0.0")
+
+
+def test_the_options_of_the_search_are_recorded(finished: Finished) -> None:
+    recorded = yaml.safe_load((finished[0] / "opt.yaml").read_text(encoding="utf-8"))
+    assert (recorded["imgsz"], recorded["evolve"]) == (320, 4)
+
+
+def test_an_option_that_would_make_it_another_search_is_refused(finished: Finished) -> None:
+    with pytest.raises(InputError, match=r"this run has --imgsz 320, not 640"):
+        evolve(options_in(finished[0].parent, exist_ok=True, imgsz=640), Training())
 
 
 def test_keys_that_the_file_lacks_get_their_defaults(tmp_path: Path, options: Any) -> None:
@@ -158,12 +179,6 @@ def test_resume_takes_the_options_of_the_search(tmp_path: Path, options: Any) ->
     evolve(TrainOptions(evolve=2, resume=str(tmp_path / "s"), workers=1, evolve_sampler="tpe"), training)
     (seen,) = training.seen
     assert (seen.imgsz, seen.workers, seen.cfg, seen.resume) == (320, 1, "yolov5n.yaml", False)
-
-
-def test_an_option_that_would_make_it_another_search_is_refused(tmp_path: Path, options: Any) -> None:
-    evolve(options(evolve=1), Training())
-    with pytest.raises(InputError, match=r"this run has --imgsz 640, not 320"):
-        evolve(options(exist_ok=True, imgsz=320), Training())
 
 
 def test_what_is_no_search_cannot_be_resumed(tmp_path: Path) -> None:
@@ -269,12 +284,6 @@ def test_of_all_epochs_the_last_row_counts() -> None:
     for epoch in range(2):
         last.on_fit_epoch_end(FitEpochEnd(epoch=epoch, row={"a": epoch}))
     assert last.row == {"a": 1}
-
-
-def test_the_options_of_the_search_are_recorded(tmp_path: Path, options: Any) -> None:
-    evolve(options(evolve=1, imgsz=320), Training())
-    recorded = yaml.safe_load((tmp_path / "s/opt.yaml").read_text(encoding="utf-8"))
-    assert (recorded["imgsz"], recorded["evolve"]) == (320, 1)
 
 
 @pytest.mark.parametrize("failed", [False, True])
