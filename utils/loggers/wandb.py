@@ -139,11 +139,11 @@ class WandbLogger(Callback):
         for number, record in enumerate(records):
             stem = f"{number:06d}_{record.image.stem}"  # pictures of two folders may have the same name
             rows = [f"{int(c)} {x:.6g} {y:.6g} {w:.6g} {h:.6g}\n" for c, x, y, w, h in record.boxes]
-            (labels / f"{stem}.txt").write_text("".join(rows), encoding="utf-8")
-            artifact.add_file(
-                str(record.image), f"images/{stem}{record.image.suffix}", policy="immutable", skip_cache=True
-            )  # fmt: skip
-        artifact.add_dir(str(labels), "labels", policy="immutable", skip_cache=True)
+            label = labels / f"{stem}.txt"
+            label.write_text("".join(rows), encoding="utf-8")
+            for kind, file in (("images", record.image), ("labels", label)):
+                name_there = f"{kind}/{stem}{file.suffix}"
+                artifact.add_file(str(file), name_there, policy="immutable", skip_cache=True)
         self._run.log_artifact(artifact)
         logger.info("W&B: %d pictures of %s as an artifact", len(records), name)
 

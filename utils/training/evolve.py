@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 import math
+import os
 import shlex
 import shutil
 from collections.abc import Callable, Mapping
@@ -202,6 +203,11 @@ def _conclude(search: Search) -> None:
 def _open(options: TrainOptions, train: Train) -> Search:
     """A new search, or the one that is to go on."""
     require_optuna()
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise InputError(
+            "--evolve does not run under torchrun; start the same command several times with --exist-ok, each with a "
+            "--device of its own: they share the trials"
+        )
     if not options.resume:
         Hyp.load(options.hyp)  # what is wrong with it shows before there is a folder
     folder = _folder(options)

@@ -30,9 +30,6 @@ class Artifact:
     def add_file(self, path: str, name: str = "", **_: Any) -> None:
         self.files[name or Path(path).name] = path
 
-    def add_dir(self, path: str, name: str, **_: Any) -> None:
-        self.files |= {f"{name}/{file.name}": file.read_text(encoding="utf-8") for file in Path(path).iterdir()}
-
 
 class Package(SimpleNamespace):
     """Stands for the package, and for the one run that is made with it."""
@@ -135,9 +132,11 @@ def test_the_data_set_is_an_artifact_when_asked_for(
     logger.on_train_start(start(tmp_path))
     assert [artifact.name for artifact, _ in package.artifacts] == splits
     for artifact, _ in package.artifacts:
-        assert artifact.files == {
-            "images/000000_a.png": str(Path("pictures/a.png")), "labels/000000_a.txt": "1 0.5 0.5 0.25 0.125\n"
-        }  # fmt: skip
+        assert list(artifact.files) == ["images/000000_a.png", "labels/000000_a.txt"]
+        assert artifact.files["images/000000_a.png"] == str(Path("pictures/a.png"))
+        label = Path(artifact.files["labels/000000_a.txt"])
+        assert label.read_text(encoding="utf-8") == "1 0.5 0.5 0.25 0.125\n"
+        assert label.is_relative_to(tmp_path)
         assert artifact.metadata == {"names": ["ant", "bee"]}
 
 

@@ -124,19 +124,19 @@ def test_keys_that_the_file_lacks_get_their_defaults(tmp_path: Path, options: An
     hyp = tmp_path / "short.yaml"
     hyp.write_text("lr0: 0.02\nnominal_batch: 16\n", encoding="utf-8")
     training = Training()
-    evolve(options(hyp=str(hyp)), training)
+    evolve(options(hyp=str(hyp), evolve=1), training)
     row = table(tmp_path / "s")[0]
     assert (row["lr0"], row["momentum"], row["copy_paste"]) == ("0.02", "0.937", "0")
-    assert [seen.nominal_batch for seen in training.tried] == [16, 16]
+    assert [seen.nominal_batch for seen in training.tried] == [16]
     assert "anchors" not in row
 
 
 def test_a_number_of_anchors_in_the_file_is_searched_as_well(tmp_path: Path, options: Any) -> None:
     hyp = tmp_path / "anchors.yaml"
     hyp.write_text("anchors: 3\n", encoding="utf-8")
-    evolve(options(hyp=str(hyp)), Training())
+    evolve(options(hyp=str(hyp), evolve=1), Training())
     assert table(tmp_path / "s")[0]["anchors"] == "3"
-    evolve(options(hyp=str(hyp), noautoanchor=True, name="t"), Training())
+    evolve(options(hyp=str(hyp), noautoanchor=True, name="t", evolve=1), Training())
     assert "anchors" not in table(tmp_path / "t")[0]
 
 
@@ -151,7 +151,7 @@ def test_the_temperature_is_searched_for_dynamic_models_only(
 def test_a_trial_that_cannot_be_trained_is_recorded_and_the_search_goes_on(
     tmp_path: Path, options: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert evolve(options(evolve=3), Training(_1=UntrainableError("the loss became nan"))) == 0
+    assert evolve(options(), Training(_1=UntrainableError("the loss became nan"))) == 0
     failed = table(tmp_path / "s")[1]
     assert (failed["metrics/mAP_0.5"], failed["val/box_loss"], failed["fitness"]) == ("0", "nan", "0")
     assert float(failed["lr0"]) > 0
@@ -166,11 +166,11 @@ def test_a_search_without_any_result_says_why(options: Any) -> None:
 
 def test_the_same_command_goes_on_until_there_are_as_many_trials(tmp_path: Path, options: Any) -> None:
     first, second, third = Training(), Training(), Training()
-    evolve(options(exist_ok=True), first)
-    evolve(options(exist_ok=True, evolve=3), second)
-    evolve(options(exist_ok=True, evolve=3), third)
-    assert (len(first.seen), len(second.seen), len(third.seen)) == (2, 1, 0)
-    assert len(table(tmp_path / "s")) == 3
+    evolve(options(exist_ok=True, evolve=1), first)
+    evolve(options(exist_ok=True), second)
+    evolve(options(exist_ok=True), third)
+    assert (len(first.seen), len(second.seen), len(third.seen)) == (1, 1, 0)
+    assert len(table(tmp_path / "s")) == 2
 
 
 def test_resume_takes_the_options_of_the_search(tmp_path: Path, options: Any) -> None:
@@ -200,12 +200,12 @@ def test_a_stopped_trial_is_not_lost_and_comes_first_when_the_search_goes_on(
 ) -> None:
     caplog.set_level("INFO")
     stopped = Training(_1=TrialStopped())
-    assert evolve(options(evolve=3), stopped) == 0
-    assert f"python train.py --evolve 3 --resume {tmp_path / 's'}" in caplog.text
+    assert evolve(options(), stopped) == 0
+    assert f"python train.py --evolve 2 --resume {tmp_path / 's'}" in caplog.text
     assert len(table(tmp_path / "s")) == 1
     later = Training()
-    evolve(TrainOptions(evolve=3, resume=str(tmp_path / "s")), later)
-    assert len(later.seen) == 2
+    evolve(TrainOptions(evolve=2, resume=str(tmp_path / "s")), later)
+    assert len(later.seen) == 1
     assert later.tried[0] == stopped.tried[1]
     assert later.seen[0].name == stopped.seen[1].name == "1"
 
@@ -236,6 +236,12 @@ def test_wrong_input_ends_the_search_which_can_go_on_after_the_cure(tmp_path: Pa
     assert len(table(tmp_path / "s")) == 2
 
 
+def test_torchrun_is_refused_with_what_does_the_same(options: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(InputError, match=r"--evolve does not run under torchrun; .* several times with --exist-ok"):
+        evolve(options(), Training())
+
+
 def test_a_wrong_hyper_parameter_file_leaves_no_folder_behind(tmp_path: Path, options: Any) -> None:
     with pytest.raises(FileNotFoundError, match="none"):
         evolve(options(hyp="none.yaml"), Training())
@@ -264,11 +270,9 @@ def test_a_line_of_the_table_that_cannot_be_read_is_named(tmp_path: Path, option
         evolve(options(exist_ok=True), Training())
 
 
-def test_searches_lie_in_runs_evolve_unless_said_otherwise(
-    tmp_path: Path, options: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_searches_lie_in_runs_evolve_unless_said_otherwise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "ROOT", tmp_path)
-    evolve(options(project=str(tmp_path / "runs/train"), evolve=1), Training())
+    evolve(options_in(tmp_path / "runs/train", evolve=1), Training())
     assert (tmp_path / "runs/evolve/s/evolve.csv").exists()
     assert not (tmp_path / "runs/train").exists()
 
