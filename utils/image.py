@@ -17,7 +17,7 @@ from PIL import Image, UnidentifiedImageError
 
 from utils.boxes import Array, unscale_coords
 from utils.errors import InputError
-from utils.jpeg import JpegHeader, read_header, upper_rows
+from utils.jpeg import JpegHeader, decode_jpeg, read_header, upper_rows
 
 # EXIF orientation -> (swap the axes first, then flip around: 0 the horizontal axis, 1 the vertical one, -1 both)
 _UPRIGHT: dict[int, tuple[bool, int | None]] = {
@@ -34,7 +34,6 @@ _JPEG_HEADER = 1 << 16  # bytes within which most headers end
 _PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 _TIFF_WIDTH, _TIFF_HEIGHT, _EXIF_ORIENTATION = 256, 257, 274
 _AS_STORED = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
-_REDUCED = {8: cv2.IMREAD_REDUCED_COLOR_8, 4: cv2.IMREAD_REDUCED_COLOR_4, 2: cv2.IMREAD_REDUCED_COLOR_2}
 _LEAST_CUT = 64  # two rows of the largest blocks: a decoder reads ahead and must not meet the end of the bytes
 _SPARE_ROWS = 16  # decoded below the rows that are wanted: the last ones of a cut picture are not exact
 
@@ -259,15 +258,23 @@ def read_image(path: str | Path) -> np.ndarray:
     """
     path = Path(path)
     content = _content(path)
-    return _turn_upright(_decode(path, content), _orientation(content, read_header(content)))
+    jpeg = read_header(content)
+    image = None if jpeg is None else decode_jpeg(np.frombuffer(content, np.uint8), jpeg.hw)
+    if image is None:  # or to say what is wrong with it
+        image = _decode(path, content)
+    return _turn_upright(image, _orientation(content, jpeg))
 
 
-def read_image_for(path: str | Path, size_hw: tuple[int, int], rows: float = 1.0) -> tuple[np.ndarray, tuple[int, int]]:
-    """A picture as ``read_image`` gives it, but only as large as needed; also its full (height, width).
+def read_image_for(
+    path: str | Path, size_hw: tuple[int, int], rows: float = 1.0
+) -> tuple[np.ndarray, tuple[int, int], tuple[int, int]]:
+    """A picture as ``read_image`` gives it, but only as much of it as needed.
 
-    A JPEG is decoded at the smallest of 1, 1/2, 1/4 and 1/8 of its size that is not below ``size_hw``. Where this is
-    just ``size_hw``, so that nobody will resize it, decoding may end below the share ``rows`` of its height, and the
-    array has fewer rows. Other formats are decoded in full.
+    A JPEG is decoded at the smallest of 1, 1/2, 1/4 and 1/8 of its size that is not below ``size_hw``, and decoding may
+    end below the share ``rows`` of its height: then the array has fewer rows. Other formats are decoded in full.
+
+    Returns:
+        The array, the (height, width) it has when no row is missing, and the full (height, width) of the picture.
 
     Raises:
         FileNotFoundError, InputError: as ``read_image``.
@@ -277,22 +284,22 @@ def read_image_for(path: str | Path, size_hw: tuple[int, int], rows: float = 1.0
     jpeg = read_header(content)
     turn = _orientation(content, jpeg)
     swapped, _ = _UPRIGHT.get(turn, (False, None))
-    image, full_hw = None, (0, 0)
+    image, whole_hw, full_hw = None, (0, 0), (0, 0)
     if jpeg is not None:
         full_hw, target = jpeg.hw, size_hw[::-1] if swapped else size_hw
         sizes = {d: (-(-full_hw[0] // d), -(-full_hw[1] // d)) for d in (8, 4, 2, 1)}  # rounded up
         divisor = next((d for d, hw in sizes.items() if hw[0] >= target[0] and hw[1] >= target[1]), 1)
         wanted = math.ceil(rows * full_hw[0]) + _SPARE_ROWS * divisor
-        flags = _REDUCED.get(divisor, cv2.IMREAD_COLOR) | cv2.IMREAD_IGNORE_ORIENTATION
-        with contextlib.suppress(cv2.error):  # what cannot be decoded is reported below
-            if sizes[divisor] == target and jpeg.cuttable and turn == 1 and wanted <= full_hw[0] - _LEAST_CUT:
-                image = cv2.imdecode(upper_rows(content, jpeg, wanted), flags)
-            if image is None and divisor > 1:
-                image = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
+        whole_hw = sizes[divisor]
+        if jpeg.cuttable and turn == 1 and wanted <= full_hw[0] - _LEAST_CUT:
+            image = decode_jpeg(upper_rows(content, jpeg, wanted), (-(-wanted // divisor), whole_hw[1]), divisor)
+        if image is None:
+            image = decode_jpeg(np.frombuffer(content, np.uint8), whole_hw, divisor)
     if image is None:
         image = _decode(path, content)
-        full_hw = (image.shape[0], image.shape[1])
-    return _turn_upright(image, turn), (full_hw[1], full_hw[0]) if swapped else full_hw
+        whole_hw = full_hw = (image.shape[0], image.shape[1])
+    image = _turn_upright(image, turn)
+    return (image, whole_hw[::-1], full_hw[::-1]) if swapped else (image, whole_hw, full_hw)
 
 
 def write_image(path: str | Path, image: np.ndarray) -> None:

@@ -30,6 +30,7 @@ from utils.datasets import dataset as dataset_module
 from utils.datasets import mosaic
 from utils.datasets.dataset import DetectionDataset
 from utils.datasets.labels import LabelRecord
+from utils.datasets.loader import keep_freed_memory
 from utils.datasets.pictures import Pictures
 from utils.datasets.prepare import load_labels
 
@@ -39,7 +40,7 @@ STAGES: dict[str, tuple[tuple[Any, str], ...]] = {
     "resize": ((cv2, "resize"), (dataset_module, "letterbox")),
     "place": ((mosaic.Layout, "paint"), (mosaic.Layout, "enlarge"), (mosaic.Enlargement, "paint")),
     "warp": ((augmentations.Warp, "apply"),),
-    "hsv": ((augmentations.Jitter, "__call__"),),
+    "hsv": ((augmentations.Jitter, "__call__"), (augmentations.Jitter, "split")),
     "labels": ((mosaic.Layout, "place_boxes"), (augmentations.Warp, "move_labels")),
     "to tensor": ((dataset_module, "_to_item"), (dataset_module, "flip_horizontal")),
     "rest": ((DetectionDataset, "__getitem__"),),
@@ -145,6 +146,7 @@ def main() -> None:
     options = parser.parse_args()
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
+    keep_freed_memory()  # as in a loader; good for the yardstick too
     with tempfile.TemporaryDirectory() as folder:
         for path in options.data:
             spec = DatasetSpec.load(path)

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 
 from utils.augmentations import (
+    Jitter,
     Sample,
+    as_image,
     augment_hsv,
     box_candidates,
     copy_paste,
     flip_horizontal,
     flip_vertical,
+    interleaved,
     join_segments,
     mixup,
+    planes_of,
     random_perspective,
 )
 from utils.image import LetterboxInfo
@@ -145,7 +151,58 @@ def test_value_jitter_of_a_grey_picture_is_a_multiplication() -> None:
     image = np.full((4, 4, 3), 100, np.uint8)
     factor = 1 + np.random.default_rng(5).uniform(-1, 1, 3)[2] * 0.4
     result = augment_hsv(image, 0.0, 0.0, 0.4, np.random.default_rng(5))
-    np.testing.assert_array_equal(result, np.full_like(image, int(100 * factor)))
+    np.testing.assert_array_equal(result, np.full_like(image, round(100 * factor)))
+    assert Jitter((1.0, 1.3, factor)).grey(100) == round(100 * factor)
+
+
+@pytest.mark.parametrize(
+    ("factors", "bgr", "expected"),
+    [
+        ((1.0, 1.0, 1.0), (10, 20, 200), (10, 20, 200)),
+        ((1.0, 0.0, 1.0), (10, 20, 200), (200, 200, 200)),  # no colour left
+        ((1.0, 0.5, 1.0), (100, 60, 200), (150, 130, 200)),  # half way to the largest
+        ((1.0, 1.5, 1.0), (100, 60, 200), (50, 0, 200)),  # -10 is cut off
+        ((1.0, 1.0, 1.5), (100, 60, 200), (150, 90, 255)),
+        ((1.0, 0.5, 0.5), (100, 60, 200), (75, 65, 100)),
+        ((1 + 2 / 3, 1.0, 1.0), (10, 20, 200), (20, 200, 10)),  # a third of a turn: red becomes green, green blue
+    ],
+)
+def test_colours_follow_their_factors(
+    factors: tuple[float, float, float], bgr: tuple[int, int, int], expected: tuple[int, int, int]
+) -> None:
+    assert Jitter(factors)(np.array([[bgr]], np.uint8)).tolist() == [[list(expected)]]
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_colours_are_near_those_of_hsv_with_multiplied_channels(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    image = cv2.resize(rng.integers(20, 180, (6, 6, 3), np.uint8), (96, 96))
+    factors = (1 + rng.uniform(-0.015, 0.015), rng.uniform(0.3, 1.5), rng.uniform(0.6, 1.4))
+    hsv = cv2.cvtColor(image.astype(np.float32) / 255, cv2.COLOR_BGR2HSV) * np.float32(factors)  # degrees, 0..1, 0..1
+    hsv[..., 0] %= 360
+    expected = 255 * cv2.cvtColor(np.minimum(hsv, (360, 1, 1)).astype(np.float32), cv2.COLOR_HSV2BGR)
+    difference = np.abs(Jitter(factors)(image) - expected)
+    assert difference.mean() < 4 and np.quantile(difference, 0.95) < 12
+
+
+def test_a_picture_of_planes_is_the_same_picture() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8)
+    planes = planes_of(image)
+    np.testing.assert_array_equal(planes, image.transpose(2, 0, 1)[::-1])
+    view = as_image(planes)
+    np.testing.assert_array_equal(view, image)
+    assert np.shares_memory(view, planes) and np.shares_memory(planes_of(view), planes)
+    assert interleaved(view).flags.c_contiguous and interleaved(image) is image
+    np.testing.assert_array_equal(interleaved(view), image)
+
+
+@pytest.mark.parametrize("flip", [flip_horizontal, flip_vertical])
+def test_flips_of_planes_are_those_of_the_picture(flip: Any) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    plain = replace(marked(), image=image)
+    of_planes = flip(replace(plain, image=as_image(planes_of(image))))
+    np.testing.assert_array_equal(of_planes.image, flip(plain).image)
+    assert of_planes.image.strides[2] < 0  # still planes
 
 
 def test_mixup_lies_between_both_pictures_and_keeps_all_labels() -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 from torch.utils.data import Dataset
@@ -19,7 +19,9 @@ from utils.augmentations import (
     draw_warp,
     flip_horizontal,
     flip_vertical,
+    interleaved,
     mixup,
+    planes_of,
 )
 from utils.boxes import xyn2xy, xywh2xyxy
 from utils.config.hyp import Hyp
@@ -141,7 +143,7 @@ class DetectionDataset(Dataset[TrainItem]):
             sample = replace(sample, image=jitter(sample.image))
         for probability, effect in self._effects:
             if rng.random() < probability:
-                sample = effect(sample, rng)
+                sample = effect(replace(sample, image=interleaved(sample.image)), rng)
         if upside_down < hyp.flipud:
             sample = flip_vertical(sample)
         if mirrored < hyp.fliplr:
@@ -166,7 +168,7 @@ class DetectionDataset(Dataset[TrainItem]):
 
     def _letterbox_sample(self, index: int) -> Sample:
         """One resized picture padded to the shape of its batch."""
-        image, original_hw = self._pictures.load(index)
+        image, original_hw = self._pictures.load(index, enlarge=False)
         height, width = image.shape[:2]
         shape = self.batch_shapes[index // self.batch_size if self.rect else 0]
         image, ratio_wh, pad_wh = letterbox(image, (int(shape[0]), int(shape[1])), auto=False, scaleup=self.augment)
@@ -190,8 +192,8 @@ class DetectionDataset(Dataset[TrainItem]):
         side, path = layout.side, str(self.records[index].image)
         info = LetterboxInfo((side, side), (1.0, 1.0), (0.0, 0.0))
 
-        def load(tile: int, rows: float) -> np.ndarray:
-            return pictures.load(chosen[tile], rows)[0]
+        def load(tile: int, rows: float, enlarge: bool = True) -> np.ndarray:
+            return pictures.load(chosen[tile], rows, enlarge)[0]
 
         if hyp.copy_paste and segments:  # objects may come from anywhere: the whole canvas is needed
             canvas = Sample(layout.paint((0, 0, side, side), load), boxes, segments, path, info)
@@ -199,10 +201,10 @@ class DetectionDataset(Dataset[TrainItem]):
         else:
             warp = draw_warp((side, side), (size, size), rng=rng, **self._ranges())
             if warp.window is not None:
-                plan = layout.enlarge(warp)
+                plan = layout.enlarge(warp, [pictures.kept_hw[i] for i in chosen])
                 of_rows = plan.scale_shift.repeat([len(rows) for rows in tile_boxes], axis=0)  # [n, 2, 2]
                 boxes, segments = warp.move_labels(boxes, segments, of_rows)
-                return Sample(plan.paint(load, jitter), boxes, segments, path, info)
+                return Sample(plan.paint(partial(load, enlarge=False), jitter), boxes, segments, path, info)
             window = warp.source()
             part = layout.paint(window, load)
             boxes, segments = warp.move_labels(boxes, segments)
@@ -222,19 +224,16 @@ class DetectionDataset(Dataset[TrainItem]):
 
 
 def _to_item(sample: Sample, key: tuple[int, int]) -> TrainItem:
-    """Normalise the boxes and turn the picture into RGB, channels first, in one copy."""
+    """Normalise the boxes and turn the picture into RGB, channels first, in one copy at most."""
     height, width = sample.image.shape[:2]
-    targets = torch.zeros(len(sample.boxes), 6)
-    if len(sample.boxes):
+    rows = np.zeros((len(sample.boxes), 6), np.float32)
+    if len(rows):
         limits = np.array((width, height), np.float32)
         # Just inside the far edges, so that centres stay below 1.
         corners = np.minimum(sample.boxes[:, 1:].reshape(-1, 2, 2), limits - np.float32(1e-3))
-        low, high = corners[:, 0].clip(0), corners[:, 1]
-        rows = targets.numpy()  # the same memory
+        low, high = np.maximum(corners[:, 0], 0), corners[:, 1]
         rows[:, 1] = sample.boxes[:, 0]
         rows[:, 2:4] = (low + high) / (2 * limits)
         rows[:, 4:6] = (high - low) / limits
-    image = torch.empty((3, height, width), dtype=torch.uint8)
-    red, green, blue = image.numpy()
-    cv2.split(sample.image, [blue, green, red])  # writes into the tensor
-    return TrainItem(image, targets, sample.path, sample.info, key)
+    targets = torch.from_numpy(rows)
+    return TrainItem(torch.from_numpy(planes_of(sample.image)), targets, sample.path, sample.info, key)

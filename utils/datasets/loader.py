@@ -24,6 +24,7 @@ from utils.image import LetterboxInfo
 LOG = logging.getLogger(__name__)
 SHARED_MEMORY = Path("/dev/shm")  # where batches of workers lie on Linux
 _IN_FLIGHT = 3  # batches of one worker: two waiting and one in the making
+_KEPT_BYTES = 31 << 20  # below the most that glibc keeps
 
 
 @dataclass(frozen=True)
@@ -130,10 +131,20 @@ class EpochSampler(Sampler[tuple[int, int]]):
         return self.n
 
 
+def keep_freed_memory() -> None:
+    """Let the C library keep what is freed for the next picture.
+
+    glibc gives large blocks back to the system at once, to have them cleared page by page for the next picture, which
+    can take as long as all other work on it. It changes its mind about sizes of which one was freed.
+    """
+    np.empty(_KEPT_BYTES, np.uint8)
+
+
 def _quiet_worker(_: int) -> None:
     """One thread per worker: the workers are the parallelism."""
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
+    keep_freed_memory()
 
 
 def usable_cpus() -> int:
@@ -182,6 +193,8 @@ def build_loader(
     if workers:
         pixels = int(dataset.batch_shapes.prod(1).max())
         workers = _that_fit(workers, batch_size, 3 * pixels * batch_size)
+    if not workers:
+        keep_freed_memory()
     return DataLoader(
         dataset,
         batch_size=batch_size,

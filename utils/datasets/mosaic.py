@@ -9,7 +9,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from utils.augmentations import GREY, Jitter, Sample, Warp, join_segments
+from utils.augmentations import GREY, Jitter, Sample, Warp, as_image, join_segments
 from utils.image import LetterboxInfo
 
 Window = tuple[int, int, int, int]  # x, y, width, height in pixels of the canvas
@@ -17,12 +17,12 @@ Loader = Callable[[int, float], np.ndarray]  # (which tile, share of its rows ne
 
 
 class Piece(NamedTuple):
-    """The visible part of a tile: corners in pixels of the tile and of the output, and the height of the whole tile."""
+    """The visible part of a tile: corners in pixels of its picture and of the output; ``rows`` of it are needed."""
 
     tile: int
     source: tuple[int, int, int, int]
     target: tuple[int, int, int, int]
-    tile_height: int
+    rows: float
 
 
 @dataclass(frozen=True)
@@ -39,29 +39,63 @@ class Enlargement:
     scale_shift: np.ndarray
 
     def paint(self, load: Loader, jitter: Jitter | None = None) -> np.ndarray:
-        """The output [H, W, 3]; grey where no tile is. ``load`` as in :meth:`Layout.paint`.
+        """The output [H, W, 3], a view of planes; grey where no tile is. ``load`` as in :meth:`Layout.paint`.
 
         Colours are changed before a tile is enlarged or after it is reduced, whichever means fewer pixels.
         """
-        image = np.empty((*self.out_hw, 3), np.uint8)
+        planes = np.empty((3, *self.out_hw), np.uint8)
         covered = sum((x2 - x1) * (y2 - y1) for x1, y1, x2, y2 in (piece.target for piece in self.pieces))
         if covered < self.out_hw[0] * self.out_hw[1]:
-            grey = np.full((1, 1, 3), GREY[0], np.uint8)
-            image.fill((grey if jitter is None else jitter(grey))[0, 0, 0])  # a grey stays a grey
-        for tile, (x1, y1, x2, y2), (left, top, right, bottom), tile_height in self.pieces:
-            part, target = load(tile, y2 / tile_height)[y1:y2, x1:x2], image[top:bottom, left:right]
-            if part.shape == target.shape:
-                if jitter is None:
-                    target[:] = part
-                else:
-                    jitter(part, target)
-            elif jitter is not None and part.size < target.size:
-                cv2.resize(jitter(part), (right - left, bottom - top), dst=target)
+            planes.fill(GREY[0] if jitter is None else jitter.grey(GREY[0]))
+        for tile, (x1, y1, x2, y2), (left, top, right, bottom), rows in self.pieces:
+            part, target = load(tile, rows)[y1:y2, x1:x2], planes[:, top:bottom, left:right]
+            size_wh = right - left, bottom - top
+            if part.size < target.size:
+                small = np.empty((3, *part.shape[:2]), np.uint8)
+                _split(part, small, jitter)
+                for plane, out in zip(small, target):
+                    cv2.resize(plane, size_wh, dst=out)
             else:
-                cv2.resize(part, (right - left, bottom - top), dst=target)
-                if jitter is not None:
-                    jitter(target, target)
-        return image
+                same = part.shape[:2] == target.shape[1:]
+                _split(part if same else cv2.resize(part, size_wh), target, jitter)
+        return as_image(planes)
+
+
+def _split(image: np.ndarray, out: np.ndarray, jitter: Jitter | None) -> None:
+    """Write a BGR picture, its colours changed, to ``out`` [3, H, W], red first."""
+    if jitter is None:
+        cv2.split(image, list(out[::-1]))
+    else:
+        jitter.split(image, out)
+
+
+class _Span(NamedTuple):
+    """One side of a visible part: pixels ``first`` to ``last`` of the picture become ``start`` to ``stop``.
+
+    ``scale`` and ``shift`` lead from the canvas to the output.
+    """
+
+    first: int
+    last: int
+    start: int
+    stop: int
+    scale: float
+    shift: float
+
+
+def _span(origin: int, extent: int, zoom: float, low: int, length: int, real: int, side: int) -> _Span:
+    """Side of a tile that lies at ``low`` on the canvas, ``length`` long, and of a picture of ``real`` pixels.
+
+    The window begins at ``origin``, is ``extent`` long and enlarged by ``zoom``.
+    """
+    begin, end = max(low, origin, 0), min(low + length, origin + extent, side)
+    start, stop = round((begin - origin) * zoom), round((end - origin) * zoom)
+    density = real / length  # pixels of the picture for one of the canvas
+    first, last = round((begin - low) * density), round((end - low) * density)
+    if last <= first or stop <= start:
+        return _Span(0, 0, 0, 0, zoom, -origin * zoom)
+    scale = density * (stop - start) / (last - first)  # that of the rounded edges
+    return _Span(first, last, start, stop, scale, start - (low + first / density) * scale)
 
 
 @dataclass(frozen=True)
@@ -96,10 +130,12 @@ class Layout:
             part[y1 - y : y2 - y, x1 - x : x2 - x] = picture[y1 - top : y2 - top, x1 - left : x2 - left]
         return part
 
-    def enlarge(self, warp: Warp) -> Enlargement:
+    def enlarge(self, warp: Warp, pictures_hw: Sequence[tuple[int, int]] | None = None) -> Enlargement:
         """What a warp without turning keeps of every tile.
 
         The edges of the tiles are rounded to whole pixels of the output, alike on both sides of a seam.
+        ``pictures_hw`` are the sizes of the pictures that will be loaded, if they are not those of the tiles: then they
+        are brought to the size that they have in the output in one step.
         """
         if warp.window is None:
             raise ValueError("this warp turns or tilts: paint the canvas and apply it")
@@ -107,19 +143,16 @@ class Layout:
         pieces, scale_shift = [], []
         axes = ((x, width, warp.zoom_wh[0]), (y, height, warp.zoom_wh[1]))
         for number, (left, top, tile_w, tile_h) in enumerate(self.tiles.tolist()):
-            spans = []
-            for (origin, extent, zoom), low, length in zip(axes, (left, top), (tile_w, tile_h)):
-                first, last = max(low, origin, 0), min(low + length, origin + extent, self.side)
-                start, stop = round((first - origin) * zoom), round((last - origin) * zoom)
-                spans.append((first - low, last - low, start, stop, zoom, -origin * zoom))
-            if all(last > first and stop > start for first, last, start, stop, *_ in spans):
-                # Now the scale that the rounded edges really have.
-                real = [(stop - start) / (last - first) for first, last, start, stop, *_ in spans]
-                scale_shift.append((real, [s[2] - (s[0] + low) * r for s, low, r in zip(spans, (left, top), real)]))
-                (x1, x2, to_x1, to_x2, *_), (y1, y2, to_y1, to_y2, *_) = spans
-                pieces.append(Piece(number, (x1, y1, x2, y2), (to_x1, to_y1, to_x2, to_y2), tile_h))
-            else:
-                scale_shift.append(([s[4] for s in spans], [s[5] for s in spans]))
+            real_h, real_w = (tile_h, tile_w) if pictures_hw is None else pictures_hw[number]
+            spans = [
+                _span(*axis, low, length, real, self.side)
+                for axis, low, length, real in zip(axes, (left, top), (tile_w, tile_h), (real_w, real_h))
+            ]
+            scale_shift.append(([s.scale for s in spans], [s.shift for s in spans]))
+            if all(s.last > s.first and s.stop > s.start for s in spans):
+                of_x, of_y = spans
+                source, target = (of_x.first, of_y.first, of_x.last, of_y.last), (of_x.start, of_y.start)
+                pieces.append(Piece(number, source, (*target, of_x.stop, of_y.stop), of_y.last / real_h))
         return Enlargement(warp.out_hw, pieces, np.array(scale_shift))
 
     def place_boxes(self, boxes: Sequence[np.ndarray], fractions: bool = False) -> np.ndarray:

@@ -27,18 +27,30 @@ _THREADS = 8  # decoding happens outside the interpreter lock
 ResultT = TypeVar("ResultT")
 
 
+def _resize_part(part: np.ndarray, whole_hw: tuple[int, int], to_hw: tuple[int, int]) -> np.ndarray:
+    """Resize the upper rows of a picture of ``whole_hw`` as they would be if all of it came to ``to_hw``."""
+    if whole_hw == to_hw:
+        return part
+    if part.shape[0] == whole_hw[0]:
+        return cv2.resize(part, to_hw[::-1], interpolation=cv2.INTER_LINEAR)
+    fx, fy = to_hw[1] / whole_hw[1], to_hw[0] / whole_hw[0]
+    return cv2.resize(part, None, fx=fx, fy=fy, interpolation=cv2.INTER_LINEAR)
+
+
 class Pictures:
     """The pictures of ``records``, the longer side of each resized to ``imgsz``.
 
     Args:
-        training: JPEGs may be decoded at reduced size and in part, and nothing is averaged when it gets smaller.
+        training: JPEGs may be decoded at reduced size and in part, and nothing is averaged when it gets smaller; what
+            would have to be enlarged is kept as it is until it is asked for.
             False: every picture is decoded in full and reduced by averaging, which is slower and smoother.
         cache: "ram" decodes all pictures now and keeps them; "disk" keeps them as ``.npy`` files, which are valid as
             long as size and time of the picture do not change; None: neither.
         folder: where "disk" keeps its files; None: beside each picture.
 
     Attributes:
-        sizes_hw: height and width of each picture as it will be loaded.
+        sizes_hw: height and width of each picture with its longer side at ``imgsz``.
+        kept_hw: the same, but not more than its own size: that of what is kept, and loaded unless it is to be enlarged.
 
     Raises:
         InputError: no such cache; a picture cannot be read.
@@ -58,6 +70,9 @@ class Pictures:
         self.imgsz = imgsz
         self.training = training
         self.sizes_hw = [self._fit(record.hw) for record in records]
+        self.kept_hw = self.sizes_hw
+        if training:
+            self.kept_hw = [r.hw if max(r.hw) < imgsz else hw for r, hw in zip(records, self.sizes_hw)]
         self._paths = [record.image for record in records]
         self._full_hw = [record.hw for record in records]
         self._folder = folder
@@ -70,11 +85,18 @@ class Pictures:
         elif cache == "disk":
             self._fill_disk()
 
-    def load(self, index: int, rows: float = 1.0) -> tuple[np.ndarray, tuple[int, int]]:
+    def load(self, index: int, rows: float = 1.0, enlarge: bool = True) -> tuple[np.ndarray, tuple[int, int]]:
         """A picture, uint8 BGR, and its (height, width) before resizing.
 
-        In training, rows below the share ``rows`` of its height may be missing.
+        In training, rows below the share ``rows`` of its height may be missing. ``enlarge`` says whether one that is
+        smaller than ``imgsz`` is brought to that size.
         """
+        image, full_hw = self._kept_picture(index, rows)
+        if enlarge and self.kept_hw[index] != self.sizes_hw[index]:
+            image = _resize_part(image, self.kept_hw[index], self.sizes_hw[index])
+        return image, full_hw
+
+    def _kept_picture(self, index: int, rows: float) -> tuple[np.ndarray, tuple[int, int]]:
         if self._kept:
             return self._kept[index]
         if self._on_disk:
@@ -93,20 +115,16 @@ class Pictures:
         path = self._paths[index]
         try:
             if self.training:
-                size_hw = self.sizes_hw[index]
-                image, full_hw = read_image_for(path, size_hw, rows)
-                if image.shape[1] == size_hw[1] and image.shape[0] < size_hw[0] and rows < 1:
-                    return image, full_hw  # the upper part of what needs no resizing
-            else:
-                image = read_image(path)
-                full_hw = image.shape[0], image.shape[1]
-                size_hw = self._fit(full_hw)
+                part, decoded_hw, full_hw = read_image_for(path, self.kept_hw[index], rows)
+                return _resize_part(part, decoded_hw, self.kept_hw[index]), full_hw
+            image = read_image(path)
         except FileNotFoundError:
             raise InputError(f"{path}: this picture was there at the start and is gone now; put it back") from None
-        if image.shape[:2] != size_hw:
-            averaged = not self.training and max(full_hw) > self.imgsz
-            smooth = cv2.INTER_AREA if averaged else cv2.INTER_LINEAR
-            image = cv2.resize(image, (size_hw[1], size_hw[0]), interpolation=smooth)
+        full_hw = image.shape[0], image.shape[1]
+        height, width = self._fit(full_hw)
+        if full_hw != (height, width):
+            smooth = cv2.INTER_AREA if max(full_hw) > self.imgsz else cv2.INTER_LINEAR
+            image = cv2.resize(image, (width, height), interpolation=smooth)
         return image, full_hw
 
     def _for_all(self, work: Callable[[int], ResultT]) -> list[ResultT]:
@@ -137,7 +155,7 @@ class Pictures:
             image = np.load(self._file(index), mmap_mode="r")
         except (OSError, ValueError):  # not there, or not what we wrote
             return None
-        good = image.dtype == np.uint8 and image.shape == (*self.sizes_hw[index], 3)
+        good = image.dtype == np.uint8 and image.shape == (*self.kept_hw[index], 3)
         return np.asarray(image) if good else None
 
     def _fill_disk(self) -> None:

@@ -145,7 +145,7 @@ def test_only_what_is_seen_is_loaded() -> None:
 
 
 def test_colours_change_alike_before_and_after_the_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    jitter = Jitter(np.array([1.01, 1.2, 0.8]))
+    jitter = Jitter((1.01, 1.2, 0.8))
     for seed in range(6):
         for layout, rng in layouts(seed):
             warp = draw_warp((2 * SIZE, 2 * SIZE), (SIZE, SIZE), **PLAIN, rng=rng)
@@ -154,6 +154,40 @@ def test_colours_change_alike_before_and_after_the_size(monkeypatch: pytest.Monk
             after = jitter(plan.paint(lambda tile, _: PICTURES[tile]))
             difference = np.abs(ours.astype(int) - after)
             assert np.quantile(difference, 0.99) <= 4 and difference.mean() < 1
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_small_pictures_are_enlarged_in_one_step_and_boxes_stay_on_them(seed: int) -> None:
+    small_hw = [(round(0.6 * h), round(0.6 * w)) for h, w in SIZES_HW]
+    small = [cv2.resize(p, hw[::-1], interpolation=cv2.INTER_AREA) for p, hw in zip(PICTURES, small_hw)]
+    asked: dict[int, float] = {}
+
+    def load(tile: int, rows: float) -> np.ndarray:
+        asked[tile] = rows
+        return small[tile][: int(np.ceil(rows * len(small[tile]) - 1e-6))]
+
+    for layout, rng in layouts(seed):
+        warp = draw_warp((2 * SIZE, 2 * SIZE), (SIZE, SIZE), **PLAIN, rng=rng)
+        count = len(layout.tiles)
+        plan = layout.enlarge(warp, small_hw[:count])
+        difference = np.abs(plan.paint(load).astype(int) - long_way(layout, warp, PICTURES)).max(-1)
+        inside = far_from_edges(layout, warp)
+        assert difference[inside].mean() < 2 and np.quantile(difference[inside], 0.99) <= 10
+        # A box over the middle half of each picture: where it lies in the small one and so in the output.
+        rows = [np.array([[n, 0.25, 0.25, 0.75, 0.75]], np.float32) for n in range(count)]
+        boxes = layout.place_boxes(rows, fractions=True)
+        moved = boxes[:, 1:].reshape(-1, 2, 2) * plan.scale_shift[:, :1] + plan.scale_shift[:, 1:]
+        exact, _ = warp.move_labels(boxes)
+        for piece in plan.pieces:
+            height, width = small_hw[piece.tile]
+            (x1, y1, x2, y2), (left, top, right, bottom) = piece.source, piece.target
+            zoom = np.array([(right - left) / (x2 - x1), (bottom - top) / (y2 - y1)])
+            corners = np.array([[0.25, 0.25], [0.75, 0.75]]) * (width, height)
+            expected = (corners - (x1, y1)) * zoom + (left, top)
+            if (boxes[piece.tile, 1:] % (2 * SIZE) > 0).all():  # not clipped to the canvas
+                np.testing.assert_allclose(moved[piece.tile], expected, atol=1e-3)
+            assert asked[piece.tile] == y2 / height
+        assert len(exact) <= count
 
 
 def test_a_turned_mosaic_is_not_enlarged() -> None:

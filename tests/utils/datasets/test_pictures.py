@@ -73,6 +73,24 @@ def test_a_picture_loaded_in_part_has_the_same_pixels_in_that_part(tmp_path: Pat
     np.testing.assert_array_equal(part[:rows], whole[:rows])
 
 
+@pytest.mark.parametrize(("hw", "imgsz"), [((300, 400), 256), ((210, 160), 320)])
+def test_a_part_is_resized_as_the_whole_is(tmp_path: Path, hw: tuple[int, int], imgsz: int) -> None:
+    pictures = Pictures([photo(tmp_path / "a.jpg", hw)], imgsz, training=True)
+    whole, _ = pictures.load(0)
+    part, _ = pictures.load(0, rows=0.25)
+    assert whole.shape[:2] == pictures.sizes_hw[0] and len(part) < 0.7 * len(whole)
+    rows = round(0.25 * len(whole))
+    assert np.abs(part[:rows].astype(int) - whole[:rows]).max() <= 1
+
+
+@pytest.mark.parametrize("cache", [None, "ram", "disk"])
+def test_a_small_picture_is_kept_small_until_it_is_asked_for(tmp_path: Path, cache: str | None) -> None:
+    record = photo(tmp_path / "a.png", (30, 40))
+    pictures = Pictures([record], 64, training=True, cache=cache)
+    np.testing.assert_array_equal(pictures.load(0, enlarge=False)[0], read_image(record.image))
+    assert pictures.load(0)[0].shape == (48, 64, 3)
+
+
 def test_validation_averages_the_picture_decoded_in_full(tmp_path: Path) -> None:
     record = photo(tmp_path / "a.jpg", (128, 256))
     image, _ = Pictures([record], 64, training=False).load(0, rows=0.1)
