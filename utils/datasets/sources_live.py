@@ -70,7 +70,7 @@ class _Reader(threading.Thread):
         self.ended = False
         self.grabbed = self.dropped = self.bad = 0
         self._newest: tuple[int, np.ndarray] | None = None
-        self._stop = threading.Event()
+        self._halt = threading.Event()
 
     def take(self) -> tuple[int, np.ndarray] | None:
         """(number, picture) that nobody has taken yet; with the lock held."""
@@ -82,15 +82,15 @@ class _Reader(threading.Thread):
         return self._newest is not None
 
     def stop(self) -> None:
-        self._stop.set()
+        self._halt.set()
 
     def run(self) -> None:
         failed = 0
         try:
-            while not self._stop.is_set():
+            while not self._halt.is_set():
                 steady, problem = self._read_connection()
                 failed = 0 if steady else failed
-                if self._stop.is_set() or not self._may_retry(failed, problem):
+                if self._halt.is_set() or not self._may_retry(failed, problem):
                     return
                 failed += 1
         finally:
@@ -106,7 +106,7 @@ class _Reader(threading.Thread):
             return False
         wait = min(self.settings.wait_s * 2**failed, _LONGEST_WAIT_S)
         LOG.warning("%s: %s; attempt %d of %d in %.3g s", self.title, problem, failed + 1, limit, wait)
-        return not self._stop.wait(wait)
+        return not self._halt.wait(wait)
 
     def _read_connection(self) -> tuple[bool, str]:
         """Connect and read until the connection is lost: (whether it was a good one, what happened)."""
@@ -129,10 +129,10 @@ class _Reader(threading.Thread):
     def _read_frames(self, capture: Capture) -> None:
         due, failures = time.monotonic(), 0
         is_file = not self.address.isdecimal() and Path(self.address).is_file()
-        while not self._stop.is_set() and failures < _BAD_READS:
+        while not self._halt.is_set() and failures < _BAD_READS:
             if is_file:  # a file would be read through in no time
                 due = max(due + 1 / self.fps, time.monotonic() - 1)
-                self._stop.wait(max(0.0, due - time.monotonic()))
+                self._halt.wait(max(0.0, due - time.monotonic()))
             if not capture.grab():
                 failures += 1
                 continue
@@ -190,12 +190,16 @@ class LiveSource(Source):
         """Frames for which a newer one came before anybody took them."""
         return sum(reader.dropped for reader in self.readers)
 
-    def batches(self, size: int = 1) -> Iterator[list[Frame]]:
-        """One frame of every camera that has a new one; ``size`` is of no importance."""
+    def start(self) -> None:
+        """Begin to read, if that has not been done; :meth:`batches` does it as well."""
         if not self._started:
             self._started = True
             for reader in self.readers:
                 reader.start()
+
+    def batches(self, size: int = 1) -> Iterator[list[Frame]]:
+        """One frame of every camera that has a new one; ``size`` is of no importance."""
+        self.start()
         while True:
             with self._changed:
                 self._changed.wait_for(self._worth_a_look, timeout=_PATIENCE_S)
