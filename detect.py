@@ -92,7 +92,8 @@ def detect(source: Source, finder: Finder, outputs: Outputs, batch_size: int = 1
     from tqdm import tqdm
 
     tally = Tally()
-    pace = 0.1 if sys.stderr.isatty() else 10.0  # seconds between two states of the bar
+    to_screen = sys.stderr.isatty()
+    pace = 0.1 if to_screen else 10.0  # seconds between two states of the bar
     with tqdm(total=source.total, desc="detecting", unit="frame", dynamic_ncols=True, mininterval=pace) as bar:
         try:
             for batch in source.batches(batch_size):
@@ -101,8 +102,10 @@ def detect(source: Source, finder: Finder, outputs: Outputs, batch_size: int = 1
                     tally.add(frame.title if frame.clip else None, len(found))
                     if frame.clip:
                         bar.set_postfix_str(found.summary()[:40], refresh=False)
-                    else:
+                    elif to_screen:  # above the bar
                         bar.write(f"{frame.title}: {found.summary()}", file=sys.stdout)
+                    else:
+                        print(f"{frame.title}: {found.summary()}")
                     bar.update()
                 if outputs.quit:
                     break
@@ -119,10 +122,10 @@ def report(tally: Tally, source: Source, finder: Finder) -> None:
     for problem in source.skipped.lines:
         LOG.warning("skipped: %s", problem)
     unit = "frame" if tally.videos else "picture"
-    times = ", ".join(f"{ms:.1f} ms {stage}" for stage, ms in finder.timer.per_image_ms().items())
-    LOG.info(
-        "%d %ss, %d objects%s", tally.frames, unit, tally.objects, f"; {times} per {unit}" if tally.frames else ""
-    )  # fmt: skip
+    counts = f"{tally.frames} {unit}{'' if tally.frames == 1 else 's'}, {tally.objects} objects"
+    per_frame = 1000 / max(1, tally.frames)  # not per call: with --slice a picture is many of them
+    times = ", ".join(f"{seconds * per_frame:.1f} ms {stage}" for stage, seconds in finder.timer.seconds.items())
+    LOG.info("%s%s", counts, f"; {times} per {unit}" if tally.frames else "")
 
 
 @contextlib.contextmanager

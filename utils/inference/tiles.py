@@ -12,6 +12,7 @@ from utils.errors import InputError
 from utils.inference.predictor import Detections, Predictor
 
 _EDGE_PX = 2.0  # a box that ends so close to the border of its tile is taken to be cut by it
+_INSIDE = 0.8  # a cut off part of a box, of which so much lies inside another of its class, is a part of that
 _LEAST_SHARE = 0.1  # of the smaller box that two tiles must both see, to be compared at all
 
 
@@ -40,9 +41,10 @@ def merge_tiles(boxes: Tensor, windows: Tensor, hw: tuple[int, int], iou: float,
     """One row for each object among the boxes of several tiles of a picture.
 
     Two tiles can only disagree about what both of them see. So boxes of different tiles are cut down to the area that
-    both tiles cover, and are one object if what is left overlaps by more than ``iou``. The most confident box stays;
-    where the border of its tile cuts it off, the others make it longer. Boxes of one tile are never merged: the
-    suppression has already decided about them.
+    both tiles cover, and are one object if what is left overlaps by more than ``iou``. Of one object that box stays
+    which no border cuts off, and of several such the most confident; where a border cuts off all, it is made longer by
+    the others. What kind of thing a cut off part is cannot be told well, so its class does not count. Boxes of one tile
+    are never merged: the suppression has already decided about them.
 
     Args:
         boxes: [n, 6] x1 y1 x2 y2 in pixels of the picture, confidence, class.
@@ -54,9 +56,11 @@ def merge_tiles(boxes: Tensor, windows: Tensor, hw: tuple[int, int], iou: float,
     Returns:
         [k, 6], the most confident first.
     """
-    order = boxes[:, 4].argsort(descending=True, stable=True)
-    boxes, windows = boxes[order].clone(), windows[order]
+    boxes, windows = _sorted(boxes, windows)
     cut = _cut_sides(boxes, windows, hw)  # [n, 4] bool
+    parts = cut.any(1)
+    order = parts.int().argsort(stable=True)  # whole ones first
+    boxes, windows, cut, parts = boxes[order], windows[order], cut[order], parts[order]
     left = torch.ones(len(boxes), dtype=torch.bool)
     kept = []
     for best in range(len(boxes)):
@@ -64,18 +68,29 @@ def merge_tiles(boxes: Tensor, windows: Tensor, hw: tuple[int, int], iou: float,
             continue
         left[best] = False
         kept.append(best)
+        alike = boxes[:, 5] == boxes[best, 5]
         # Each box that joins may make the object longer and so meet further ones, as a long object in four tiles does.
         members = [best]
         for member in members:
-            same = left & _same_object(boxes, windows, member, iou)
-            same &= ~(windows[:, None] == windows[members][None]).all(2).any(1)  # one box of each tile
-            if not agnostic:
-                same &= boxes[:, 5] == boxes[best, 5]
-            for other in _best_of_each_tile(same.nonzero().flatten().tolist(), windows):
+            same = _same_object(boxes, windows, member, iou) & (alike | parts | agnostic)
+            same |= alike & parts & (_share_inside(boxes, member) > _INSIDE)
+            same &= left & ~(windows[:, None] == windows[members][None]).all(2).any(1)  # one box of each tile
+            for other in _first_of_each_tile(same.nonzero().flatten().tolist(), windows):
                 left[other] = False
                 members.append(other)
         _lengthen(boxes, cut, members)
-    return boxes[kept]
+        boxes[best, 4] = boxes[[i for i in members if alike[i]], 4].max()
+    return _sorted(boxes[kept], windows[kept])[0]
+
+
+def _sorted(boxes: Tensor, windows: Tensor) -> tuple[Tensor, Tensor]:
+    order = boxes[:, 4].argsort(descending=True, stable=True)
+    return boxes[order], windows[order]
+
+
+def _share_inside(boxes: Tensor, one: int) -> Tensor:
+    """[n] how much of each box lies inside box ``one``."""
+    return _area(_clipped(boxes[:, :4], boxes[one, :4].expand(len(boxes), 4))) / _area(boxes).clamp(min=1e-9)
 
 
 def _cut_sides(boxes: Tensor, windows: Tensor, hw: tuple[int, int]) -> Tensor:
@@ -111,9 +126,9 @@ def _area(boxes: Tensor) -> Tensor:
     return sides[:, 0] * sides[:, 1]
 
 
-def _best_of_each_tile(indices: Sequence[int], windows: Tensor) -> Iterator[int]:
+def _first_of_each_tile(indices: Sequence[int], windows: Tensor) -> Iterator[int]:
     seen: set[tuple[float, ...]] = set()
-    for index in indices:  # the most confident come first
+    for index in indices:
         tile = tuple(windows[index].tolist())
         if tile not in seen:
             seen.add(tile)
