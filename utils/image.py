@@ -258,8 +258,16 @@ def read_image(path: str | Path) -> np.ndarray:
         InputError: it cannot be decoded, or has another depth than 8 or 16 bits.
     """
     path = Path(path)
-    content = _content(path)
-    return _turn_upright(_decode(path, content), _orientation(content, read_header(content)))
+    return decode_image(_content(path), path)
+
+
+def decode_image(content: bytes, name: str | Path) -> np.ndarray:
+    """The bytes of a picture file as ``read_image`` would return it; ``name`` is for messages.
+
+    Raises:
+        InputError: as ``read_image``.
+    """
+    return _turn_upright(_decode(Path(name), content), _orientation(content, read_header(content)))
 
 
 def read_image_for(path: str | Path, size_hw: tuple[int, int], rows: float = 1.0) -> tuple[np.ndarray, tuple[int, int]]:
