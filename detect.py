@@ -1,122 +1,148 @@
-"""Detect objects in pictures.
+"""Detect objects in pictures, videos and streams.
 
     python detect.py --weights runs/train/exp/weights/best.pt --source pictures/
+    python detect.py --source film.mp4 --save-csv           # the film with boxes, and all of them in a table
+    python detect.py --source rtsp://camera/1 --view-img    # live; q or Ctrl-C ends it
+    python detect.py --source large.jpg --slice 640         # small objects in large pictures
     python detect.py --weights a.pt b.pt --augment          # an ensemble, every picture in three views
     python detect.py --visualize                            # what every layer sees
 
-Pictures with boxes drawn in, and label files, crops and feature maps when asked for, go to ``runs/detect/exp``.
+Pictures and videos with boxes drawn in, and label files, crops, tables and feature maps when asked for, go to
+``runs/detect/exp``.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
+import signal
 import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import cv2
-import numpy as np
-from tqdm import tqdm
-
-from models.user_modules import load_modules
-from utils.checkpoint.detector import load_detector
 from utils.config.cli import run_script
 from utils.config.keywords import options_from
 from utils.config.options import DetectOptions
-from utils.config.paths import ROOT
-from utils.config.sizes import check_img_size
-from utils.datasets.sources import Frame, ImageSource
-from utils.device import select_device
 from utils.errors import InputError
-from utils.files import increment_path
-from utils.inference import Crops, Detections, DrawnImages, Predictor, TextLabels
-from utils.plots.features import FeatureFiles, FeatureMaps
+
+if TYPE_CHECKING:
+    from utils.datasets.sources import Source
+    from utils.inference.outputs import Outputs
+    from utils.inference.predictor import Finder
 
 LOG = logging.getLogger(__name__)
+NOTHING = {False: "none of its pictures and frames could be read", True: "no frame has come"}  # by Source.live
 
 
-class Outputs:
-    """Everything that is written for a picture, as the options ask."""
+@dataclass
+class Tally:
+    """What a run has done: frames, objects in them, both for each video, and whether Ctrl-C ended it early."""
 
-    def __init__(self, options: DetectOptions, folder: Path) -> None:
-        self.save, self.view = not options.nosave, options.view_img
-        self.images = DrawnImages(folder, options.line_thickness, options.hide_labels, options.hide_conf)
-        self.text = TextLabels(folder / "labels", options.save_conf) if options.save_txt else None
-        self.crops = Crops(folder / "crops") if options.save_crop else None
-        self.features = FeatureFiles(folder) if options.visualize else None
+    frames: int = 0
+    objects: int = 0
+    videos: dict[str, tuple[int, int]] = field(default_factory=dict)
+    stopped: bool = False
 
-    def find(self, predictor: Predictor, frame: Frame) -> Detections:
-        """What is in the picture; on the way the feature maps are written, if asked for."""
-        if self.features is None:
-            return predictor(frame.image)
-        with FeatureMaps(predictor.model) as maps:
-            found = predictor(frame.image)
-        self.features.write(frame.relative, maps)
-        return found
-
-    def write(self, frame: Frame, found: Detections) -> None:
-        if self.text:
-            self.text.write(frame.relative, found)
-        if self.crops:
-            self.crops.write(frame, found)
-        if not (self.save or self.view):
-            return
-        drawn = self.images.draw(frame, found)
-        if self.save:
-            self.images.write(frame, drawn)
-        if self.view and not show(str(frame.relative), drawn):
-            self.view = False
-
-
-def show(title: str, image: np.ndarray) -> bool:
-    """Show a picture until a key is pressed; False when this machine has no window system."""
-    try:
-        cv2.imshow(title, image)
-        cv2.waitKey(0)
-        cv2.destroyAllWindows()
-    except cv2.error as error:
-        LOG.warning("--view-img: no window can be opened here (%s); results are still saved", error.err)
-        return False
-    return True
-
-
-def build_predictor(options: DetectOptions) -> Predictor:
-    device = select_device(options.device)
-    model, _ = load_detector(options.weights, device, ROOT / "runs/train", options.augment)
-    sides = [check_img_size(side, int(model.stride.max())) for side in options.imgsz]
-    for index in options.classes or ():
-        if index >= model.nc:
-            raise InputError(f"--classes {index}: the model has {model.nc} classes, 0 to {model.nc - 1}")
-    half = options.half and device.type != "cpu"
-    if options.half and not half:
-        LOG.warning("--half needs a GPU: running in float32")
-    return Predictor(
-        model, device, (sides[0], sides[-1]), conf=options.conf_thres, iou=options.iou_thres, max_det=options.max_det,
-        classes=options.classes, agnostic=options.agnostic_nms, half=half,
-    )  # fmt: skip
+    def add(self, video: str | None, objects: int) -> None:
+        """Count a frame, of ``video`` if it is of one."""
+        self.frames, self.objects = self.frames + 1, self.objects + objects
+        if video is not None:
+            before = self.videos.get(video, (0, 0))
+            self.videos[video] = (before[0] + 1, before[1] + objects)
 
 
 def main(options: DetectOptions) -> None:
+    # Here and not above: torch takes seconds to import, and --help or a mistyped option should be answered at once.
+    from models.user_modules import load_modules
+    from utils.datasets.sources import open_source, without_password
+    from utils.files import increment_path
+    from utils.inference.build import build_predictor, strip_weights
+    from utils.inference.outputs import Outputs
+    from utils.inference.tiles import SlicedPredictor
+
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # broken frames are counted, not lamented one by one
     load_modules(options.modules)
-    source = ImageSource(options.source)
-    predictor = build_predictor(options)
-    folder = increment_path(Path(options.project) / options.name, options.exist_ok, mkdir=True)
-    outputs, pictures, objects = Outputs(options, folder), 0, 0
-    progress = tqdm(source, desc="detecting", unit="picture", dynamic_ncols=True)
-    for frame in progress:
-        found = outputs.find(predictor, frame)
-        outputs.write(frame, found)
-        progress.write(f"{frame.path}: {found.summary()}", file=sys.stdout)
-        pictures += 1
-        objects += len(found)
-    for problem in source.skipped:
-        LOG.warning("skipped: %s", problem)
-    times = ", ".join(f"{ms:.1f} ms {stage}" for stage, ms in predictor.timer.per_image_ms().items())
-    LOG.info("%d pictures, %d objects%s", pictures, objects, f"; {times} per picture" if pictures else "")
-    if pictures == 0:
-        raise InputError(f"--source {options.source}: none of its {len(source)} pictures could be read")
-    if outputs.save or outputs.text or outputs.crops or outputs.features:
+    source = open_source(options.source, options.vid_stride, options.reconnect)
+    with source, ended_by_signals():
+        predictor = build_predictor(options)
+        finder: Finder = predictor
+        if options.slice:
+            whole = not options.slice_only
+            finder = SlicedPredictor(predictor, options.slice, options.overlap, whole, options.batch_size)
+        folder = increment_path(Path(options.project) / options.name, options.exist_ok, mkdir=True)
+        with contextlib.closing(Outputs(options, folder)) as outputs:
+            tally = detect(source, finder, outputs, options.batch_size)
+    report(tally, source, finder)
+    if tally.frames == 0 and not tally.stopped:
+        raise InputError(f"--source {without_password(options.source)}: {NOTHING[source.live]}")
+    if outputs.any_file:
         LOG.info("results are in %s", folder)
+    if options.update:
+        strip_weights(options)
+    if tally.stopped:
+        raise KeyboardInterrupt  # there was more to do: scripts around this one are told
+
+
+def detect(source: Source, finder: Finder, outputs: Outputs, batch_size: int = 1) -> Tally:
+    """Find objects in every frame of a source and write them down, until its end, Ctrl-C, or q in the window."""
+    from tqdm import tqdm
+
+    tally = Tally()
+    to_screen = sys.stderr.isatty()
+    pace = 0.1 if to_screen else 10.0  # seconds between two states of the bar
+    with tqdm(total=source.total, desc="detecting", unit="frame", dynamic_ncols=True, mininterval=pace) as bar:
+        try:
+            for batch in source.batches(batch_size):
+                for frame, found in zip(batch, outputs.find(finder, batch)):
+                    outputs.write(frame, found)
+                    tally.add(frame.title if frame.clip else None, len(found))
+                    if frame.clip:
+                        bar.set_postfix_str(found.summary()[:40], refresh=False)
+                    elif to_screen:  # above the bar
+                        bar.write(f"{frame.title}: {found.summary()}", file=sys.stdout)
+                    else:
+                        print(f"{frame.title}: {found.summary()}")
+                    bar.update()
+                if outputs.quit:
+                    break
+        except KeyboardInterrupt:
+            tally.stopped = not source.live  # cameras have no other end
+    source.close()  # only now is it known what was skipped
+    return tally
+
+
+def report(tally: Tally, source: Source, finder: Finder) -> None:
+    """What was found and skipped, and how long it took."""
+    for title, (frames, objects) in tally.videos.items():
+        LOG.info("%s: %d frames, %d objects", title, frames, objects)
+    for problem in source.skipped.lines:
+        LOG.warning("skipped: %s", problem)
+    unit = "frame" if tally.videos else "picture"
+    counts = f"{tally.frames} {unit}{'' if tally.frames == 1 else 's'}, {tally.objects} objects"
+    per_frame = 1000 / max(1, tally.frames)  # not per call: with --slice a picture is many of them
+    times = ", ".join(f"{seconds * per_frame:.1f} ms {stage}" for stage, seconds in finder.timer.seconds.items())
+    LOG.info("%s%s", counts, f"; {times} per {unit}" if tally.frames else "")
+
+
+@contextlib.contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """``kill`` ends a run like Ctrl-C, so that videos and tables get their end."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may listen
+        return
+
+    def stop(number: int, place: Any) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def run(**options: Any) -> None:

@@ -18,6 +18,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "utils.boxes",
         "utils.downloads",
         "utils.nms",
+        "utils.nms_kernel",
         "utils.image",
         "utils.jpeg",
         "utils.files",

@@ -92,8 +92,8 @@ def increment_path(path: str | Path, exist_ok: bool = False, mkdir: bool = False
             return candidate
 
 
-def _walk_images(folder: Path) -> Iterator[Path]:
-    """Pictures at any depth, through links but never twice into one folder; names that start with a dot are skipped."""
+def _walk_images(folder: Path, kinds: frozenset[str]) -> Iterator[Path]:
+    """Files at any depth, through links but never twice into one folder; names that start with a dot are skipped."""
     seen: set[str] = set()
     others: Counter[str] = Counter()
     for parent, folders, names in os.walk(folder, followlinks=True):
@@ -108,7 +108,7 @@ def _walk_images(folder: Path) -> Iterator[Path]:
             suffix = os.path.splitext(name)[1].lower()  # noqa: PTH122
             if name.startswith("."):
                 continue
-            if suffix in IMAGE_SUFFIXES:
+            if suffix in kinds:
                 yield place / name
             elif suffix in _OTHER_PICTURES:
                 others[suffix] += 1
@@ -117,8 +117,8 @@ def _walk_images(folder: Path) -> Iterator[Path]:
         logger.warning("%s: pictures of kinds that cannot be read are left out: %s; convert them", folder, counts)
 
 
-def _listed_images(listing: Path, bases: Sequence[Path]) -> Iterator[Path]:
-    """Pictures named in a text file, one a line; relative ones lie beside the list, in one of ``bases`` or in the cwd.
+def _listed_images(listing: Path, bases: Sequence[Path], kinds: frozenset[str]) -> Iterator[Path]:
+    """Files named in a text file, one a line; relative ones lie beside the list, in one of ``bases`` or in the cwd.
 
     "./" never means the cwd, as in the lists that come with COCO. A line that is no picture is warned about once.
     """
@@ -129,7 +129,7 @@ def _listed_images(listing: Path, bases: Sequence[Path]) -> Iterator[Path]:
     named, others = 0, []
     for number, line in enumerate(lines, 1):
         text = line.strip().replace("\\", "/")
-        if os.path.splitext(text)[1].lower() not in IMAGE_SUFFIXES:  # noqa: PTH122  (of very many lines)
+        if os.path.splitext(text)[1].lower() not in kinds:  # noqa: PTH122  (of very many lines)
             if text and not text.startswith("#"):
                 others.append(f"{listing}:{number}: '{text[:60]}'")
             continue
@@ -144,31 +144,36 @@ def _listed_images(listing: Path, bases: Sequence[Path]) -> Iterator[Path]:
         logger.warning("%s names no picture; %d such lines are left out", others[0], len(others))
 
 
-def find_images(sources: Sequence[str | Path], bases: Sequence[Path] = ()) -> list[Path]:
+def find_images(
+    sources: Sequence[str | Path],
+    bases: Sequence[Path] = (),
+    also: frozenset[str] = frozenset(),
+) -> list[Path]:
     """All pictures of some folders (any depth), ``.txt`` lists and single files, sorted by path.
 
     A picture named twice is kept twice: a list may repeat a line to weigh a picture more. Whether listed files exist
     is for the reader of the pictures to report. ``bases`` are folders where relative lines of a list may lie when they
-    are not beside it, before the working directory.
+    are not beside it, before the working directory. ``also`` are the suffixes of further kinds of files to find.
 
     Raises:
         FileNotFoundError: a source does not exist, or no picture was found.
         InputError: a source is a file but neither a picture nor a ``.txt`` list.
     """
     images: list[Path] = []
+    suffixes = IMAGE_SUFFIXES | also
     for source in map(Path, sources):
         if source.is_dir():
-            images.extend(_walk_images(source))
+            images.extend(_walk_images(source, suffixes))
         elif not source.exists():
             raise FileNotFoundError(f"{source}: no such folder or list of images")
-        elif source.suffix.lower() in IMAGE_SUFFIXES:
+        elif source.suffix.lower() in suffixes:
             images.append(source)
         elif source.suffix.lower() == ".txt":
-            images.extend(_listed_images(source, bases))
+            images.extend(_listed_images(source, bases, suffixes))
         else:
             raise InputError(f"{source}: expected a folder, an image or a .txt list of images")
     if not images:
-        kinds = " ".join(sorted(suffix[1:] for suffix in IMAGE_SUFFIXES))
+        kinds = " ".join(sorted(suffix[1:] for suffix in suffixes))
         raise FileNotFoundError(f"no images in {', '.join(map(str, sources))}; looked for {kinds}")
     return sorted(images, key=str)
 

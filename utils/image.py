@@ -257,11 +257,19 @@ def read_image(path: str | Path) -> np.ndarray:
         InputError: it cannot be decoded, or has another depth than 8 or 16 bits.
     """
     path = Path(path)
-    content = _content(path)
+    return decode_image(_content(path), path)
+
+
+def decode_image(content: bytes, name: str | Path) -> np.ndarray:
+    """The bytes of a picture file as ``read_image`` would return it; ``name`` is for messages.
+
+    Raises:
+        InputError: as ``read_image``.
+    """
     jpeg = read_header(content)
     image = None if jpeg is None else decode_jpeg(np.frombuffer(content, np.uint8), jpeg.hw)
     if image is None:  # or to say what is wrong with it
-        image = _decode(path, content)
+        image = _decode(Path(name), content)
     return _turn_upright(image, _orientation(content, jpeg))
 
 

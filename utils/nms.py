@@ -8,6 +8,7 @@ import torch
 
 from utils.boxes import xywh2xyxy
 from utils.errors import InputError
+from utils.nms_kernel import nms
 
 _MIN_SIDE_PX = 2.0  # as in v6.1: thinner candidates are noise. Its upper bound is not needed here.
 _CLASS_STEP_PX = 7680.0
@@ -66,8 +67,6 @@ def _suppress(rows: torch.Tensor, iou_thres: float, agnostic: bool, max_det: int
     Whether a row survives depends on better rows only. So if the best few thousand already give enough survivors, the
     rest, which costs a time that grows with its square, cannot change the answer.
     """
-    from torchvision.ops import nms  # slow to import, and only this line needs it
-
     boxes = rows[:, :4]
     if not agnostic and len(rows):
         # Each class is moved to an area of its own, so that boxes of different classes never meet. A shorter step

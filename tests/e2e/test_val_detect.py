@@ -209,7 +209,7 @@ def test_a_corrupt_picture_is_named_and_the_others_are_done(find, pictures: Path
 
 def test_only_corrupt_pictures_are_an_error(find, tmp_path: Path) -> None:
     (tmp_path / "broken.jpg").write_bytes(b"")
-    with pytest.raises(InputError, match="none of its 1 pictures could be read"):
+    with pytest.raises(InputError, match="none of its pictures and frames could be read"):
         find(tmp_path / "broken.jpg")
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from utils.config.flags import (
     IMAGE_SIZE_FLAGS,
+    Named,
     at_least,
     fraction,
     option,
@@ -17,13 +18,17 @@ from utils.errors import InputError
 
 
 @dataclass(frozen=True, kw_only=True)
-class DetectOptions:
+class DetectOptions(Named):
     """Options of ``detect.py``. Raises InputError naming the flag when a value is out of range."""
 
     weights: tuple[str, ...] = option(
         (), str, "--weights", "checkpoint; several: an ensemble; none: the newest best.pt below runs/train", nargs="+"
     )
-    source: str = option(str(ROOT / "data/images"), str, "--source", "picture, folder or .txt list")
+    source: str = option(
+        str(ROOT / "data/images"), str, "--source",
+        "picture, video, folder, pattern, .txt list, camera number, rtsp:// or http:// stream, .streams list, screen",
+    )  # fmt: skip
+    data: str = option("", str, "--data", "data yaml with the class names, for a file that holds none")
     imgsz: tuple[int, ...] = option(
         (640,), int, IMAGE_SIZE_FLAGS, "picture size in pixels: one side, or h w", nargs="+"
     )
@@ -36,10 +41,13 @@ class DetectOptions:
     save_conf: bool = switch("--save-conf", "with --save-txt: write the confidence as well")
     save_crop: bool = switch("--save-crop", "write every detected object as a picture of its own")
     nosave: bool = switch("--nosave", "write no pictures")
+    save_csv: bool = switch("--save-csv", "write all detections of the run as one table, detections.csv")
+    save_json: bool = switch("--save-json", "the same with an entry per picture, detections.json")
     classes: tuple[int, ...] | None = option(None, int, "--classes", "keep only these class numbers", nargs="+")
     agnostic_nms: bool = switch("--agnostic-nms", "let boxes of different classes suppress each other")
     augment: bool = switch("--augment", "look at every picture in three sizes, once mirrored")
     visualize: bool = switch("--visualize", "write what every layer sees, as pictures and arrays")
+    update: bool = switch("--update", "afterwards take the optimizer out of the files of --weights, which shrinks them")
     project: str = option(str(ROOT / "runs/detect"), str, "--project", "folder of the runs")
     name: str = option("exp", str, "--name", "name of this run; a number is added when it is taken")
     exist_ok: bool = switch("--exist-ok", "write into an existing run folder")
@@ -47,6 +55,16 @@ class DetectOptions:
     hide_labels: bool = switch("--hide-labels", "draw boxes without labels")
     hide_conf: bool = switch("--hide-conf", "draw labels without the confidence")
     half: bool = switch("--half", "half precision on a GPU")
+    vid_stride: int = option(1, int, "--vid-stride", "look at every n-th frame of videos and streams")
+    batch_size: int = option(
+        1, int, "--batch-size", "pictures, frames or tiles that go through the model together; the boxes stay the same"
+    )
+    slice: int = option(0, int, "--slice", "cut larger pictures into tiles of this side in pixels; 0: off")
+    overlap: float = option(
+        0.2, float, "--overlap", "with --slice: share of its side a tile has in common with the next"
+    )
+    slice_only: bool = switch("--slice-only", "with --slice: do not look at the whole picture as well")
+    reconnect: int = option(5, int, "--reconnect", "attempts in a row to get a lost stream back")
     modules: tuple[str, ...] = option(
         (), str, "--modules", "python files with layers of your own, which are run", nargs="+", repeat=True
     )
@@ -62,6 +80,22 @@ class DetectOptions:
         at_least("--line-thickness", self.line_thickness, 1)
         fraction("--conf-thres", self.conf_thres)
         fraction("--iou-thres", self.iou_thres)
+        at_least("--vid-stride", self.vid_stride, 1)
+        at_least("--batch-size", self.batch_size, 1)
+        at_least("--reconnect", self.reconnect, 0)
+        self._check_slices()
         plain_name(self.name)
         if self.visualize and len(self.weights) > 1:
             raise InputError(f"--visualize shows layers of one model; --weights names {len(self.weights)}: name one")
+
+    def _check_slices(self) -> None:
+        if not self.slice:
+            for name in sorted({"overlap", "slice_only"} & self.given):
+                raise InputError(f"--{name.replace('_', '-')} does nothing without --slice; give both, or none")
+            return
+        at_least("--slice", self.slice, 32)
+        fraction("--overlap", self.overlap)
+        if self.overlap > 0.9:
+            raise InputError(f"--overlap {self.overlap} makes too many tiles; allowed is 0 to 0.9")
+        if self.visualize:
+            raise InputError("--visualize shows the layers for one whole picture; leave out --slice")

@@ -1,66 +1,93 @@
-"""Pictures to detect on: a file, a folder, a glob or a list."""
+"""What ``--source`` may name: files of pictures and videos, cameras, streams, the screen."""
 
 from __future__ import annotations
 
-import glob
-import re
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
-import numpy as np
-
+from utils.datasets.sources_base import Clip, Frame, Source, without_password
+from utils.datasets.sources_files import FileSource
+from utils.datasets.sources_live import LiveSettings, LiveSource
+from utils.datasets.sources_screen import ScreenSource
+from utils.datasets.sources_url import UrlVideo
+from utils.datasets.sources_video import VIDEO_SUFFIXES
 from utils.errors import InputError
-from utils.files import IMAGE_SUFFIXES, find_images
-from utils.image import read_image
+from utils.files import IMAGE_SUFFIXES
+
+__all__ = [
+    "VIDEO_SUFFIXES",
+    "Clip",
+    "FileSource",
+    "Frame",
+    "LiveSettings",
+    "LiveSource",
+    "ScreenSource",
+    "Source",
+    "open_source",
+    "without_password",
+]
 
 
-@dataclass(frozen=True)
-class Frame:
-    """One picture: HWC BGR uint8, and where it came from, as a path below the source (for the output's name)."""
+def open_source(source: str, stride: int = 1, reconnect: int = 5) -> Source:
+    """The frames of what ``--source`` names.
 
-    image: np.ndarray
-    path: Path
-    relative: Path
-
-
-class ImageSource:
-    """The pictures ``--source`` names, in sorted order.
+    ==========================================  ===================================================================
+    picture, video, folder, pattern             as :class:`FileSource` has it
+    ``list.txt``                                of files; or of addresses and camera numbers, one a line
+    ``list.streams``                            of addresses, camera numbers, and files to be played like a camera
+    ``0``                                       a camera by its number
+    ``rtsp://...``, ``rtmp://``, ``http://``    a stream
+    ``http://host/a.mp4``                       a video (by its suffix), read in order to its end
+    ``screen``                                  as :class:`ScreenSource` has it; a file of that name comes first
+    ==========================================  ===================================================================
 
     Args:
-        source: picture, folder (searched at any depth), glob pattern, or ``.txt`` list of pictures.
+        source: the text.
+        stride: of videos and streams, every how many frames one is delivered.
+        reconnect: attempts in a row to get a lost stream back.
 
     Raises:
-        FileNotFoundError: nothing there, or no picture in it.
-        InputError: a file that is not a picture.
+        FileNotFoundError, InputError: nothing there, or of no known kind.
     """
+    settings = LiveSettings(stride=stride, reconnect=reconnect)
+    if "://" in source:
+        suffix = Path(urlsplit(source).path).suffix.lower()
+        if suffix in IMAGE_SUFFIXES:
+            raise InputError(f"--source {source}: pictures are not downloaded; save it and give its file name")
+        is_file = suffix in VIDEO_SUFFIXES and source.startswith(("http://", "https://"))
+        return UrlVideo(source, stride) if is_file else LiveSource([source], settings)
+    path = Path(source)
+    if path.exists():
+        addresses = _addresses(path)
+        return LiveSource(addresses, settings) if addresses else FileSource(source, stride)
+    if source.isdecimal():
+        return LiveSource([source], settings)
+    if source.split()[:1] == ["screen"]:
+        return ScreenSource(source)
+    return FileSource(source, stride)
 
-    def __init__(self, source: str) -> None:
-        self.skipped: list[str] = []
-        path = Path(source)
-        if path.exists():  # first, since a file name may contain [ ] or *
-            self.root = path if path.is_dir() else path.parent
-            self.paths = find_images([path])
-        elif any(mark in source for mark in "*?["):
-            matches = sorted(Path(match) for match in glob.glob(source, recursive=True))  # noqa: PTH207
-            self.paths = [match for match in matches if match.suffix.lower() in IMAGE_SUFFIXES]
-            if not self.paths:
-                raise FileNotFoundError(f"--source {source}: no picture matches this pattern ({path.absolute()})")
-            fixed = re.split(r"[*?\[]", source, maxsplit=1)[0]  # up to the first wildcard
-            self.root = Path(fixed) if fixed.endswith(("/", "\\")) else Path(fixed).parent
-        else:
-            raise FileNotFoundError(f"--source {source}: no such picture, folder or list (looked at {path.absolute()})")
 
-    def __len__(self) -> int:
-        return len(self.paths)
+def _addresses(path: Path) -> list[str]:
+    """The lines of a list of streams; none when the file is something else.
 
-    def __iter__(self) -> Iterator[Frame]:
-        """Frames; a picture that cannot be read is noted in ``skipped`` and left out."""
-        for path in self.paths:
-            try:
-                image = read_image(path)
-            except (InputError, OSError) as error:
-                self.skipped.append(str(error))
-                continue
-            inside = path.is_relative_to(self.root)
-            yield Frame(image, path, path.relative_to(self.root) if inside else Path(path.name))
+    Raises:
+        InputError: a list of streams without any, or a ``.txt`` list with files among them.
+    """
+    suffix = path.suffix.lower()
+    if suffix not in (".txt", ".streams") or not path.is_file():
+        return []
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: byte {error.start} is not UTF-8; save the list as UTF-8 text") from error
+    lines = [line for line in lines if line and not line.startswith("#")]
+    if suffix == ".streams":
+        if not lines:
+            raise InputError(f"{path}: names no stream; expected addresses or camera numbers, one a line")
+        beside = {line: str(path.parent / line) for line in lines if (path.parent / line).is_file()}
+        return [beside.get(line, line) for line in lines]
+    streams = [line for line in lines if line.isdecimal() or "://" in line]
+    if streams and len(streams) < len(lines):
+        other = next(line for line in lines if line not in streams)
+        raise InputError(f"{path}: '{other}' is no stream, other lines are; use a list of its own for files")
+    return streams

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -17,13 +18,13 @@ from models.tta import augmented_forward
 from models.yolo import Model
 from utils.boxes import scale_coords
 from utils.errors import InputError
-from utils.image import letterbox, read_image, to_model_input
+from utils.image import decode_image, letterbox, read_image, to_model_input
 from utils.inference.results import Detections
 from utils.nms import non_max_suppression
 from utils.timing import StageTimer
 
 LOG = logging.getLogger(__name__)
-Picture: TypeAlias = "str | Path | Image.Image | np.ndarray"
+Picture: TypeAlias = "str | Path | bytes | BytesIO | Image.Image | np.ndarray"
 
 
 class AutoShape(nn.Module):
@@ -61,9 +62,9 @@ class AutoShape(nn.Module):
         """Detect.
 
         Args:
-            imgs: a picture or a list of them: file name, PIL picture, or array HWC (also CHW or HW) **RGB** uint8. Turn
-                an array that OpenCV read round first: ``image[..., ::-1]``. A tensor [B, 3, H, W] in 0..1 goes to the
-                model as it is.
+            imgs: a picture or a list of them: file name, the bytes of a file, PIL picture, or array HWC (also CHW or
+                HW) **RGB** uint8. Turn an array that OpenCV read round first: ``image[..., ::-1]``. A tensor
+                [B, 3, H, W] in 0..1 goes to the model as it is.
             size: longest side of the network's input in pixels; rounded up to a multiple of the stride.
             augment: look in three views.
             profile: without effect, kept for old scripts.
@@ -131,6 +132,9 @@ def read_rgb(item: Any, number: int) -> tuple[np.ndarray, str]:
         if "://" in str(item):
             raise InputError(f"{item}: nothing is downloaded; save the picture and give its file name")
         image, name = read_image(item)[..., ::-1], Path(item).name
+    elif isinstance(item, (bytes, bytearray, memoryview, BytesIO)):
+        content = item.getvalue() if isinstance(item, BytesIO) else bytes(item)
+        image = decode_image(content, f"picture {number}")[..., ::-1]
     elif isinstance(item, Image.Image):
         upright = ImageOps.exif_transpose(item)
         image, name = np.asarray(upright.convert("RGB")), Path(getattr(item, "filename", "") or name).name
@@ -138,7 +142,7 @@ def read_rgb(item: Any, number: int) -> tuple[np.ndarray, str]:
         image = _rgb_array(item, number)
     else:
         kind = type(item).__name__
-        raise InputError(f"picture {number}: expected a file name, a PIL picture or an array, got {kind}")
+        raise InputError(f"picture {number}: expected a file name, bytes, a PIL picture or an array, got {kind}")
     return np.ascontiguousarray(image), str(Path(name).with_suffix(".jpg"))
 
 

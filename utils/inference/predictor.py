@@ -1,10 +1,11 @@
-"""From a picture to boxes: letterbox, model, suppression, back to the picture's own pixels."""
+"""From pictures to boxes: letterbox, model, suppression, back to the pictures' own pixels."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -38,8 +39,16 @@ class Detections:
         return ", ".join(f"{n} {self.names[c]}{'s' * (n > 1)}" for c, n in sorted(counts.items())) or "nothing"
 
 
+class Finder(Protocol):
+    """What finds objects in pictures: :class:`Predictor`, or one that cuts large pictures into tiles first."""
+
+    timer: StageTimer
+
+    def predict(self, images: Sequence[np.ndarray]) -> list[Detections]: ...
+
+
 class Predictor:
-    """A model ready for single pictures.
+    """A model ready for pictures.
 
     Args:
         model: one model, an augmented one or an ensemble, in float32; batch norm is folded in here.
@@ -69,18 +78,40 @@ class Predictor:
         self.conf, self.iou, self.max_det, self.classes, self.agnostic = conf, iou, max_det, classes, agnostic
         self.timer = StageTimer(device)
 
-    @torch.no_grad()
     def __call__(self, image: np.ndarray) -> Detections:
         """``image``: HWC BGR uint8, any size."""
-        with self.timer.stage("pre-process", 1):
-            boxed, _, _ = letterbox(image, self.imgsz, stride=self.stride, auto=True)
-            chw = torch.from_numpy(np.ascontiguousarray(boxed[..., ::-1].transpose(2, 0, 1)))  # BGR -> RGB
-            batch = to_model_input(chw[None], self.device, self.half)
-        with self.timer.stage("inference", 1):
+        return self.predict([image])[0]
+
+    @torch.no_grad()
+    def predict(self, images: Sequence[np.ndarray]) -> list[Detections]:
+        """Detections of each picture (HWC BGR uint8, any sizes), in their order.
+
+        Only pictures whose letterboxed forms have one size go through the model together. So no picture gets other
+        margins than it would have alone, and its boxes do not depend on its neighbours.
+        """
+        alike: dict[tuple[int, ...], list[int]] = {}
+        with self.timer.stage("pre-process", len(images)):
+            boxed = [letterbox(image, self.imgsz, stride=self.stride, auto=True)[0] for image in images]
+            for index, picture in enumerate(boxed):
+                alike.setdefault(picture.shape, []).append(index)
+        found: dict[int, Tensor] = {}
+        for indices in alike.values():
+            boxes = self._boxes([boxed[index] for index in indices])
+            for index, rows in zip(indices, boxes):
+                found[index] = scale_coords(boxed[index].shape[:2], rows, images[index].shape[:2])
+        return [
+            Detections(found[index], self.names, (image.shape[0], image.shape[1])) for index, image in enumerate(images)
+        ]
+
+    def _boxes(self, boxed: Sequence[np.ndarray]) -> list[Tensor]:
+        """[k, 6] on the CPU for each of some pictures of one size, in pixels of the network's input."""
+        with self.timer.stage("pre-process"):
+            chw = np.stack(boxed)[..., ::-1].transpose(0, 3, 1, 2)  # BGR -> RGB
+            batch = to_model_input(torch.from_numpy(np.ascontiguousarray(chw)), self.device, self.half)
+        with self.timer.stage("inference", len(boxed)):
             decoded, _ = self.model(batch)
-        with self.timer.stage("NMS", 1):
-            boxes = non_max_suppression(
+        with self.timer.stage("NMS", len(boxed)):
+            kept = non_max_suppression(
                 decoded, self.conf, self.iou, self.classes, self.agnostic, max_det=self.max_det
-            )[0].cpu()
-        boxes = scale_coords(boxed.shape[:2], boxes, image.shape[:2])
-        return Detections(boxes, self.names, image.shape[:2])
+            )  # fmt: skip
+            return [rows.cpu() for rows in kept]

@@ -26,7 +26,7 @@ class DrawnImages:
 
     def draw(self, frame: Frame, found: Detections) -> np.ndarray:
         """A copy of the picture with the boxes; the most confident are drawn last, on top."""
-        annotator = Annotator(frame.image.copy(), line_width=self.line_width)
+        annotator = Annotator(frame.image, line_width=self.line_width)
         for *xyxy, conf, cls in reversed(found.boxes.tolist()):
             name = found.names[int(cls)]
             label = "" if self.hide_labels else name if self.hide_conf else f"{name} {conf:.2f}"
@@ -37,27 +37,37 @@ class DrawnImages:
         path = self.folder / frame.relative
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.suffix.lower() not in (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"):
-            path = path.with_suffix(".jpg")  # camera formats are read only
+            path = path.with_name(f"{path.name}.jpg")  # camera formats are read only
         write_image(path, drawn)
         return path
 
 
 class TextLabels:
-    """A text file per picture with detections: class, centre x, y, width, height as fractions, confidence if asked."""
+    """A text file per picture with detections: class, centre x, y, width, height as fractions, confidence if asked.
+
+    ``a.jpg`` -> ``a.txt``; frame 7 of ``a.mp4`` -> ``a_7.txt``; a second ``a.png`` beside ``a.jpg`` -> ``a.png.txt``.
+    """
 
     def __init__(self, folder: Path, with_conf: bool = False) -> None:
         self.folder, self.with_conf = folder, with_conf
+        self._owner: dict[Path, Path] = {}  # of each name without suffix: the file that had it first
 
-    def write(self, relative: Path, found: Detections) -> None:
+    def write(self, frame: Frame, found: Detections) -> None:
         if len(found) == 0:
             return
-        path = (self.folder / relative).with_suffix(".txt")
+        bare = frame.relative.with_suffix("")
+        if self._owner.setdefault(bare, frame.relative) != frame.relative:
+            bare = frame.relative
+        path = self.folder / bare.with_name(f"{bare.name}{f'_{frame.number}' if frame.clip else ''}.txt")
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(label_text(found.boxes, found.hw, self.with_conf), encoding="utf-8")
 
 
 class Crops:
-    """Each detection as a picture of its own: ``folder/<class>/<picture>.jpg``, numbered from the second on."""
+    """Each detection as a picture of its own: ``folder/<class>/<picture>.jpg``, numbered from the second on.
+
+    None takes the place of another: the twelfth of ``a`` and the second of ``a1`` would both be ``a12``.
+    """
 
     def __init__(self, folder: Path, gain: float = 1.02, pad: int = 10) -> None:
         self.folder, self.gain, self.pad = folder, gain, pad
@@ -74,8 +84,11 @@ class Crops:
             write_image(path, crop)
 
     def _free(self, stem: Path) -> Path:
-        number = self._used[stem] = self._used.get(stem, 0) + 1
-        return stem.with_name(f"{stem.name}{number if number > 1 else ''}.jpg")
+        number = self._used.get(stem, 0) + 1
+        while (path := stem.with_name(f"{stem.name}{number if number > 1 else ''}.jpg")).exists():
+            number += 1
+        self._used[stem] = number
+        return path
 
 
 def safe_name(name: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 from functools import lru_cache
 from pathlib import Path
@@ -32,13 +33,13 @@ Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 @lru_cache(maxsize=1)
 def _standard_file() -> str | None:
-    """DejaVu Sans inside matplotlib's data folder; None without matplotlib."""
-    try:
-        import matplotlib
-    except ImportError:
-        return None
-    file = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
-    return str(file) if file.is_file() else None
+    """DejaVu Sans inside matplotlib's data folder; None without matplotlib. The package is found, but not imported."""
+    spec = importlib.util.find_spec("matplotlib")
+    for folder in (spec.submodule_search_locations if spec else None) or ():
+        file = Path(folder) / "mpl-data" / "fonts" / "ttf" / "DejaVuSans.ttf"
+        if file.is_file():
+            return str(file)
+    return None
 
 
 @lru_cache(maxsize=64)

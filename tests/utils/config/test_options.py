@@ -19,7 +19,7 @@ CLASSES = {"train": TrainOptions, "val": ValOptions, "detect": DetectOptions}
 CHANGED_DEFAULTS: dict[str, dict[str, Any]] = {
     "train": {"--weights": "", "--data": str(ROOT / "data/digits.yaml")},
     "val": {"--weights": (), "--data": ""},
-    "detect": {"--weights": ()},
+    "detect": {"--weights": (), "--data": ""},
 }
 # Options of v6.1 that are not there yet.
 LATER = {
@@ -28,17 +28,18 @@ LATER = {
         "--local_rank",
     },
     "val": {"--save-hybrid", "--save-json", "--dnn"},
-    "detect": {"--data", "--update", "--dnn"},
+    "detect": {"--dnn"},
 }
 # Options that v6.1 does not have.
 DOWNLOAD = {"--download", "--allow-scripts", "--download-limit"}
 WATCHED = {"--amp", "--deterministic", "--skip-nonfinite", "--save-steps"}
+TILES = {"--slice", "--overlap", "--slice-only"}
 ADDED = {
     "train": {"--seed", "--modules", "--cache-dir", "--tensorboard", "--evolve-sampler", "--wandb", "--mlflow"}
     | DOWNLOAD
     | WATCHED,
     "val": {"--modules", "--cache-dir"} | DOWNLOAD,
-    "detect": {"--modules"},
+    "detect": {"--modules", "--save-csv", "--save-json", "--vid-stride", "--batch-size", "--reconnect"} | TILES,
 }
 
 

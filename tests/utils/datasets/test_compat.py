@@ -4,11 +4,22 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
-from utils.datasets import IMG_FORMATS, VID_FORMATS, LoadImages, LoadStreams, exif_size, img2label_paths, letterbox
+from utils.datasets import (
+    IMG_FORMATS,
+    VID_FORMATS,
+    LoadImages,
+    LoadStreams,
+    LoadWebcam,
+    exif_size,
+    img2label_paths,
+    letterbox,
+)  # fmt: skip
+from utils.datasets.sources import LiveSettings
 from utils.errors import InputError
 from utils.image import write_image
 
@@ -45,12 +56,54 @@ def test_a_broken_picture_is_skipped_and_reported(folder: Path, caplog: pytest.L
 
 
 def test_formats_are_named_without_a_dot() -> None:
-    assert {"jpg", "png", "tiff"} <= set(IMG_FORMATS + VID_FORMATS)
+    assert {"jpg", "png", "tiff"} <= set(IMG_FORMATS) and {"mp4", "avi"} <= set(VID_FORMATS)
 
 
-def test_streams_are_refused_when_used_not_when_imported() -> None:
-    with pytest.raises(InputError, match="source '0': cameras and streams cannot be read so far"):
-        LoadStreams("0", img_size=640)
+@pytest.fixture
+def film(tmp_path: Path) -> Path:
+    path = tmp_path / "film.avi"
+    writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*"FFV1"), 20, (64, 48))
+    for value in (10, 20, 30):
+        writer.write(np.full((48, 64, 3), value, np.uint8))
+    writer.release()
+    return path
+
+
+def test_frames_of_a_video_come_after_the_pictures(folder: Path, film: Path) -> None:
+    dataset = LoadImages(folder, 64)
+    items, seen = [], []
+    for item in dataset:
+        items.append(item)
+        seen.append((dataset.mode, dataset.frame, int(item[2][0, 0, 0]), Path(item[0]).name))
+    assert seen[2:] == [("video", n, 10 * n, "film.avi") for n in (1, 2, 3)]
+    assert items[1][3] is None and items[2][3] is dataset.cap
+    assert items[-1][4] == f"video 3/3 (3/3) {film}: "
+    assert (len(dataset), dataset.nf) == (3, 3)
+
+
+def test_streams_come_all_together(folder: Path, film: Path) -> None:
+    (folder / "my.streams").write_text(f"{film}\nrtsp://127.0.0.1:9/none\n", encoding="utf-8")
+    dataset = LoadStreams(str(folder / "my.streams"), img_size=64)
+    for reader in dataset._source.readers:
+        reader.settings = LiveSettings(reconnect=0)
+    items = list(dataset)
+    assert (len(dataset), dataset.mode) == (2, "stream")
+    paths, images, originals, cap, text = items[-1]
+    assert paths == [str(film), "rtsp://127.0.0.1:9/none"] and (cap, text) == (None, "")
+    assert images.shape == (2, 3, 64, 64)
+    assert (int(originals[0][0, 0, 0]), int(originals[1].max())) == (30, 0)  # what was never seen is black
+
+
+def test_a_camera_is_mirrored(film: Path) -> None:
+    dataset = LoadWebcam(str(film), 64)
+    dataset._source.readers[0].settings = LiveSettings(reconnect=0)
+    path, image, original, cap, _ = next(iter(dataset))
+    assert (path, image.shape, original.shape, cap) == ("webcam.jpg", (3, 64, 64), (48, 64, 3), None)
+
+
+def test_pictures_are_no_streams(folder: Path) -> None:
+    with pytest.raises(InputError, match="not a camera, stream or list of them; use LoadImages"):
+        LoadStreams(str(folder))
 
 
 def test_size_of_a_turned_picture(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -174,3 +175,13 @@ def test_the_official_model_finds_what_the_predictor_finds(shared_weights: Path,
     assert len(expected) > 5
     torch.testing.assert_close(found.xyxy[0], expected, rtol=0, atol=1e-3)
     assert found.pred[0].device.type == "cpu"
+
+
+def test_the_bytes_of_a_file_are_a_picture(shaped: AutoShape, tmp_path: Path) -> None:
+    write_image(tmp_path / "a.png", noise(40, 64))
+    content = (tmp_path / "a.png").read_bytes()
+    results = shaped([content, BytesIO(content), tmp_path / "a.png"], size=64)
+    assert results.files == ["image0.jpg", "image1.jpg", "a.jpg"]
+    assert all((image == results.imgs[2]).all() for image in results.imgs)
+    with pytest.raises(InputError, match="picture 0: not a readable image"):
+        shaped(b"no picture")

@@ -1,0 +1,54 @@
+"""The live window."""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+
+LOG = logging.getLogger(__name__)
+# Where a window cannot be opened, some window systems end the process at once. So another process tries first.
+_TRIAL = "import cv2, numpy; cv2.imshow('', numpy.zeros((9, 9, 3), 'uint8')); cv2.waitKey(1); cv2.destroyAllWindows()"
+_QUIT_KEYS = (ord("q"), 27)  # 27: Escape
+
+
+class Window:
+    """Shows pictures, if this machine can; otherwise it warns once and does nothing.
+
+    ``quit`` becomes True when somebody presses q or Escape.
+    """
+
+    def __init__(self) -> None:
+        self.quit = False
+        self.works = can_show()
+        if not self.works:
+            LOG.warning("--view-img: no window can be opened here; results are still saved")
+
+    def show(self, title: str, image: np.ndarray, wait: bool) -> None:
+        """Show a picture, HWC BGR uint8; ``wait`` for a key, else go on at once."""
+        if not self.works:
+            return
+        cv2.imshow(title, image)
+        key = cv2.waitKey(0 if wait else 1) & 0xFF
+        self.quit = self.quit or key in _QUIT_KEYS
+        if wait:
+            cv2.destroyWindow(title)
+
+    def close(self) -> None:
+        if self.works:
+            cv2.destroyAllWindows()
+
+
+def can_show() -> bool:
+    """Whether a window can be opened on this machine."""
+    if sys.platform.startswith("linux") and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+        return False
+    try:
+        trial = subprocess.run([sys.executable, "-c", _TRIAL], capture_output=True, timeout=20)
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return trial.returncode == 0
