@@ -92,6 +92,10 @@ class TrainOptions(Named):
     amp: bool | None = yes_or_no("--amp", "mixed precision: float16 on a GPU (the default there), bfloat16 on a CPU")
     deterministic: bool = switch("--deterministic", "only GPU kernels that always add in the same order (slower)")
     seed: int = option(0, int, "--seed", "seed of everything that is drawn")
+    sync_bn: bool = switch("--sync-bn", "batch norm over the pictures of all processes (torchrun starts several)")
+    local_rank: int = option(
+        -1, int, ("--local_rank", "--local-rank"), "number of the process here; the launcher gives it, not you"
+    )
     tensorboard: bool = switch("--tensorboard", "write curves, routing and pictures for TensorBoard as well")
     wandb: bool = switch("--wandb", "write an offline run for Weights & Biases as well; nothing is sent")
     entity: str | None = option(None, str, "--entity", "with --wandb: the team the run belongs to")

@@ -10,7 +10,7 @@ import torch
 
 from utils.datasets.dataset import DetectionDataset, TrainItem
 from utils.datasets.labels import LabelRecord
-from utils.datasets.loader import Batch, EpochSampler, QuadCollate, build_loader, collate, usable_cpus
+from utils.datasets.loader import Batch, EpochSampler, QuadCollate, build_loader, collate, sampler_of, usable_cpus
 from utils.image import LetterboxInfo, write_image
 
 
@@ -31,7 +31,7 @@ def epochs(dataset: DetectionDataset, workers: int, count: int = 2) -> list[Batc
     loader = build_loader(dataset, batch_size=2, workers=workers, shuffle=True, seed=5)
     batches: list[Batch] = []
     for epoch in range(count):
-        loader.sampler.set_epoch(epoch)  # type: ignore[attr-defined]
+        sampler_of(loader).set_epoch(epoch)
         batches += list(loader)
     return batches
 
