@@ -241,3 +241,6 @@ def _describe(session: Session) -> None:
         log_table(session.model)
     LOG.info("%s at 640 px", summarize(session.model))
     LOG.info(session.plan.describe())
+    if session.ranks.size > 1:
+        each = session.options.batch_size // session.ranks.size
+        LOG.info("%d processes, each with %d pictures of every batch", session.ranks.size, each)
