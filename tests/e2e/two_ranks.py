@@ -105,7 +105,7 @@ def evaluation(ranks: Ranks) -> dict[str, Any]:
             "figures": [result.precision, result.recall, result.map50, result.map, *result.losses],
             "counts": [result.images, result.labels, result.detections, *result.labels_per_class.tolist()],
             "confusion": result.confusion.matrix.tolist(),
-            "routing": [[s.samples, s.entropy, *s.mean.tolist(), *s.per_class.flatten().tolist()] for s in routing.figures()],
+            "routing": [[r.samples, r.entropy, *r.mean.tolist(), *r.per_class.flat] for r in routing.figures()],
         }  # fmt: skip
     return found
 

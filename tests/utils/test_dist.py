@@ -51,7 +51,7 @@ def test_a_local_rank_that_is_not_the_launchers_is_refused(
 
 def test_half_of_a_launchers_variables_are_pointed_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(InputError, match="WORLD_SIZE is 2, but RANK is not set: .*torchrun"), joined():
+    with pytest.raises(InputError, match=r"WORLD_SIZE is 2, but RANK is not set: .*torchrun"), joined():
         pass
 
 

@@ -39,7 +39,7 @@ def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch, d
 
 
 def test_several_gpus_for_one_process_are_refused_with_the_command() -> None:
-    with pytest.raises(InputError, match="--device 0,1: .*torchrun --nproc_per_node=2 train.py --device 0,1"):
+    with pytest.raises(InputError, match=r"--device 0,1: .*torchrun --nproc_per_node=2 train\.py --device 0,1"):
         device_of_rank("0,1", ALONE)
     assert device_of_rank("0", ALONE) == "0"
 
