@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -58,18 +59,22 @@ def answers(tmp_path_factory: pytest.TempPathFactory, make_dataset: Callable[...
 def test_the_gradients_of_two_processes_are_those_of_one_with_the_batch_of_both(answers: Answers, case: str) -> None:
     for found in answers:
         assert found[case]["loss"] < 1e-6
-        assert found[case]["gradient"] < 1e-5
+        # Batch norm over 20 values, as on the coarsest map here, makes more of a rounding.
+        assert found[case]["gradient"] < (2e-4 if "joint" in case else 1e-6)
         assert found[case]["statistics"] < 1e-5
 
 
 def test_a_validation_by_two_processes_has_the_figures_of_one(answers: Answers) -> None:
     for found in answers:
         two, one = found["evaluation"]["two"], found["evaluation"]["one"]
-        assert two["figures"] == pytest.approx(one["figures"], rel=1e-5) and max(one["figures"][:4]) > 0
+        assert two["figures"] == one["figures"] and 0 < one["figures"][-1] < 1
+        assert two["losses"] == pytest.approx(one["losses"], rel=1e-5)
         assert (two["counts"], two["confusion"]) == (one["counts"], one["confusion"])
         assert two["counts"][0] == 5
         for mine, alone in zip(two["routing"], one["routing"], strict=True):
-            assert mine == pytest.approx(alone, rel=1e-5)
+            assert mine[0] == alone[0] == 5
+            for figures, expected in zip(mine, alone, strict=True):
+                np.testing.assert_allclose(figures, expected, rtol=1e-5)
 
 
 def test_early_stopping_stops_both_in_the_same_epoch(answers: Answers) -> None:
@@ -86,8 +91,6 @@ def test_a_signal_to_one_stops_both_after_the_same_step_and_the_run_can_go_on(an
     for found in (found["stopped_and_resumed"] for found in answers):
         assert (found["code"], found["at"], found["saved"]) == (0, [1, 1, "SIGTERM"], 1)
         assert found["resumed"] == found["whole"] | {"epochs": 1}
-    ema = [found["stopped_and_resumed"]["whole"]["ema"] for found in answers]
-    assert ema[0] == ema[1]
 
 
 def test_a_number_broken_on_one_rank_is_seen_by_both(answers: Answers) -> None:
@@ -107,12 +110,12 @@ def test_a_parameter_without_gradient_does_not_stop_the_training(answers: Answer
     assert [found["idle_parameter"] for found in answers] == [{"code": 0, "spare": 1.0, "batches": 3}] * 2
 
 
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [(["--batch-size=3", "--device=cpu"], "--batch-size 3 is the total of 2 processes")],
-)
-def test_what_cannot_work_is_said_once(tmp_path: Path, toy: Path, words: list[str], message: str) -> None:
-    ends = ends_of(start_two(["train.py", f"--data={toy}", f"--project={tmp_path}", *words]))
-    assert [code for code, _ in ends] == [1, 1]
-    assert sum(output.count(message) for _, output in ends) == 1
-    assert "Traceback" not in "".join(output for _, output in ends)
+def test_torchrun_starts_the_processes_and_what_cannot_work_is_said_once(tmp_path: Path, toy: Path) -> None:
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    words = [f"--data={toy}", f"--project={tmp_path}", "--batch-size=3", "--device=cpu"]
+    done = subprocess.run(
+        [*launcher, "train.py", *words], cwd=ROOT, capture_output=True, text=True, timeout=300, check=False
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert (done.stdout + done.stderr).count("error: --batch-size 3 is the total of 2 processes") == 1
+    assert not any(tmp_path.iterdir())

@@ -87,6 +87,21 @@ def gradients(ranks: Ranks, count: int, cfg: str, sync_bn: bool) -> dict[str, fl
     }
 
 
+class Seer(torch.nn.Module):
+    """Finds the coloured rectangle of a picture, in some pictures better than in others."""
+
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, None]:
+        found = torch.zeros(len(images), 1, 7)
+        for i, image in enumerate(images):
+            y, x = (image.amax(0) - image.amin(0) > 0.2).nonzero(as_tuple=True)
+            if len(x):
+                wh = torch.stack([x.max() - x.min(), y.max() - y.min()]) + 1.0
+                centre = torch.stack([x.min(), y.min()]) + wh * (0.5 + (image.mean() * 1000).frac() / 5)
+                red = float(image[0, y, x].mean() > image[1, y, x].mean())
+                found[i, 0] = torch.tensor([*centre, *wh, 1 - image.mean(), red, 1 - red])
+        return found, None
+
+
 def evaluation(ranks: Ranks) -> dict[str, Any]:
     """Figures of a validation by two processes, and by this one alone."""
     records = load_labels(DatasetSpec.load(DATA), "val").records  # 5 pictures in batches of 4: a blank one for rank 1
@@ -101,11 +116,13 @@ def evaluation(ranks: Ranks) -> dict[str, Any]:
         loader = build_loader(data, batch_size=4, workers=0, ranks=who)
         with RoutingObserver(model, 2, who) as routing:
             result = Evaluator(loader, 2, CPU, ranks=who).run(model, loss_of(model, who), [routing])
+        seen = Evaluator(loader, 2, CPU, ranks=who).run(Seer())
         found[name] = {
-            "figures": [result.precision, result.recall, result.map50, result.map, *result.losses],
+            "figures": [seen.precision, seen.recall, seen.map50, seen.map],
+            "losses": result.losses,
             "counts": [result.images, result.labels, result.detections, *result.labels_per_class.tolist()],
             "confusion": result.confusion.matrix.tolist(),
-            "routing": [[r.samples, r.entropy, *r.mean.tolist(), *r.per_class.flat] for r in routing.figures()],
+            "routing": [[r.samples, r.entropy, r.mean.tolist(), r.per_class.tolist()] for r in routing.figures()],
         }  # fmt: skip
     return found
 

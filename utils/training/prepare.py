@@ -82,6 +82,8 @@ def prepare(options: TrainOptions, ranks: Ranks = ALONE) -> Session:
         if wanted:
             require()  # now, not after the labels have been read
     device = select_device(device_of_rank(options.device, ranks))
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # else the others of this machine would take memory on the first GPU as well
     seed_everything(options.seed, options.deterministic)
     spec = DatasetSpec.load(options.data, options.single_cls)
     model = _build_model(options, hyp, spec, resumed)  # before the pictures: a wrong --cfg shows at once
@@ -89,6 +91,9 @@ def prepare(options: TrainOptions, ranks: Ranks = ALONE) -> Session:
         synchronize_norms(model, device, ranks)
     frozen = FrozenLayers(model, options.freeze)
     train, val = ranks.first_on_machine(partial(_read_labels, options, spec))
+    counts = ranks.gather((len(train), len(val)))
+    if len(set(counts)) > 1:
+        raise InputError(f"{spec.source}: this run's machines do not have the same pictures: (train, val) {counts}")
     imgsz = check_img_size(options.imgsz, int(model.stride.max()), floor=2 * int(model.stride.max()))
     if resumed is None and not options.noautoanchor:
         anchors = ranks.on_main(_fit_anchors, model, train, hyp, imgsz, options.seed)
