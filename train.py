@@ -309,7 +309,7 @@ def train(options: TrainOptions, ranks: Ranks) -> int:
         logging.getLogger().setLevel(logging.ERROR)
     load_modules(options.modules)
     if options.evolve is not None:
-        refuse_ranks("--evolve", ranks, "start it several times with the same --name: they share the search")
+        refuse_ranks("--evolve", ranks, "start it several times with --exist-ok: they share the search")
         return evolve(options, trial)
     s = prepare(options, ranks)
     announce(s)

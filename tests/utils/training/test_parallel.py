@@ -57,7 +57,9 @@ def test_one_process_trains_the_model_itself() -> None:
     assert distribute(model, torch.device("cpu"), ALONE) is model  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("cfg", ["yolov5n.yaml", "yolov5n_dynamic.yaml", "yolov5n_odconv_head.yaml", "yolov5n_condconv_head.yaml"])
+@pytest.mark.parametrize(
+    "cfg", ["yolov5n.yaml", "yolov5n_dynamic.yaml", "yolov5n_odconv_head.yaml", "yolov5n_condconv_head.yaml"]
+)
 def test_a_gradient_reaches_every_parameter(cfg: str) -> None:
     model = Model(cfg, nc=2)
     before = {key: value.clone() for key, value in model.state_dict().items()}
