@@ -5,6 +5,11 @@
 From top to bottom: ``prepare`` checks the input and builds everything, ``fit`` is the loop, ``finish`` strips the
 checkpoints and scores the best one. Whatever changes weights is a line in ``fit`` or ``train_epoch``. Ctrl-C, SIGTERM
 and SIGHUP end the loop after the step in progress; ``--resume`` goes on with the next one.
+
+    torchrun --nproc_per_node=2 train.py --batch-size 64 ...
+
+starts a process per GPU. Each of them runs this file, with its part of every batch; where they meet is in the lines
+with ``ranks``, which do nothing in a run of one process.
 """
 
 from __future__ import annotations
@@ -18,7 +23,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 from tqdm import tqdm
 
@@ -31,6 +36,7 @@ from utils.config.cli import EXIT_INPUT, run_script
 from utils.config.keywords import options_from
 from utils.config.options import TrainOptions
 from utils.datasets.loader import Batch
+from utils.dist import Ranks, joined
 from utils.errors import InputError
 from utils.evaluation import EvalResult
 from utils.evaluation.observers import BatchPlots, RoutingObserver
@@ -41,6 +47,7 @@ from utils.metrics import fitness
 from utils.training.evolve import LastRow, TrialStopped, evolve
 from utils.training.image_weights import weights_for_epoch
 from utils.training.multi_scale import resize_batch
+from utils.training.parallel import refuse_ranks
 from utils.training.position import BreakOff, NoBatchError, Position, rest_of_epoch, until_stopped
 from utils.training.prepare import prepare
 from utils.training.saver import keep_resumable, strip
@@ -60,23 +67,24 @@ def fit(s: Session) -> int:
             set_temperature(s.ema.model, temperature)  # set, never averaged: the EMA is what is scored and saved
         s.callbacks.on_train_epoch_start(EpochStart(epoch=epoch, epochs=s.options.epochs, temperature=temperature))
         if s.options.image_weights:
-            s.sampler.set_weights(weights_for_epoch([r.boxes for r in s.records], s.maps))
+            shares = s.ranks.on_main(weights_for_epoch, [r.boxes for r in s.records], s.maps)
+            s.sampler.set_weights(shares)
         s.sampler.set_epoch(epoch)
         train_epoch(s, epoch)
         last = epoch + 1 == s.options.epochs
         result = validate(s, epoch) if (last or not s.options.noval) and not s.stop.requested else None
         if s.stop.requested:
             s.interrupted = True
-            save_inside(s)  # a validation that was broken off is done anew
+            s.ranks.on_main(save_inside, s)  # a validation that was broken off is done anew
             return epoch - s.start_epoch
         rates = learning_rates(s.optimizer)
         row = figures(s.position, result, rates)
         if s.dynamic:
             row["temperature"] = temperature
         row |= entropy_figures(s.ema.model, s.routing if result is not None else ())
-        s.stopped_early = judge(s, epoch, result) and not last
+        s.stopped_early = s.ranks.share(judge(s, epoch, result)) and not last
         s.callbacks.on_fit_epoch_end(FitEpochEnd(epoch=epoch, row=row))
-        save(s, epoch, final=last or s.stopped_early)
+        s.ranks.on_main(save, s, epoch, final=last or s.stopped_early)
         if s.stopped_early:
             LOG.info("no better fitness for %d epochs: stopped early (--patience 0 never stops)", s.options.patience)
             break
@@ -91,7 +99,9 @@ def train_epoch(s: Session, epoch: int) -> None:
     start = time.perf_counter() - at.seconds
     batches = until_stopped(rest_of_epoch(s.loader, at.batches), s.stop)
     title = f"epoch {epoch + 1}/{s.options.epochs}"
-    progress = tqdm(batches, title, len(s.loader), initial=at.batches, leave=False, dynamic_ncols=True)
+    progress = tqdm(
+        batches, title, len(s.loader), initial=at.batches, leave=False, dynamic_ncols=True, disable=not s.ranks.main
+    )  # fmt: skip
     for batch in progress:
         iteration = epoch * len(s.loader) + at.batches
         accumulate = warm_up(s.optimizer, s.plan, iteration, epoch, s.hyp, s.options.cos_lr)
@@ -99,11 +109,11 @@ def train_epoch(s: Session, epoch: int) -> None:
         if s.options.multi_scale:
             images = resize_batch(images, s.imgsz, int(s.model.stride.max()), (s.options.seed, iteration))
         s.watch.before_batch()
-        maps = forward(s, images)
-        items = s.loss(maps, batch.targets.to(s.device))
-        fault = s.watch.of_loss(items.total, partial(forward, s, images))
+        maps = forward(s, s.network, images)
+        items = s.loss(maps, batch.targets.to(s.device), batch.pictures)
+        fault = s.watch.of_loss(items.total, partial(forward, s, s.model, images), items.check)
         if not fault:
-            # The loss grows with the batch: united pictures stand for four.
+            # The loss grows with the batch: united pictures stand for four. Backward averages over the ranks.
             s.scaler.scale(items.total * 4 if s.options.quad else items.total).backward()
             fault = s.watch.of_gradient()
         if not fault and iteration - s.last_step >= accumulate:
@@ -124,7 +134,7 @@ def train_epoch(s: Session, epoch: int) -> None:
             progress.set_postfix_str("box {:.4f} obj {:.4f} cls {:.4f} ".format(*at.means) + memory(s.device))
         s.stop.armed = True  # from here on there is something to save
         if s.options.save_steps and at.batches % s.options.save_steps == 0:
-            save_inside(s)
+            s.ranks.on_main(save_inside, s)
     if not s.stop.requested:
         rates = tuple(learning_rates(s.optimizer).values())
         s.callbacks.on_train_epoch_end(
@@ -132,10 +142,10 @@ def train_epoch(s: Session, epoch: int) -> None:
         )  # fmt: skip
 
 
-def forward(s: Session, images: Tensor) -> list[Tensor]:
+def forward(s: Session, network: nn.Module, images: Tensor) -> list[Tensor]:
     """Maps [B, na, ny, nx, nc+5] of each level, in mixed precision if the run is."""
     with torch.autocast(s.device.type, enabled=s.amp):
-        maps: list[Tensor] = s.model(images)
+        maps: list[Tensor] = network(images)
     return maps
 
 
@@ -178,8 +188,9 @@ def memory(device: torch.device) -> str:
 
 def validate(s: Session, epoch: int) -> EvalResult | None:
     """Score the averaged model; None when a signal came meanwhile."""
+    s.ranks.spread(s.ema.model)  # each rank has averaged the batch norm statistics of its own pictures
     try:
-        with RoutingObserver(s.ema.model, s.spec.nc) as routing:
+        with RoutingObserver(s.ema.model, s.spec.nc, s.ranks) as routing:
             result = s.evaluator.run(s.ema.model, s.loss, [routing, BreakOff(s.stop), *s.observers])
     except RuntimeError:
         if s.stop.requested:
@@ -241,18 +252,25 @@ def save_inside(s: Session) -> None:
 def finish(s: Session, epochs_run: int) -> None:
     """Strip the checkpoints to what is needed for use and score the best one."""
     best = None
-    if s.best_written and s.best.exists():  # else no epoch ran, and whatever lies in the folder is another run's
+    # Without a best one no epoch ran, and whatever lies in the folder is another run's.
+    if s.ranks.share(s.best_written and s.best.exists()):
         best = s.best
-        strip(s.best)
-        model, _ = load_model(s.best, s.device)
+        s.ranks.on_main(strip, s.best)
+        model = load_model(s.best, s.device)[0] if s.ranks.main else s.ema.model
+        s.ranks.spread(model)
         LOG.info("scoring %s", s.best)
-        plots = [BatchPlots(s.save_dir, s.spec.names)]
+        plots = [BatchPlots(s.save_dir, s.spec.names)] if s.ranks.main else []
         result = s.evaluator.run(model, None, plots)
-        log_table(result, s.spec.names)
-        save_plots(result, s.spec.names, s.save_dir)
-        keep_resumable(s.last)
-        strip(s.last)  # up to here --resume would have come back and finished
+        s.ranks.on_main(report, s, result)
     s.callbacks.on_train_end(TrainEnd(save_dir=s.save_dir, best=best, epochs_run=epochs_run))
+
+
+def report(s: Session, result: EvalResult) -> None:
+    """Show how the best model scores, and end the run: up to here --resume would have come back and finished."""
+    log_table(result, s.spec.names)
+    save_plots(result, s.spec.names, s.save_dir)
+    keep_resumable(s.last)
+    strip(s.last)
 
 
 def announce(s: Session) -> None:
@@ -281,23 +299,37 @@ def trial(options: TrainOptions) -> Mapping[str, float]:
 
 def main(options: TrainOptions) -> int:
     """Train; returns the exit code."""
+    with joined(options.local_rank) as ranks:  # this process alone, or with the others that torchrun started
+        return train(options, ranks)
+
+
+def train(options: TrainOptions, ranks: Ranks) -> int:
+    """Train in one of the processes of a run."""
+    if not ranks.main:
+        logging.getLogger().setLevel(logging.ERROR)
     load_modules(options.modules)
     if options.evolve is not None:
+        refuse_ranks("--evolve", ranks, "start it several times with --exist-ok: they share the search")
         return evolve(options, trial)
-    s = prepare(options)
+    s = prepare(options, ranks)
     announce(s)
     try:
         with s.stop:
             epochs_run = fit(s)
     except NoBatchError as error:
         if s.position.batches:
-            save_inside(s)
+            s.ranks.on_main(save_inside, s)
         raise InputError(f"{error}; then go on with: {s.resume_command}") from error
+    except RuntimeError as error:
+        if not ranks.lost(error):
+            raise
+        how = f"go on from the last save with: {s.resume_command}" if s.last.exists() else "nothing had been saved yet"
+        raise InputError(f"a process of this run is gone, why can only be seen there; {how}") from error
     except KeyboardInterrupt:
         if s.last.exists():
             LOG.info("stopped at once; go on from the last save with: %s", s.resume_command)
         raise
-    saved = s.saver.retry()
+    saved = ranks.share(s.saver.retry())
     if not saved:
         LOG.error("error: no room for %s; what lies there is older", ", ".join(map(str, s.saver.unwritten)))
     elif s.interrupted:

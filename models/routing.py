@@ -218,11 +218,18 @@ class RoutingRecorder:
         kernels = next(iter(rows.values())).shape[1]
         return torch.cat([rows.get(i, torch.full((n, kernels), math.nan)) for i, n in enumerate(self._sizes)])
 
-    def stats(self, presence: Tensor | None = None) -> tuple[RoutingStats, ...]:
-        """Figures of every layer with a row of numbers; ``presence`` [samples, nc]: classes in each picture."""
-        found = []
+    def stats(
+        self, presence: Tensor | None = None, weights_of: Callable[[str], Tensor] | None = None
+    ) -> tuple[RoutingStats, ...]:
+        """Figures of every layer with a row of numbers.
+
+        Args:
+            presence: [samples, nc] classes in each picture.
+            weights_of: gives a layer's weights [samples, K] in place of :meth:`weights`, if there are more of them.
+        """
+        found, weights_of = [], weights_of or self.weights
         for name in self.layers:
-            weights, temperature = self.weights(name), getattr(self._modules[name], "temperature", None)
+            weights, temperature = weights_of(name), getattr(self._modules[name], "temperature", None)
             if weights.isfinite().all(dim=1).any():
                 value = None if temperature is None else float(temperature)
                 found.append(routing_stats(name, weights, presence, value))

@@ -25,6 +25,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "utils.log",
         "utils.errors",
         "utils.device",
+        "utils.dist",
         "utils.seed",
         "utils.timing",
         "utils.activations",

@@ -73,8 +73,8 @@ def training(options_for: Callable[..., TrainOptions]) -> Training:
     ) -> Session:
         sessions: list[Session] = []
 
-        def prepare(options: TrainOptions) -> Session:
-            sessions.append(original(options))
+        def prepare(*given_to_it: Any) -> Session:
+            sessions.append(original(*given_to_it))
             if hook is not None:
                 hook(sessions[0])
             return sessions[0]

@@ -48,7 +48,12 @@ class Run:
         project: folder of the run folder.
         data: data yaml.
         options: further words of the command line of a new run.
+
+    Attributes:
+        launcher: words of the command line before train.py.
     """
+
+    launcher: tuple[str, ...] = ()
 
     def __init__(self, project: Path, name: str, data: Path, *options: str) -> None:
         self.folder = project / name
@@ -73,7 +78,8 @@ class Run:
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("ab") as stream:
             self._process = subprocess.Popen(
-                [sys.executable, "train.py", *(words or self.words)], cwd=ROOT, stdout=stream, stderr=stream,
+                [sys.executable, *self.launcher, "train.py", *(words or self.words)],
+                cwd=ROOT, stdout=stream, stderr=stream,
                 env={**os.environ, "OMP_NUM_THREADS": "1"}, start_new_session=True,
             )  # fmt: skip
 

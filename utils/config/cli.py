@@ -10,6 +10,7 @@ from dataclasses import Field, fields
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from utils.config.flags import Flag
+from utils.dist import leave_to_rank_0
 from utils.errors import InputError, nearest
 from utils.log import setup_logging
 
@@ -29,6 +30,7 @@ class _Parser(argparse.ArgumentParser):
     """Says what is wrong in one line; the list of all options is one ``--help`` away."""
 
     def error(self, message: str) -> NoReturn:
+        leave_to_rank_0()
         self.exit(EXIT_USAGE, f"{self.prog}: error: {message} (all options: {self.prog} --help)\n")
 
 

@@ -37,7 +37,7 @@ class TrainOptions(Named):
     data: str = option(str(ROOT / "data/digits.yaml"), str, "--data", "data yaml")
     hyp: str = option(str(ROOT / "data/hyps/hyp.scratch-low.yaml"), str, "--hyp", "hyper-parameter yaml")
     epochs: int = option(300, int, "--epochs", "passes over the training set")
-    batch_size: int = option(16, int, "--batch-size", "pictures per batch")
+    batch_size: int = option(16, int, "--batch-size", "pictures per batch, of all processes together")
     imgsz: int = option(640, int, IMAGE_SIZE_FLAGS, "side of the training pictures in pixels")
     rect: bool = switch("--rect", "batches of like aspect ratio instead of squares; no mosaic, no shuffling")
     resume: str | bool = option(
@@ -69,7 +69,7 @@ class TrainOptions(Named):
     multi_scale: bool = switch("--multi-scale", "vary the picture size from half to one and a half")
     single_cls: bool = switch("--single-cls", "treat all classes as one")
     optimizer: str = option("SGD", str, "--optimizer", "optimizer", choices=OPTIMIZERS)
-    workers: int = option(8, int, "--workers", "loader processes; 0: load in the main process")
+    workers: int = option(8, int, "--workers", "loader processes of each training process; 0: load in that itself")
     project: str = option(str(ROOT / "runs/train"), str, "--project", "folder of the runs")
     name: str = option("exp", str, "--name", "name of this run; a number is added when it is taken")
     exist_ok: bool = switch("--exist-ok", "write into an existing run folder")
@@ -92,6 +92,10 @@ class TrainOptions(Named):
     amp: bool | None = yes_or_no("--amp", "mixed precision: float16 on a GPU (the default there), bfloat16 on a CPU")
     deterministic: bool = switch("--deterministic", "only GPU kernels that always add in the same order (slower)")
     seed: int = option(0, int, "--seed", "seed of everything that is drawn")
+    sync_bn: bool = switch("--sync-bn", "batch norm over the pictures of all processes (torchrun starts several)")
+    local_rank: int = option(
+        -1, int, ("--local_rank", "--local-rank"), "number of the process here; the launcher gives it, not you"
+    )
     tensorboard: bool = switch("--tensorboard", "write curves, routing and pictures for TensorBoard as well")
     wandb: bool = switch("--wandb", "write an offline run for Weights & Biases as well; nothing is sent")
     entity: str | None = option(None, str, "--entity", "with --wandb: the team the run belongs to")

@@ -12,6 +12,7 @@ import torch
 from torch.utils.data import Dataset
 
 from utils.augmentations import (
+    GREY,
     Jitter,
     Sample,
     copy_paste,
@@ -77,7 +78,8 @@ class DetectionDataset(Dataset[TrainItem]):
 
     Every random choice of an item comes from a generator seeded by (seed, epoch, index): an item is the same whoever
     computes it, in whatever order. ``rect`` sorts the records by shape, so that ``records`` is in the order served,
-    and turns the mosaic off; it needs the ``batch_size`` of the loader. ``cache_images`` and ``cache_dir`` are those
+    and turns the mosaic off; it needs the ``batch_size`` of the loader. A negative index stands for a blank picture
+    without path, of the shape that ~index has in its batch. ``cache_images`` and ``cache_dir`` are those
     of :class:`Pictures`.
     """
 
@@ -124,6 +126,8 @@ class DetectionDataset(Dataset[TrainItem]):
 
     def __getitem__(self, key: tuple[int, int] | int) -> TrainItem:
         epoch, index = (0, key) if isinstance(key, int) else key
+        if index < 0:
+            return _blank(self._shape_hw(~index), (epoch, index))
         rng = np.random.default_rng((self.seed, epoch, index))
         if not self.augment:
             return _to_item(self._letterbox_sample(index), (epoch, index))
@@ -166,12 +170,16 @@ class DetectionDataset(Dataset[TrainItem]):
         segments = [xyn2xy(polygon, *inner_wh, *info.pad_wh) for polygon in record.segments]
         return Sample(image, boxes, segments, str(record.image), info)
 
+    def _shape_hw(self, index: int) -> tuple[int, int]:
+        """Shape of the batch that picture ``index`` is in."""
+        height, width = self.batch_shapes[index // self.batch_size if self.rect else 0].tolist()
+        return height, width
+
     def _letterbox_sample(self, index: int) -> Sample:
         """One resized picture padded to the shape of its batch."""
         image, original_hw = self._pictures.load(index, enlarge=False)
         height, width = image.shape[:2]
-        shape = self.batch_shapes[index // self.batch_size if self.rect else 0]
-        image, ratio_wh, pad_wh = letterbox(image, (int(shape[0]), int(shape[1])), auto=False, scaleup=self.augment)
+        image, ratio_wh, pad_wh = letterbox(image, self._shape_hw(index), auto=False, scaleup=self.augment)
         inner_wh = width * ratio_wh[0], height * ratio_wh[1]
         total_wh = inner_wh[0] / original_hw[1], inner_wh[1] / original_hw[0]
         return self._sample(index, image, LetterboxInfo(original_hw, total_wh, pad_wh), inner_wh)
@@ -221,6 +229,12 @@ class DetectionDataset(Dataset[TrainItem]):
         warp = draw_warp((height, width), out_hw, rng=rng, **self._ranges())
         boxes, segments = warp.move_labels(sample.boxes, sample.segments)
         return replace(sample, image=warp.apply(sample.image), boxes=boxes, segments=segments)
+
+
+def _blank(hw: tuple[int, int], key: tuple[int, int]) -> TrainItem:
+    """A picture of padding, with nothing on it."""
+    image = torch.full((3, *hw), GREY[0], dtype=torch.uint8)
+    return TrainItem(image, torch.zeros(0, 6), "", LetterboxInfo(hw, (1.0, 1.0), (0.0, 0.0)), key)
 
 
 def _to_item(sample: Sample, key: tuple[int, int]) -> TrainItem:

@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from utils.augmentations import GREY
 from utils.datasets.dataset import DetectionDataset, TrainItem
+from utils.dist import ALONE, Ranks
 from utils.image import LetterboxInfo
 
 LOG = logging.getLogger(__name__)
@@ -35,6 +36,11 @@ class Batch:
     targets: torch.Tensor
     paths: list[str]
     infos: list[LetterboxInfo]
+
+    @property
+    def pictures(self) -> int:
+        """How many there are, without the blank one of a process that has none (see :class:`RankBatches`)."""
+        return sum(path != "" for path in self.paths)
 
     def pin_memory(self) -> Batch:
         """Called by the data loader to make copies to the GPU asynchronous."""
@@ -140,6 +146,31 @@ def keep_freed_memory() -> None:
     np.empty(_KEPT_BYTES, np.uint8)
 
 
+class RankBatches(Sampler[list[tuple[int, int]]]):
+    """The part of every batch that falls to one of several processes, so that all of them together see the whole one.
+
+    Parts are neighbours in the batch and differ in size by ``unit`` at most. A process for which the last batch has
+    nothing left gets the key (epoch, ~index), for which the data set has a blank picture.
+    """
+
+    def __init__(self, sampler: EpochSampler, batch_size: int, drop_last: bool, ranks: Ranks, unit: int = 1) -> None:
+        self.sampler, self.batch_size, self.drop_last = sampler, batch_size, drop_last
+        self.ranks, self.unit = ranks, unit
+
+    def __len__(self) -> int:
+        """Batches of an epoch, the same for all processes."""
+        return (math.floor if self.drop_last else math.ceil)(len(self.sampler) / self.batch_size)
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        order = list(self.sampler)
+        for start in range(0, len(self) * self.batch_size, self.batch_size):
+            keys = order[start : start + self.batch_size]
+            each = math.ceil(len(keys) / self.unit) / self.ranks.size  # in units; rounded up, rank 0 is never without
+            first, last = (math.ceil(each * rank) * self.unit for rank in (self.ranks.rank, self.ranks.rank + 1))
+            epoch, index = keys[0]
+            yield keys[first:last] or [(epoch, ~index)]
+
+
 def _quiet_worker(_: int) -> None:
     """One thread per worker: the workers are the parallelism."""
     cv2.setNumThreads(0)
@@ -179,30 +210,37 @@ def build_loader(
     seed: int = 0,
     drop_last: bool = False,
     quad: bool = False,
+    ranks: Ranks = ALONE,
 ) -> DataLoader[Any]:
-    """Return a loader of ``Batch``; its ``sampler`` is an ``EpochSampler``. The last batch may be smaller.
+    """Return a loader of ``Batch``; :func:`sampler_of` gives its sampler. The last batch may be smaller.
 
     ``quad`` unites every four pictures (:class:`QuadCollate`), so that batches have a quarter of ``batch_size``.
 
     The batches of an epoch depend on ``seed`` and the epoch only, not on ``workers`` (0: in this process; capped at
-    the number of CPUs). Raises ValueError when rectangular batches would be torn apart.
+    the number of CPUs). Of several processes each gets its part of every batch of ``batch_size``, and its share of
+    CPUs and shared memory. Raises ValueError when rectangular batches would be torn apart.
     """
     if dataset.rect and (shuffle or batch_size != dataset.batch_size):
         raise ValueError("rectangular batches have one shape per batch: no shuffling, and the data set's batch size")
-    workers = max(0, min(workers, usable_cpus()))
+    workers = max(0, min(workers, usable_cpus() // ranks.local_size))
     if workers:
-        pixels = int(dataset.batch_shapes.prod(1).max())
-        workers = _that_fit(workers, batch_size, 3 * pixels * batch_size)
+        pixels, own = int(dataset.batch_shapes.prod(1).max()), math.ceil(batch_size / ranks.size)
+        workers = _that_fit(workers, own, 3 * pixels * own * ranks.local_size)
     if not workers:
         keep_freed_memory()
+    sampler = EpochSampler(len(dataset), seed, shuffle)
     return DataLoader(
         dataset,
-        batch_size=batch_size,
-        sampler=EpochSampler(len(dataset), seed, shuffle),
+        batch_sampler=RankBatches(sampler, batch_size, drop_last, ranks, unit=4 if quad else 1),
         num_workers=workers,
         collate_fn=QuadCollate(seed) if quad else collate,
         pin_memory=torch.cuda.is_available(),
-        drop_last=drop_last,
         worker_init_fn=_quiet_worker,
         persistent_workers=workers > 0,
     )
+
+
+def sampler_of(loader: DataLoader[Any]) -> EpochSampler:
+    """The sampler of a loader made by :func:`build_loader`, which decides on the order of the pictures."""
+    assert isinstance(loader.batch_sampler, RankBatches)
+    return loader.batch_sampler.sampler

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from itertools import chain
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from tqdm import tqdm
 
 from utils.boxes import xywhn2xyxy
 from utils.datasets.loader import Batch
+from utils.dist import ALONE, Ranks
 from utils.image import to_model_input
 from utils.loss import DetectionLoss
 from utils.metrics import ApResult, ConfusionMatrix, match_predictions
@@ -75,21 +77,22 @@ class EvalResult:
         return maps
 
 
-@dataclass
-class _Tally:
-    """What is gathered picture by picture."""
+class _Scored(NamedTuple):
+    """What counts of one picture."""
 
-    correct: list[np.ndarray] = field(default_factory=list)  # [k, 10]
-    conf: list[np.ndarray] = field(default_factory=list)
-    predicted: list[np.ndarray] = field(default_factory=list)
-    true: list[np.ndarray] = field(default_factory=list)
-    images: int = 0
-    detections: int = 0
+    place: tuple[int, int]  # batch and rank, so that pictures from several processes get the order of a single one
+    correct: np.ndarray  # [k, 10]
+    conf: np.ndarray  # [k]
+    predicted: np.ndarray  # [k]
+    true: np.ndarray  # [n]
 
-    def joined(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        correct = np.concatenate(self.correct) if self.correct else np.zeros((0, len(IOU_THRESHOLDS)), bool)
-        rest = [np.concatenate(part) if part else np.zeros(0) for part in (self.conf, self.predicted, self.true)]
-        return correct, rest[0], rest[1], rest[2]
+
+def _joined(pictures: Sequence[_Scored]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """``correct``, ``conf``, ``predicted`` and ``true`` of all pictures."""
+    if not pictures:
+        return np.zeros((0, len(IOU_THRESHOLDS)), bool), np.zeros(0), np.zeros(0), np.zeros(0)
+    _, correct, conf, predicted, true = zip(*pictures)
+    return np.concatenate(correct), np.concatenate(conf), np.concatenate(predicted), np.concatenate(true)
 
 
 class Evaluator:
@@ -101,6 +104,7 @@ class Evaluator:
         device: where to run.
         nms: suppression thresholds.
         half: run under autocast (GPU only); the weights themselves stay as they are.
+        ranks: the processes that share the batches; all get the figures of all pictures.
     """
 
     def __init__(
@@ -112,9 +116,10 @@ class Evaluator:
         *,
         single_cls: bool = False,
         half: bool = False,
+        ranks: Ranks = ALONE,
     ) -> None:
         self.batches, self.nc, self.device, self.nms = batches, nc, device, nms or NmsSettings()
-        self.single_cls, self.half = single_cls, half
+        self.single_cls, self.half, self.ranks = single_cls, half, ranks
 
     @torch.no_grad()
     def run(
@@ -122,16 +127,20 @@ class Evaluator:
     ) -> EvalResult:
         """Evaluate ``model`` (left in evaluation mode); ``loss`` adds validation losses."""
         model.eval()
-        tally, timer, sums, count = _Tally(), StageTimer(self.device), torch.zeros(3), 0
+        timer, sums, count = StageTimer(self.device), torch.zeros(3), 0
+        pictures: list[_Scored] = []
         confusion = ConfusionMatrix(self.nc)
-        for index, batch in enumerate(tqdm(self.batches, desc="validating", leave=False, dynamic_ncols=True)):
-            targets, n = batch.targets.to(self.device), len(batch.paths)
+        progress = tqdm(
+            self.batches, desc="validating", leave=False, dynamic_ncols=True, disable=not self.ranks.main
+        )  # fmt: skip
+        for index, batch in enumerate(progress):
+            targets, n = batch.targets.to(self.device), batch.pictures
             with timer.stage("pre-process", n):
                 images = to_model_input(batch.images, self.device)
             with timer.stage("inference", n), torch.autocast(self.device.type, enabled=self.half):
                 decoded, maps = model(images)
             if loss is not None:
-                items = loss(maps, targets)
+                items = loss(maps, targets, n)
                 sums += torch.stack([items.box, items.obj, items.cls]).detach().cpu()
             with timer.stage("NMS", n):
                 found = non_max_suppression(
@@ -142,15 +151,20 @@ class Evaluator:
             for observer in observers:
                 observer.on_batch(index, batch, found)
             for result in self._per_image(batch, found):
-                self._score(result, tally, confusion)
+                pictures.append(self._score(result, (index, self.ranks.rank)))
+                confusion.process_batch(result.detections, result.labels)
                 for observer in observers:
                     observer.on_image(result)
-        return self._summarize(tally, confusion, (sums / max(count, 1)).tolist(), timer)
+        pictures = sorted(chain(*self.ranks.gather(pictures)), key=lambda scored: scored.place)
+        confusion.matrix = np.sum(self.ranks.gather(confusion.matrix), axis=0)
+        return self._summarize(pictures, confusion, (sums / max(count, 1)).tolist(), timer)
 
     def _per_image(self, batch: Batch, found: list[Tensor]) -> Iterable[ImageResult]:
         """Detections and labels mapped back to the picture on disk."""
         height, width = batch.images.shape[2:]
         for i, (path, info, detections) in enumerate(zip(batch.paths, batch.infos, found)):
+            if not path:
+                continue  # the blank picture of a process without any
             rows = batch.targets[batch.targets[:, 0] == i, 1:]  # [n, 5] class, xywhn
             boxes = info.undo(xywhn2xyxy(rows[:, 1:], width, height))
             detections = detections.cpu().clone()
@@ -159,21 +173,18 @@ class Evaluator:
                 detections[:, 5] = 0
             yield ImageResult(path, info.original_hw, detections, torch.cat([rows[:, :1], boxes], dim=1))
 
-    def _score(self, result: ImageResult, tally: _Tally, confusion: ConfusionMatrix) -> None:
-        tally.images += 1
-        tally.detections += len(result.detections)
-        tally.true.append(result.labels[:, 0].numpy())
-        tally.correct.append(match_predictions(result.detections, result.labels, IOU_THRESHOLDS).numpy())
-        tally.conf.append(result.detections[:, 4].numpy())
-        tally.predicted.append(result.detections[:, 5].numpy())
-        confusion.process_batch(result.detections, result.labels)
+    @staticmethod
+    def _score(result: ImageResult, place: tuple[int, int]) -> _Scored:
+        correct = match_predictions(result.detections, result.labels, IOU_THRESHOLDS).numpy()
+        conf, predicted = result.detections[:, 4].numpy(), result.detections[:, 5].numpy()
+        return _Scored(place, correct, conf, predicted, result.labels[:, 0].numpy())
 
     def _summarize(
-        self, tally: _Tally, confusion: ConfusionMatrix, losses: list[float], timer: StageTimer
+        self, pictures: Sequence[_Scored], confusion: ConfusionMatrix, losses: list[float], timer: StageTimer
     ) -> EvalResult:
-        correct, conf, predicted, true = tally.joined()
+        correct, conf, predicted, true = _joined(pictures)
         ap = ap_per_class(correct, conf, predicted, true)
-        in_image = [np.unique(classes.astype(int)) for classes in tally.true]  # each class once per picture
+        in_image = [np.unique(scored.true.astype(int)) for scored in pictures]  # each class once per picture
         precision, recall, map50, map_ = ap.means()
         return EvalResult(
             precision=precision,
@@ -181,9 +192,9 @@ class Evaluator:
             map50=map50,
             map=map_,
             losses=(losses[0], losses[1], losses[2]),
-            images=tally.images,
+            images=len(pictures),
             labels=len(true),
-            detections=tally.detections,
+            detections=len(conf),
             ap=ap,
             labels_per_class=np.bincount(true.astype(int), minlength=self.nc),
             images_per_class=np.bincount(np.concatenate([[], *in_image]).astype(int), minlength=self.nc),

@@ -12,6 +12,7 @@ from models.routing import RoutingRecorder, RoutingStats, class_presence
 from utils.boxes import xyxy2xywhn
 from utils.datasets.label_text import label_text
 from utils.datasets.loader import Batch
+from utils.dist import ALONE, Ranks
 from utils.evaluation.evaluator import ImageResult
 from utils.plots.batches import plot_batch
 
@@ -61,21 +62,29 @@ class LabelFiles:
 class RoutingObserver(RoutingRecorder):
     """Kernel weights of the dynamic layers of ``model`` with the classes of each picture.
 
-    Open it as a context around the pass; a model without dynamic layers costs nothing and has no figures.
+    Open it as a context around the pass; a model without dynamic layers costs nothing and has no figures. Of several
+    processes, ``ranks``, each gets the figures of the pictures of all.
     """
 
-    def __init__(self, model: nn.Module, nc: int) -> None:
+    def __init__(self, model: nn.Module, nc: int, ranks: Ranks = ALONE) -> None:
         super().__init__(model)
-        self._nc = nc
+        self._nc, self._ranks = nc, ranks
         self._presence: list[Tensor] = []  # [B, nc] of each batch
+        self._counts: list[Tensor] = []  # [B] of each batch: False for the blank picture of a process without any
 
     def on_batch(self, index: int, batch: Batch, detections: list[Tensor]) -> None:
         """Note which classes the pictures contain; the model saw them just now."""
         self._presence.append(class_presence(batch.targets, len(batch.paths), self._nc))
+        self._counts.append(torch.tensor([path != "" for path in batch.paths]))
 
     def on_image(self, result: ImageResult) -> None:
         """Nothing per picture."""
 
     def figures(self) -> tuple[RoutingStats, ...]:
         """Figures of every layer over the pass."""
-        return self.stats(torch.cat(self._presence)) if self._presence else ()
+        if not self._presence:
+            return ()
+        real = torch.cat(self._counts)
+        own = torch.cat(self._presence)[real], {name: self.weights(name)[real] for name in self.layers}
+        presence, weights = zip(*self._ranks.gather(own))
+        return self.stats(torch.cat(presence), lambda name: torch.cat([part[name] for part in weights]))

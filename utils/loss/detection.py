@@ -10,6 +10,7 @@ from torch import Tensor
 
 from utils.boxes import bbox_iou
 from utils.config.hyp import Hyp
+from utils.dist import ALONE, Ranks
 from utils.loss.focal import FocalLoss, WeightedBCE, smooth_bce
 from utils.loss.targets import Assignment, assign_targets
 
@@ -23,14 +24,20 @@ class LossItems:
     """Scalars of one batch.
 
     Attributes:
-        total: what to call ``backward`` on: the sum of the parts times the batch size.
-        box, obj, cls: the parts, times their gains, cut off from the graph.
+        total: what to call ``backward`` on: the sum of the parts times the batch size. With several processes it is
+            made so that the mean of their gradients is the gradient of the batch they share.
+        box, obj, cls: the parts, times their gains, cut off from the graph; those of the batch that is shared.
     """
 
     total: Tensor
     box: Tensor
     obj: Tensor
     cls: Tensor
+
+    @property
+    def check(self) -> Tensor:
+        """A number that is finite only if the loss is, on all processes."""
+        return self.total.detach() + self.box + self.obj + self.cls
 
 
 def scale_gains(hyp: Hyp, nl: int, nc: int, imgsz: int) -> Hyp:
@@ -73,12 +80,13 @@ class DetectionLoss:
         nc: number of classes.
         hyp: gains as they are to be used (see :func:`scale_gains`), ``cls_pw``, ``obj_pw``, ``fl_gamma``,
             ``anchor_t`` and ``label_smoothing``.
+        ranks: the processes that share each batch.
 
     Raises:
         ValueError: the numbers of levels differ or the levels are not ordered finest first.
     """
 
-    def __init__(self, anchors: Tensor, strides: Tensor, nc: int, hyp: Hyp) -> None:
+    def __init__(self, anchors: Tensor, strides: Tensor, nc: int, hyp: Hyp, ranks: Ranks = ALONE) -> None:
         pixels = [float(stride) for stride in strides]
         if len(pixels) != len(anchors):
             raise ValueError(f"anchors of {len(anchors)} levels, but strides of {len(pixels)}")
@@ -87,6 +95,7 @@ class DetectionLoss:
         self.anchors = anchors.detach().float()
         self.nc = nc
         self.hyp = hyp
+        self.ranks = ranks
         nl = len(pixels)
         coarser = _BALANCE[-1:] * max(0, nl - len(_BALANCE))
         self.balance = _BALANCE_OF_THREE if nl == 3 else (_BALANCE + coarser)[:nl]
@@ -99,12 +108,13 @@ class DetectionLoss:
             return FocalLoss(self.hyp.fl_gamma, pos_weight=pos_weight)
         return WeightedBCE(pos_weight)
 
-    def __call__(self, preds: Sequence[Tensor], targets: Tensor) -> LossItems:
+    def __call__(self, preds: Sequence[Tensor], targets: Tensor, pictures: int | None = None) -> LossItems:
         """Loss of one batch, computed in float32, under autocast too.
 
         Args:
             preds: per level the raw map [B, na, ny, nx, 5 + nc] in any floating type.
             targets: [N, 6] picture, class, xywh as fractions; on the device of ``preds``. N may be 0.
+            pictures: B, or 0 when none of them counts (:class:`utils.datasets.loader.RankBatches`); None: B.
         """
         device = preds[0].device
         if self.anchors.device != device:
@@ -113,11 +123,30 @@ class DetectionLoss:
             grids = [(level.shape[2], level.shape[3]) for level in preds]
             matches = assign_targets(targets.float(), grids, self.anchors, self.hyp.anchor_t)
             parts = [self._level(level, found) for level, found in zip(preds, matches, strict=True)]
+            batch = preds[0].shape[0]
+            if self.ranks.size > 1:
+                parts, batch = self._of_shared_batch(parts, matches, batch if pictures is None else pictures)
             box = self.hyp.box * torch.stack([part[0] for part in parts]).sum()
             cls = self.hyp.cls * torch.stack([part[2] for part in parts]).sum()
             obj = self.hyp.obj * torch.stack([w * part[1] for w, part in zip(self.balance, parts, strict=True)]).sum()
-            total = (box + obj + cls) * preds[0].shape[0]
-        return LossItems(total, box.detach(), obj.detach(), cls.detach())
+            total = (box + obj + cls) * (batch * self.ranks.size)  # of which the mean over the ranks is taken
+            shown = self.ranks.sum(torch.stack([box, obj, cls]).detach().cpu()) if self.ranks.size > 1 else None
+        box, obj, cls = (box.detach(), obj.detach(), cls.detach()) if shown is None else shown.to(device)
+        return LossItems(total, box, obj, cls)
+
+    def _of_shared_batch(
+        self, parts: Sequence[tuple[Tensor, Tensor, Tensor]], matches: Sequence[Assignment], pictures: int
+    ) -> tuple[list[tuple[Tensor, Tensor, Tensor]], int]:
+        """What this rank adds to the parts of the batch shared by all, and the pictures of that.
+
+        Means over matches or cells, times this rank's share of them, add up to the means over all of them. The maps of
+        all ranks have the same shape, so the share of cells is that of pictures.
+        """
+        own = torch.tensor([*map(len, matches), pictures], dtype=torch.float64)
+        shared = self.ranks.sum(own.clone())
+        *of_matches, of_cells = (own / shared.clamp(min=1)).tolist()
+        weighted = [(box * m, obj * of_cells, cls * m) for (box, obj, cls), m in zip(parts, of_matches, strict=True)]
+        return weighted, int(shared[-1])
 
     def _level(self, level: Tensor, matches: Assignment) -> tuple[Tensor, Tensor, Tensor]:
         """Box, objectness and class loss of one map, without gains."""

@@ -74,27 +74,42 @@ def rest_of_epoch(loader: DataLoader[Any], done: int) -> DataLoader[Any]:
 
 
 def until_stopped(batches: DataLoader[Any], stop: StopSignals) -> Iterator[Batch]:
-    """The batches, until a signal asks to stop.
+    """The batches, until a signal asks to stop; of several processes all get one more, or none does.
 
     Raises:
-        NoBatchError: a picture cannot be read any more; the message names it.
+        NoBatchError: a picture cannot be read any more, by this process or another; the message names it.
     """
-    try:
-        for batch in batches:
-            yield batch
-            if stop.requested:
-                return
-    except RuntimeError as error:
+    iterator: Iterator[Batch] | None = None
+    while not stop.requested:
+        batch, fault = None, None
+        try:
+            iterator = iterator or iter(batches)
+            batch = next(iterator, None)
+        except (RuntimeError, InputError, OSError) as error:
+            if not stop.came:  # else loader processes have got the signal too and are gone
+                fault = NoBatchError(_why_no_batch(error))
+                fault.__cause__ = error
+        stop.agree()
         if stop.requested:
-            return  # loader processes have got the signal too and are gone
-        if str(error).startswith("DataLoader worker"):
-            raise NoBatchError(
-                f"a loader process died ({str(error).splitlines()[0]}), most likely for want of memory: fewer "
-                "--workers take less, --workers 0 takes none"
-            ) from error
-        raise
-    except (InputError, OSError) as error:
-        raise NoBatchError(_own_words(error)) from error
+            return
+        if stop.ranks.any(fault is not None):
+            faults = stop.ranks.gather(fault and str(fault))
+            raise fault or NoBatchError(next(text for text in faults if text))
+        if batch is None:
+            return
+        yield batch
+
+
+def _why_no_batch(error: Exception) -> str:
+    """What a person is told when the loader fails; raises the error again when it is a bug."""
+    if not isinstance(error, RuntimeError):
+        return _own_words(error)
+    if str(error).startswith("DataLoader worker"):
+        return (
+            f"a loader process died ({str(error).splitlines()[0]}), most likely for want of memory: fewer --workers "
+            "take less, --workers 0 takes none"
+        )
+    raise error
 
 
 def _own_words(error: Exception) -> str:
@@ -114,7 +129,8 @@ class BreakOff:
         self.stop = stop
 
     def on_batch(self, index: int, batch: Batch, detections: list[Tensor]) -> None:
-        """Raises StopAsked when a signal has come."""
+        """Raises StopAsked when a signal has come, on all processes at the same batch."""
+        self.stop.agree()
         if self.stop.requested:
             raise StopAsked
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import yaml
+from torch import Tensor
 
 from models.summary import log_table, summarize
 from models.yolo import Model
@@ -24,9 +26,10 @@ from utils.config.sizes import check_img_size
 from utils.datasets.dataset import DetectionDataset
 from utils.datasets.fetch import fetch_missing
 from utils.datasets.labels import LabelRecord
-from utils.datasets.loader import EpochSampler, build_loader
+from utils.datasets.loader import build_loader, sampler_of
 from utils.datasets.prepare import load_labels
 from utils.device import select_device
+from utils.dist import ALONE, Ranks
 from utils.errors import InputError, UntrainableError
 from utils.evaluation import Evaluator, NmsSettings
 from utils.files import increment_path
@@ -48,26 +51,28 @@ from utils.training.early_stop import EarlyStopping
 from utils.training.ema import ModelEMA
 from utils.training.freeze import FrozenLayers
 from utils.training.optim import build_optimizer
-from utils.training.resume import (
-    Resumed,
-    resume_options,
-)
+from utils.training.parallel import check_batch_size, device_of_rank, distribute, synchronize_norms
+from utils.training.resume import Resumed, resume_options
 from utils.training.saver import sweep
 from utils.training.schedule import plan_steps
 from utils.training.session import Session
+from utils.training.signals import StopSignals
 from utils.training.watch import NumberWatch
 
 LOG = logging.getLogger(__name__)
 DEFAULT_CFG = "yolov5n_dynamic.yaml"  # when neither --cfg nor --weights is given
 
 
-def prepare(options: TrainOptions) -> Session:
+def prepare(options: TrainOptions, ranks: Ranks = ALONE) -> Session:
     """Check everything the user gave, then build the run.
+
+    Every process of a run builds its own; what is written is written by rank 0, what is drawn or fitted comes from it.
 
     Raises:
         FileNotFoundError, InputError: something given does not fit; nothing has been trained or overwritten.
     """
-    options, resumed = resume_options(options)
+    options, resumed = ranks.on_main(resume_options, options)  # its file may lie on that machine only
+    check_batch_size(options.batch_size, options.quad, ranks)
     hyp = Hyp.from_dict(resumed.checkpoint.hyp, "checkpoint") if resumed else Hyp.load(options.hyp)
     if options.label_smoothing:
         hyp = replace(hyp, label_smoothing=options.label_smoothing)
@@ -76,35 +81,48 @@ def prepare(options: TrainOptions) -> Session:
     ):  # fmt: skip
         if wanted:
             require()  # now, not after the labels have been read
-    device = select_device(options.device)
+    device = select_device(device_of_rank(options.device, ranks))
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # else the others of this machine would take memory on the first GPU as well
     seed_everything(options.seed, options.deterministic)
     spec = DatasetSpec.load(options.data, options.single_cls)
     model = _build_model(options, hyp, spec, resumed)  # before the pictures: a wrong --cfg shows at once
+    if options.sync_bn:
+        synchronize_norms(model, device, ranks)
     frozen = FrozenLayers(model, options.freeze)
-    if options.download:
-        spec = fetch_missing(
-            spec, ("train", "val"), allow_scripts=options.allow_scripts, limit_gb=options.download_limit
-        )  # fmt: skip
-    cache_dir = Path(options.cache_dir) if options.cache_dir else None
-    train_set = load_labels(spec, "train", single_cls=options.single_cls, require_labels=True, cache_dir=cache_dir)
-    val_set = load_labels(spec, "val", single_cls=options.single_cls, cache_dir=cache_dir)
+    train, val = ranks.first_on_machine(partial(_read_labels, options, spec))
+    counts = ranks.gather((len(train), len(val)))
+    if len(set(counts)) > 1:
+        raise InputError(f"{spec.source}: this run's machines do not have the same pictures: (train, val) {counts}")
     imgsz = check_img_size(options.imgsz, int(model.stride.max()), floor=2 * int(model.stride.max()))
     if resumed is None and not options.noautoanchor:
-        _fit_anchors(model, train_set.records, hyp, imgsz, options.seed)
+        anchors = ranks.on_main(_fit_anchors, model, train, hyp, imgsz, options.seed)
+        if anchors is not None:
+            model.head.set_anchors_px(anchors)
     if (model.head.anchors <= 0).any():
         raise UntrainableError(
             f"the model has placeholder anchors: its yaml or --hyp {options.hyp} gives only their number and they were "
             "not fitted; leave out --noautoanchor, label more boxes, or list the anchors in the yaml"
         )
-    save_dir = increment_path(Path(options.project) / options.name, options.exist_ok, mkdir=True)
-    (save_dir / "weights").mkdir(exist_ok=True)
-    sweep(save_dir / "weights")
-    _record_settings(save_dir, options, hyp)
-    session = _assemble(options, hyp, spec, device, save_dir, imgsz, model, frozen, train_set.records, val_set.records)
+    save_dir = ranks.on_main(_make_folder, options, hyp)
+    session = _assemble(options, hyp, spec, device, save_dir, imgsz, model, frozen, train, val, ranks)
     if resumed is not None:
         session.restore(resumed)
-    _describe(session)
+    if ranks.main:
+        _describe(session)
     return session
+
+
+def _read_labels(options: TrainOptions, spec: DatasetSpec) -> tuple[list[LabelRecord], list[LabelRecord]]:
+    """The labels to train on and to score on; fetched before if that is wanted."""
+    if options.download:
+        spec = fetch_missing(
+            spec, ("train", "val"), allow_scripts=options.allow_scripts, limit_gb=options.download_limit
+        )  # fmt: skip
+    cache_dir = Path(options.cache_dir) if options.cache_dir else None
+    train = load_labels(spec, "train", single_cls=options.single_cls, require_labels=True, cache_dir=cache_dir)
+    val = load_labels(spec, "val", single_cls=options.single_cls, cache_dir=cache_dir)
+    return train.records, val.records
 
 
 def _build_model(options: TrainOptions, hyp: Hyp, spec: DatasetSpec, resumed: Resumed | None) -> Model:
@@ -139,14 +157,13 @@ def _same_model(resumed: Resumed, spec: DatasetSpec) -> Model:
     return model
 
 
-def _fit_anchors(model: Model, records: Sequence[LabelRecord], hyp: Hyp, imgsz: int, seed: int) -> None:
-    """Replace the anchors when they do not suit the boxes of the training set, in pixels at the training size."""
+def _fit_anchors(model: Model, records: Sequence[LabelRecord], hyp: Hyp, imgsz: int, seed: int) -> Tensor | None:
+    """Anchors in pixels at the training size, when the model's do not suit the boxes of the training set."""
     wh, owner = box_sizes([r.hw for r in records], [r.boxes for r in records], imgsz)
     rng = np.random.default_rng(seed)
     check = check_anchors(wh, model.head.anchors_px.numpy().reshape(-1, 2), hyp.anchor_t, imgsz, rng, owner)
     LOG.info(check.message)
-    if check.anchors is not None:
-        model.head.set_anchors_px(torch.from_numpy(check.anchors).float())
+    return None if check.anchors is None else torch.from_numpy(check.anchors).float()
 
 
 def _assemble(
@@ -160,6 +177,7 @@ def _assemble(
     frozen: FrozenLayers,
     train: Sequence[LabelRecord],
     val: Sequence[LabelRecord],
+    ranks: Ranks,
 ) -> Session:
     stride, head = int(model.stride.max()), model.head
     train_data = DetectionDataset(
@@ -169,10 +187,10 @@ def _assemble(
     )  # fmt: skip
     loader = build_loader(
         train_data, batch_size=options.batch_size, workers=options.workers, shuffle=not options.rect,
-        seed=options.seed, quad=options.quad,
+        seed=options.seed, quad=options.quad, ranks=ranks,
     )  # fmt: skip
     val_data = DetectionDataset(val, imgsz, rect=True, batch_size=2 * options.batch_size, stride=stride, pad=0.5)
-    val_loader = build_loader(val_data, batch_size=2 * options.batch_size, workers=options.workers)
+    val_loader = build_loader(val_data, batch_size=2 * options.batch_size, workers=options.workers, ranks=ranks)
     model.to(device)
     plan = plan_steps(options.epochs, len(loader), options.batch_size, hyp)
     decay = hyp.weight_decay * options.batch_size * plan.accumulate / hyp.nominal_batch
@@ -181,21 +199,20 @@ def _assemble(
         each.generator = torch.Generator()  # else every start of loader processes would move the run's own numbers on
     amp = device.type == "cuda" if options.amp is None else options.amp
     scaler = torch.amp.GradScaler("cuda", enabled=amp and device.type == "cuda")  # bfloat16 has the range of float32
-    sampler = loader.sampler
-    assert isinstance(sampler, EpochSampler)
-    listeners = _listeners(options, hyp, {"train": train, "val": val})
+    listeners = _listeners(options, hyp, {"train": train, "val": val}) if ranks.main else []
     return Session(
-        options=options, hyp=hyp, spec=spec, device=device, save_dir=save_dir, imgsz=imgsz, model=model, frozen=frozen,
-        ema=ModelEMA(model),
-        loss=DetectionLoss(head.anchors, head.stride, head.nc, gains),
+        options=options, hyp=hyp, spec=spec, device=device, save_dir=save_dir, imgsz=imgsz, ranks=ranks,
+        model=model, network=distribute(model, device, ranks), frozen=frozen, ema=ModelEMA(model),
+        loss=DetectionLoss(head.anchors, head.stride, head.nc, gains, ranks),
         optimizer=build_optimizer(model, options.optimizer, hyp.lr0, hyp.momentum, decay, hyp.attention_decay),
-        scaler=scaler, amp=amp, watch=NumberWatch(model, options.skip_nonfinite, scaler.is_enabled()),
-        loader=loader, sampler=sampler, records=train_data.records,
+        scaler=scaler, amp=amp, watch=NumberWatch(model, options.skip_nonfinite, scaler.is_enabled(), ranks),
+        loader=loader, sampler=sampler_of(loader), records=train_data.records,
         evaluator=Evaluator(
-            val_loader, spec.nc, device, NmsSettings(), single_cls=options.single_cls, half=amp
+            val_loader, spec.nc, device, NmsSettings(), single_cls=options.single_cls, half=amp, ranks=ranks
         ),
         plan=plan, stopper=EarlyStopping(options.patience),
         callbacks=Callbacks(listeners), observers=[each for each in listeners if isinstance(each, WandbLogger)],
+        stop=StopSignals(ranks),
         maps=np.zeros(spec.nc),
     )  # fmt: skip
 
@@ -213,11 +230,15 @@ def _listeners(options: TrainOptions, hyp: Hyp, sets: Mapping[str, Sequence[Labe
     return listeners
 
 
-def _record_settings(save_dir: Path, options: TrainOptions, hyp: Hyp) -> None:
-    """``opt.yaml`` and ``hyp.yaml`` in the run folder: what this run was made with."""
+def _make_folder(options: TrainOptions, hyp: Hyp) -> Path:
+    """The run folder, with what this run is made with in ``opt.yaml`` and ``hyp.yaml``."""
+    save_dir = increment_path(Path(options.project) / options.name, options.exist_ok, mkdir=True)
+    (save_dir / "weights").mkdir(exist_ok=True)
+    sweep(save_dir / "weights")
     for name, content in (("opt", to_plain(options)), ("hyp", hyp.to_dict())):
         text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
         (save_dir / f"{name}.yaml").write_text(text, encoding="utf-8")
+    return save_dir
 
 
 def _describe(session: Session) -> None:
@@ -225,3 +246,6 @@ def _describe(session: Session) -> None:
         log_table(session.model)
     LOG.info("%s at 640 px", summarize(session.model))
     LOG.info(session.plan.describe())
+    if session.ranks.size > 1:
+        each = session.options.batch_size // session.ranks.size
+        LOG.info("%d processes, each with %d pictures of every batch", session.ranks.size, each)

@@ -30,11 +30,11 @@ CHANGEABLE = frozenset(
         "resume", "epochs", "patience", "data", "device", "workers", "amp", "skip_nonfinite", "nosave", "noval",
         "save_period", "save_steps", "cache", "cache_dir", "tensorboard", "wandb", "entity",
         "upload_dataset", "bbox_interval", "mlflow", "modules", "download", "allow_scripts",
-        "download_limit",
+        "download_limit", "local_rank",
     }
 )  # fmt: skip
 # A checkpoint may not have anything fetched or run: these come from the command line only.
-_NEVER_FROM_FILE = ("modules", "download", "allow_scripts", "download_limit")
+_NEVER_FROM_FILE = ("modules", "download", "allow_scripts", "download_limit", "local_rank")
 
 
 @dataclass(frozen=True)
@@ -212,17 +212,17 @@ def load_gradients(model: nn.Module, gradients: Mapping[str, Tensor]) -> None:
             parameter.grad = gradients[name].to(parameter.device)
 
 
-def random_states() -> dict[str, Any]:
+def random_states(device: torch.device) -> dict[str, Any]:
     """State of torch's generators (pictures and order are drawn from seed, epoch and index, so they need none)."""
     states: dict[str, Any] = {"torch": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        states["cuda"] = torch.cuda.get_rng_state_all()
+    if device.type == "cuda":
+        states["cuda"] = [torch.cuda.get_rng_state(device)]  # to ask the other GPUs would take memory on them
     return states
 
 
-def load_random_states(states: Mapping[str, Any]) -> None:
-    """Put back what :func:`random_states` took."""
+def load_random_states(states: Mapping[str, Any], device: torch.device) -> None:
+    """Put back what :func:`random_states` took, on every process of the run."""
     if "torch" in states:
         torch.set_rng_state(states["torch"])
-    if "cuda" in states and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(states["cuda"])
+    if "cuda" in states and device.type == "cuda":
+        torch.cuda.set_rng_state(states["cuda"][0], device)

@@ -64,9 +64,9 @@ def strip(path: Path) -> None:
         LOG.warning("%s stays as large as it is (%s)", path, error.strerror)
 
 
-def resume_command(path: Path, model_yaml: Mapping[str, Any]) -> str:
+def resume_command(path: Path, model_yaml: Mapping[str, Any], launcher: str = "python") -> str:
     """The command line that goes on with the run of a checkpoint."""
-    return f"python train.py --resume {shlex.quote(str(path))}{modules_argument(model_yaml)}"
+    return f"{launcher} train.py --resume {shlex.quote(str(path))}{modules_argument(model_yaml)}"
 
 
 def sweep(folder: Path) -> None:

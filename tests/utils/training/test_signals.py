@@ -4,10 +4,21 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
+from utils.dist import Ranks
 from utils.training.signals import StopSignals
+
+
+@pytest.fixture(autouse=True)
+def handlers_restored() -> Iterator[None]:
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
@@ -59,3 +70,49 @@ def test_another_thread_trains_without_handlers() -> None:
     thread.start()
     thread.join()
     assert seen == [""]
+
+
+class Two(Ranks):
+    """This process and another one, which has got ``other``."""
+
+    other = ""
+
+    def any(self, flag: bool) -> bool:
+        return flag or bool(self.other)
+
+    def gather(self, value: Any) -> list[Any]:
+        return [value, self.other]
+
+
+def two(other: str = "") -> Two:
+    ranks = Two(size=2)
+    object.__setattr__(ranks, "other", other)  # the record is frozen
+    return ranks
+
+
+def test_of_several_processes_none_stops_before_all_know() -> None:
+    with StopSignals(two()) as stop:
+        stop.armed = True
+        signal.raise_signal(signal.SIGTERM)
+        assert (stop.came, stop.requested) == ("SIGTERM", "")
+        stop.agree()
+        assert stop.requested == "SIGTERM"
+
+
+def test_a_signal_of_another_process_stops_this_one() -> None:
+    stop = StopSignals(two("SIGINT"))
+    stop.agree()
+    assert (stop.came, stop.requested) == ("", "SIGINT")
+
+
+def test_the_echo_of_torchrun_is_not_a_second_signal(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = iter([10.0, 11.0, 99.0])
+    monkeypatch.setattr("utils.training.signals.time.monotonic", lambda: next(now))
+    with StopSignals(two()) as stop:
+        stop.armed = True
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        assert stop.came == "SIGINT"
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN  # the run is ending: no echo may cut that short

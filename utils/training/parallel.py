@@ -1,0 +1,139 @@
+"""A model trained by several processes: its device, its wrapper, and batch norm over all their pictures."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from typing import Any
+
+import torch
+from torch import Tensor, distributed, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from models.yolo import Model
+from utils.dist import Ranks
+from utils.errors import InputError
+
+LOG = logging.getLogger(__name__)
+
+
+def device_of_rank(device: str, ranks: Ranks) -> str:
+    """The one device of ``--device`` that this process is to use.
+
+    Raises:
+        InputError: several for a single process, or fewer than this machine has processes.
+    """
+    wanted = device.strip().lower().replace("cuda:", "")
+    numbers = [word for word in wanted.split(",") if word]
+    if ranks.size == 1:
+        if len(numbers) > 1:
+            raise InputError(
+                f"--device {device}: each GPU needs a process of its own: torchrun --nproc_per_node={len(numbers)} "
+                f"train.py --device {device} ...; or name one GPU"
+            )
+        return device
+    if wanted == "cpu" or not (wanted or torch.cuda.is_available()):
+        return "cpu"
+    numbers = numbers or [str(number) for number in range(torch.cuda.device_count())]
+    if len(numbers) < ranks.local_size:
+        raise InputError(
+            f"torchrun started {ranks.local_size} processes here for {len(numbers)} GPUs ({', '.join(numbers)}): use "
+            f"--nproc_per_node={len(numbers)}, or --device cpu"
+        )
+    return numbers[ranks.local_rank]
+
+
+def refuse_ranks(flag: str, ranks: Ranks, instead: str) -> None:
+    """Raise InputError: several processes were started for what takes a single one."""
+    if ranks.size > 1:
+        raise InputError(f"{flag} runs in one process, not in {ranks.size} of torchrun; {instead}")
+
+
+def check_batch_size(batch_size: int, quad: bool, ranks: Ranks) -> None:
+    """Raise InputError: the total ``--batch-size`` cannot be divided among the processes."""
+    unit = ranks.size * (4 if quad else 1)
+    if ranks.size > 1 and batch_size % unit:
+        of_quad = ", with --quad in fours" if quad else ""
+        raise InputError(
+            f"--batch-size {batch_size} is the total of {ranks.size} processes and cannot be divided among them"
+            f"{of_quad}; use a multiple of {unit}, for example {max(1, round(batch_size / unit)) * unit}"
+        )
+
+
+def distribute(model: Model, device: torch.device, ranks: Ranks) -> nn.Module:
+    """``model`` as the training calls it: backward gives every rank the mean of all their gradients."""
+    if ranks.size == 1:
+        return model
+    idle = without_gradient(model)
+    if idle:
+        LOG.warning("no gradient reaches %s: trained as if frozen", ", ".join(idle))
+    gpus = [device.index] if device.type == "cuda" else None
+    # To look for parameters without gradient costs time in every step, so only where there are some.
+    return DistributedDataParallel(model, device_ids=gpus, find_unused_parameters=bool(idle))
+
+
+def without_gradient(model: Model) -> list[str]:
+    """Trainable parameters that a training step would leave without a gradient, by name."""
+    twin = copy.deepcopy(model).train()
+    first = next(twin.parameters())
+    side = 2 * int(twin.stride.max())
+    with torch.random.fork_rng(devices=[]):
+        maps = twin(torch.zeros(2, twin.yaml["ch"], side, side, device=first.device, dtype=first.dtype))
+        torch.stack([level.sum() for level in maps]).sum().backward()
+    return [name for name, p in twin.named_parameters() if p.requires_grad and p.grad is None]
+
+
+# Batch norm -----------------------------------------------------------------------------------------------------------
+
+
+class _SumOverRanks(torch.autograd.Function):
+    """The sum over the ranks; so is its gradient, since every rank's loss depends on every rank's summand."""
+
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor) -> Tensor:
+        total = tensor.clone()
+        distributed.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        total = gradients[0].clone()
+        distributed.all_reduce(total)
+        return total
+
+
+class JointBatchNorm2d(nn.BatchNorm2d):
+    """Batch norm over the pictures of all ranks on any device; torch's SyncBatchNorm knows GPUs only."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """[B, C, H, W] of this rank, normalised with mean and variance of all ranks in training."""
+        if not self.training:
+            return super().forward(input)
+        assert self.running_mean is not None and self.running_var is not None and self.momentum is not None
+        x = input.float()
+        count = x.new_tensor([x.numel() / x.shape[1]])
+        sums = _SumOverRanks.apply(torch.cat([x.sum((0, 2, 3)), count]))
+        mean, n = sums[:-1] / sums[-1], sums[-1]
+        centred = x - mean[:, None, None]
+        # A second message, because the difference of two large sums of squares would lose the small variances.
+        var = _SumOverRanks.apply(centred.square().sum((0, 2, 3))) / n
+        with torch.no_grad():
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(var * n / (n - 1).clamp(min=1), self.momentum)
+            if self.num_batches_tracked is not None:
+                self.num_batches_tracked.add_(1)
+        scale = torch.rsqrt(var + self.eps) * self.weight
+        return (centred * scale[:, None, None] + self.bias[:, None, None]).to(input.dtype)
+
+
+def synchronize_norms(model: nn.Module, device: torch.device, ranks: Ranks) -> None:
+    """Have every batch norm of ``model`` see the pictures of all ranks (``--sync-bn``)."""
+    if ranks.size == 1:
+        LOG.warning("--sync-bn has no effect: this process has no others (torchrun starts several)")
+        return
+    if device.type == "cuda":
+        nn.SyncBatchNorm.convert_sync_batchnorm(model)  # children are replaced in place
+        return
+    for module in model.modules():
+        if type(module) is nn.BatchNorm2d:
+            module.__class__ = JointBatchNorm2d  # the same parameters, buffers and settings
