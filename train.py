@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 from tqdm import tqdm
 
@@ -43,7 +43,9 @@ from utils.evaluation.observers import BatchPlots, RoutingObserver
 from utils.evaluation.report import log_table, save_plots
 from utils.image import to_model_input
 from utils.loss import LossItems
+from utils.memory import memory_in_use, peak_memory
 from utils.metrics import fitness
+from utils.training.compiled import Network
 from utils.training.evolve import LastRow, TrialStopped, evolve
 from utils.training.image_weights import weights_for_epoch
 from utils.training.multi_scale import resize_batch
@@ -105,7 +107,7 @@ def train_epoch(s: Session, epoch: int) -> None:
     for batch in progress:
         iteration = epoch * len(s.loader) + at.batches
         accumulate = warm_up(s.optimizer, s.plan, iteration, epoch, s.hyp, s.options.cos_lr)
-        images = to_model_input(batch.images, s.device)
+        images = to_model_input(batch.images, s.device, layout=s.layout)
         if s.options.multi_scale:
             images = resize_batch(images, s.imgsz, int(s.model.stride.max()), (s.options.seed, iteration))
         s.watch.before_batch()
@@ -131,7 +133,7 @@ def train_epoch(s: Session, epoch: int) -> None:
             leave_out(s, fault, batch)
         else:
             note(s, items, iteration, batch)
-            progress.set_postfix_str("box {:.4f} obj {:.4f} cls {:.4f} ".format(*at.means) + memory(s.device))
+            progress.set_postfix_str("box {:.4f} obj {:.4f} cls {:.4f} ".format(*at.means) + memory_in_use(s.device))
         s.stop.armed = True  # from here on there is something to save
         if s.options.save_steps and at.batches % s.options.save_steps == 0:
             s.ranks.on_main(save_inside, s)
@@ -142,11 +144,10 @@ def train_epoch(s: Session, epoch: int) -> None:
         )  # fmt: skip
 
 
-def forward(s: Session, network: nn.Module, images: Tensor) -> list[Tensor]:
+def forward(s: Session, network: Network, images: Tensor) -> list[Tensor]:
     """Maps [B, na, ny, nx, nc+5] of each level, in mixed precision if the run is."""
     with torch.autocast(s.device.type, enabled=s.amp):
-        maps: list[Tensor] = network(images)
-    return maps
+        return network(images)
 
 
 def note(s: Session, items: LossItems, iteration: int, batch: Batch) -> None:
@@ -172,18 +173,6 @@ def leave_out(s: Session, fault: str, batch: Batch) -> None:
     )  # fmt: skip
     s.position.skipped += 1
     s.optimizer.zero_grad(set_to_none=True)
-
-
-def memory(device: torch.device) -> str:
-    """Memory in use, for the progress bar."""
-    if device.type == "cuda":
-        return f"GPU {torch.cuda.memory_reserved(device) / 1e9:.1f} GB"
-    try:
-        import resource  # not on Windows
-    except ImportError:
-        return ""
-    unit = 1e9 if sys.platform == "darwin" else 1e6
-    return f"RAM {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit:.1f} GB"
 
 
 def validate(s: Session, epoch: int) -> EvalResult | None:
@@ -329,6 +318,7 @@ def train(options: TrainOptions, ranks: Ranks) -> int:
         if s.last.exists():
             LOG.info("stopped at once; go on from the last save with: %s", s.resume_command)
         raise
+    LOG.info("peak memory: %s", peak_memory(s.device))
     saved = ranks.share(s.saver.retry())
     if not saved:
         LOG.error("error: no room for %s; what lies there is older", ", ".join(map(str, s.saver.unwritten)))

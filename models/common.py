@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.layout import is_channels_last
 from models.registry import register
 
 Size = int | tuple[int, int]  # one number, or (height, width)
@@ -324,6 +325,10 @@ class Dynamic_conv2d(nn.Module):
         return y.view(batch, self.out_planes, *y.shape[2:])
 
     def _matmul(self, x: Tensor, mixed: Tensor) -> Tensor:
+        if is_channels_last(x):  # the same product transposed, so that neither map has to be copied
+            rows = x.permute(0, 2, 3, 1).flatten(1, 2).to(mixed.dtype)
+            y = torch.bmm(rows, mixed.flatten(2).mT)  # [B, H*W, in] @ [B, in, out]
+            return y.unflatten(1, x.shape[2:]).permute(0, 3, 1, 2)
         y = torch.bmm(mixed.flatten(2), x.flatten(2).to(mixed.dtype))  # [B, out, in] @ [B, in, H*W]
         return y.view(x.shape[0], self.out_planes, *x.shape[2:])
 

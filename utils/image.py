@@ -326,12 +326,17 @@ def write_image(path: str | Path, image: np.ndarray) -> None:
     path.write_bytes(encoded.tobytes())
 
 
-def to_model_input(images: torch.Tensor, device: torch.device | str, half: bool = False) -> torch.Tensor:
-    """Bytes [B, 3, H, W] to the floats 0..1 that the model expects, on ``device``.
+def to_model_input(
+    images: torch.Tensor,
+    device: torch.device | str,
+    half: bool = False,
+    layout: torch.memory_format = torch.contiguous_format,
+) -> torch.Tensor:
+    """Bytes [B, 3, H, W] to the floats 0..1 that the model expects, on ``device``, in that memory layout.
 
     The copy goes over as bytes, a quarter of what floats would take. Raises TypeError if ``images`` is not uint8.
     """
     if images.dtype != torch.uint8:
         raise TypeError(f"expected uint8 images, got {images.dtype}: were they already divided by 255?")
     moved = images.to(device, non_blocking=True)
-    return (moved.half() if half else moved.float()).div_(255)
+    return moved.to(torch.float16 if half else torch.float32, memory_format=layout).div_(255)

@@ -78,7 +78,7 @@ def plain(value: Any) -> Any:
     if isinstance(value, np.ndarray):
         return torch.from_numpy(value.copy())
     if isinstance(value, Tensor):
-        return value.detach()
+        return value.detach().contiguous()  # a file does not depend on the layout that was fastest to train in
     if value is None or isinstance(value, bool):
         return value
     for kind in (int, float, str):

@@ -23,6 +23,8 @@ from utils.config.flags import (
 from utils.config.paths import ROOT
 from utils.errors import InputError
 
+AUTO = -1  # --batch-size: as many as fit into memory
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainOptions(Named):
@@ -37,7 +39,9 @@ class TrainOptions(Named):
     data: str = option(str(ROOT / "data/digits.yaml"), str, "--data", "data yaml")
     hyp: str = option(str(ROOT / "data/hyps/hyp.scratch-low.yaml"), str, "--hyp", "hyper-parameter yaml")
     epochs: int = option(300, int, "--epochs", "passes over the training set")
-    batch_size: int = option(16, int, "--batch-size", "pictures per batch, of all processes together")
+    batch_size: int = option(
+        16, int, "--batch-size", "pictures per batch, of all processes together; -1: as many as fit into memory"
+    )
     imgsz: int = option(640, int, IMAGE_SIZE_FLAGS, "side of the training pictures in pixels")
     rect: bool = switch("--rect", "batches of like aspect ratio instead of squares; no mosaic, no shuffling")
     resume: str | bool = option(
@@ -90,6 +94,7 @@ class TrainOptions(Named):
         0, int, "--skip-nonfinite", "leave out up to N batches whose loss or gradient is not finite; 0: none"
     )
     amp: bool | None = yes_or_no("--amp", "mixed precision: float16 on a GPU (the default there), bfloat16 on a CPU")
+    compile: bool = switch("--compile", "torch.compile; left out, with a warning, if it computes anything else")
     deterministic: bool = switch("--deterministic", "only GPU kernels that always add in the same order (slower)")
     seed: int = option(0, int, "--seed", "seed of everything that is drawn")
     sync_bn: bool = switch("--sync-bn", "batch norm over the pictures of all processes (torchrun starts several)")
@@ -119,7 +124,8 @@ class TrainOptions(Named):
 
     def __post_init__(self) -> None:
         at_least("--epochs", self.epochs, 0)
-        at_least("--batch-size", self.batch_size, 1)
+        if self.batch_size != AUTO:
+            at_least("--batch-size", self.batch_size, 1)
         at_least("--imgsz", self.imgsz, 32)
         at_least("--workers", self.workers, 0)
         at_least("--patience", self.patience, 0)
@@ -135,12 +141,15 @@ class TrainOptions(Named):
         self._check_evolve()
         self._check_wandb()
         check_download(self.download, self.allow_scripts, self.download_limit)
-        if self.quad and self.batch_size < 4:
+        if self.quad and self.batch_size < 4 and self.batch_size != AUTO:
             raise InputError(f"--quad makes one picture out of four; --batch-size {self.batch_size} has less")
         if self.nosave and self.save_steps:
             raise InputError("--nosave and --save-steps exclude each other; leave one out")
         if self.rect and self.image_weights:
             raise InputError("--rect and --image-weights exclude each other: rect fixes the order; leave one out")
+        for flag, given in (("--rect", self.rect), ("--multi-scale", self.multi_scale)):
+            if self.compile and given:
+                raise InputError(f"--compile and {flag} exclude each other: each size would be compiled; leave one out")
 
     def _check_evolve(self) -> None:
         one_of("--evolve-sampler", self.evolve_sampler, SAMPLERS)
@@ -154,6 +163,8 @@ class TrainOptions(Named):
                 raise InputError(f"--evolve-sampler {self.evolve_sampler} does nothing without --evolve")
             return
         at_least("--evolve", self.evolve, 1)
+        if self.batch_size == AUTO:
+            raise InputError("--evolve with --batch-size -1: every trial could get another size; give a number")
         if self.epochs < 1:
             raise InputError("--evolve with --epochs 0: nothing would be trained, so nothing could be compared")
         if self.save_period > 0 or self.save_steps:

@@ -11,6 +11,8 @@ from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from models.yolo import Model
+from utils.config.options import TrainOptions
+from utils.config.train_options import AUTO
 from utils.dist import Ranks
 from utils.errors import InputError
 
@@ -47,6 +49,13 @@ def refuse_ranks(flag: str, ranks: Ranks, instead: str) -> None:
     """Raise InputError: several processes were started for what takes a single one."""
     if ranks.size > 1:
         raise InputError(f"{flag} runs in one process, not in {ranks.size} of torchrun; {instead}")
+
+
+def check_alone(options: TrainOptions, ranks: Ranks) -> None:
+    """Raise InputError: an option that only a run of one process can have."""
+    for flag, given in (("--batch-size -1", options.batch_size == AUTO), ("--compile", options.compile)):
+        if given and ranks.size > 1:
+            raise InputError(f"{flag} is for a run of one process, and this one has {ranks.size}; leave it out")
 
 
 def check_batch_size(batch_size: int, quad: bool, ranks: Ranks) -> None:

@@ -14,6 +14,7 @@ import torch
 import yaml
 from torch import Tensor
 
+from models.layout import fastest_layout, lay_out
 from models.summary import log_table, summarize
 from models.yolo import Model
 from utils.autoanchor import box_sizes, check_anchors
@@ -23,6 +24,7 @@ from utils.config.dataset_spec import DatasetSpec
 from utils.config.hyp import Hyp
 from utils.config.options import TrainOptions, to_plain
 from utils.config.sizes import check_img_size
+from utils.config.train_options import AUTO
 from utils.datasets.dataset import DetectionDataset
 from utils.datasets.fetch import fetch_missing
 from utils.datasets.labels import LabelRecord
@@ -46,18 +48,23 @@ from utils.loggers.mlflow import require_mlflow
 from utils.loggers.tensorboard import require_tensorboard
 from utils.loggers.wandb import require_wandb
 from utils.loss import DetectionLoss, scale_gains
+from utils.memory import keep_freed_memory
 from utils.seed import seed_everything
+from utils.training.autobatch import choose_batch_size
+from utils.training.compiled import compile_network
 from utils.training.early_stop import EarlyStopping
 from utils.training.ema import ModelEMA
 from utils.training.freeze import FrozenLayers
 from utils.training.optim import build_optimizer
-from utils.training.parallel import check_batch_size, device_of_rank, distribute, synchronize_norms
+from utils.training.parallel import check_alone, check_batch_size, device_of_rank, distribute, synchronize_norms
 from utils.training.resume import Resumed, resume_options
 from utils.training.saver import sweep
 from utils.training.schedule import plan_steps
 from utils.training.session import Session
 from utils.training.signals import StopSignals
+from utils.training.trial import random_images
 from utils.training.watch import NumberWatch
+from utils.training.workers import BehindTraining
 
 LOG = logging.getLogger(__name__)
 DEFAULT_CFG = "yolov5n_dynamic.yaml"  # when neither --cfg nor --weights is given
@@ -72,6 +79,7 @@ def prepare(options: TrainOptions, ranks: Ranks = ALONE) -> Session:
         FileNotFoundError, InputError: something given does not fit; nothing has been trained or overwritten.
     """
     options, resumed = ranks.on_main(resume_options, options)  # its file may lie on that machine only
+    check_alone(options, ranks)
     check_batch_size(options.batch_size, options.quad, ranks)
     hyp = Hyp.from_dict(resumed.checkpoint.hyp, "checkpoint") if resumed else Hyp.load(options.hyp)
     if options.label_smoothing:
@@ -104,10 +112,16 @@ def prepare(options: TrainOptions, ranks: Ranks = ALONE) -> Session:
             f"the model has placeholder anchors: its yaml or --hyp {options.hyp} gives only their number and they were "
             "not fitted; leave out --noautoanchor, label more boxes, or list the anchors in the yaml"
         )
+    if device.type == "cpu":
+        keep_freed_memory()
+    if options.batch_size == AUTO:
+        options = replace(options, batch_size=choose_batch_size(model, imgsz, device, options, len(train)))
     save_dir = ranks.on_main(_make_folder, options, hyp)
     session = _assemble(options, hyp, spec, device, save_dir, imgsz, model, frozen, train, val, ranks)
     if resumed is not None:
         session.restore(resumed)
+    if options.compile:
+        _compile(session)
     if ranks.main:
         _describe(session)
     return session
@@ -191,18 +205,20 @@ def _assemble(
     )  # fmt: skip
     val_data = DetectionDataset(val, imgsz, rect=True, batch_size=2 * options.batch_size, stride=stride, pad=0.5)
     val_loader = build_loader(val_data, batch_size=2 * options.batch_size, workers=options.workers, ranks=ranks)
-    model.to(device)
+    layout = fastest_layout(device)
+    lay_out(model.to(device), layout)
     plan = plan_steps(options.epochs, len(loader), options.batch_size, hyp)
     decay = hyp.weight_decay * options.batch_size * plan.accumulate / hyp.nominal_batch
     gains = scale_gains(hyp, head.nl, head.nc, imgsz)
     for each in (loader, val_loader):
         each.generator = torch.Generator()  # else every start of loader processes would move the run's own numbers on
+        each.worker_init_fn = BehindTraining(each.worker_init_fn)
     amp = device.type == "cuda" if options.amp is None else options.amp
     scaler = torch.amp.GradScaler("cuda", enabled=amp and device.type == "cuda")  # bfloat16 has the range of float32
     listeners = _listeners(options, hyp, {"train": train, "val": val}) if ranks.main else []
     return Session(
         options=options, hyp=hyp, spec=spec, device=device, save_dir=save_dir, imgsz=imgsz, ranks=ranks,
-        model=model, network=distribute(model, device, ranks), frozen=frozen, ema=ModelEMA(model),
+        model=model, network=distribute(model, device, ranks), layout=layout, frozen=frozen, ema=ModelEMA(model),
         loss=DetectionLoss(head.anchors, head.stride, head.nc, gains, ranks),
         optimizer=build_optimizer(model, options.optimizer, hyp.lr0, hyp.momentum, decay, hyp.attention_decay),
         scaler=scaler, amp=amp, watch=NumberWatch(model, options.skip_nonfinite, scaler.is_enabled(), ranks),
@@ -215,6 +231,16 @@ def _assemble(
         stop=StopSignals(ranks),
         maps=np.zeros(spec.nc),
     )  # fmt: skip
+
+
+def _compile(session: Session) -> None:
+    """Have the loop call the compiled model."""
+    options = session.options
+    batch, imgsz = (options.batch_size // 4, 2 * session.imgsz) if options.quad else (options.batch_size, session.imgsz)
+    images = random_images(session.model, batch, imgsz, session.device).contiguous(memory_format=session.layout)
+    session.model.train()
+    session.frozen.hold()
+    session.network = compile_network(session.model, images, session.amp)
 
 
 def _listeners(options: TrainOptions, hyp: Hyp, sets: Mapping[str, Sequence[LabelRecord]]) -> list[Callback]:

@@ -27,8 +27,8 @@ LOG = logging.getLogger(__name__)
 # What may be different from the run that is resumed: where and how it runs, when it ends, but not what it computes.
 CHANGEABLE = frozenset(
     {
-        "resume", "epochs", "patience", "data", "device", "workers", "amp", "skip_nonfinite", "nosave", "noval",
-        "save_period", "save_steps", "cache", "cache_dir", "tensorboard", "wandb", "entity",
+        "resume", "epochs", "patience", "data", "device", "workers", "amp", "compile", "skip_nonfinite", "nosave",
+        "noval", "save_period", "save_steps", "cache", "cache_dir", "tensorboard", "wandb", "entity",
         "upload_dataset", "bbox_interval", "mlflow", "modules", "download", "allow_scripts",
         "download_limit", "local_rank",
     }
@@ -193,11 +193,16 @@ def load_optimizer_state(optimizer: torch.optim.Optimizer, model: nn.Module, sav
     for name, parameter in model.named_parameters():
         if name in saved["state"]:
             optimizer.state[parameter] = {
-                key: value.to(parameter.device) if isinstance(value, Tensor) and key != "step" else value
+                key: _laid_out_like(parameter, value) if isinstance(value, Tensor) and key != "step" else value
                 for key, value in saved["state"][name].items()
             }
     for group, settings in zip(optimizer.param_groups, saved["groups"]):
         group.update({k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()})
+
+
+def _laid_out_like(parameter: Tensor, value: Tensor) -> Tensor:
+    """A tensor of a checkpoint, on the device and in the memory layout of the parameter that it belongs to."""
+    return torch.empty_like(parameter, dtype=value.dtype, requires_grad=False).copy_(value)
 
 
 def pending_gradients(model: nn.Module) -> dict[str, Tensor]:
@@ -209,7 +214,7 @@ def load_gradients(model: nn.Module, gradients: Mapping[str, Tensor]) -> None:
     """Put back what :func:`pending_gradients` took."""
     for name, parameter in model.named_parameters():
         if name in gradients:
-            parameter.grad = gradients[name].to(parameter.device)
+            parameter.grad = _laid_out_like(parameter, gradients[name])
 
 
 def random_states(device: torch.device) -> dict[str, Any]:

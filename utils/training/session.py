@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 from torch.utils.data import DataLoader
 
 from models.dynamic import get_temperature
@@ -27,6 +26,7 @@ from utils.dist import Ranks
 from utils.evaluation import Evaluator
 from utils.evaluation.evaluator import Observer
 from utils.loss import DetectionLoss
+from utils.training.compiled import Network
 from utils.training.early_stop import EarlyStopping
 from utils.training.ema import ModelEMA
 from utils.training.freeze import FrozenLayers
@@ -59,7 +59,8 @@ class Session:
     save_dir: Path
     imgsz: int
     model: Model
-    network: nn.Module  # what the loop calls: the model, or the model among other processes
+    network: Network  # what the loop calls: the model, or the model among other processes, or the model compiled
+    layout: torch.memory_format  # of model and pictures
     frozen: FrozenLayers
     ema: ModelEMA
     loss: DetectionLoss

@@ -9,11 +9,13 @@ import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
+from models.layout import fastest_layout, lay_out
 from models.yolo import Model
 from utils.config.hyp import Hyp
 from utils.loss.detection import DetectionLoss, scale_gains
@@ -29,10 +31,15 @@ class TrainingStep:
         model: changed by every call, if hardly.
         images: [B, C, H, W] in 0..1, on the device of the model.
         targets: [N, 6] picture, class, xywh as fractions, there as well.
+        amp: mixed precision; None: on a GPU, as training does.
+
+    Attributes:
+        forward: what makes the maps of the pictures: the model, unless something else is put there.
     """
 
-    def __init__(self, model: Model, images: Tensor, targets: Tensor) -> None:
+    def __init__(self, model: Model, images: Tensor, targets: Tensor, amp: bool | None = None) -> None:
         self.model = model.train().requires_grad_(True)
+        self.forward: Callable[[Tensor], Any] = model
         self.images, self.targets = images, targets
         head = model.head
         self.loss = DetectionLoss(
@@ -41,11 +48,13 @@ class TrainingStep:
         # A rate this low keeps the weights where they are: numbers that run away take another time to compute with.
         self.optimizer = torch.optim.SGD(model.parameters(), lr=1e-7, momentum=0.937, nesterov=True)
         cuda = images.device.type == "cuda"
-        self.scaler = torch.amp.GradScaler("cuda", init_scale=1.0, enabled=cuda)  # 1: no step skipped by overflow
+        self.amp = cuda if amp is None else amp
+        # 1: no step skipped by overflow
+        self.scaler = torch.amp.GradScaler("cuda", init_scale=1.0, enabled=cuda and self.amp)
 
     def __call__(self) -> None:
-        with torch.autocast(self.images.device.type, enabled=self.scaler.is_enabled()):
-            maps = self.model(self.images)
+        with torch.autocast(self.images.device.type, enabled=self.amp):
+            maps = self.forward(self.images)
         self.scaler.scale(self.loss(maps, self.targets).total).backward()
         self.scaler.step(self.optimizer)
         self.scaler.update()
@@ -69,17 +78,19 @@ def random_targets(batch: int, nc: int, device: torch.device) -> Tensor:
     return torch.cat([picture, classes, centre, size], dim=1).to(device)
 
 
-def training_step(model: Model, batch: int, imgsz: int, device: torch.device) -> TrainingStep:
-    """A step of ``model``, which is moved to ``device``."""
-    images, targets = random_images(model, batch, imgsz, device), random_targets(batch, model.nc, device)
-    return TrainingStep(model.to(device), images, targets)
+def training_step(model: Model, batch: int, imgsz: int, device: torch.device, amp: bool | None = None) -> TrainingStep:
+    """A step of ``model``, which is moved to ``device`` and laid out as in training."""
+    layout = fastest_layout(device)
+    lay_out(model.to(device), layout)
+    images = random_images(model, batch, imgsz, device).contiguous(memory_format=layout)
+    return TrainingStep(model, images, random_targets(batch, model.nc, device), amp)
 
 
-def peak_memory(model: Model, batch: int, imgsz: int, device: torch.device) -> float:
+def peak_memory(model: Model, batch: int, imgsz: int, device: torch.device, amp: bool | None = None) -> float:
     """MiB that training a copy of ``model`` takes at most, in the second of two steps: momenta exist from then on."""
 
     def train() -> None:
-        step = training_step(copy.deepcopy(model), batch, imgsz, device)
+        step = training_step(copy.deepcopy(model), batch, imgsz, device, amp)
         step()
         step()
 

@@ -29,7 +29,7 @@ LATER = {
 }
 # Options that v6.1 does not have.
 DOWNLOAD = {"--download", "--allow-scripts", "--download-limit"}
-WATCHED = {"--amp", "--deterministic", "--skip-nonfinite", "--save-steps"}
+WATCHED = {"--amp", "--deterministic", "--skip-nonfinite", "--save-steps", "--compile"}
 TILES = {"--slice", "--overlap", "--slice-only"}
 ADDED = {
     "train": {"--seed", "--modules", "--cache-dir", "--tensorboard", "--evolve-sampler", "--wandb", "--mlflow"}
@@ -103,6 +103,9 @@ def test_options_cannot_be_changed() -> None:
     [
         (TrainOptions, {"epochs": -1}, "--epochs -1"),
         (TrainOptions, {"batch_size": 0}, "--batch-size 0"),
+        (TrainOptions, {"batch_size": -2}, "--batch-size -2"),
+        (TrainOptions, {"compile": True, "rect": True}, "--compile and --rect"),
+        (TrainOptions, {"compile": True, "multi_scale": True}, "--compile and --multi-scale"),
         (TrainOptions, {"imgsz": 31}, "--imgsz 31"),
         (TrainOptions, {"label_smoothing": 1.5}, "--label-smoothing 1.5"),
         (TrainOptions, {"optimizer": "sgd"}, "SGD, Adam, AdamW"),
