@@ -4,32 +4,33 @@ from __future__ import annotations
 
 import ctypes
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 
 GIB = 2**30
-# Where the limits of a container are shown: (limit, in use) for version 2 and 1 of Linux' control groups.
-CGROUP_FILES = (
-    (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")),
-    (Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"), Path("/sys/fs/cgroup/memory/memory.usage_in_bytes")),
-)
-MEMINFO = Path("/proc/meminfo")
+MEMINFO, GROUPS = Path("/proc/meminfo"), Path("/proc/self/cgroup")
+# Files of limit and use in version 2 and 1 of Linux' control groups.
+GROUP_ROOTS = {
+    Path("/sys/fs/cgroup"): ("memory.max", "memory.current"),
+    Path("/sys/fs/cgroup/memory"): ("memory.limit_in_bytes", "memory.usage_in_bytes"),
+}
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # parameters of mallopt
 _NO_LIMIT = 2**31 - 1
 
 
 def free_memory(device: torch.device) -> int | None:
-    """Bytes that a process can still take on a device, within the limit of its container; None if nobody can tell."""
+    """Bytes that this process can still take on a device, within the limits of its container; None if nobody knows."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         # What torch's allocator keeps without using it is free for torch.
         return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    found = [_meminfo_available(MEMINFO), *(_cgroup_free(*files) for files in CGROUP_FILES)]
+    found = [_available_of_machine(MEMINFO), *(_left_in_group(folder, *names) for folder, names in _groups(GROUPS))]
     return min((value for value in found if value is not None), default=None)
 
 
-def _meminfo_available(file: Path) -> int | None:
+def _available_of_machine(file: Path) -> int | None:
     try:
         lines = file.read_text(encoding="ascii").splitlines()
     except OSError:  # not Linux
@@ -37,12 +38,28 @@ def _meminfo_available(file: Path) -> int | None:
     return next((1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")), None)
 
 
-def _cgroup_free(limit: Path, used: Path) -> int | None:
+def _groups(listing: Path) -> Iterator[tuple[Path, tuple[str, str]]]:
+    """Folders of the control groups this process is in, each with the groups around it, and the files to look at."""
+    try:
+        lines = listing.read_text(encoding="utf-8").splitlines()
+    except OSError:  # not Linux
+        return
+    for line in lines:
+        kinds, group = line.split(":", 2)[1:]  # "4:memory:/a/b" in version 1, "0::/a/b" in version 2
+        for root, names in GROUP_ROOTS.items():
+            if kinds == ("memory" if root.name == "memory" else ""):
+                inner = root / group.lstrip("/")
+                # Inside a container the path may be the one seen from outside; then only the root is there.
+                yield from ((folder, names) for folder in (inner, *inner.parents) if folder.is_relative_to(root))
+
+
+def _left_in_group(folder: Path, limit: str, used: str) -> int | None:
     """Bytes left below the limit of a control group; None without a limit."""
     try:
-        return max(0, int(limit.read_text(encoding="ascii")) - int(used.read_text(encoding="ascii")))
+        most, now = (int((folder / name).read_text(encoding="ascii")) for name in (limit, used))
     except (OSError, ValueError):  # no such group, or "max"
         return None
+    return max(0, most - now)
 
 
 def peak_resident() -> int | None:
