@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from models.dynamic import get_temperature, set_temperature
+from models.layout import lay_out
 from models.yolo import Model
 from utils.checkpoint import Checkpoint, load_checkpoint, load_model, save_checkpoint, transfer
 from utils.checkpoint.format import strip_checkpoint
@@ -47,6 +48,15 @@ def test_the_file_opens_with_an_empty_allow_list(model: Model, tmp_path: Path) -
     save_checkpoint(tmp_path / "m.pt", checkpoint_of(model, train_state=extras))
     content = torch.load(tmp_path / "m.pt", weights_only=True)
     assert content["train_state"] == {"best": 0.5, "folder": str(tmp_path), "shape": [1, 2]}
+
+
+def test_the_file_does_not_depend_on_the_layout_in_memory(model: Model, tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "plain.pt", checkpoint_of(model, date="today"))
+    lay_out(model, torch.channels_last)
+    save_checkpoint(tmp_path / "last.pt", checkpoint_of(model, date="today"))
+    assert (tmp_path / "last.pt").read_bytes() == (tmp_path / "plain.pt").read_bytes()
+    strip_checkpoint(tmp_path / "last.pt")
+    assert all(tensor.is_contiguous() for tensor in load_checkpoint(tmp_path / "last.pt").model.values())
 
 
 def test_averaged_weights_are_preferred(model: Model, tmp_path: Path) -> None:

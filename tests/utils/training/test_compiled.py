@@ -13,11 +13,20 @@ from torch import Tensor
 from models.yolo import Model
 from utils.training.compiled import CompiledNetwork, compile_network
 
+SMALL = {
+    "nc": 2,
+    "depth_multiple": 1.0,
+    "width_multiple": 1.0,
+    "anchors": [[10, 13, 16, 30], [33, 23, 30, 61]],
+    "backbone": [[-1, 1, "Conv", [8, 3, 2]], [-1, 1, "Conv", [8, 3, 2]], [-1, 1, "Dynamic_conv2d", [8, 1, 1]]],
+    "head": [[-1, 1, "Conv", [8, 3, 2]], [[2, 3], 1, "Detect", ["nc", "anchors"]]],
+}
+
 
 @pytest.fixture
 def model() -> Model:
     torch.manual_seed(0)
-    return Model("yolov5n_dynamic.yaml", nc=2).train()
+    return Model(SMALL).train()
 
 
 @pytest.fixture
