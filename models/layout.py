@@ -9,7 +9,8 @@ from torch import nn
 def fastest_layout(device: torch.device) -> torch.memory_format:
     """The layout to train in on a device, by tests/benchmarks/train_step.py.
 
-    Channels last on a CPU: a training step takes about three quarters of the time. Contiguous elsewhere.
+    Channels last on a CPU, where a training step takes about three quarters of the time; bfloat16, torch.compile and
+    flushing denormals were measured as well and are no default. Contiguous elsewhere, as v6.1.
     """
     return torch.channels_last if device.type == "cpu" else torch.contiguous_format
 
