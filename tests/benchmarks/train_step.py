@@ -27,6 +27,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from models.layout import lay_out
 from models.yolo import Model
+from utils.memory import keep_freed_memory
 from utils.training.trial import MIB, TrainingStep, _peak_of_tensors, random_images, random_targets
 
 CPU = torch.device("cpu")
@@ -103,7 +104,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--modes", nargs="+", default=list(MODES), choices=list(MODES), help="the first is the base")
     parser.add_argument("--no-memory", dest="memory", action="store_false", help="do not measure memory")
+    parser.add_argument("--keep-freed", action="store_true", help="glibc keeps freed memory, as in train.py on a CPU")
     options = parser.parse_args()
+    if options.keep_freed:
+        keep_freed_memory()
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads; ratio of the time to the first mode's")
     for name in options.models:
         for imgsz in options.imgsz:
