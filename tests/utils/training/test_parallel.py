@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
 
 from models.yolo import Model
+from utils.config.options import TrainOptions
 from utils.dist import ALONE, Ranks
 from utils.errors import InputError
 from utils.training import parallel
-from utils.training.parallel import check_batch_size, device_of_rank, distribute, without_gradient
+from utils.training.parallel import check_alone, check_batch_size, device_of_rank, distribute, without_gradient
 
 TWO = Ranks(rank=1, size=2, local_rank=1, local_size=2)
 
@@ -73,3 +76,12 @@ def test_a_parameter_without_gradient_is_named() -> None:
     model.model[3].register_parameter("spare", nn.Parameter(torch.zeros(1)))
     model.model[0].requires_grad_(False)  # frozen ones need none
     assert without_gradient(model) == ["model.3.spare"]
+
+
+@pytest.mark.parametrize(
+    ("values", "flag"), [({"batch_size": -1}, "--batch-size -1"), ({"compile": True}, "--compile")]
+)
+def test_what_needs_a_run_of_one_process_is_refused_in_a_larger_one(values: dict[str, Any], flag: str) -> None:
+    check_alone(TrainOptions(**values), ALONE)
+    with pytest.raises(InputError, match=f"{flag} is for a run of one process, and this one has 2"):
+        check_alone(TrainOptions(**values), TWO)
