@@ -77,7 +77,7 @@ def test_the_batch_size_found_is_recorded_so_that_a_resumed_run_keeps_it(
     monkeypatch.setattr(autobatch, "free_memory", lambda device: 300 * 2**20)
     session = training(tmp_path, batch_size=-1, epochs=1, noval=True, save_steps=1)
     assert session.options.batch_size == 2  # 0.7 * 300 MiB at 100 MiB a picture
-    assert session.loader.batch_size == 2
+    assert len(session.loader) == 2
     assert yaml.safe_load((session.save_dir / "opt.yaml").read_text())["batch_size"] == 2
     assert load_checkpoint(session.last).options["batch_size"] == 2
 
