@@ -87,7 +87,7 @@ def _density(axes: Axes, x: np.ndarray, y: np.ndarray, title: str, axis_names: t
         *_, mesh = axes.hist2d(x, y, bins=_BINS, range=[[0, 1], [0, 1]], cmap="viridis", cmin=1)
         bar = axes.figure.colorbar(mesh, ax=axes, shrink=0.8, label="boxes")
         bar.outline.set_visible(False)
-        bar.ax.yaxis.get_major_locator().set_params(integer=True)
+        bar.ax.locator_params(axis="y", integer=True)
     else:
         axes.text(0.5, 0.5, "no boxes", ha="center", va="center", fontsize=12, color="gray")
     tidy(axes, title, x=axis_names[0], y=axis_names[1])
