@@ -43,12 +43,6 @@ def device_of_rank(device: str, ranks: Ranks) -> str:
     return numbers[ranks.local_rank]
 
 
-def refuse_ranks(flag: str, ranks: Ranks, instead: str) -> None:
-    """Raise InputError: several processes were started for what takes a single one."""
-    if ranks.size > 1:
-        raise InputError(f"{flag} runs in one process, not in {ranks.size} of torchrun; {instead}")
-
-
 def check_batch_size(batch_size: int, quad: bool, ranks: Ranks) -> None:
     """Raise InputError: the total ``--batch-size`` cannot be divided among the processes."""
     unit = ranks.size * (4 if quad else 1)
