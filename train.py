@@ -49,7 +49,6 @@ from utils.training.compiled import Network
 from utils.training.evolve import LastRow, TrialStopped, evolve
 from utils.training.image_weights import weights_for_epoch
 from utils.training.multi_scale import resize_batch
-from utils.training.parallel import refuse_ranks
 from utils.training.position import BreakOff, NoBatchError, Position, rest_of_epoch, until_stopped
 from utils.training.prepare import prepare
 from utils.training.saver import keep_resumable, strip
@@ -298,7 +297,6 @@ def train(options: TrainOptions, ranks: Ranks) -> int:
         logging.getLogger().setLevel(logging.ERROR)
     load_modules(options.modules)
     if options.evolve is not None:
-        refuse_ranks("--evolve", ranks, "start it several times with --exist-ok: they share the search")
         return evolve(options, trial)
     s = prepare(options, ranks)
     announce(s)

@@ -179,9 +179,3 @@ def joined(local_rank: int = -1) -> Iterator[Ranks]:
             raise InputError(f"another process of this run is gone: {first_line(error)}") from error
         raise
     distributed.destroy_process_group()  # not after an error: it would wait for the others
-
-
-def leave_to_rank_0(seconds: float = 10) -> None:
-    """Wait, on other ranks, to be ended with rank 0, which is about to fail with the same message."""
-    if os.environ.get("RANK", "0") != "0" and os.environ.get("WORLD_SIZE", "1") != "1":
-        time.sleep(seconds)

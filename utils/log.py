@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
+import time
 from typing import TextIO
 
 _COLOURS = {"red": 31, "green": 32, "yellow": 33, "blue": 34, "magenta": 35, "cyan": 36, "bold": 1}
@@ -32,6 +34,12 @@ def setup_logging(level: int = logging.INFO) -> None:
     handler = LineHandler(sys.stdout)
     handler.setFormatter(logging.Formatter("%(message)s"))
     root.addHandler(handler)
+
+
+def leave_to_rank_0(seconds: float = 10) -> None:
+    """Wait, on the other ranks of torchrun, to be ended with rank 0, which is about to fail with the same message."""
+    if os.environ.get("RANK", "0") != "0" and os.environ.get("WORLD_SIZE", "1") != "1":
+        time.sleep(seconds)
 
 
 def colorstr(text: str, *styles: str, stream: TextIO | None = None) -> str:

@@ -39,7 +39,7 @@ def start_two(words: list[str]) -> list[subprocess.Popen[str]]:
 def ends_of(processes: list[subprocess.Popen[str]]) -> list[tuple[int, str]]:
     """Exit code and output of each."""
     try:
-        outputs = [process.communicate(timeout=400)[0] for process in processes]
+        outputs = [process.communicate(timeout=1800)[0] for process in processes]
     finally:
         for process in processes:
             process.kill()
@@ -114,7 +114,7 @@ def test_torchrun_starts_the_processes_and_what_cannot_work_is_said_once(tmp_pat
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     words = [f"--data={toy}", f"--project={tmp_path}", "--batch-size=3", "--device=cpu"]
     done = subprocess.run(
-        [*launcher, "train.py", *words], cwd=ROOT, capture_output=True, text=True, timeout=300, check=False
+        [*launcher, "train.py", *words], cwd=ROOT, capture_output=True, text=True, timeout=1800, check=False
     )  # fmt: skip
     assert done.returncode == 1
     assert (done.stdout + done.stderr).count("error: --batch-size 3 is the total of 2 processes") == 1

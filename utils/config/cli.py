@@ -10,9 +10,8 @@ from dataclasses import Field, fields
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from utils.config.flags import Flag
-from utils.dist import leave_to_rank_0
 from utils.errors import InputError, nearest
-from utils.log import setup_logging
+from utils.log import leave_to_rank_0, setup_logging
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance

@@ -45,12 +45,6 @@ def device_of_rank(device: str, ranks: Ranks) -> str:
     return numbers[ranks.local_rank]
 
 
-def refuse_ranks(flag: str, ranks: Ranks, instead: str) -> None:
-    """Raise InputError: several processes were started for what takes a single one."""
-    if ranks.size > 1:
-        raise InputError(f"{flag} runs in one process, not in {ranks.size} of torchrun; {instead}")
-
-
 def check_alone(options: TrainOptions, ranks: Ranks) -> None:
     """Raise InputError: an option that only a run of one process can have."""
     for flag, given in (("--batch-size -1", options.batch_size == AUTO), ("--compile", options.compile)):
