@@ -30,6 +30,7 @@ from utils.config.options import DetectOptions  # noqa: E402
 from utils.datasets.sources import Frame, LiveSettings, LiveSource  # noqa: E402
 from utils.inference.outputs import Outputs  # noqa: E402
 from utils.inference.predictor import Detections, Predictor  # noqa: E402
+from utils.log import setup_logging  # noqa: E402
 
 _BITS, _BLOCK_PX = 24, 8
 
@@ -110,6 +111,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--fps", type=float, default=25)
     given = parser.parse_args()
+    setup_logging()
     model = Model("yolov5n.yaml", nc=2)
     predictor = Predictor(model, torch.device("cpu"), 192, conf=0.0, max_det=5)
     camera = Camera(given.fps)

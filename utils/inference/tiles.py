@@ -44,7 +44,7 @@ def merge_tiles(boxes: Tensor, windows: Tensor, hw: tuple[int, int], iou: float,
     both tiles cover, and are one object if what is left overlaps by more than ``iou``. Of one object that box stays
     which no border cuts off, and of several such the most confident; where a border cuts off all, it is made longer by
     the others. What kind of thing a cut off part is cannot be told well, so its class does not count. Boxes of one tile
-    are never merged: the suppression has already decided about them.
+    and class are never merged: the suppression has already decided about them.
 
     Args:
         boxes: [n, 6] x1 y1 x2 y2 in pixels of the picture, confidence, class.
@@ -61,6 +61,7 @@ def merge_tiles(boxes: Tensor, windows: Tensor, hw: tuple[int, int], iou: float,
     parts = cut.any(1)
     order = parts.int().argsort(stable=True)  # whole ones first
     boxes, windows, cut, parts = boxes[order], windows[order], cut[order], parts[order]
+    origins = torch.cat([windows, boxes[:, 5:6]], 1)  # tile and class
     left = torch.ones(len(boxes), dtype=torch.bool)
     kept = []
     for best in range(len(boxes)):
@@ -74,8 +75,8 @@ def merge_tiles(boxes: Tensor, windows: Tensor, hw: tuple[int, int], iou: float,
         for member in members:
             same = _same_object(boxes, windows, member, iou) & (alike | parts | agnostic)
             same |= alike & parts & (_share_inside(boxes, member) > _INSIDE)
-            same &= left & ~(windows[:, None] == windows[members][None]).all(2).any(1)  # one box of each tile
-            for other in _first_of_each_tile(same.nonzero().flatten().tolist(), windows):
+            same &= left & ~(origins[:, None] == origins[members][None]).all(2).any(1)
+            for other in _first_of_each(same.nonzero().flatten().tolist(), origins):
                 left[other] = False
                 members.append(other)
         _lengthen(boxes, cut, members)
@@ -126,12 +127,12 @@ def _area(boxes: Tensor) -> Tensor:
     return sides[:, 0] * sides[:, 1]
 
 
-def _first_of_each_tile(indices: Sequence[int], windows: Tensor) -> Iterator[int]:
+def _first_of_each(indices: Sequence[int], origins: Tensor) -> Iterator[int]:
     seen: set[tuple[float, ...]] = set()
     for index in indices:
-        tile = tuple(windows[index].tolist())
-        if tile not in seen:
-            seen.add(tile)
+        origin = tuple(origins[index].tolist())
+        if origin not in seen:
+            seen.add(origin)
             yield index
 
 

@@ -80,6 +80,11 @@ def test_a_part_taken_for_something_else_gives_way_to_the_whole() -> None:
     ]  # fmt: skip
 
 
+def test_all_readings_of_a_part_give_way_to_the_whole() -> None:
+    parts = [(LEFT, (500, 100, 600, 200, 0.9, 7)), (LEFT, (501, 100, 600, 200, 0.8, 3))]
+    assert merged(*parts, (RIGHT, (500, 100, 700, 200, 0.7, 3))) == [[500, 100, 700, 200, 0.8, 3]]
+
+
 @pytest.mark.parametrize(("agnostic", "count"), [(False, 2), (True, 1)])
 def test_whole_objects_of_two_classes_are_two_unless_agnostic(agnostic: bool, count: int) -> None:
     found = [(LEFT, (450, 100, 550, 200, 0.8, 3)), (RIGHT, (450, 100, 550, 200, 0.9, 4))]
@@ -90,7 +95,7 @@ def test_neighbours_in_the_overlap_stay_two() -> None:
     assert len(merged((LEFT, (430, 100, 500, 200, 0.8, 3)), (RIGHT, (490, 100, 560, 200, 0.9, 3)))) == 2
 
 
-def test_boxes_of_one_tile_are_never_merged() -> None:
+def test_boxes_of_one_tile_and_class_are_never_merged() -> None:
     assert len(merged((LEFT, (10, 100, 110, 200, 0.8, 3)), (LEFT, (12, 100, 112, 200, 0.9, 3)))) == 2
 
 
