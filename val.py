@@ -192,7 +192,6 @@ def compare(options: ValOptions) -> None:
     options = replace(options, save_hybrid=False)
     files = [Path(name) for name in options.weights] or [newest_checkpoint(ROOT / "runs/train", "best.pt")]
     rows, subject = [], None
-    folder = increment_path(Path(options.project) / options.name, options.exist_ok, mkdir=True)
     for file, name in zip(files, short_names(files)):
         subject = open_subject(options, (str(file),), subject)
         stride = int(subject.model.stride.max())
@@ -207,6 +206,7 @@ def compare(options: ValOptions) -> None:
             log_rows(rows[-1:])
     LOG.info("batch %d, conf %g, IoU %g, %s", options.batch_size, conf, iou, subject.device if subject else "")
     log_rows(rows)
+    folder = increment_path(Path(options.project) / options.name, options.exist_ok, mkdir=True)
     if speed:
         write_rows(rows, folder / "speed.csv")
     elif subject:
@@ -218,7 +218,8 @@ def compare(options: ValOptions) -> None:
 def warm_up(subject: Subject, batch_size: int, imgsz: int) -> None:
     """One pass that is not timed: the first allocates memory and chooses kernels."""
     subject.model.eval()
-    subject.model(torch.zeros(batch_size, 3, imgsz, imgsz, device=subject.device))
+    pictures = 1 if subject.device.type == "cpu" else batch_size  # a CPU has little to prepare, and takes long
+    subject.model(torch.zeros(pictures, 3, imgsz, imgsz, device=subject.device))
 
 
 def main(options: ValOptions) -> None:

@@ -18,6 +18,7 @@ from torch import Tensor
 from utils.boxes import xywh2xyxy
 from utils.config.categories import NO_CATEGORY, parse_categories, read_json
 from utils.config.dataset_spec import DatasetSpec
+from utils.datasets.annotations import numbers
 from utils.datasets.loader import Batch
 from utils.datasets.records import LabelRecord
 from utils.errors import InputError
@@ -80,31 +81,44 @@ def read_truth(file: Path, records: Sequence[LabelRecord], names: Sequence[str])
         LOG.warning("%s: no category '%s' (%d such classes): not scored", file, unknown[0], len(unknown))
     entries = _entries_of(content["images"], records, file)
     paths = list(entries)
-    place = {entries[path].get("id"): number for number, path in enumerate(paths)}
+    place = {entries[path]["id"]: number for number, path in enumerate(paths)}
     class_of = {number: kind for kind, number in enumerate(category_ids) if number != NO_CATEGORY}
     rows = []
-    for item in content["annotations"]:
-        image, kind = place.get(item.get("image_id")), class_of.get(item.get("category_id"))
-        if image is not None and kind is not None:
-            x, y, width, height = map(float, item["bbox"])
-            area = float(item.get("area", width * height))
-            rows.append((image, kind, x, y, width, height, area, float(bool(item.get("iscrowd", 0)))))
-    sizes = {str(record.image): record.hw for record in records}
+    for number, item in enumerate(content["annotations"]):
+        try:
+            image, kind = place.get(item["image_id"]), class_of.get(item["category_id"])
+            if image is not None and kind is not None:
+                x, y, width, height = numbers(item["bbox"], 4)
+                (area,) = numbers([item.get("area", width * height)])
+                rows.append((image, kind, x, y, width, height, area, float(bool(item.get("iscrowd", 0)))))
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(
+                f"{file}: annotations[{number}]: image_id, category_id and a bbox of 4 numbers expected ({error})"
+            ) from error
+    ids = {path: entry["id"] for path, entry in entries.items()}
+    return Truth(ids, category_ids, np.array(rows).reshape(-1, 8), _scales(entries, records))
+
+
+def _scales(
+    entries: Mapping[str, Mapping[str, Any]], records: Sequence[LabelRecord]
+) -> dict[str, tuple[float, float]]:  # fmt: skip
+    """Path -> width and height stated for a picture over those on disk, where both are known and differ."""
     scales = {}
-    for path, entry in entries.items():
-        (height, width), stated = sizes[path], (entry.get("width"), entry.get("height"))
-        if all(stated) and stated != (width, height):
-            scales[path] = (stated[0] / width, stated[1] / height)
-    return Truth(
-        {path: entry["id"] for path, entry in entries.items()}, category_ids, np.array(rows).reshape(-1, 8), scales
-    )
+    for record in records:
+        entry, (height, width) = entries.get(str(record.image), {}), record.hw
+        stated = entry.get("width"), entry.get("height")
+        if all(isinstance(side, (int, float)) and side > 0 for side in stated) and stated != (width, height):
+            scales[str(record.image)] = (float(stated[0] or 0) / width, float(stated[1] or 0) / height)
+    return scales
 
 
 def _entries_of(images: list[Any], records: Sequence[LabelRecord], file: Path) -> dict[str, Mapping[str, Any]]:
     """Path of each picture -> its entry: by as much of its path as ``file_name`` has, else by the bare name."""
     by_name: dict[str, Mapping[str, Any]] = {}
     by_bare_name: dict[str, list[Mapping[str, Any]]] = {}
-    for entry in images:
+    for number, entry in enumerate(images):
+        if not isinstance(entry, Mapping) or not {"id", "file_name"} <= entry.keys() or _is_list(entry["id"]):
+            raise InputError(f"{file}: images[{number}]: an id and a file_name expected")
         name = PurePosixPath(str(entry["file_name"]).replace("\\", "/"))
         by_name[str(name)] = entry
         by_bare_name.setdefault(name.name, []).append(entry)
@@ -135,9 +149,9 @@ def make_truth(records: Sequence[LabelRecord], names: Sequence[str]) -> Truth:
     """
     stems = [record.image.stem for record in records]
     by_stem = all(stem.isdecimal() for stem in stems) and len(set(map(int, stems))) == len(stems)
-    numbers = [int(stem) for stem in stems] if by_stem else list(range(1, len(stems) + 1))
+    image_ids = [int(stem) for stem in stems] if by_stem else list(range(1, len(stems) + 1))
     images, annotations, rows = [], [], []
-    for place, (record, number) in enumerate(zip(records, numbers)):
+    for place, (record, number) in enumerate(zip(records, image_ids)):
         height, width = record.hw
         images.append({"id": number, "file_name": record.image.name, "width": width, "height": height})
         corners = xywh2xyxy(record.boxes[:, 1:].astype(np.float64)) * (width, height, width, height)
@@ -149,9 +163,13 @@ def make_truth(records: Sequence[LabelRecord], names: Sequence[str]) -> Truth:
                 {"id": len(rows), "image_id": number, "category_id": kind, "bbox": box, "area": area, "iscrowd": 0}
             )
     categories = [{"id": kind, "name": name} for kind, name in enumerate(names)]
-    ids: dict[str, int | str] = {str(record.image): number for record, number in zip(records, numbers)}
+    ids: dict[str, int | str] = {str(record.image): number for record, number in zip(records, image_ids)}
     content = {"images": images, "annotations": annotations, "categories": categories}
     return Truth(ids, tuple(range(len(names))), np.array(rows, np.float64).reshape(-1, 8), {}, content)
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, (list, dict))
 
 
 class CocoResults:

@@ -52,6 +52,7 @@ class LabelFiles:
 
     def __init__(self, folder: Path, with_conf: bool) -> None:
         self.folder, self.with_conf = folder, with_conf
+        self._taken: dict[str, str] = {}  # file name -> picture
         folder.mkdir(parents=True, exist_ok=True)
 
     def on_batch(self, index: int, batch: Batch, detections: list[Tensor]) -> None:
@@ -60,7 +61,16 @@ class LabelFiles:
     def on_image(self, result: ImageResult) -> None:
         rows = result.detections if result.hybrid is None else result.hybrid
         text = label_text(rows, result.hw, self.with_conf)
-        (self.folder / Path(result.path).with_suffix(".txt").name).write_text(text, encoding="utf-8")
+        (self.folder / self._name(Path(result.path))).write_text(text, encoding="utf-8")
+
+    def _name(self, picture: Path) -> str:
+        """That of the picture; with that of its folder before it when another picture of the set is called the same."""
+        name = f"{picture.stem}.txt"
+        for folder in picture.parents:
+            if self._taken.setdefault(name, str(picture)) == str(picture):
+                break
+            name = f"{folder.name}_{name}"
+        return name
 
 
 class RoutingObserver(RoutingRecorder):

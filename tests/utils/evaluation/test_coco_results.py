@@ -95,6 +95,9 @@ def test_classes_and_pictures_that_the_file_lacks_are_named_and_not_scored(
         ({"images": [{"id": 1, "file_name": "z.png"}]}, "none of the 1 pictures is among its images, such as b.png"),
         ({"categories": [{"id": 1, "name": "Katze"}]}, "none of its categories is called like a class"),
         ({"annotations": None}, "expected a COCO annotation file"),
+        ({"annotations": [{"image_id": 70, "category_id": 17, "bbox": [1, 2]}]}, "annotations.0.: .*2 numbers instead"),
+        ({"annotations": ["box"]}, "annotations.0.: image_id, category_id and a bbox"),
+        ({"images": [{"id": 1}]}, "images.0.: an id and a file_name expected"),
     ],
 )
 def test_a_file_of_another_set_is_refused(tmp_path: Path, changed: dict[str, Any], message: str) -> None:
