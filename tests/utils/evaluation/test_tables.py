@@ -92,16 +92,16 @@ def test_the_text_table_has_a_row_per_class(caplog: pytest.LogCaptureFixture) ->
     assert bird.split()[-2:] == ["-", "absent"]
 
 
-@pytest.mark.parametrize("cut", range(5))
-def test_tallies_of_parts_join_to_the_figures_of_the_whole(cut: int) -> None:
-    whole, first = tally_of(*FOUR), tally_of(*FOUR[:cut])
-    whole.losses, whole.batches = torch.tensor([3.0, 6.0, 9.0]), 3
-    second = tally_of(*FOUR[cut:])
-    first.losses, first.batches = torch.tensor([1.0, 2.0, 3.0]), 1
-    second.losses, second.batches = torch.tensor([2.0, 4.0, 6.0]), 2
-    first.join(second)
-    a, b = whole.figures(3, {}), first.figures(3, {})
-    assert (a.precision, a.recall, a.map, a.losses) == (b.precision, b.recall, b.map, b.losses)
+def test_tallies_of_several_processes_join_to_the_figures_of_one() -> None:
+    whole, parts = tally_of(*FOUR), (tally_of(), tally_of())
+    for number, each in enumerate(FOUR):
+        parts[number % 2].add(each, (number // 2, number % 2))
+    for tally in (whole, *parts):  # every process knows the losses of whole batches
+        tally.losses, tally.batches = torch.tensor([2.0, 4.0, 6.0]), 2
+    joined = Tally.joined(parts)
+    assert [scored.true.tolist() for scored in joined.pictures] == [scored.true.tolist() for scored in whole.pictures]
+    a, b = whole.figures(3, {}), joined.figures(3, {})
+    assert (a.precision, a.recall, a.map, a.losses) == (b.precision, b.recall, b.map, b.losses) and b.losses[0] == 1
     assert a.confusion.matrix.tolist() == b.confusion.matrix.tolist()
 
 
