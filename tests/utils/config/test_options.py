@@ -23,7 +23,7 @@ CHANGED_DEFAULTS: dict[str, dict[str, Any]] = {
 }
 # Options of v6.1 that are not there yet.
 LATER = {
-    "train": {},
+    "train": set(),
     "val": {"--dnn"},
     "detect": {"--dnn"},
 }
