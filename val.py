@@ -2,50 +2,65 @@
 
     python val.py --weights runs/train/exp/weights/best.pt --data my.yaml
     python val.py --weights a.pt b.pt --augment             # an ensemble, every picture in three views
+    python val.py --weights best.pt --save-json             # COCO's twelve figures as well
+    python val.py --task study --weights a.pt b.pt          # several models at many sizes, on one chart
 
-Prints precision, recall, mAP@.5 and mAP@.5:.95; curves, confusion matrix and pictures go to ``runs/val/exp``.
+Prints precision, recall, mAP@.5 and mAP@.5:.95; tables, curves, confusion matrix and pictures go to ``runs/val/exp``.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from models.dynamic import get_temperature
 from models.ensemble import Detector
 from models.fuse import fuse
 from models.user_modules import load_modules
 from utils.checkpoint import Checkpoint
 from utils.checkpoint.detector import load_detector
+from utils.checkpoint.find import newest_checkpoint
 from utils.config.cli import run_script
-from utils.config.dataset_spec import DatasetSpec
+from utils.config.dataset_spec import SPLITS, DatasetSpec
 from utils.config.keywords import options_from
-from utils.config.options import ValOptions
+from utils.config.options import ValOptions, to_plain
 from utils.config.paths import ROOT
 from utils.config.sizes import check_img_size
-from utils.datasets.dataset import DetectionDataset
 from utils.datasets.fetch import fetch_missing
-from utils.datasets.labels import LabelSet
-from utils.datasets.loader import build_loader
+from utils.datasets.labels import LabelRecord, LabelSet
 from utils.datasets.prepare import load_labels
 from utils.device import select_device
 from utils.errors import InputError
 from utils.evaluation import EvalResult, Evaluator, NmsSettings
+from utils.evaluation.batches import validation_loader
+from utils.evaluation.coco_results import CocoResults, Truth, find_annotations, make_truth, read_truth
+from utils.evaluation.evaluator import Observer
 from utils.evaluation.observers import BatchPlots, LabelFiles
-from utils.evaluation.report import log_speed, log_table, save_plots
+from utils.evaluation.report import log_coco, log_speed, log_table, save_plots
+from utils.evaluation.study import STAGES, StudyRow, log_rows, save_study, short_names, write_rows
+from utils.evaluation.tables import write_csv, write_json
+from utils.evaluation.worst import WorstPictures
 from utils.files import increment_path
+from utils.metrics import match_as_v61, match_predictions
+from utils.metrics.coco import INSTALL, CocoFigures, coco_tool
+from utils.seed import seed_everything
 
 LOG = logging.getLogger(__name__)
 
 
-def choose_data(options: ValOptions, checkpoint: Checkpoint) -> DatasetSpec:
-    """The set named on the command line, else the one the model was trained on, else the embedded one."""
+def choose_data(options: ValOptions, checkpoint: Checkpoint, known: DatasetSpec | None = None) -> DatasetSpec:
+    """The set in use, else the one named on the command line, that the model was trained on, or the embedded one."""
     data = options.data or checkpoint.options.get("data") or ROOT / "data/digits.yaml"
-    spec = DatasetSpec.load(data, options.single_cls)
+    spec = known or DatasetSpec.load(data, options.single_cls)
+    data = spec.source
     if spec.nc != checkpoint.nc and not options.single_cls:
         raise InputError(
             f"--data {data} has {spec.nc} classes, the model {checkpoint.nc}; give its own set, or --single-cls"
@@ -55,53 +70,165 @@ def choose_data(options: ValOptions, checkpoint: Checkpoint) -> DatasetSpec:
     return spec
 
 
-def evaluate(
-    options: ValOptions, model: Detector, spec: DatasetSpec, labels: LabelSet, device: torch.device, folder: Path
-) -> EvalResult:
-    """Score ``model`` on a split with rectangular batches; pictures of the first batches go to ``folder``."""
-    stride = int(model.stride.max())
-    imgsz = check_img_size(options.imgsz, stride)
-    dataset = DetectionDataset(
-        labels.records, imgsz, rect=True, batch_size=options.batch_size, stride=stride, pad=0.5
+@dataclass(frozen=True)
+class Subject:
+    """What is scored, and on what."""
+
+    model: Detector
+    spec: DatasetSpec
+    labels: LabelSet
+    device: torch.device
+
+    @property
+    def parameters(self) -> int:
+        return sum(parameter.numel() for parameter in self.model.parameters())
+
+
+@dataclass(frozen=True)
+class Scores:
+    """The outcome of the script for one detector."""
+
+    result: EvalResult
+    spec: DatasetSpec
+    coco: CocoFigures | None = None
+
+
+def open_subject(options: ValOptions, weights: Sequence[str], known: Subject | None = None) -> Subject:
+    """Load a detector (norms folded in) and, unless ``known`` has them already, the labels of the split."""
+    device = known.device if known else select_device(options.device)
+    model, checkpoint = load_detector(weights, device, ROOT / "runs/train", options.augment)
+    spec = choose_data(options, checkpoint, known.spec if known else None)
+    labels = known.labels if known else None
+    if labels is None:
+        split = options.task if options.task in SPLITS else "val"
+        if options.download:
+            spec = fetch_missing(
+                spec, [split], allow_scripts=options.allow_scripts, limit_gb=options.download_limit
+            )  # fmt: skip
+        cache_dir = Path(options.cache_dir) if options.cache_dir else None
+        labels = load_labels(spec, split, single_cls=options.single_cls, cache_dir=cache_dir)
+    fuse(model)
+    return Subject(model, spec, labels, device)
+
+
+def build_evaluator(options: ValOptions, subject: Subject, nms: NmsSettings, pad: float = 0.5) -> Evaluator:
+    """An evaluator of the split, with rectangular pictures unless ``--no-rect``."""
+    stride = int(subject.model.stride.max())
+    loader = validation_loader(
+        subject.labels.records, check_img_size(options.imgsz, stride), stride, batch_size=options.batch_size,
+        workers=options.workers, rect=options.rect is not False, pad=pad,
     )  # fmt: skip
-    half = options.half and device.type != "cpu"
+    half = options.half and subject.device.type != "cpu"
     if options.half and not half:
         LOG.warning("--half needs a GPU: running in float32")
-    fuse(model)
-    evaluator = Evaluator(
-        build_loader(dataset, batch_size=options.batch_size, workers=options.workers),
-        spec.nc, device, NmsSettings(options.conf_thres, options.iou_thres),
-        single_cls=options.single_cls, half=half,
+    return Evaluator(
+        loader, subject.spec.nc, subject.device, nms, single_cls=options.single_cls, half=half,
+        hybrid=options.save_hybrid, matcher=match_as_v61 if options.v61_matching else match_predictions,
     )  # fmt: skip
-    observers: list[BatchPlots | LabelFiles] = [BatchPlots(folder, spec.names)]
-    if options.save_txt:
-        observers.append(LabelFiles(folder / "labels", options.save_conf))
-    return evaluator.run(model, observers=observers)
 
 
-def score(options: ValOptions) -> tuple[EvalResult, DatasetSpec]:
-    """The whole script: load, evaluate, report."""
-    load_modules(options.modules)
-    device = select_device(options.device)
-    model, checkpoint = load_detector(options.weights, device, ROOT / "runs/train", options.augment)
-    spec = choose_data(options, checkpoint)
-    if options.download:
-        spec = fetch_missing(
-            spec, [options.task], allow_scripts=options.allow_scripts, limit_gb=options.download_limit
-        )  # fmt: skip
-    cache_dir = Path(options.cache_dir) if options.cache_dir else None
-    labels = load_labels(spec, options.task, single_cls=options.single_cls, cache_dir=cache_dir)
+def score(options: ValOptions) -> Scores:
+    """``--task train``, ``val``, ``test``: one detector, with everything that is known about its errors."""
+    subject = open_subject(options, options.weights)
+    spec, records = subject.spec, subject.labels.records
+    truth = find_truth(options, spec, records) if options.save_json else None
+    evaluator = build_evaluator(options, subject, NmsSettings(options.conf_thres, options.iou_thres))
     folder = increment_path(Path(options.project) / options.name, options.exist_ok, mkdir=True)
-    result = evaluate(options, model, spec, labels, device, folder)
+    worst, collected = WorstPictures(spec.names), None
+    observers: list[Observer] = [BatchPlots(folder, spec.names), worst]
+    if options.save_txt or options.save_hybrid:
+        observers.append(LabelFiles(folder / "labels", options.save_conf))
+    elif options.save_conf:
+        LOG.warning("--save-conf does nothing without --save-txt or --save-hybrid")
+    if truth is not None:
+        collected = CocoResults(truth)
+        observers.append(collected)
+    result = evaluator.run(subject.model, observers=observers)
     log_table(result, spec.names, options.verbose)
     log_speed(result, f"batch {options.batch_size}, {options.imgsz} px")
+    name = Path(options.weights[0]).stem if options.weights else "best"
+    coco = save_coco(collected, folder, f"{name}_predictions.json") if collected else None
     save_plots(result, spec.names, folder)
+    write_csv(folder / "metrics.csv", result, spec.names)
+    write_json(folder / "metrics.json", result, spec.names, to_plain(options), coco)
+    worst.save(folder)
     LOG.info("results are in %s", folder)
-    return result, spec
+    return Scores(result, spec, coco)
+
+
+def find_truth(options: ValOptions, spec: DatasetSpec, records: Sequence[LabelRecord]) -> Truth:
+    """The annotation file that is named or lies where COCO has it, else one made from the labels."""
+    file = Path(options.annotations) if options.annotations else None
+    if file is None and not options.single_cls:
+        file = find_annotations(spec, options.task)
+    LOG.info("COCO figures: annotations %s", file or "made from the labels")
+    return read_truth(file, records, spec.names) if file else make_truth(records, spec.names)
+
+
+def save_coco(collected: CocoResults, folder: Path, name: str) -> CocoFigures | None:
+    """Write the results, and the annotations if they were made here; the figures if there is an evaluator."""
+    collected.write(folder / name)
+    if collected.truth.content is not None:
+        (folder / "annotations.json").write_text(
+            json.dumps(collected.truth.content, ensure_ascii=False), encoding="utf-8"
+        )  # fmt: skip
+    if coco_tool() is None:
+        LOG.warning("no COCO figures: no evaluator is installed (%s)", INSTALL)
+        return None
+    figures = collected.figures()
+    log_coco(figures)
+    return figures
+
+
+def compare(options: ValOptions) -> None:
+    """``--task speed`` and ``study``: every checkpoint by itself, at one size or at many, without pictures."""
+    speed = options.task == "speed"
+    saving = (options.save_txt, options.save_hybrid, options.save_conf, options.save_json)
+    if any(saving):
+        LOG.warning("--task %s writes no detections: the --save options do nothing", options.task)
+    # What detect.py uses: thousands of candidates below 0.25 would be most of the time.
+    conf = 0.25 if speed and "conf_thres" not in options.given else options.conf_thres
+    iou = 0.45 if speed and "iou_thres" not in options.given else options.iou_thres
+    options = replace(options, save_hybrid=False)
+    files = [Path(name) for name in options.weights] or [newest_checkpoint(ROOT / "runs/train", "best.pt")]
+    rows, subject = [], None
+    for file, name in zip(files, short_names(files)):
+        subject = open_subject(options, (str(file),), subject)
+        stride = int(subject.model.stride.max())
+        for side in (options.imgsz,) if speed else options.study_sizes:
+            imgsz = check_img_size(side, stride)
+            evaluator = build_evaluator(
+                replace(options, imgsz=imgsz), subject, NmsSettings(conf, iou), pad=0.0 if speed else 0.5
+            )  # fmt: skip
+            warm_up(subject, options.batch_size, imgsz)
+            dynamic = get_temperature(subject.model) is not None
+            rows.append(StudyRow(name, dynamic, subject.parameters, imgsz, evaluator.run(subject.model)))
+            log_rows(rows[-1:])
+    LOG.info("batch %d, conf %g, IoU %g, %s", options.batch_size, conf, iou, subject.device if subject else "")
+    log_rows(rows)
+    folder = increment_path(Path(options.project) / options.name, options.exist_ok, mkdir=True)
+    if speed:
+        write_rows(rows, folder / "speed.csv")
+    elif subject:
+        save_study(rows, subject.spec.source.stem, folder)
+    LOG.info("results are in %s", folder)
+
+
+@torch.no_grad()
+def warm_up(subject: Subject, batch_size: int, imgsz: int) -> None:
+    """One pass that is not timed: the first allocates memory and chooses kernels."""
+    subject.model.eval()
+    pictures = 1 if subject.device.type == "cpu" else batch_size  # a CPU has little to prepare, and takes long
+    subject.model(torch.zeros(pictures, 3, imgsz, imgsz, device=subject.device))
 
 
 def main(options: ValOptions) -> None:
-    score(options)
+    load_modules(options.modules)
+    seed_everything(options.seed)
+    if options.task in SPLITS:
+        score(options)
+    else:
+        compare(options)
 
 
 def run(**options: Any) -> tuple[tuple[float, ...], np.ndarray, tuple[float, ...]]:
@@ -109,11 +236,23 @@ def run(**options: Any) -> tuple[tuple[float, ...], np.ndarray, tuple[float, ...
 
     Returns:
         (precision, recall, mAP@.5, mAP@.5:.95, box, objectness and class loss: 0 here), mAP@.5:.95 of every class [nc],
-        milliseconds per picture for pre-processing, inference and suppression.
+        milliseconds per picture for pre-processing, inference and suppression. With ``save_json`` the two mAP are
+        COCO's, as in v6.1, where there is an evaluator.
+
+    Raises:
+        InputError: an option is wrong, or ``task`` is speed or study, which have no single answer.
     """
-    result, spec = score(options_from(ValOptions, options))
-    figures = (result.precision, result.recall, result.map50, result.map, *result.losses)
-    return figures, result.maps(spec.nc), tuple(result.ms_per_image.values())
+    record = options_from(ValOptions, options)
+    if record.task not in SPLITS:
+        raise InputError(f"task '{record.task}' is for the command line; val.run takes {', '.join(SPLITS)}")
+    load_modules(record.modules)
+    seed_everything(record.seed)
+    found = score(record)
+    result, map50, map_ = found.result, found.result.map50, found.result.map
+    if found.coco is not None:
+        map_, map50 = found.coco.values[:2]
+    figures = (result.precision, result.recall, map50, map_, *result.losses)
+    return figures, result.maps(found.spec.nc), tuple(result.ms_per_image[stage] for stage in STAGES)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from utils.nms_kernel import nms
 
 _MIN_SIDE_PX = 2.0  # as in v6.1: thinner candidates are noise. Its upper bound is not needed here.
 _CLASS_STEP_PX = 7680.0
-_FIRST_ROUND = 2048  # how many of the best candidates are tried before all are
+_FIRST_ROUND = 1024  # how many of the best candidates meet first; each further round triples their number
 
 
 def _annotated(labels: torch.Tensor, width: int) -> torch.Tensor:
@@ -43,42 +43,38 @@ def _score(
     ``multi_label`` for each class that passes; then ``classes`` choose.
     """
     confidence = candidates[:, 5:] * candidates[:, 4:5]  # [n, nc]
-    if multi_label:
-        passing = confidence > conf_thres
-        if classes is not None:
-            passing &= torch.isin(torch.arange(passing.shape[1], device=passing.device), classes)
-        row, kind = passing.nonzero(as_tuple=True)
-        best = confidence[row, kind]
-    else:
-        best, kind = confidence.max(1)
-        passing = best > conf_thres
-        if classes is not None:
-            passing &= torch.isin(kind, classes)
-        row = passing.nonzero(as_tuple=True)[0]
-        best, kind = best[row], kind[row]
+    kinds = 1 if not multi_label else confidence.shape[1]  # how many rows a candidate may become
+    best, kind = (confidence.flatten(), None) if multi_label else confidence.max(1)
+    place = (best > conf_thres).nonzero().flatten()
+    if classes is not None:
+        place = place[torch.isin(place % kinds if kind is None else kind[place], classes)]
+    best = best[place]
     order = _best_first(best, most)
-    row, best, kind = row[order], best[order], kind[order]
-    return torch.cat([xywh2xyxy(candidates[row, :4]), best[:, None], kind[:, None].to(best.dtype)], 1)
+    place, best = place[order], best[order]
+    of_class = place % kinds if kind is None else kind[place]
+    boxes = xywh2xyxy(candidates[place // kinds, :4])
+    return torch.cat([boxes, best[:, None], of_class[:, None].to(best.dtype)], 1)
 
 
 def _suppress(rows: torch.Tensor, iou_thres: float, agnostic: bool, max_det: int) -> torch.Tensor:
     """The first ``max_det`` survivors among rows [m, 6] sorted by falling confidence.
 
-    Whether a row survives depends on better rows only. So if the best few thousand already give enough survivors, the
-    rest, which costs a time that grows with its square, cannot change the answer.
+    Whether a row survives depends on better rows only. So the best come first, and in each further round the survivors
+    so far meet the next ones, until there are enough of them; the rest, whose number may be large, is never looked at.
     """
-    boxes = rows[:, :4]
+    boxes, best = rows[:, :4], rows[:, 4]
     if not agnostic and len(rows):
         # Each class is moved to an area of its own, so that boxes of different classes never meet. A shorter step
         # would cost less precision (float32 leaves 1/16 px at class 79), but then borderline pairs would be decided
         # otherwise than by v6.1.
-        step = (boxes.max() - boxes.min() + 1).clamp(min=_CLASS_STEP_PX)
-        boxes = boxes + rows[:, 5:6] * step
-    for limit in (_FIRST_ROUND, 4 * _FIRST_ROUND, len(rows)):
-        keep = nms(boxes[:limit], rows[:limit, 4], iou_thres)
-        if len(keep) >= max_det or limit >= len(rows):
-            break
-    return rows[keep[:max_det]]
+        boxes = boxes + rows[:, 5:6] * (boxes.max() - boxes.min() + 1).clamp(min=_CLASS_STEP_PX)
+    size = _FIRST_ROUND
+    kept = nms(boxes[:size], best[:size], iou_thres)
+    while size < len(rows) and len(kept) < max_det:
+        meeting = torch.cat([kept, torch.arange(size, min(3 * size, len(rows)), device=rows.device)])
+        kept = meeting[nms(boxes[meeting], best[meeting], iou_thres)]
+        size *= 3
+    return rows[kept[:max_det]]
 
 
 @torch.no_grad()
@@ -120,14 +116,16 @@ def non_max_suppression(
 
     width = prediction.shape[2]
     chosen = None if classes is None else torch.as_tensor(classes, dtype=torch.long, device=prediction.device)
-    # One look at the whole batch discards nearly all candidates before anything else is computed.
-    eligible = (prediction[..., 4] > conf_thres) & (prediction[..., 2:4] >= _MIN_SIDE_PX).all(-1)
+    # One look at the objectness of the whole batch discards nearly all candidates before anything else is computed.
+    passing = prediction[..., 4] > conf_thres  # [B, N]
     detections = []
-    for index, (candidates, mask) in enumerate(zip(prediction, eligible, strict=True)):
+    for index, (candidates, mask) in enumerate(zip(prediction, passing, strict=True)):
         kept = candidates[mask].float()  # float32: half precision cannot tell pixels apart beyond 2048
+        x, y, w, h = kept[:, :4].unbind(1)
+        usable = (x + y + w + h).isfinite() & (w >= _MIN_SIDE_PX) & (h >= _MIN_SIDE_PX)
+        kept[:, 4].masked_fill_(~usable, 0.0)  # never above a threshold; cheaper than another copy
         if len(labels) and len(labels[index]):
             kept = torch.cat([kept, _annotated(labels[index].to(kept), width)])
-        kept = kept[kept[:, :4].isfinite().all(1)]
         rows = _score(kept, conf_thres, chosen, multi_label and width > 6, max_nms)
         detections.append(_suppress(rows, iou_thres, agnostic, max_det))
     return detections

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -66,6 +68,7 @@ def test_val_writes_its_plots_and_tables(score, caplog) -> None:
     names = {p.name for p in folder.iterdir()}
     assert {"confusion_matrix.png", "val_batch0_labels.jpg", "val_batch0_pred.jpg"} <= names
     assert {"PR_curve.png", "F1_curve.png", "P_curve.png", "R_curve.png"} <= names
+    assert {"metrics.csv", "metrics.json", "pictures.csv", "worst.jpg"} <= names
     assert "mAP@.5:.95" in caplog.text and "dynamic layers at T=" in caplog.text
 
 
@@ -78,13 +81,118 @@ def test_val_writes_label_files_that_read_back(score) -> None:
     assert np.loadtxt(score(save_txt=True) / "labels/0.txt", ndmin=2).shape[1] == 5
 
 
-def test_batch_size_does_not_change_what_is_found(score) -> None:
-    found = []
-    for batch_size in (1, 4):
-        folder = score(batch_size=batch_size, save_txt=True, save_conf=True)
-        found.append(np.sort(np.loadtxt(folder / "labels/0.txt", ndmin=2)[:, 5]))
-    assert len(found[0]) > 10
-    np.testing.assert_allclose(found[0], found[1], atol=1e-5)
+def figures_of(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def shapes(tmp_path_factory, make_dataset, eager_weights: Path) -> dict[str, Any]:
+    """Options that score six pictures of three shapes with a model that sees much."""
+    folder = tmp_path_factory.mktemp("shapes")
+    yaml = make_dataset(folder, n_val=6, names=("ant", "bee"))
+    for i, hw in enumerate([(64, 64), (40, 64), (64, 30), (60, 64), (40, 60), (64, 32)]):
+        file = folder / f"images/val/{i}.png"
+        cv2.imwrite(str(file), cv2.resize(cv2.imread(str(file)), hw[::-1]))
+    return {"weights": (str(eager_weights),), "data": str(yaml)}
+
+
+def test_batch_size_does_not_change_the_result(score, shapes) -> None:
+    first, *others = [figures_of(score(batch_size=size, **shapes)) for size in (4, 1, 7)]
+    assert first["all"]["labels"] == 6 and first["detections"] > 20
+    for other in others:
+        assert other["detections"] == first["detections"]
+        assert other["confusion_matrix"] == first["confusion_matrix"]
+        for name in ("ap50", "ap50_95", "best_f1"):
+            assert other["all"][name] == pytest.approx(first["all"][name], abs=1e-4)
+
+
+def test_squares_can_be_asked_for(score, shapes, monkeypatch) -> None:
+    seen: set[tuple[int, ...]] = set()
+    original = Model.forward
+    monkeypatch.setattr(Model, "forward", lambda self, x: seen.add(tuple(x.shape[2:])) or original(self, x))
+    score(rect=False, batch_size=2, **shapes)
+    assert (64, 64) in seen and not seen & {(64, 96), (96, 64)}
+
+
+def test_validation_in_training_and_val_give_the_same_figures(trained: Path, score, results) -> None:
+    row = results(trained)[-1]
+    assert figures_of(score(weights=(str(trained / "weights/last.pt"),)))["all"]["ap50"] == pytest.approx(
+        float(row["metrics/mAP_0.5"]), abs=2e-3
+    )  # the checkpoint is in half precision
+
+
+def test_json_results_have_the_numbers_of_a_file_of_ones_own(score, shapes, tmp_path: Path) -> None:
+    pytest.importorskip("faster_coco_eval")
+    made = score(save_json=True, **shapes)
+    content = json.loads((made / "annotations.json").read_text(encoding="utf-8"))
+    for image in content["images"]:
+        image["id"] += 100
+    for item in content["annotations"]:
+        item["image_id"] += 100
+        item["category_id"] += 5
+    for item in content["categories"]:
+        item["id"] += 5
+    (tmp_path / "own.json").write_text(json.dumps(content), encoding="utf-8")
+    own = score(save_json=True, annotations=str(tmp_path / "own.json"), **shapes)
+    assert figures_of(own)["coco"] == figures_of(made)["coco"] and figures_of(own)["coco"]["AP"] is not None
+    rows = [json.loads((folder / "eager_predictions.json").read_text(encoding="utf-8")) for folder in (made, own)]
+    assert len(rows[0]) == figures_of(made)["detections"]
+    assert {row["image_id"] for row in rows[1]} <= set(range(100, 106))
+    assert {row["category_id"] for row in rows[1]} == {5, 6}
+    assert [row["bbox"] for row in rows[0]] == [row["bbox"] for row in rows[1]]
+
+
+def test_a_missing_coco_evaluator_costs_a_warning(score, shapes, monkeypatch, caplog) -> None:
+    monkeypatch.setattr(val, "coco_tool", lambda: None)
+    folder = score(save_json=True, **shapes)
+    assert "pip install faster-coco-eval" in caplog.text
+    assert figures_of(folder)["coco"] is None and (folder / "eager_predictions.json").is_file()
+
+
+def test_mixed_in_labels_are_in_the_files_and_not_in_the_scores(score, shapes) -> None:
+    plain, mixed = score(save_txt=True, save_conf=True, **shapes), score(save_hybrid=True, save_conf=True, **shapes)
+    assert figures_of(mixed)["all"] == figures_of(plain)["all"]
+    label = np.loadtxt(Path(shapes["data"]).parent / "labels/val/0.txt", ndmin=2)[0]
+    rows = np.loadtxt(mixed / "labels/0.txt", ndmin=2)
+    assert rows[0, 5] == 1 and np.loadtxt(plain / "labels/0.txt", ndmin=2)[0, 5] < 1
+    np.testing.assert_allclose(rows[0, :5], label, atol=1e-3)
+
+
+def test_speed_times_each_model_by_itself(score, shapes, best: Path, eager_weights: Path, caplog) -> None:
+    with caplog.at_level("INFO"):
+        folder = score(task="speed", weights=(str(best), str(eager_weights)), save_txt=True, data=shapes["data"])
+    assert [file.name for file in folder.iterdir()] == ["speed.csv"]
+    assert [row["model"] for row in read_csv(folder / "speed.csv")] == ["best", "eager"]
+    assert "the --save options do nothing" in caplog.text and "conf 0.25, IoU 0.45" in caplog.text
+
+
+def test_a_study_scores_each_model_at_each_size(score, shapes, best: Path, eager_weights: Path) -> None:
+    both = (str(best), str(eager_weights))
+    folder = score(task="study", weights=both, study_sizes=(64, 96), data=shapes["data"])
+    rows = read_csv(folder / "study.csv")
+    assert [(row["model"], row["dynamic"], row["imgsz"]) for row in rows] == [
+        ("best", "1", "64"), ("best", "1", "96"), ("eager", "0", "64"), ("eager", "0", "96"),
+    ]  # fmt: skip
+    assert (folder / "study.png").is_file() and (folder / "study_data_eager.txt").is_file()
+    alone = figures_of(score(**shapes))["all"]
+    assert float(rows[2]["mAP_0.5"]) == pytest.approx(alone["ap50"], abs=1e-4)
+
+
+def read_csv(file: Path) -> list[dict[str, str]]:
+    with file.open(newline="", encoding="utf-8") as stream:
+        return list(csv.DictReader(stream))
+
+
+def test_from_python_the_scores_are_those_of_coco_when_a_json_is_asked_for(
+    shapes, tmp_path: Path, log_handlers_restored: None
+) -> None:  # fmt: skip
+    pytest.importorskip("faster_coco_eval")
+    common = {**shapes, "imgsz": 64, "device": "cpu", "workers": 0, "project": tmp_path}
+    figures, _, times = val.run(**common, save_json=True, name="json")
+    coco = figures_of(tmp_path / "json")["coco"]
+    assert figures[2:4] == (coco["AP50"], coco["AP"]) and len(times) == 3
+    with pytest.raises(InputError, match="task 'study' is for the command line"):
+        val.run(**common, task="study")
 
 
 def test_single_class_scores_all_classes_as_one(score, monkeypatch) -> None:

@@ -105,6 +105,50 @@ def test_trying_the_best_candidates_first_changes_nothing(spread: float, max_det
     assert found[:, 4].tolist() == conf[keep].tolist()
 
 
+def one_by_one(rows: list[list[float]], iou: float, agnostic: bool) -> list[list[float]]:
+    """Greedy suppression from the formula, of [x1, y1, x2, y2, confidence, class]."""
+    kept: list[list[float]] = []
+    for row in sorted(rows, key=lambda r: -r[4]):
+        for other in kept:
+            w, h = min(row[2], other[2]) - max(row[0], other[0]), min(row[3], other[3]) - max(row[1], other[1])
+            shared = max(w, 0.0) * max(h, 0.0)
+            areas = [(b[2] - b[0]) * (b[3] - b[1]) for b in (row, other)]
+            if (agnostic or row[5] == other[5]) and shared / (sum(areas) - shared) > iou:
+                break
+        else:
+            kept.append(row)
+    return kept
+
+
+@pytest.mark.parametrize("agnostic", [False, True])
+@pytest.mark.parametrize("multi_label", [False, True])
+@pytest.mark.parametrize("max_det", [15, 300])
+def test_a_batch_equals_suppression_box_by_box(agnostic: bool, multi_label: bool, max_det: int) -> None:
+    rng = torch.Generator().manual_seed(0)
+    batch = torch.rand(4, 150, 8, generator=rng)
+    batch[..., :4] = batch[..., :4] * 40 + 10
+    found = non_max_suppression(batch, 0.1, 0.5, agnostic=agnostic, multi_label=multi_label, max_det=max_det)
+    for picture, answer in zip(batch.tolist(), found):
+        rows = []
+        for x, y, w, h, obj, *scores in picture:
+            conf = [obj * score for score in scores]
+            kinds = range(3) if multi_label else [conf.index(max(conf))]
+            rows += [
+                [x - w / 2, y - h / 2, x + w / 2, y + h / 2, conf[k], k] for k in kinds if obj > 0.1 and conf[k] > 0.1
+            ]
+        expected = torch.tensor(one_by_one(rows, 0.5, agnostic)[:max_det])
+        torch.testing.assert_close(answer, expected, rtol=1e-5, atol=1e-4)
+
+
+def test_every_picture_of_a_batch_in_which_everything_passes_has_its_answer() -> None:
+    rng = torch.Generator().manual_seed(0)
+    batch = torch.rand(32, 1000, 25, generator=rng) * 0.5 + 0.3
+    batch[..., :2] *= 800
+    batch[..., 2:4] *= 60
+    found = non_max_suppression(batch, 0.001, 0.6, multi_label=True)
+    assert [len(rows) for rows in found] == [300] * 32
+
+
 @pytest.mark.parametrize("wrong", [{"conf_thres": 25}, {"iou_thres": -0.1}, {"labels": [torch.zeros(0, 5)]}])
 def test_arguments_out_of_range_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=r"expected a value from 0 to 1|labels are given for 1"):

@@ -14,7 +14,7 @@ from utils.errors import InputError
 IMAGE_SIZE_FLAGS = ("--imgsz", "--img", "--img-size")
 OPTIMIZERS = ("SGD", "Adam", "AdamW")
 SAMPLERS = ("genetic", "tpe")
-TASKS = ("train", "val", "test")
+TASKS = ("train", "val", "test", "speed", "study")
 CACHES = ("ram", "disk")
 
 NamedT = TypeVar("NamedT", bound="Named")

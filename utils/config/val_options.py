@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from utils.config.flags import (
     IMAGE_SIZE_FLAGS,
     TASKS,
+    Named,
     at_least,
     check_download,
     fraction,
@@ -14,13 +15,21 @@ from utils.config.flags import (
     option,
     plain_name,
     switch,
+    yes_or_no,
 )
 from utils.config.paths import ROOT
+from utils.errors import InputError
+
+STUDY_SIZES = tuple(range(256, 1536 + 1, 128))  # v6.1's
 
 
 @dataclass(frozen=True, kw_only=True)
-class ValOptions:
-    """Options of ``val.py``. Raises InputError naming the flag when a value is out of range."""
+class ValOptions(Named):
+    """Options of ``val.py``.
+
+    Raises:
+        InputError: a value out of range, or options that do not go together; the message names the flags.
+    """
 
     data: str = option("", str, "--data", "data yaml; empty: the one recorded in the checkpoint, else digits")
     weights: tuple[str, ...] = option(
@@ -30,7 +39,14 @@ class ValOptions:
     imgsz: int = option(640, int, IMAGE_SIZE_FLAGS, "longer side of the pictures in pixels")
     conf_thres: float = option(0.001, float, "--conf-thres", "drop detections below this confidence")
     iou_thres: float = option(0.6, float, "--iou-thres", "IoU above which NMS takes two boxes for one object")
-    task: str = option("val", str, "--task", "split to validate on", choices=TASKS)
+    task: str = option(
+        "val", str, "--task", "split to score; speed: time each model; study: each model at many sizes", choices=TASKS
+    )  # fmt: skip
+    study_sizes: tuple[int, ...] = option(
+        STUDY_SIZES, int, "--study-sizes", "with --task study: the longer sides in pixels", nargs="+"
+    )
+    rect: bool | None = yes_or_no("--rect", "pictures of like shape together with little border (default), or squares")
+    v61_matching: bool = switch("--v61-matching", "pair detections and labels once, at IoU 0.5, as v6.1 did")
     device: str = option("", str, "--device", "cpu or 0; empty: the first GPU if there is one")
     workers: int = option(8, int, "--workers", "loader processes; 0: load in the main process")
     cache_dir: str = option("", str, "--cache-dir", "folder for the label cache, for read-only data")
@@ -38,11 +54,20 @@ class ValOptions:
     augment: bool = switch("--augment", "look at every picture in three sizes, once mirrored")
     verbose: bool = switch("--verbose", "print the figures of every class")
     save_txt: bool = switch("--save-txt", "write the detections as label files")
+    save_hybrid: bool = switch("--save-hybrid", "as --save-txt, with the labels mixed in; scores are without them")
     save_conf: bool = switch("--save-conf", "with --save-txt: write the confidence as well")
+    save_json: bool = switch("--save-json", "write COCO results, and score them with a COCO evaluator")
+    annotations: str = option(
+        "",
+        str,
+        "--annotations",
+        "with --save-json: COCO annotation file; empty: the one of the set, else the labels",
+    )
     project: str = option(str(ROOT / "runs/val"), str, "--project", "folder of the runs")
     name: str = option("exp", str, "--name", "name of this run; a number is added when it is taken")
     exist_ok: bool = switch("--exist-ok", "write into an existing run folder")
     half: bool = switch("--half", "half precision on a GPU")
+    seed: int = option(0, int, "--seed", "seed of what layers of your own may draw")
     download: bool = switch("--download", "fetch the pictures from the download: address of the data yaml if missing")
     allow_scripts: bool = switch("--allow-scripts", "with --download: run the script that stands under download:")
     download_limit: int = option(50, int, "--download-limit", "most GB that one download may have, packed or unpacked")
@@ -58,4 +83,13 @@ class ValOptions:
         fraction("--iou-thres", self.iou_thres)
         one_of("--task", self.task, TASKS)
         plain_name(self.name)
+        at_least("--seed", self.seed, 0)
+        for size in self.study_sizes:
+            at_least("--study-sizes", size, 32)
+        if self.study_sizes != STUDY_SIZES and self.task != "study":
+            raise InputError("--study-sizes does nothing without --task study; give both, or none")
+        if self.annotations and not self.save_json:
+            raise InputError("--annotations does nothing without --save-json; give both, or none")
+        if self.annotations and self.single_cls:
+            raise InputError("--annotations and --single-cls exclude each other: the file has classes; leave one out")
         check_download(self.download, self.allow_scripts, self.download_limit)

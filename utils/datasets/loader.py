@@ -150,25 +150,41 @@ class RankBatches(Sampler[list[tuple[int, int]]]):
     """The part of every batch that falls to one of several processes, so that all of them together see the whole one.
 
     Parts are neighbours in the batch and differ in size by ``unit`` at most. A process for which the last batch has
-    nothing left gets the key (epoch, ~index), for which the data set has a blank picture.
+    nothing left gets the key (epoch, ~index), for which the data set has a blank picture. ``batches`` gives the indices
+    of every whole batch; otherwise the order of ``sampler`` is cut into equal ones.
     """
 
-    def __init__(self, sampler: EpochSampler, batch_size: int, drop_last: bool, ranks: Ranks, unit: int = 1) -> None:
+    def __init__(
+        self,
+        sampler: EpochSampler,
+        batch_size: int,
+        drop_last: bool,
+        ranks: Ranks,
+        unit: int = 1,
+        batches: Sequence[Sequence[int]] | None = None,
+    ) -> None:
         self.sampler, self.batch_size, self.drop_last = sampler, batch_size, drop_last
-        self.ranks, self.unit = ranks, unit
+        self.ranks, self.unit, self.batches = ranks, unit, batches
 
     def __len__(self) -> int:
         """Batches of an epoch, the same for all processes."""
+        if self.batches is not None:
+            return len(self.batches)
         return (math.floor if self.drop_last else math.ceil)(len(self.sampler) / self.batch_size)
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        order = list(self.sampler)
-        for start in range(0, len(self) * self.batch_size, self.batch_size):
-            keys = order[start : start + self.batch_size]
+        for keys in self._whole_batches():
             each = math.ceil(len(keys) / self.unit) / self.ranks.size  # in units; rounded up, rank 0 is never without
             first, last = (math.ceil(each * rank) * self.unit for rank in (self.ranks.rank, self.ranks.rank + 1))
             epoch, index = keys[0]
             yield keys[first:last] or [(epoch, ~index)]
+
+    def _whole_batches(self) -> list[list[tuple[int, int]]]:
+        if self.batches is not None:
+            return [[(self.sampler.epoch, index) for index in batch] for batch in self.batches]
+        order = list(self.sampler)
+        starts = range(0, len(self) * self.batch_size, self.batch_size)
+        return [order[start : start + self.batch_size] for start in starts]
 
 
 def _quiet_worker(_: int) -> None:
@@ -211,16 +227,18 @@ def build_loader(
     drop_last: bool = False,
     quad: bool = False,
     ranks: Ranks = ALONE,
+    batches: Sequence[Sequence[int]] | None = None,
 ) -> DataLoader[Any]:
     """Return a loader of ``Batch``; :func:`sampler_of` gives its sampler. The last batch may be smaller.
 
     ``quad`` unites every four pictures (:class:`QuadCollate`), so that batches have a quarter of ``batch_size``.
+    ``batches`` gives the pictures of each batch, at most ``batch_size`` and of one shape, instead of an order.
 
     The batches of an epoch depend on ``seed`` and the epoch only, not on ``workers`` (0: in this process; capped at
     the number of CPUs). Of several processes each gets its part of every batch of ``batch_size``, and its share of
     CPUs and shared memory. Raises ValueError when rectangular batches would be torn apart.
     """
-    if dataset.rect and (shuffle or batch_size != dataset.batch_size):
+    if dataset.rect and batches is None and (shuffle or batch_size != dataset.batch_size):
         raise ValueError("rectangular batches have one shape per batch: no shuffling, and the data set's batch size")
     workers = max(0, min(workers, usable_cpus() // ranks.local_size))
     if workers:
@@ -231,7 +249,7 @@ def build_loader(
     sampler = EpochSampler(len(dataset), seed, shuffle)
     return DataLoader(
         dataset,
-        batch_sampler=RankBatches(sampler, batch_size, drop_last, ranks, unit=4 if quad else 1),
+        batch_sampler=RankBatches(sampler, batch_size, drop_last, ranks, unit=4 if quad else 1, batches=batches),
         num_workers=workers,
         collate_fn=QuadCollate(seed) if quad else collate,
         pin_memory=torch.cuda.is_available(),

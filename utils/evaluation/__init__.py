@@ -1,5 +1,6 @@
 """Scoring a model on a data set."""
 
-from utils.evaluation.evaluator import EvalResult, Evaluator, NmsSettings
+from utils.evaluation.evaluator import Evaluator, NmsSettings
+from utils.evaluation.results import EvalResult, ImageResult, Tally
 
-__all__ = ["EvalResult", "Evaluator", "NmsSettings"]
+__all__ = ["EvalResult", "Evaluator", "ImageResult", "NmsSettings", "Tally"]

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-from itertools import chain
-from typing import NamedTuple, Protocol
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -15,14 +13,15 @@ from tqdm import tqdm
 from utils.boxes import xywhn2xyxy
 from utils.datasets.loader import Batch
 from utils.dist import ALONE, Ranks
-from utils.image import to_model_input
+from utils.evaluation.results import IOU_THRESHOLDS, EvalResult, ImageResult, Tally
+from utils.image import LetterboxInfo, to_model_input
 from utils.loss import DetectionLoss
-from utils.metrics import ApResult, ConfusionMatrix, match_predictions
-from utils.metrics.ap import ap_per_class
+from utils.metrics import ConfusionMatrix, match_predictions
+from utils.metrics.matching import Matcher
 from utils.nms import non_max_suppression
 from utils.timing import StageTimer
 
-IOU_THRESHOLDS = torch.linspace(0.5, 0.95, 10)
+__all__ = ["EvalResult", "Evaluator", "ImageResult", "NmsSettings", "Observer"]
 
 
 @dataclass(frozen=True)
@@ -34,65 +33,12 @@ class NmsSettings:
     max_det: int = 300
 
 
-@dataclass(frozen=True)
-class ImageResult:
-    """Detections and labels of one picture, both in pixels of the picture as it is on disk."""
-
-    path: str
-    hw: tuple[int, int]
-    detections: Tensor  # [k, 6] xyxy, confidence, class
-    labels: Tensor  # [n, 5] class, xyxy
-
-
 class Observer(Protocol):
     """Sees every batch with the detections found in it (input pixels) and every picture's result."""
 
     def on_batch(self, index: int, batch: Batch, detections: list[Tensor]) -> None: ...
 
     def on_image(self, result: ImageResult) -> None: ...
-
-
-@dataclass(frozen=True)
-class EvalResult:
-    """Figures of one evaluation. Arrays per class follow ``ap.classes``."""
-
-    precision: float
-    recall: float
-    map50: float
-    map: float
-    losses: tuple[float, float, float]  # box, obj, cls; zeros without a loss function
-    images: int
-    labels: int
-    detections: int
-    ap: ApResult
-    labels_per_class: np.ndarray  # [nc]
-    images_per_class: np.ndarray  # [nc]
-    confusion: ConfusionMatrix
-    ms_per_image: dict[str, float] = field(default_factory=dict)
-
-    def maps(self, nc: int) -> np.ndarray:
-        """[nc] mAP@.5:.95 of every class, the mean for classes without labels."""
-        maps = np.full(nc, self.map)
-        maps[self.ap.classes] = self.ap.ap.mean(1)
-        return maps
-
-
-class _Scored(NamedTuple):
-    """What counts of one picture."""
-
-    place: tuple[int, int]  # batch and rank, so that pictures from several processes get the order of a single one
-    correct: np.ndarray  # [k, 10]
-    conf: np.ndarray  # [k]
-    predicted: np.ndarray  # [k]
-    true: np.ndarray  # [n]
-
-
-def _joined(pictures: Sequence[_Scored]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """``correct``, ``conf``, ``predicted`` and ``true`` of all pictures."""
-    if not pictures:
-        return np.zeros((0, len(IOU_THRESHOLDS)), bool), np.zeros(0), np.zeros(0), np.zeros(0)
-    _, correct, conf, predicted, true = zip(*pictures)
-    return np.concatenate(correct), np.concatenate(conf), np.concatenate(predicted), np.concatenate(true)
 
 
 class Evaluator:
@@ -104,6 +50,8 @@ class Evaluator:
         device: where to run.
         nms: suppression thresholds.
         half: run under autocast (GPU only); the weights themselves stay as they are.
+        hybrid: give observers the detections with the labels mixed in as well; the figures are made without these.
+        matcher: decides which detections are correct.
         ranks: the processes that share the batches; all get the figures of all pictures.
     """
 
@@ -116,88 +64,99 @@ class Evaluator:
         *,
         single_cls: bool = False,
         half: bool = False,
+        hybrid: bool = False,
+        matcher: Matcher = match_predictions,
         ranks: Ranks = ALONE,
     ) -> None:
         self.batches, self.nc, self.device, self.nms = batches, nc, device, nms or NmsSettings()
-        self.single_cls, self.half, self.ranks = single_cls, half, ranks
+        self.single_cls, self.half, self.hybrid = single_cls, half, hybrid
+        self.matcher, self.ranks = matcher, ranks
 
-    @torch.no_grad()
     def run(
         self, model: nn.Module, loss: DetectionLoss | None = None, observers: Sequence[Observer] = ()
     ) -> EvalResult:
         """Evaluate ``model`` (left in evaluation mode); ``loss`` adds validation losses."""
+        timer = StageTimer(self.device)
+        tally = self.collect(model, timer, loss, observers)
+        return Tally.joined(self.ranks.gather(tally)).figures(self.nc, timer.per_image_ms())
+
+    @torch.no_grad()
+    def collect(
+        self, model: nn.Module, timer: StageTimer, loss: DetectionLoss | None = None, observers: Sequence[Observer] = ()
+    ) -> Tally:
+        """One pass over the loader, of this process' part of the pictures."""
         model.eval()
-        timer, sums, count = StageTimer(self.device), torch.zeros(3), 0
-        pictures: list[_Scored] = []
-        confusion = ConfusionMatrix(self.nc)
-        progress = tqdm(
-            self.batches, desc="validating", leave=False, dynamic_ncols=True, disable=not self.ranks.main
-        )  # fmt: skip
-        for index, batch in enumerate(progress):
-            targets, n = batch.targets.to(self.device), batch.pictures
+        tally = Tally(ConfusionMatrix(self.nc))
+        for index, batch in enumerate(self._loaded(timer)):
+            n = batch.pictures
             with timer.stage("pre-process", n):
                 images = to_model_input(batch.images, self.device)
             with timer.stage("inference", n), torch.autocast(self.device.type, enabled=self.half):
                 decoded, maps = model(images)
             if loss is not None:
-                items = loss(maps, targets, n)
-                sums += torch.stack([items.box, items.obj, items.cls]).detach().cpu()
+                items = loss(maps, batch.targets.to(self.device), n)
+                tally.losses += torch.stack([items.box, items.obj, items.cls]).detach().cpu()
+            tally.batches += 1
             with timer.stage("NMS", n):
-                found = non_max_suppression(
-                    decoded, self.nms.conf, self.nms.iou, multi_label=True,
-                    agnostic=self.single_cls, max_det=self.nms.max_det,
-                )  # fmt: skip
-            count += 1
+                found = self._suppress(decoded)
+            mixed = self._suppress(decoded, _known(batch)) if self.hybrid else None
             for observer in observers:
                 observer.on_batch(index, batch, found)
-            for result in self._per_image(batch, found):
-                pictures.append(self._score(result, (index, self.ranks.rank)))
-                confusion.process_batch(result.detections, result.labels)
+            with timer.stage("matching", n):
+                results = list(self._per_image(batch, found, mixed))
+                for result in results:
+                    tally.add(result, (index, self.ranks.rank))
+            for result in results:
                 for observer in observers:
                     observer.on_image(result)
-        pictures = sorted(chain(*self.ranks.gather(pictures)), key=lambda scored: scored.place)
-        confusion.matrix = np.sum(self.ranks.gather(confusion.matrix), axis=0)
-        return self._summarize(pictures, confusion, (sums / max(count, 1)).tolist(), timer)
+        return tally
 
-    def _per_image(self, batch: Batch, found: list[Tensor]) -> Iterable[ImageResult]:
-        """Detections and labels mapped back to the picture on disk."""
+    def _loaded(self, timer: StageTimer) -> Iterator[Batch]:
+        """The batches; waiting for them is a stage of its own."""
+        source = iter(
+            tqdm(self.batches, desc="validating", leave=False, dynamic_ncols=True, disable=not self.ranks.main)
+        )
+        while True:
+            with timer.stage("loading"):
+                batch = next(source, None)
+            if batch is None:
+                return
+            timer.add("loading", 0.0, batch.pictures)
+            yield batch
+
+    def _suppress(self, decoded: Tensor, labels: Sequence[Tensor] = ()) -> list[Tensor]:
+        return non_max_suppression(
+            decoded, self.nms.conf, self.nms.iou, multi_label=True, agnostic=self.single_cls, labels=labels,
+            max_det=self.nms.max_det,
+        )  # fmt: skip
+
+    def _per_image(
+        self, batch: Batch, found: Sequence[Tensor], mixed: Sequence[Tensor] | None
+    ) -> Iterator[ImageResult]:
+        """Detections and labels mapped back to the picture on disk, and which of them meet."""
         height, width = batch.images.shape[2:]
-        for i, (path, info, detections) in enumerate(zip(batch.paths, batch.infos, found)):
+        for i, (path, info) in enumerate(zip(batch.paths, batch.infos)):
             if not path:
                 continue  # the blank picture of a process without any
             rows = batch.targets[batch.targets[:, 0] == i, 1:]  # [n, 5] class, xywhn
-            boxes = info.undo(xywhn2xyxy(rows[:, 1:], width, height))
-            detections = detections.cpu().clone()
-            detections[:, :4] = info.undo(detections[:, :4])
-            if self.single_cls:
-                detections[:, 5] = 0
-            yield ImageResult(path, info.original_hw, detections, torch.cat([rows[:, :1], boxes], dim=1))
+            labels = torch.cat([rows[:, :1], info.undo(xywhn2xyxy(rows[:, 1:], width, height))], dim=1)
+            detections = self._on_disk(found[i], info)
+            correct = self.matcher(detections, labels, IOU_THRESHOLDS).numpy()
+            hybrid = None if mixed is None else self._on_disk(mixed[i], info)
+            yield ImageResult(path, info.original_hw, detections, labels, correct, hybrid)
 
-    @staticmethod
-    def _score(result: ImageResult, place: tuple[int, int]) -> _Scored:
-        correct = match_predictions(result.detections, result.labels, IOU_THRESHOLDS).numpy()
-        conf, predicted = result.detections[:, 4].numpy(), result.detections[:, 5].numpy()
-        return _Scored(place, correct, conf, predicted, result.labels[:, 0].numpy())
+    def _on_disk(self, rows: Tensor, info: LetterboxInfo) -> Tensor:
+        """Detections [k, 6] in pixels of the picture as it is on disk."""
+        rows = rows.cpu().clone()
+        rows[:, :4] = info.undo(rows[:, :4])
+        if self.single_cls:
+            rows[:, 5] = 0
+        return rows
 
-    def _summarize(
-        self, pictures: Sequence[_Scored], confusion: ConfusionMatrix, losses: list[float], timer: StageTimer
-    ) -> EvalResult:
-        correct, conf, predicted, true = _joined(pictures)
-        ap = ap_per_class(correct, conf, predicted, true)
-        in_image = [np.unique(scored.true.astype(int)) for scored in pictures]  # each class once per picture
-        precision, recall, map50, map_ = ap.means()
-        return EvalResult(
-            precision=precision,
-            recall=recall,
-            map50=map50,
-            map=map_,
-            losses=(losses[0], losses[1], losses[2]),
-            images=len(pictures),
-            labels=len(true),
-            detections=len(conf),
-            ap=ap,
-            labels_per_class=np.bincount(true.astype(int), minlength=self.nc),
-            images_per_class=np.bincount(np.concatenate([[], *in_image]).astype(int), minlength=self.nc),
-            confusion=confusion,
-            ms_per_image=timer.per_image_ms(),
-        )
+
+def _known(batch: Batch) -> list[Tensor]:
+    """The labels of each picture of a batch [n, 5]: class, xywh in input pixels."""
+    height, width = batch.images.shape[2:]
+    rows = batch.targets.clone()
+    rows[:, 2:] *= torch.tensor([width, height, width, height])
+    return [rows[rows[:, 0] == i, 1:] for i in range(len(batch.paths))]

@@ -13,7 +13,7 @@ from utils.boxes import xyxy2xywhn
 from utils.datasets.label_text import label_text
 from utils.datasets.loader import Batch
 from utils.dist import ALONE, Ranks
-from utils.evaluation.evaluator import ImageResult
+from utils.evaluation.results import ImageResult
 from utils.plots.batches import plot_batch
 
 
@@ -45,18 +45,32 @@ class BatchPlots:
 
 
 class LabelFiles:
-    """Detections as YOLO label files (class, xywhn, confidence if asked), one per picture."""
+    """Detections as YOLO label files (class, xywhn, confidence if asked), one per picture.
+
+    Where the evaluator mixes labels in (``hybrid``), these are in the files too, with confidence 1.
+    """
 
     def __init__(self, folder: Path, with_conf: bool) -> None:
         self.folder, self.with_conf = folder, with_conf
+        self._taken: dict[str, str] = {}  # file name -> picture
         folder.mkdir(parents=True, exist_ok=True)
 
     def on_batch(self, index: int, batch: Batch, detections: list[Tensor]) -> None:
         """Nothing per batch."""
 
     def on_image(self, result: ImageResult) -> None:
-        text = label_text(result.detections, result.hw, self.with_conf)
-        (self.folder / Path(result.path).with_suffix(".txt").name).write_text(text, encoding="utf-8")
+        rows = result.detections if result.hybrid is None else result.hybrid
+        text = label_text(rows, result.hw, self.with_conf)
+        (self.folder / self._name(Path(result.path))).write_text(text, encoding="utf-8")
+
+    def _name(self, picture: Path) -> str:
+        """That of the picture; with that of its folder before it when another picture of the set is called the same."""
+        name = f"{picture.stem}.txt"
+        for folder in picture.parents:
+            if self._taken.setdefault(name, str(picture)) == str(picture):
+                break
+            name = f"{folder.name}_{name}"
+        return name
 
 
 class RoutingObserver(RoutingRecorder):

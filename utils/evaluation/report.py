@@ -3,37 +3,48 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from utils.evaluation.evaluator import EvalResult
+from utils.evaluation.results import EvalResult
+from utils.evaluation.tables import ClassRow, class_rows, mean_row
+from utils.metrics.coco import NAMES, CocoFigures
 from utils.plots.curves import plot_confusion, plot_metric_curve, plot_pr_curve
 
 LOG = logging.getLogger(__name__)
-HEADER = f"{'Class':>20}{'Images':>10}{'Labels':>10}{'P':>10}{'R':>10}{'mAP@.5':>10}{'mAP@.5:.95':>12}"
+_WIDTHS = {"P": 10, "R": 10, "mAP@.5": 10, "mAP@.5:.95": 12, "best F1": 10, "at": 8}
+HEADER = f"{'Class':>20}{'Images':>10}{'Labels':>10}" + "".join(f"{name:>{width}}" for name, width in _WIDTHS.items())
 
 
 def log_table(result: EvalResult, names: Sequence[str], verbose: bool = False) -> None:
-    """The mean over classes and a line for each, from 50 classes on only if ``verbose``; without labels no figures."""
+    """The mean over classes and a line for each, from 50 classes on only if ``verbose``; without labels no figures.
+
+    The last columns are the best F1 and the confidence threshold at which it is reached.
+    """
     LOG.info(HEADER)
-    LOG.info(_line("all", result.images, result.labels, result.precision, result.recall, result.map50, result.map))
+    LOG.info(_line(mean_row(result)))
     if result.labels == 0:
-        LOG.warning("the set has no labels, so precision, recall and mAP are undefined and shown as 0")
-    if not (verbose or 1 < len(names) < 50):
-        return
-    row_of = {int(c): i for i, c in enumerate(result.ap.classes)}
-    for c, name in enumerate(names):
-        images, labels = int(result.images_per_class[c]), int(result.labels_per_class[c])
-        if c not in row_of:
-            LOG.info("%s%10d%10d%s", f"{name:>20.20}", images, labels, f"{'-':>10}" * 3 + f"{'-':>12}")
-            continue
-        i = row_of[c]
-        figures = result.ap.p[i], result.ap.r[i], result.ap.ap[i, 0], result.ap.ap[i].mean()
-        LOG.info(_line(name, images, labels, *(float(f) for f in figures)))
+        LOG.warning("the set has no labels, so precision, recall and mAP are undefined")
+    elif verbose or 1 < len(names) < 50:
+        for row in class_rows(result, names):
+            LOG.info(_line(row))
 
 
-def _line(name: str, images: int, labels: int, p: float, r: float, map50: float, map_: float) -> str:
-    return f"{name:>20.20}{images:>10d}{labels:>10d}{p:>10.3f}{r:>10.3f}{map50:>10.3f}{map_:>12.3f}"
+def _line(row: ClassRow) -> str:
+    figures = (row.precision, row.recall, row.ap50, row.ap50_95, row.best_f1, row.best_f1_conf)
+    cells = [f"{'-' if v is None else f'{v:.3f}':>{width}}" for v, width in zip(figures, _WIDTHS.values())]
+    ending = "  absent" if row.absent and row.number is not None else ""
+    return f"{row.name:>20.20}{row.images:>10d}{row.labels:>10d}{''.join(cells)}{ending}"
+
+
+def log_coco(figures: CocoFigures) -> None:
+    """COCO's twelve figures; a dash where there are no labels to find."""
+    texts = ["-" if math.isnan(value) else f"{value:.3f}" for value in figures.values]
+    half = len(NAMES) // 2
+    LOG.info("COCO figures (by %s, at most 100 detections a picture):", figures.tool)
+    for part in (slice(0, half), slice(half, None)):
+        LOG.info("  %s", "".join(f"{f'{name} {text}':<14}" for name, text in zip(NAMES[part], texts[part])).rstrip())
 
 
 def log_speed(result: EvalResult, shape: str) -> None:

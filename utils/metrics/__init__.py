@@ -4,7 +4,7 @@ from utils.boxes import bbox_ioa, bbox_iou, box_iou, wh_iou
 from utils.metrics.ap import ApResult, compute_ap, fitness
 from utils.metrics.compat import ap_per_class
 from utils.metrics.confusion import ConfusionMatrix
-from utils.metrics.matching import match_predictions
+from utils.metrics.matching import match_as_v61, match_predictions
 
 __all__ = [
     "ApResult",
@@ -15,6 +15,7 @@ __all__ = [
     "box_iou",
     "compute_ap",
     "fitness",
+    "match_as_v61",
     "match_predictions",
     "wh_iou",
 ]

@@ -28,6 +28,7 @@ class ApResult:
         px: [1000] x axis of the curves: confidence (for ``py``: recall).
         py: [c, 1000] precision over recall at the lowest IoU threshold.
         f1_curve, p_curve, r_curve: [c, 1000] over confidence.
+        best: position in ``px`` of the confidence with the best mean F1.
     """
 
     tp: np.ndarray
@@ -42,6 +43,18 @@ class ApResult:
     f1_curve: np.ndarray
     p_curve: np.ndarray
     r_curve: np.ndarray
+    best: int = 0
+
+    @property
+    def best_conf(self) -> float:
+        """The confidence with the best mean F1: ``p``, ``r``, ``f1``, ``tp`` and ``fp`` are read there."""
+        return float(self.px[self.best])
+
+    def best_per_class(self) -> tuple[np.ndarray, np.ndarray]:
+        """[c] the best F1 of each class, and [c] the confidence where it is reached."""
+        if len(self.classes) == 0:
+            return np.zeros(0), np.zeros(0)
+        return self.f1_curve.max(1), self.px[self.f1_curve.argmax(1)]
 
     def means(self) -> tuple[float, float, float, float]:
         """Precision, recall, mAP at the lowest IoU threshold, mAP over all of them; zeros without any class."""
@@ -142,6 +155,7 @@ def ap_per_class(tp: np.ndarray, conf: np.ndarray, pred_cls: np.ndarray, target_
         f1_curve=f1_curve,
         p_curve=p_curve,
         r_curve=r_curve,
+        best=best,
     )
 
 

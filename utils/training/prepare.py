@@ -34,6 +34,7 @@ from utils.device import select_device
 from utils.dist import ALONE, Ranks
 from utils.errors import InputError, UntrainableError
 from utils.evaluation import Evaluator, NmsSettings
+from utils.evaluation.batches import validation_loader
 from utils.files import increment_path
 from utils.loggers import (
     ConsoleLogger,
@@ -203,8 +204,9 @@ def _assemble(
         train_data, batch_size=options.batch_size, workers=options.workers, shuffle=not options.rect,
         seed=options.seed, quad=options.quad, ranks=ranks,
     )  # fmt: skip
-    val_data = DetectionDataset(val, imgsz, rect=True, batch_size=2 * options.batch_size, stride=stride, pad=0.5)
-    val_loader = build_loader(val_data, batch_size=2 * options.batch_size, workers=options.workers, ranks=ranks)
+    val_loader = validation_loader(
+        val, imgsz, stride, batch_size=2 * options.batch_size, workers=options.workers, ranks=ranks
+    )  # fmt: skip
     layout = fastest_layout(device)
     lay_out(model.to(device), layout)
     plan = plan_steps(options.epochs, len(loader), options.batch_size, hyp)

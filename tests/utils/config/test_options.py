@@ -24,18 +24,19 @@ CHANGED_DEFAULTS: dict[str, dict[str, Any]] = {
 # Options of v6.1 that are not there yet.
 LATER = {
     "train": set(),
-    "val": {"--save-hybrid", "--save-json", "--dnn"},
+    "val": {"--dnn"},
     "detect": {"--dnn"},
 }
 # Options that v6.1 does not have.
 DOWNLOAD = {"--download", "--allow-scripts", "--download-limit"}
 WATCHED = {"--amp", "--deterministic", "--skip-nonfinite", "--save-steps", "--compile"}
 TILES = {"--slice", "--overlap", "--slice-only"}
+SCORING = {"--v61-matching", "--annotations", "--study-sizes"}
 ADDED = {
     "train": {"--seed", "--modules", "--cache-dir", "--tensorboard", "--evolve-sampler", "--wandb", "--mlflow"}
     | DOWNLOAD
     | WATCHED,
-    "val": {"--modules", "--cache-dir"} | DOWNLOAD,
+    "val": {"--modules", "--cache-dir", "--rect", "--seed"} | DOWNLOAD | SCORING,
     "detect": {"--modules", "--save-csv", "--save-json", "--vid-stride", "--batch-size", "--reconnect"} | TILES,
 }
 
@@ -129,7 +130,15 @@ def test_options_cannot_be_changed() -> None:
         (TrainOptions, {"wandb": True, "artifact_alias": "v3"}, "--artifact_alias v3 .* nothing is fetched"),
         (ValOptions, {"conf_thres": 1.01}, "--conf-thres 1.01"),
         (ValOptions, {"iou_thres": -0.1}, "--iou-thres -0.1"),
-        (ValOptions, {"task": "speed"}, "train, val, test"),
+        (ValOptions, {"task": "fast"}, "train, val, test, speed, study"),
+        (ValOptions, {"study_sizes": (64, 16), "task": "study"}, "--study-sizes 16"),
+        (ValOptions, {"study_sizes": (64,)}, "--study-sizes does nothing without --task study"),
+        (ValOptions, {"annotations": "a.json"}, "--annotations does nothing without --save-json"),
+        (
+            ValOptions,
+            {"annotations": "a.json", "save_json": True, "single_cls": True},
+            "--annotations and --single-cls",
+        ),
         (TrainOptions, {"allow_scripts": True}, "--allow-scripts does nothing without --download"),
         (ValOptions, {"allow_scripts": True}, "--allow-scripts does nothing without --download"),
         (ValOptions, {"download_limit": 0}, "--download-limit 0"),

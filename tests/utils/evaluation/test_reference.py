@@ -17,16 +17,18 @@ from utils.datasets.dataset import DetectionDataset
 from utils.datasets.loader import build_loader
 from utils.datasets.prepare import load_labels
 from utils.evaluation import Evaluator, NmsSettings
+from utils.evaluation.coco_results import CocoResults, find_annotations, read_truth
 from utils.image import read_image
 from utils.inference import Predictor
 from utils.loss import DetectionLoss, scale_gains
+from utils.metrics import match_as_v61
 
 
 @pytest.fixture(scope="module")
 def tiny_coco(shared_data: Path, tmp_path_factory) -> DatasetSpec:
     """A copy, because the label cache is written beside the labels."""
     folder = tmp_path_factory.mktemp("data") / "tiny-coco"
-    for part in ("images/val2017", "labels/val2017", "images/train2017"):
+    for part in ("images/val2017", "labels/val2017", "images/train2017", "annotations"):
         shutil.copytree(shared_data / "tiny-coco" / part, folder / part)
     shutil.copy(shared_data / "tiny-coco/tiny-coco.yaml", folder)
     return DatasetSpec.load(folder / "tiny-coco.yaml")
@@ -44,18 +46,24 @@ def tiny_coco(shared_data: Path, tmp_path_factory) -> DatasetSpec:
 def test_scores_of_the_official_model(golden, shared_weights, tiny_coco, name: str, batch: int, iou: float) -> None:
     run = next(r for r in golden.json("eval")["runs"] if r["name"] == name)
     reference = run["metric_v61"]
+    pytest.importorskip("faster_coco_eval")
     model, _ = load_model(shared_weights / "yolov5n-coco-v6.0.pt")
     records = load_labels(tiny_coco, "val").records
     dataset = DetectionDataset(records, 640, rect=True, batch_size=batch, pad=0.5)
     loader = build_loader(dataset, batch_size=batch, workers=0)
     detector = AugmentedModel(fuse(model)) if "augment" in name else fuse(model)
-    result = Evaluator(loader, 80, torch.device("cpu"), NmsSettings(iou=iou)).run(detector)
+    annotations = find_annotations(tiny_coco, "val")
+    assert annotations is not None
+    collected = CocoResults(read_truth(annotations, records, tiny_coco.names))
+    evaluator = Evaluator(loader, 80, torch.device("cpu"), NmsSettings(iou=iou), matcher=match_as_v61)
+    result = evaluator.run(detector, observers=[collected])
     assert (result.images, result.labels) == (run["images"], run["labels"])
     assert result.detections == pytest.approx(run["detections"], abs=3)
     assert result.precision == pytest.approx(reference["P"], abs=5e-4)
     assert result.recall == pytest.approx(reference["R"], abs=5e-4)
     assert result.map50 == pytest.approx(reference["mAP50"], abs=5e-4)
     assert result.map == pytest.approx(reference["mAP50_95"], abs=5e-4)
+    assert collected.figures().named() == pytest.approx(run["pycocotools"], abs=5e-4)
 
 
 def test_validation_losses_of_the_official_model(golden, shared_weights, tiny_coco) -> None:

@@ -1,0 +1,134 @@
+"""Numbers of pictures and classes in COCO files."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from utils.config.dataset_spec import DatasetSpec
+from utils.datasets.records import LabelRecord
+from utils.errors import InputError
+from utils.evaluation import ImageResult
+from utils.evaluation.coco_results import CocoResults, find_annotations, make_truth, read_truth
+
+NAMES = ("cat", "dog")
+
+
+def record(path: str, boxes: list[list[float]] | None = None) -> LabelRecord:
+    return LabelRecord(Path(path), None, (100, 200), np.array(boxes or [], np.float32).reshape(-1, 5))
+
+
+def result(path: str, *detections: list[float]) -> ImageResult:
+    found = torch.tensor(detections).reshape(-1, 6)
+    return ImageResult(path, (100, 200), found, torch.zeros(0, 5), np.zeros((len(found), 10), bool))
+
+
+def annotation_file(folder: Path, **changed: Any) -> Path:
+    content = {
+        "images": [{"id": 70, "file_name": "b.png"}, {"id": "x1", "file_name": "deep/a_1.png"}],
+        "annotations": [
+            {"id": 5, "image_id": 70, "category_id": 18, "bbox": [1, 2, 30, 40], "area": 900, "iscrowd": 1},
+            {"id": 6, "image_id": "x1", "category_id": 17, "bbox": [0, 0, 10, 10]},
+            {"id": 7, "image_id": 70, "category_id": 99, "bbox": [0, 0, 10, 10]},
+        ],
+        "categories": [{"id": 17, "name": "cat"}, {"id": 18, "name": "dog"}, {"id": 99, "name": "bird"}],
+    }
+    file = folder / "own.json"
+    file.write_text(json.dumps(content | changed), encoding="utf-8")
+    return file
+
+
+def test_numbers_come_from_the_file_by_name_of_picture_and_class(tmp_path: Path) -> None:
+    truth = read_truth(annotation_file(tmp_path), [record("/data/deep/a_1.png"), record("/data/b.png")], NAMES)
+    assert truth.image_ids == {"/data/deep/a_1.png": "x1", "/data/b.png": 70}
+    assert truth.category_ids == (17, 18)
+    assert truth.boxes.tolist() == [[1, 1, 1, 2, 30, 40, 900, 1], [0, 0, 0, 0, 10, 10, 100, 0]]
+
+
+def test_the_file_that_is_written_has_these_numbers_and_boxes_from_the_corner(tmp_path: Path) -> None:
+    truth = read_truth(annotation_file(tmp_path), [record("/data/a_1.png"), record("/data/b.png")], NAMES)
+    collected = CocoResults(truth)
+    collected.on_image(result("/data/b.png", [1, 2, 31.00049, 42, 0.1234567, 1]))
+    collected.on_image(result("/data/unknown.png", [1, 2, 3, 4, 0.5, 1]))
+    collected.on_image(result("/data/a_1.png", [0, 0, 5, 5, 0.5, 0]))
+    assert collected.write(tmp_path / "out.json") == 2
+    assert json.loads((tmp_path / "out.json").read_text(encoding="utf-8")) == [
+        {"image_id": 70, "category_id": 18, "bbox": [1.0, 2.0, 30.0, 40.0], "score": 0.12346},
+        {"image_id": "x1", "category_id": 17, "bbox": [0.0, 0.0, 5.0, 5.0], "score": 0.5},
+    ]
+
+
+def test_without_detections_the_file_is_an_empty_list(tmp_path: Path) -> None:
+    CocoResults(make_truth([record("a.png")], NAMES)).write(tmp_path / "out.json")
+    assert json.loads((tmp_path / "out.json").read_text(encoding="utf-8")) == []
+
+
+def test_boxes_follow_the_size_that_the_file_states(tmp_path: Path) -> None:
+    images = [{"id": 1, "file_name": "b.png", "width": 400, "height": 200}]
+    truth = read_truth(annotation_file(tmp_path, images=images), [record("/data/b.png")], NAMES)
+    collected = CocoResults(truth)
+    collected.on_image(result("/data/b.png", [10, 20, 30, 40, 0.5, 0]))
+    collected.write(tmp_path / "out.json")
+    assert json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))[0]["bbox"] == [20, 40, 40, 40]
+
+
+def test_classes_and_pictures_that_the_file_lacks_are_named_and_not_scored(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        truth = read_truth(annotation_file(tmp_path), [record("/d/b.png"), record("/d/c.png")], ("cow", "dog"))
+    assert "no category 'cow'" in caplog.text and "lacks 1 pictures, such as c.png" in caplog.text
+    collected = CocoResults(truth)
+    collected.on_image(result("/d/b.png", [0, 0, 5, 5, 0.9, 0], [0, 0, 5, 5, 0.8, 1]))
+    assert collected.write(tmp_path / "out.json") == 1
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"images": [{"id": 1, "file_name": "z.png"}]}, "none of the 1 pictures is among its images, such as b.png"),
+        ({"categories": [{"id": 1, "name": "Katze"}]}, "none of its categories is called like a class"),
+        ({"annotations": None}, "expected a COCO annotation file"),
+        ({"annotations": [{"image_id": 70, "category_id": 17, "bbox": [1, 2]}]}, "annotations.0.: .*2 numbers instead"),
+        ({"annotations": ["box"]}, "annotations.0.: image_id, category_id and a bbox"),
+        ({"images": [{"id": 1}]}, "images.0.: an id and a file_name expected"),
+    ],
+)
+def test_a_file_of_another_set_is_refused(tmp_path: Path, changed: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        read_truth(annotation_file(tmp_path, **changed), [record("/data/b.png")], NAMES)
+
+
+def test_a_file_made_from_labels_numbers_pictures_by_their_names_if_it_can() -> None:
+    boxes = [[1, 0.5, 0.5, 0.2, 0.4]]
+    truth = make_truth([record("d/000012.png", boxes), record("d/7.png")], NAMES)
+    assert truth.image_ids == {"d/000012.png": 12, "d/7.png": 7}
+    assert truth.content is not None
+    assert truth.content["annotations"] == [
+        {"id": 1, "image_id": 12, "category_id": 1, "bbox": [80.0, 30.0, 40.0, 40.0], "area": 1600.0, "iscrowd": 0}
+    ]
+    named = make_truth([record("a_1.png"), record("b.png")], NAMES)
+    assert list(named.image_ids.values()) == [1, 2]
+    twins = make_truth([record("x/7.png"), record("y/07.png")], NAMES)
+    assert list(twins.image_ids.values()) == [1, 2]
+
+
+def test_the_file_lies_where_coco_has_it_or_is_the_split_itself(tmp_path: Path) -> None:
+    for folder in ("images/val2017", "images/test", "annotations"):
+        (tmp_path / folder).mkdir(parents=True)
+    for name in ("instances_val2017.json", "own.json"):
+        (tmp_path / "annotations" / name).write_text(
+            json.dumps({"images": [], "annotations": [], "categories": [{"id": 1, "name": "a"}]}), encoding="utf-8"
+        )
+    yaml = tmp_path / "data.yaml"
+    yaml.write_text("train: annotations/own.json\nval: images/val2017\ntest: images/test\nnames: [a]\n")
+    spec = DatasetSpec.load(yaml)
+    assert find_annotations(spec, "val") == (tmp_path / "annotations/instances_val2017.json").resolve()
+    assert find_annotations(spec, "train") == (tmp_path / "annotations/own.json").resolve()
+    assert find_annotations(spec, "test") is None

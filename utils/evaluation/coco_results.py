@@ -1,0 +1,215 @@
+"""Detections under the numbers that a COCO annotation file gives to pictures and classes, and COCO's figures for them.
+
+Pictures are found in the file by name. Where there is no file, one is made from the labels.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from utils.boxes import xywh2xyxy
+from utils.config.categories import NO_CATEGORY, parse_categories, read_json
+from utils.config.dataset_spec import DatasetSpec
+from utils.datasets.annotations import numbers
+from utils.datasets.loader import Batch
+from utils.datasets.records import LabelRecord
+from utils.errors import InputError
+from utils.evaluation.results import ImageResult
+from utils.metrics.coco import CocoFigures, coco_figures
+
+LOG = logging.getLogger(__name__)
+_BOX_DECIMALS, _SCORE_DECIMALS = 3, 5  # of the file that is written; the figures are those of the file
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What is to be found, and the numbers of an annotation file.
+
+    Attributes:
+        image_ids: path of each picture -> its id; pictures that the file lacks are not there.
+        category_ids: of each class, ``NO_CATEGORY`` where the file has none.
+        boxes: [m, 8] as :func:`utils.metrics.coco.coco_figures` takes them; pictures by their place in ``image_ids``.
+        scales: path -> width and height of the picture in the file over those on disk, where they differ.
+        content: the annotation file, when it was made from the labels.
+    """
+
+    image_ids: dict[str, int | str]
+    category_ids: tuple[int, ...]
+    boxes: np.ndarray
+    scales: dict[str, tuple[float, float]]
+    content: dict[str, Any] | None = None
+
+
+def find_annotations(spec: DatasetSpec, split: str) -> Path | None:
+    """The annotation file of a split: the split itself, or ``annotations/instances_<name>.json`` as COCO has it.
+
+    ``<name>`` is the folder or list of pictures (``val2017``), and ``annotations`` lies in the folder of the set.
+    """
+    sources = spec.sources(split)
+    if len(sources) != 1:
+        return None
+    if sources[0].suffix.lower() == ".json":
+        return sources[0]
+    name = sources[0].stem if sources[0].is_file() else sources[0].name
+    file = spec.root / "annotations" / f"instances_{name}.json"
+    return file if file.is_file() else None
+
+
+def read_truth(file: Path, records: Sequence[LabelRecord], names: Sequence[str]) -> Truth:
+    """What an annotation file says of the pictures of ``records`` and the classes ``names``.
+
+    Raises:
+        FileNotFoundError: no such file.
+        InputError: it is no COCO annotation file, or lacks all of the pictures or all of the classes.
+    """
+    content = read_json(file)
+    if not isinstance(content, Mapping) or not all(isinstance(content.get(k), list) for k in ("images", "annotations")):
+        raise InputError(f"{file}: expected a COCO annotation file with images, annotations and categories")
+    category_ids = parse_categories(content.get("categories"), file).ids_of(names)
+    unknown = [name for name, number in zip(names, category_ids) if number == NO_CATEGORY]
+    if len(unknown) == len(names):
+        raise InputError(f"{file}: none of its categories is called like a class of the data set ('{names[0]}', ...)")
+    if unknown:
+        LOG.warning("%s: no category '%s' (%d such classes): not scored", file, unknown[0], len(unknown))
+    entries = _entries_of(content["images"], records, file)
+    paths = list(entries)
+    place = {entries[path]["id"]: number for number, path in enumerate(paths)}
+    class_of = {number: kind for kind, number in enumerate(category_ids) if number != NO_CATEGORY}
+    rows = []
+    for number, item in enumerate(content["annotations"]):
+        try:
+            image, kind = place.get(item["image_id"]), class_of.get(item["category_id"])
+            if image is not None and kind is not None:
+                x, y, width, height = numbers(item["bbox"], 4)
+                (area,) = numbers([item.get("area", width * height)])
+                rows.append((image, kind, x, y, width, height, area, float(bool(item.get("iscrowd", 0)))))
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(
+                f"{file}: annotations[{number}]: image_id, category_id and a bbox of 4 numbers expected ({error})"
+            ) from error
+    ids = {path: entry["id"] for path, entry in entries.items()}
+    return Truth(ids, category_ids, np.array(rows).reshape(-1, 8), _scales(entries, records))
+
+
+def _scales(
+    entries: Mapping[str, Mapping[str, Any]], records: Sequence[LabelRecord]
+) -> dict[str, tuple[float, float]]:  # fmt: skip
+    """Path -> width and height stated for a picture over those on disk, where both are known and differ."""
+    scales = {}
+    for record in records:
+        entry, (height, width) = entries.get(str(record.image), {}), record.hw
+        stated = entry.get("width"), entry.get("height")
+        if all(isinstance(side, (int, float)) and side > 0 for side in stated) and stated != (width, height):
+            scales[str(record.image)] = (float(stated[0] or 0) / width, float(stated[1] or 0) / height)
+    return scales
+
+
+def _entries_of(images: list[Any], records: Sequence[LabelRecord], file: Path) -> dict[str, Mapping[str, Any]]:
+    """Path of each picture -> its entry: by as much of its path as ``file_name`` has, else by the bare name."""
+    by_name: dict[str, Mapping[str, Any]] = {}
+    by_bare_name: dict[str, list[Mapping[str, Any]]] = {}
+    for number, entry in enumerate(images):
+        if not isinstance(entry, Mapping) or not {"id", "file_name"} <= entry.keys() or _is_list(entry["id"]):
+            raise InputError(f"{file}: images[{number}]: an id and a file_name expected")
+        name = PurePosixPath(str(entry["file_name"]).replace("\\", "/"))
+        by_name[str(name)] = entry
+        by_bare_name.setdefault(name.name, []).append(entry)
+    found = {}
+    for record in records:
+        parts = record.image.as_posix().split("/")
+        tails = ("/".join(parts[start:]) for start in range(len(parts)))  # the longest first
+        entry = next((by_name[tail] for tail in tails if tail in by_name), None)
+        if entry is None and len(others := by_bare_name.get(parts[-1], [])) == 1:
+            entry = others[0]
+        if entry is not None:
+            found[str(record.image)] = entry
+    if not found:
+        raise InputError(
+            f"{file}: none of the {len(records)} pictures is among its images, such as {records[0].image.name}; "
+            "--annotations names another file"
+        )
+    if len(found) < len(records):
+        missing = next(record.image for record in records if str(record.image) not in found)
+        LOG.warning("%s: lacks %d pictures, such as %s: not scored", file, len(records) - len(found), missing.name)
+    return found
+
+
+def make_truth(records: Sequence[LabelRecord], names: Sequence[str]) -> Truth:
+    """An annotation file made from labels; the area of an object is that of its box.
+
+    Pictures are numbered by their names where these are different numbers, as in COCO, else from 1; classes from 0.
+    """
+    stems = [record.image.stem for record in records]
+    by_stem = all(stem.isdecimal() for stem in stems) and len(set(map(int, stems))) == len(stems)
+    image_ids = [int(stem) for stem in stems] if by_stem else list(range(1, len(stems) + 1))
+    images, annotations, rows = [], [], []
+    for place, (record, number) in enumerate(zip(records, image_ids)):
+        height, width = record.hw
+        images.append({"id": number, "file_name": record.image.name, "width": width, "height": height})
+        corners = xywh2xyxy(record.boxes[:, 1:].astype(np.float64)) * (width, height, width, height)
+        for kind, (x1, y1, x2, y2) in zip(record.boxes[:, 0].astype(int).tolist(), corners.tolist()):
+            box = [round(value, _BOX_DECIMALS) for value in (x1, y1, x2 - x1, y2 - y1)]
+            area = round(box[2] * box[3], _BOX_DECIMALS)
+            rows.append((place, kind, *box, area, 0))
+            annotations.append(
+                {"id": len(rows), "image_id": number, "category_id": kind, "bbox": box, "area": area, "iscrowd": 0}
+            )
+    categories = [{"id": kind, "name": name} for kind, name in enumerate(names)]
+    ids: dict[str, int | str] = {str(record.image): number for record, number in zip(records, image_ids)}
+    content = {"images": images, "annotations": annotations, "categories": categories}
+    return Truth(ids, tuple(range(len(names))), np.array(rows, np.float64).reshape(-1, 8), {}, content)
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, (list, dict))
+
+
+class CocoResults:
+    """Collects the detections of a validation for ``--save-json``."""
+
+    def __init__(self, truth: Truth) -> None:
+        self.truth = truth
+        self._place = {path: number for number, path in enumerate(truth.image_ids)}
+        self._rows = [np.zeros((0, 7))]  # picture, class, xywh, confidence: rounded
+
+    def on_batch(self, index: int, batch: Batch, detections: list[Tensor]) -> None:
+        """Nothing per batch."""
+
+    def on_image(self, result: ImageResult) -> None:
+        """Note the detections of a picture that the annotation file knows."""
+        place = self._place.get(result.path)
+        if place is None:
+            return
+        found = result.detections.numpy().astype(np.float64)  # [k, 6]
+        kinds = found[:, 5].astype(int)
+        known = np.array(self.truth.category_ids)[kinds] != NO_CATEGORY
+        found, kinds = found[known], kinds[known]
+        corners = found[:, :4] * (self.truth.scales.get(result.path, (1.0, 1.0)) * 2)
+        boxes = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], 1).round(_BOX_DECIMALS)
+        where = np.full((len(found), 1), place)
+        self._rows.append(np.concatenate([where, kinds[:, None], boxes, found[:, 4:5].round(_SCORE_DECIMALS)], 1))
+
+    def write(self, file: Path) -> int:
+        """Write COCO results (image_id, category_id, bbox, score), one a line; returns how many."""
+        ids, rows = list(self.truth.image_ids.values()), np.concatenate(self._rows).tolist()
+        with file.open("w", encoding="utf-8") as stream:
+            stream.write("[")
+            for number, (place, kind, *box, score) in enumerate(rows):
+                item = {"image_id": ids[int(place)], "category_id": self.truth.category_ids[int(kind)]}
+                stream.write((",\n" if number else "\n") + json.dumps(item | {"bbox": box, "score": score}))
+            stream.write("\n]\n")
+        return len(rows)
+
+    def figures(self) -> CocoFigures:
+        """COCO's figures for what was collected; raises ImportError when there is no evaluator."""
+        return coco_figures(
+            self.truth.boxes, np.concatenate(self._rows), len(self._place), len(self.truth.category_ids)
+        )  # fmt: skip

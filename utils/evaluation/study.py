@@ -1,0 +1,87 @@
+"""``--task study`` and ``--task speed``: the rows of several models at several sizes, their table and chart."""
+
+from __future__ import annotations
+
+import csv
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from utils.evaluation.results import EvalResult
+from utils.plots.study import StudyLine, plot_study
+
+LOG = logging.getLogger(__name__)
+STAGES = ("pre-process", "inference", "NMS")  # the three that v6.1 reports
+
+
+@dataclass(frozen=True)
+class StudyRow:
+    """One model at one size."""
+
+    model: str
+    dynamic: bool
+    parameters: int
+    imgsz: int
+    result: EvalResult
+
+    @property
+    def ms(self) -> tuple[float, ...]:
+        """Milliseconds per picture of each of ``STAGES``."""
+        return tuple(self.result.ms_per_image.get(stage, 0.0) for stage in STAGES)
+
+    def v61(self) -> list[float]:
+        """The numbers of a row of v6.1's study file: P, R, mAP50, mAP, three losses, three times."""
+        found = self.result
+        return [found.precision, found.recall, found.map50, found.map, *found.losses, *self.ms]
+
+
+def short_names(files: Sequence[Path]) -> list[str]:
+    """The stem of each file, with as many of its folders as are needed to tell them apart."""
+    parts = [[*file.absolute().parts[1:-1], file.stem] for file in files]
+    for depth in range(1, max(map(len, parts), default=1) + 1):
+        names = ["/".join(part[-depth:]) for part in parts]
+        if len(set(names)) == len(names):
+            return names
+    return [str(file) for file in files]
+
+
+def log_rows(rows: Sequence[StudyRow]) -> None:
+    """A line per model and size."""
+    width = max([5, *(len(row.model) for row in rows)])
+    head = "".join(f"{stage:>13}" for stage in STAGES)
+    LOG.info(f"{'model':<{width}}{'size':>7}{'mAP@.5':>9}{'mAP@.5:.95':>12}{head}{'pictures/s':>12}   (ms per picture)")
+    for row in rows:
+        times = "".join(f"{ms:>13.2f}" for ms in row.ms)
+        rate = 1000 / max(sum(row.ms), 1e-9)
+        LOG.info(
+            f"{row.model:<{width}}{row.imgsz:>7}{row.result.map50:>9.3f}{row.result.map:>12.3f}{times}{rate:>12.1f}"
+        )
+
+
+def write_rows(rows: Sequence[StudyRow], file: Path) -> None:
+    """The same as csv, with unrounded figures."""
+    with file.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(
+            ["model", "dynamic", "parameters", "imgsz", "precision", "recall", "mAP_0.5", "mAP_0.5:0.95"]
+            + [f"{stage}_ms" for stage in STAGES]
+        )  # fmt: skip
+        for row in rows:
+            figures = [f"{value:.6g}" for value in (*row.v61()[:4], *row.ms)]
+            writer.writerow([row.model, int(row.dynamic), row.parameters, row.imgsz, *figures])
+
+
+def save_study(rows: Sequence[StudyRow], data: str, folder: Path) -> None:
+    """``study.csv``, ``study.png``, and ``study_<data>_<model>.txt`` per model in the layout of v6.1's."""
+    write_rows(rows, folder / "study.csv")
+    lines = []
+    for model in dict.fromkeys(row.model for row in rows):
+        mine = [row for row in rows if row.model == model]
+        table = np.array([row.v61() for row in mine])
+        np.savetxt(folder / f"study_{data}_{model.replace('/', '_')}.txt", table, fmt="%10.4g")
+        ms = [row.ms[1] + row.ms[2] for row in mine]
+        lines.append(StudyLine(model, mine[0].dynamic, [r.imgsz for r in mine], [r.result.map for r in mine], ms))
+    plot_study(lines, folder / "study.png")

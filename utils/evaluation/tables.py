@@ -1,0 +1,120 @@
+"""The figures of a validation as files: ``metrics.csv`` with a row per class and ``metrics.json`` with everything."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from utils.evaluation.results import EvalResult
+from utils.metrics.coco import CocoFigures
+
+
+@dataclass(frozen=True)
+class ClassRow:
+    """Figures of one class; None for all that cannot be known of a class without labels ("absent").
+
+    ``precision``, ``recall``, ``f1``, ``true_positives`` and ``false_positives`` are those at the confidence with the
+    best mean F1 and IoU 0.5; ``best_f1`` is the best that this class reaches, at ``best_f1_conf``.
+    """
+
+    number: int | None  # None: the mean over the classes
+    name: str
+    images: int
+    labels: int
+    precision: float | None = None
+    recall: float | None = None
+    f1: float | None = None
+    true_positives: int | None = None
+    false_positives: int | None = None
+    ap50: float | None = None
+    ap75: float | None = None
+    ap50_95: float | None = None
+    best_f1: float | None = None
+    best_f1_conf: float | None = None
+
+    @property
+    def absent(self) -> bool:
+        """The set has no label of this class."""
+        return self.labels == 0
+
+
+def mean_row(result: EvalResult) -> ClassRow:
+    """The means over the classes that have labels; nothing but counts without labels."""
+    ap = result.ap
+    if len(ap.classes) == 0:
+        return ClassRow(None, "all", result.images, result.labels)
+    f1 = float(ap.f1_curve.mean(0)[ap.best])
+    return ClassRow(
+        None, "all", result.images, result.labels, result.precision, result.recall, f1, int(ap.tp.sum()),
+        int(ap.fp.sum()), result.map50, float(ap.ap[:, 5].mean()), result.map, f1, ap.best_conf,
+    )  # fmt: skip
+
+
+def class_rows(result: EvalResult, names: Sequence[str]) -> list[ClassRow]:
+    """A row for every class, in order."""
+    ap = result.ap
+    place = {int(kind): i for i, kind in enumerate(ap.classes)}
+    best_f1, best_conf = ap.best_per_class()
+    rows = []
+    for number, name in enumerate(names):
+        counts = int(result.images_per_class[number]), int(result.labels_per_class[number])
+        if number not in place:
+            rows.append(ClassRow(number, name, *counts))
+            continue
+        i = place[number]
+        rows.append(
+            ClassRow(
+                number, name, *counts, float(ap.p[i]), float(ap.r[i]), float(ap.f1[i]), int(ap.tp[i]), int(ap.fp[i]),
+                float(ap.ap[i, 0]), float(ap.ap[i, 5]), float(ap.ap[i].mean()), float(best_f1[i]), float(best_conf[i]),
+            )
+        )  # fmt: skip
+    return rows
+
+
+def write_csv(file: Path, result: EvalResult, names: Sequence[str]) -> None:
+    """Means first, then a row per class; cells of absent classes say ``absent`` in the last column and are empty."""
+    columns = [item.name for item in fields(ClassRow)]
+    with file.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream)
+        writer.writerow([*columns, "absent"])
+        for row in (mean_row(result), *class_rows(result, names)):
+            cells = [getattr(row, name) for name in columns]
+            shown = ["" if v is None else f"{v:.6g}" if isinstance(v, float) else v for v in cells]
+            writer.writerow([*shown, "absent" if row.absent else ""])
+
+
+def write_json(
+    file: Path, result: EvalResult, names: Sequence[str], settings: Mapping[str, Any], coco: CocoFigures | None
+) -> None:
+    """Settings, means, classes, COCO's figures (null: not computed), milliseconds per picture, confusion matrix."""
+    content = {
+        "settings": dict(settings),
+        "pictures": result.images,
+        "labels": result.labels,
+        "detections": result.detections,
+        "all": _plain(mean_row(result)),
+        "classes": [_plain(row) for row in class_rows(result, names)],
+        "coco": None if coco is None else {"tool": coco.tool, **_finite(coco.named())},
+        "ms_per_picture": {name: round(ms, 3) for name, ms in result.ms_per_image.items()},
+        "confusion_matrix": {
+            "rows": "predicted, last: background",
+            "columns": "true, last: background",
+            "confidence": result.confusion.conf,
+            "iou": result.confusion.iou_thres,
+            "counts": result.confusion.matrix.tolist(),
+        },
+    }
+    file.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _plain(row: ClassRow) -> dict[str, Any]:
+    return {**asdict(row), "absent": row.absent}
+
+
+def _finite(figures: Mapping[str, float]) -> dict[str, float | None]:
+    return {name: None if math.isnan(value) else value for name, value in figures.items()}
