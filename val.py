@@ -2,6 +2,7 @@
 
     python val.py --weights runs/train/exp/weights/best.pt --data my.yaml
     python val.py --weights a.pt b.pt --augment             # an ensemble, every picture in three views
+    python val.py --weights best.onnx --data my.yaml        # an exported file
 
 Prints precision, recall, mAP@.5 and mAP@.5:.95; curves, confusion matrix and pictures go to ``runs/val/exp``.
 """
@@ -19,14 +20,11 @@ import torch
 from models.ensemble import Detector
 from models.fuse import fuse
 from models.user_modules import load_modules
-from utils.checkpoint import Checkpoint
-from utils.checkpoint.detector import load_detector
 from utils.config.cli import run_script
 from utils.config.dataset_spec import DatasetSpec
 from utils.config.keywords import options_from
 from utils.config.options import ValOptions
 from utils.config.paths import ROOT
-from utils.config.sizes import check_img_size
 from utils.datasets.dataset import DetectionDataset
 from utils.datasets.fetch import fetch_missing
 from utils.datasets.labels import LabelSet
@@ -38,31 +36,44 @@ from utils.evaluation import EvalResult, Evaluator, NmsSettings
 from utils.evaluation.observers import BatchPlots, LabelFiles
 from utils.evaluation.report import log_speed, log_table, save_plots
 from utils.files import increment_path
+from utils.inference import Origin, input_size, open_weights
+from utils.inference.backends import FileBackend
 
 LOG = logging.getLogger(__name__)
 
 
-def choose_data(options: ValOptions, checkpoint: Checkpoint) -> DatasetSpec:
+def choose_data(options: ValOptions, origin: Origin) -> DatasetSpec:
     """The set named on the command line, else the one the model was trained on, else the embedded one."""
-    data = options.data or checkpoint.options.get("data") or ROOT / "data/digits.yaml"
+    data = options.data or origin.data or ROOT / "data/digits.yaml"
     spec = DatasetSpec.load(data, options.single_cls)
-    if spec.nc != checkpoint.nc and not options.single_cls:
+    if spec.nc != origin.nc and not options.single_cls:
         raise InputError(
-            f"--data {data} has {spec.nc} classes, the model {checkpoint.nc}; give its own set, or --single-cls"
+            f"--data {data} has {spec.nc} classes, the model {origin.nc}; give its own set, or --single-cls"
         )
-    if list(spec.names) != checkpoint.names and not options.single_cls:
-        LOG.warning("class names in %s differ from those in the checkpoint; the yaml's are shown", data)
+    if list(spec.names) != origin.names and not options.single_cls:
+        LOG.warning("class names in %s differ from those in the weights file; the yaml's are shown", data)
     return spec
 
 
 def evaluate(
-    options: ValOptions, model: Detector, spec: DatasetSpec, labels: LabelSet, device: torch.device, folder: Path
+    options: ValOptions,
+    model: Detector | FileBackend,
+    spec: DatasetSpec,
+    labels: LabelSet,
+    device: torch.device,
+    folder: Path,
 ) -> EvalResult:
-    """Score ``model`` on a split with rectangular batches; pictures of the first batches go to ``folder``."""
+    """Score ``model`` on a split; pictures of the first batches go to ``folder``.
+
+    Batches are rectangular, but square for an exported file that takes one size only.
+    """
     stride = int(model.stride.max())
-    imgsz = check_img_size(options.imgsz, stride)
+    imgsz, width = input_size(model, (options.imgsz,))
+    if imgsz != width:
+        raise InputError(f"--weights {options.weights[0]}: takes {imgsz} x {width}; val needs a file of a square size")
+    rect = not (isinstance(model, FileBackend) and model.fixed_hw)
     dataset = DetectionDataset(
-        labels.records, imgsz, rect=True, batch_size=options.batch_size, stride=stride, pad=0.5
+        labels.records, imgsz, rect=rect, batch_size=options.batch_size, stride=stride, pad=0.5
     )  # fmt: skip
     half = options.half and device.type != "cpu"
     if options.half and not half:
@@ -83,8 +94,10 @@ def score(options: ValOptions) -> tuple[EvalResult, DatasetSpec]:
     """The whole script: load, evaluate, report."""
     load_modules(options.modules)
     device = select_device(options.device)
-    model, checkpoint = load_detector(options.weights, device, ROOT / "runs/train", options.augment)
-    spec = choose_data(options, checkpoint)
+    model, origin = open_weights(
+        options.weights, device, ROOT / "runs/train", options.augment, options.dnn, options.data
+    )
+    spec = choose_data(options, origin)
     if options.download:
         spec = fetch_missing(
             spec, [options.task], allow_scripts=options.allow_scripts, limit_gb=options.download_limit
