@@ -12,7 +12,7 @@ FORMS = ("auto", "A", "A1", "B", "F", "M")
 # Where suppression inside can be asked for, and where --train has a meaning.
 WITH_NMS = ("onnx",)
 WITH_TRAIN = ("torchscript", "onnx")
-FORMATS = ("torchscript", "onnx", "pt2")
+FORMATS = ("torchscript", "onnx", "openvino", "pt2")
 
 
 @dataclass(frozen=True, kw_only=True)

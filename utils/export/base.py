@@ -70,6 +70,8 @@ class Job:
             dynamic=free,
             half=self.options.half,
             nms=self.options.nms,
+            nms_conf=self.options.conf_thres if self.options.nms else 0.0,
+            nms_iou=self.options.iou_thres if self.options.nms else 1.0,
             maps=self.options.train,
             temperature=get_temperature(self.model),
             form="/".join(forms),

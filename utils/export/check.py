@@ -15,8 +15,11 @@ from torch import Tensor, nn
 from models.fuse import fuse
 from utils.errors import InputError
 from utils.export.base import Job
+from utils.export.onnx import run_onnx
+from utils.export.onnx_nms import with_raw
 from utils.inference.backends.base import FileBackend
 from utils.inference.backends.metadata import Metadata
+from utils.nms import non_max_suppression
 
 TOLERANCE, HALF_TOLERANCE = 1e-4, 5e-2
 BATCHES = (1, 3, 8)
@@ -41,6 +44,10 @@ def prove(backend: FileBackend, job: Job) -> Proof:
     for batch, hw in cases(backend.info):
         images = pictures(batch, hw).to(job.device)
         worst = max(worst, reference.difference(backend, images))
+        if backend.info.nms:
+            suppression = suppression_difference(backend, job, images)
+            if suppression > TOLERANCE:
+                raise InputError(f"its suppression gives other boxes than detect.py (by {suppression:.2g}): not kept")
     limit = TOLERANCE if not (job.options.half or job.options.int8) else HALF_TOLERANCE if job.options.half else 1e9
     if not worst <= limit:  # also when it is not a number
         raise InputError(f"differs from PyTorch by {worst:.2g}, allowed is {limit:g}: not kept")
@@ -89,7 +96,35 @@ class Reference:
         if self.maps:
             found = [torch.as_tensor(output) for output in backend.run(images)]
             return max(worst(a.cpu(), b.cpu()) for a, b in zip(expected, found, strict=True))
-        return worst(scaled(expected[0], images).cpu(), scaled(backend(images)[0], images).cpu())
+        decoded = raw_and_found(backend, images)[1] if backend.info.nms else backend(images)[0]
+        return worst(scaled(expected[0], images).cpu(), scaled(decoded, images).cpu())
+
+
+def raw_and_found(backend: FileBackend, images: Tensor) -> tuple[Tensor, Tensor]:
+    """What an ONNX file with suppression inside finds [B, k, 6], and the candidates it found it among [B, N, no]."""
+    import onnx
+
+    model = with_raw(onnx.load(backend.file))
+    found, raw = (torch.from_numpy(output) for output in run_onnx(model, images.half() if backend.fp16 else images))
+    return found, raw
+
+
+def suppression_difference(backend: FileBackend, job: Job, images: Tensor) -> float:
+    """The largest difference between the suppression inside a file and our own of the same candidates."""
+    options, largest = job.options, 0.0
+    found, raw = raw_and_found(backend, images)
+    own = non_max_suppression(
+        raw, options.conf_thres, options.iou_thres, agnostic=options.agnostic_nms, max_det=raw.shape[1]
+    )  # fmt: skip
+    for rows, expected in zip(found, own):
+        earlier = (expected[:, 5:] == expected[:, 5]).tril(-1).sum(1)  # better ones of the same class
+        expected = expected[earlier < options.topk_per_class][: options.topk_all]
+        kept = rows[rows[:, 4] > 0]
+        if len(kept) != len(expected) or rows[len(kept) :].any():
+            raise InputError(f"its suppression finds {len(kept)} boxes, detect.py {len(expected)}: not kept")
+        if len(kept):
+            largest = max(largest, worst(scaled(expected, images)[:, :5], scaled(kept, images)[:, :5]))
+    return largest
 
 
 def scaled(decoded: Tensor, images: Tensor) -> Tensor:

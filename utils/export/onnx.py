@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from utils.errors import first_line
 from utils.export.base import Exporter, Job, missing
 from utils.export.exported_program import captured
+from utils.export.onnx_nms import RAW, with_nms
 
 NEW_EXPORTER = 18  # the least opset of the exporter on torch.export; below it there is only the older one
-INPUT, OUTPUT = "images", "output"
+INPUT, OUTPUT = "images", RAW
 
 
 class OnnxExporter(Exporter):
@@ -40,6 +41,8 @@ class OnnxExporter(Exporter):
         if options.simplify:
             model, note = simplified(model, job, free)
             notes.append(note)
+        if options.nms:
+            model = with_nms(model, job.model.nc, options)
         for key, value in job.about(free, network).to_text().items():
             model.metadata_props.add(key=key, value=value)
         onnx.checker.check_model(model)

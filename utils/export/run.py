@@ -14,12 +14,18 @@ from utils.export.base import Exporter, Job, draft
 from utils.export.check import prove
 from utils.export.exported_program import ExportedProgramExporter
 from utils.export.onnx import OnnxExporter
+from utils.export.openvino import OpenVINOExporter
 from utils.export.report import Row
 from utils.export.torchscript import TorchScriptExporter
 from utils.inference.backends import open_exported
 
 LOG = logging.getLogger(__name__)
-EXPORTERS: tuple[Exporter, ...] = (TorchScriptExporter(), OnnxExporter(), ExportedProgramExporter())
+EXPORTERS: tuple[Exporter, ...] = (
+    TorchScriptExporter(),
+    OnnxExporter(),
+    OpenVINOExporter(),
+    ExportedProgramExporter(),
+)
 Scorer = Callable[[nn.Module], tuple[float, float]]  # a model -> mAP@.5, mAP@.5:.95
 
 

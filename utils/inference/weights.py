@@ -71,7 +71,8 @@ def _sizes(backend: FileBackend) -> str:
     info = backend.info
     sides = [axis if axis in info.dynamic else side for axis, side in zip(("height", "width"), info.imgsz)]
     precision = ", half precision" if info.half else ""
-    return f"input {info.fixed_batch or 'batch'}x3x{sides[0]}x{sides[1]}{precision}{', NMS inside' * info.nms}"
+    inside = f", NMS inside at confidence {info.nms_conf:g}, IoU {info.nms_iou:g}" if info.nms else ""
+    return f"input {info.fixed_batch or 'batch'}x3x{sides[0]}x{sides[1]}{precision}{inside}"
 
 
 def input_size(model: Detector | FileBackend, sides: Sequence[int]) -> tuple[int, int]:

@@ -31,6 +31,7 @@ class Metadata:
         dynamic: the free axes, out of ``AXES``.
         half: the input is float16.
         nms: suppression is inside; the output is [B, k, 6] (x1 y1 x2 y2 confidence class), unused rows zero.
+        nms_conf, nms_iou: its thresholds.
         maps: it returns the raw maps of the levels (``--train``) and no boxes.
         temperature: T of the dynamic layers, None without.
         form: how dynamic layers are computed, "" without.
@@ -44,6 +45,8 @@ class Metadata:
     dynamic: tuple[str, ...] = ()
     half: bool = False
     nms: bool = False
+    nms_conf: float = 0.0
+    nms_iou: float = 1.0
     maps: bool = False
     temperature: float | None = None
     form: str = ""
