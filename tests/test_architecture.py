@@ -50,6 +50,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "export",
         "models.profile",
         "hubconf",
+        "utils.benchmarks",
         "utils.autobatch",
         "utils.compare",
         "utils.datasets.convert",
@@ -63,11 +64,12 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ),
 )
 SERVICES, SCRIPTS = 4, 5
-# The only references between services: a run scores its epochs and is listened to; an exported file is tried out.
+# The only references between services: a run scores its epochs and is listened to; an exported file is run and scored.
 SERVICE_LINKS = {
     ("utils.training", "utils.evaluation"),
     ("utils.training", "utils.loggers"),
     ("utils.export", "utils.inference"),
+    ("utils.export", "utils.evaluation"),
 }
 
 FLOOR_OF = {unit: floor for floor, units in enumerate(FLOORS) for unit in units}

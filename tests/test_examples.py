@@ -32,8 +32,8 @@ def test_the_onnx_script_needs_no_torch_and_finds_what_detect_finds(
     eager_weights: Path, tmp_path: Path, found_by_torch: Callable[[np.ndarray], torch.Tensor]
 ) -> None:
     pytest.importorskip("onnxruntime")
-    import export
     from utils.config.options import ExportOptions
+    from utils.export import export_checkpoint
 
     options: dict[str, Any] = {
         "include": ("onnx",),
@@ -42,7 +42,7 @@ def test_the_onnx_script_needs_no_torch_and_finds_what_detect_finds(
         "imgsz": (96,),
         "output": str(tmp_path),
     }
-    row = export.export(eager_weights, ExportOptions(**options), torch.device("cpu"))[1]
+    row = export_checkpoint(eager_weights, ExportOptions(**options), torch.device("cpu"))[1]
     assert row.made, row.note
     image = np.random.default_rng(0).integers(0, 255, (40, 96, 3), dtype=np.uint8)
     cv2.imwrite(str(tmp_path / "a.png"), image)

@@ -22,6 +22,7 @@ class Row:
         ms: per picture.
         map50, map: on the set of ``--data``, None without.
         note: what there is to tell, or the reason why there is no file.
+        impossible: it was not tried, since something it needs is not here.
     """
 
     format: str
@@ -31,6 +32,7 @@ class Row:
     map50: float | None = None
     map: float | None = None
     note: str = ""
+    impossible: bool = False
 
     @property
     def made(self) -> bool:

@@ -47,7 +47,7 @@ def export_all(job: Job, source: Row, score: Scorer | None = None) -> list[Row]:
             possible.append(exporter)
             continue
         LOG.warning("%s cannot be made: %s", exporter.name, reason)
-        rows.append(Row(format=exporter.name, note=reason))
+        rows.append(Row(format=exporter.name, note=reason, impossible=True))
     for exporter in possible:
         LOG.info("%s ...", exporter.name)
         rows.append(_export(exporter, job, score))

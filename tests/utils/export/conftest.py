@@ -75,13 +75,13 @@ def one_thread() -> Iterator[None]:
 @pytest.fixture
 def exported(tiny: Callable[[str], Path], tmp_path: Path) -> Callable[..., list[Any]]:
     """``exported(kind, **options) -> rows`` of export.py on a tiny model, into a folder of a difficult name."""
-    import export
     from utils.config.options import ExportOptions
+    from utils.export import export_checkpoint
 
     def run(kind: str, **options: Any) -> list[Any]:
         usual = {"imgsz": (64,), "output": str(tmp_path / "mit Leerzeichen ü 图"), "weights": (str(tiny(kind)),)}
         given = ExportOptions(**{**usual, **options})
         logging.getLogger("utils").setLevel(logging.INFO)
-        return export.export(Path(given.weights[0]), given, torch.device("cpu"))
+        return export_checkpoint(Path(given.weights[0]), given, torch.device("cpu"))
 
     return run
