@@ -21,7 +21,7 @@ from models.user_modules import load_modules
 from utils.checkpoint import load_checkpoint
 from utils.checkpoint.find import newest_checkpoint
 from utils.config.cli import EXIT_INPUT, run_script
-from utils.config.export_options import FORMATS, ExportOptions
+from utils.config.export_options import ELSEWHERE, FORMATS, ExportOptions
 from utils.config.flags import IMAGE_SIZE_FLAGS, at_least, fraction, option, plain_name, switch
 from utils.config.paths import ROOT
 from utils.device import select_device
@@ -30,6 +30,7 @@ from utils.files import increment_path, write_atomic
 from utils.plots.compare import Panel, plot_comparison
 
 LOG = logging.getLogger(__name__)
+ALL = FORMATS + ELSEWHERE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +70,7 @@ class BenchmarkOptions:
     def export_options(self, data: str, output: str) -> ExportOptions:
         """What ``export.py`` would be asked."""
         return ExportOptions(
-            imgsz=(self.imgsz,), batch_size=self.batch_size, include=self.include or FORMATS, half=self.half,
+            imgsz=(self.imgsz,), batch_size=self.batch_size, include=self.include or ALL, half=self.half,
             data=data, output=output, cache_dir=self.cache_dir,
         )  # fmt: skip
 

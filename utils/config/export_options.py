@@ -12,7 +12,10 @@ FORMS = ("auto", "A", "A1", "B", "F", "M")
 # Where suppression inside can be asked for, and where --train has a meaning.
 WITH_NMS = ("onnx",)
 WITH_TRAIN = ("torchscript", "onnx")
-FORMATS = ("torchscript", "onnx", "openvino", "pt2")
+WITH_INT8 = ("onnx", "openvino")
+FORMATS = ("torchscript", "onnx", "openvino", "pt2", "static")
+# Known by name, made by other programs: see utils/export/elsewhere.py.
+ELSEWHERE = ("engine", "coreml", "saved_model", "pb", "tflite", "edgetpu", "tfjs", "ncnn", "executorch")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +35,7 @@ class ExportOptions(Named):
     inplace: bool = switch("--inplace", "without effect: the head never works in place")
     train: bool = switch("--train", "norms not folded and raw maps in place of boxes, to be trained on elsewhere")
     optimize: bool = switch("--optimize", "TorchScript: rewrite the graph for phones")
-    int8: bool = switch("--int8", "8-bit weights and activations")
+    int8: bool = switch("--int8", "ONNX, OpenVINO: 8-bit convolutions, scales measured on --data")
     dynamic: bool = switch("--dynamic", "ONNX, OpenVINO, .pt2: any batch, height and width")
     dynamic_axes: tuple[str, ...] = option(
         (), str, "--dynamic-axes", "only these axes free: batch, height, width", nargs="+"
@@ -83,18 +86,23 @@ class ExportOptions(Named):
         if not self.include:
             raise InputError(f"--include names no format; known are {', '.join(FORMATS)}")
         for name in self.include:
-            if name not in FORMATS:
-                raise InputError(
-                    f"--include {name}: no such format{nearest(name, FORMATS)} (known: {', '.join(FORMATS)})"
-                )
+            if name not in FORMATS + ELSEWHERE:
+                close = nearest(name, FORMATS + ELSEWHERE)
+                raise InputError(f"--include {name}: no such format{close} (known: {', '.join(FORMATS)})")
 
     def _check_combinations(self) -> None:
         if self.half and self.int8:
             raise InputError("--half and --int8 exclude each other: the values are stored one way or the other")
         if self.train and (self.nms or self.half or self.int8):
             raise InputError("--train gives maps to be trained on: leave out --nms, --half and --int8")
-        for flag, wanted, able in (("--nms", self.nms, WITH_NMS), ("--train", self.train, WITH_TRAIN)):
-            others = [name for name in self.include if name not in able]
+        if self.int8 and not self.data:
+            raise InputError("--int8 measures its scales on pictures: name the data set with --data")
+        for flag, wanted, able in (
+            ("--nms", self.nms, WITH_NMS),
+            ("--train", self.train, WITH_TRAIN),
+            ("--int8", self.int8, WITH_INT8),
+        ):
+            others = [name for name in self.include if name in FORMATS and name not in able]
             if wanted and others:
                 raise InputError(f"{flag} is there for {', '.join(able)}, not for --include {' '.join(others)}")
         if self.dynamic_form == "A1" and (self.batch_size > 1 or "batch" in self.free_axes):

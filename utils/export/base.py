@@ -1,4 +1,4 @@
-"""What every format has in common: the work to be done, where files go, and what a format has to say about itself."""
+"""What every format has in common: what it has to say about itself, and where its files go."""
 
 from __future__ import annotations
 
@@ -9,73 +9,19 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-import torch
-from torch import Tensor
+from torch import nn
 
-from models.dynamic import get_temperature
 from models.dynamic_forms import DynamicForm
-from models.yolo import Model
 from utils.config.export_options import ExportOptions
 from utils.errors import InputError
-from utils.export.network import ExportNetwork, MapNetwork
-from utils.inference.backends.metadata import Metadata
+from utils.export.check import Proof, prove
+from utils.export.job import Job
+from utils.inference.backends import open_exported
 
 LOG = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Job:
-    """A model and what is to be made of it.
-
-    Attributes:
-        model: in float32 and evaluation mode; exporters work on copies.
-        hw: height and width of the input in pixels.
-        stem: path of the files without ending.
-    """
-
-    model: Model
-    options: ExportOptions
-    hw: tuple[int, int]
-    stem: Path
-
-    @property
-    def device(self) -> torch.device:
-        return next(self.model.parameters()).device
-
-    def network(self, form: DynamicForm, free: tuple[str, ...]) -> ExportNetwork | MapNetwork:
-        """The model ready for export; ``free`` are the free axes."""
-        if self.options.train:
-            return MapNetwork(self.model, form)
-        fixed = not {"height", "width"} & set(free)
-        return ExportNetwork(self.model, form, self.hw if fixed else None, self.options.half)
-
-    def images(self, batch: int | None = None) -> Tensor:
-        """A batch of the size of the export to run the network on."""
-        shape = (batch or self.options.batch_size, 3, *self.hw)
-        images = torch.rand(shape, generator=torch.Generator().manual_seed(0)).to(self.device)
-        return images.half() if self.options.half else images
-
-    def about(self, free: tuple[str, ...], network: ExportNetwork | MapNetwork) -> Metadata:
-        """What the file will say about itself."""
-        forms = sorted({form.value for form in network.forms.values()})
-        return Metadata(
-            names=tuple(self.model.names),
-            stride=int(self.model.stride.max()),
-            imgsz=self.hw,
-            batch=self.options.batch_size,
-            dynamic=free,
-            half=self.options.half,
-            nms=self.options.nms,
-            nms_conf=self.options.conf_thres if self.options.nms else 0.0,
-            nms_iou=self.options.iou_thres if self.options.nms else 1.0,
-            maps=self.options.train,
-            temperature=get_temperature(self.model),
-            form="/".join(forms),
-        )
 
 
 class Exporter:
@@ -127,6 +73,15 @@ class Exporter:
     def write(self, job: Job, path: Path) -> list[str]:
         """Make the file at ``path``, which is a draft; returns what there is to tell."""
         raise NotImplementedError
+
+    def check(self, job: Job, path: Path) -> tuple[nn.Module, Proof]:
+        """Open the file at ``path`` and hold it against PyTorch.
+
+        Raises:
+            InputError: it cannot be read, does not run, or computes something else.
+        """
+        backend = open_exported(path, job.device)
+        return backend, prove(backend, job)
 
 
 def missing(packages: Mapping[str, str]) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -14,9 +15,8 @@ from torch import Tensor, nn
 
 from models.fuse import fuse
 from utils.errors import InputError
-from utils.export.base import Job
-from utils.export.onnx import run_onnx
-from utils.export.onnx_nms import with_raw
+from utils.export.job import Job
+from utils.export.onnx_nms import run_onnx, with_raw
 from utils.inference.backends.base import FileBackend
 from utils.inference.backends.metadata import Metadata
 from utils.nms import non_max_suppression
@@ -48,8 +48,10 @@ def prove(backend: FileBackend, job: Job) -> Proof:
             suppression = suppression_difference(backend, job, images)
             if suppression > TOLERANCE:
                 raise InputError(f"its suppression gives other boxes than detect.py (by {suppression:.2g}): not kept")
-    limit = TOLERANCE if not (job.options.half or job.options.int8) else HALF_TOLERANCE if job.options.half else 1e9
-    if not worst <= limit:  # also when it is not a number
+    limit = (
+        TOLERANCE if not (job.options.half or job.options.int8) else HALF_TOLERANCE if job.options.half else math.inf
+    )
+    if not worst <= limit or math.isinf(worst):  # also when it is not a number
         raise InputError(f"differs from PyTorch by {worst:.2g}, allowed is {limit:g}: not kept")
     run = backend.run if backend.info.maps else backend
     return Proof(worst, time_ms(run, pictures(backend.info.batch, backend.info.imgsz).to(job.device)))
@@ -90,13 +92,14 @@ class Reference:
             fuse(self.model)
 
     @torch.no_grad()
-    def difference(self, backend: FileBackend, images: Tensor) -> float:
-        """The largest difference over all outputs."""
+    def difference(self, net: nn.Module, images: Tensor) -> float:
+        """The largest difference over all outputs of a file, or of another model."""
         expected = self.model(images)
-        if self.maps:
-            found = [torch.as_tensor(output) for output in backend.run(images)]
+        if self.maps and isinstance(net, FileBackend):
+            found = [torch.as_tensor(output) for output in net.run(images)]
             return max(worst(a.cpu(), b.cpu()) for a, b in zip(expected, found, strict=True))
-        decoded = raw_and_found(backend, images)[1] if backend.info.nms else backend(images)[0]
+        inside = isinstance(net, FileBackend) and net.info.nms
+        decoded = raw_and_found(net, images)[1] if inside else net(images)[0]  # type: ignore[arg-type]
         return worst(scaled(expected[0], images).cpu(), scaled(decoded, images).cpu())
 
 

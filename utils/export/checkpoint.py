@@ -20,8 +20,9 @@ from utils.datasets.loader import build_loader
 from utils.datasets.prepare import load_labels
 from utils.errors import InputError
 from utils.evaluation import Evaluator
-from utils.export.base import Job, check_writable
+from utils.export.base import check_writable
 from utils.export.check import pictures, time_ms
+from utils.export.job import Job
 from utils.export.report import Row
 from utils.export.run import Scorer, export_all
 

@@ -10,7 +10,8 @@ import torch
 from torch import nn
 from torch.export import Dim
 
-from utils.export.base import Exporter, Job
+from utils.export.base import Exporter
+from utils.export.job import Job
 from utils.inference.backends.exported_program import ABOUT
 
 

@@ -11,9 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from utils.errors import first_line
-from utils.export.base import Exporter, Job, missing
+from utils.export.base import Exporter, missing
 from utils.export.exported_program import captured
-from utils.export.onnx_nms import RAW, with_nms
+from utils.export.job import Job
+from utils.export.onnx_nms import RAW, run_onnx, with_nms
+from utils.export.quantize import LEAST_OPSET, MOST_OPSET, quantized
 
 NEW_EXPORTER = 18  # the least opset of the exporter on torch.export; below it there is only the older one
 INPUT, OUTPUT = "images", RAW
@@ -36,6 +38,9 @@ class OnnxExporter(Exporter):
         options, free, notes = job.options, self.free(job.options), []
         network = job.network(self.form(options), free)
         model = to_onnx(network, job, free, path)
+        if options.int8:
+            model = quantized(model, job, path.parent)
+            notes.append("8-bit convolutions")
         opset = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
         notes.append(f"opset {opset}" + (f" (--opset {options.opset} is not possible)" * (opset != options.opset)))
         if options.simplify:
@@ -55,6 +60,8 @@ def to_onnx(network: nn.Module, job: Job, free: tuple[str, ...], path: Path) -> 
     import onnx
 
     opset, target = job.options.opset, str(path)
+    if job.options.int8:
+        opset = min(max(opset, LEAST_OPSET), MOST_OPSET)
     names = [OUTPUT] if not job.options.train else [f"{OUTPUT}{level}" for level in range(job.model.head.nl)]
     settings: dict[str, Any] = {"opset_version": opset, "input_names": [INPUT], "output_names": names}
     with warnings.catch_warnings(), torch.no_grad():
@@ -101,15 +108,3 @@ def _same(model: Any, slim: Any, images: Tensor) -> None:
     for before, after in zip(expected, found, strict=True):
         if before.shape != after.shape or not np.allclose(before, after, rtol=1e-3, atol=1e-3):
             raise ValueError("the simplified graph computes something else")
-
-
-def run_onnx(model: Any, images: Tensor) -> list[np.ndarray]:
-    """All outputs of a model in memory, by ONNX Runtime on the CPU."""
-    import onnxruntime
-
-    settings = onnxruntime.SessionOptions()
-    settings.log_severity_level = 4
-    settings.intra_op_num_threads = torch.get_num_threads()
-    session = onnxruntime.InferenceSession(model.SerializeToString(), settings, providers=["CPUExecutionProvider"])
-    outputs: list[np.ndarray] = session.run(None, {session.get_inputs()[0].name: images.cpu().numpy()})
-    return outputs

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+import torch
+from torch import Tensor
+
 from utils.config.export_options import ExportOptions
 
 RAW, FOUND = "output", "detections"
@@ -136,3 +140,15 @@ def with_raw(model: Any) -> Any:
     copy.CopyFrom(model)
     copy.graph.output.append(onnx.helper.make_tensor_value_info(RAW, onnx.TensorProto.FLOAT, None))
     return copy
+
+
+def run_onnx(model: Any, images: Tensor) -> list[np.ndarray]:
+    """All outputs of a model in memory, by ONNX Runtime on the CPU."""
+    import onnxruntime
+
+    settings = onnxruntime.SessionOptions()
+    settings.log_severity_level = 4
+    settings.intra_op_num_threads = torch.get_num_threads()
+    session = onnxruntime.InferenceSession(model.SerializeToString(), settings, providers=["CPUExecutionProvider"])
+    outputs: list[np.ndarray] = session.run(None, {session.get_inputs()[0].name: images.cpu().numpy()})
+    return outputs

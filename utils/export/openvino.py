@@ -6,8 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
-from utils.export.base import Exporter, Job
+from utils.export.base import Exporter
+from utils.export.job import Job
 from utils.export.onnx import to_onnx
+from utils.export.quantize import quantized
 
 _OPSET = 17  # by the exporter that also takes other formats' old opsets; all of its operators are known to OpenVINO
 
@@ -28,10 +30,13 @@ class OpenVINOExporter(Exporter):
         network = job.network(self.form(job.options), free)
         path.mkdir()
         through = path / "through.onnx"
-        to_onnx(network, job, free, through)
+        exact = to_onnx(network, job, free, through)
+        if job.options.int8:
+            through.write_bytes(quantized(exact, job, path.parent).SerializeToString())
         model = openvino.convert_model(through)
         for key, value in job.about(free, network).to_text().items():
             model.set_rt_info(value, ["model_info", key])
         openvino.save_model(model, path / f"{job.stem.name}.xml", compress_to_fp16=half)
         through.unlink()
-        return ["weights in half precision"] if half else []
+        notes = {"8-bit convolutions": job.options.int8, "weights in half precision": half}
+        return [note for note, holds in notes.items() if holds]

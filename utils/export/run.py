@@ -10,14 +10,16 @@ from collections.abc import Callable, Iterator
 from torch import nn
 
 from utils.errors import InputError, first_line
-from utils.export.base import Exporter, Job, draft
-from utils.export.check import prove
+from utils.export.base import Exporter, draft
+from utils.export.check import TOLERANCE
+from utils.export.elsewhere import REASONS, Elsewhere
 from utils.export.exported_program import ExportedProgramExporter
+from utils.export.job import Job
 from utils.export.onnx import OnnxExporter
 from utils.export.openvino import OpenVINOExporter
 from utils.export.report import Row
+from utils.export.static import StaticExporter
 from utils.export.torchscript import TorchScriptExporter
-from utils.inference.backends import open_exported
 
 LOG = logging.getLogger(__name__)
 EXPORTERS: tuple[Exporter, ...] = (
@@ -25,6 +27,8 @@ EXPORTERS: tuple[Exporter, ...] = (
     OnnxExporter(),
     OpenVINOExporter(),
     ExportedProgramExporter(),
+    StaticExporter(),
+    *map(Elsewhere, REASONS),
 )
 Scorer = Callable[[nn.Module], tuple[float, float]]  # a model -> mAP@.5, mAP@.5:.95
 
@@ -50,34 +54,37 @@ def export_all(job: Job, source: Row, score: Scorer | None = None) -> list[Row]:
         rows.append(Row(format=exporter.name, note=reason, impossible=True))
     for exporter in possible:
         LOG.info("%s ...", exporter.name)
-        rows.append(_export(exporter, job, score))
+        rows.append(_export(exporter, job, source, score))
     return sorted(rows, key=lambda row: [source.format, *(e.name for e in wanted)].index(row.format))
 
 
 def _obstacle(exporter: Exporter, job: Job) -> str | None:
-    try:
-        exporter.form(job.options)
-    except InputError as error:
-        return str(error)
-    return exporter.obstacle(job)
+    reason = exporter.obstacle(job)
+    if reason is None:
+        try:
+            exporter.form(job.options)
+        except InputError as error:
+            return str(error)
+    return reason
 
 
-def _export(exporter: Exporter, job: Job, score: Scorer | None) -> Row:
+def _export(exporter: Exporter, job: Job, source: Row, score: Scorer | None) -> Row:
     path = exporter.path(job)
     unproved = path
     try:
         with draft(path) as unproved:
             with _quiet(job.options.verbose):
                 notes = exporter.write(job, unproved)
-            backend = open_exported(unproved, job.device)
-            proof = prove(backend, job)
-            map50, map_ = score(backend) if score else (None, None)
-            del backend
+            net, proof = exporter.check(job, unproved)
+            map50, map_ = score(net) if score and not job.options.train else (None, None)
+            del net  # a file in use cannot be moved everywhere
     except Exception as error:  # an exporter raises whatever its library does; the other formats are still wanted
         LOG.debug("%s", exporter.name, exc_info=True)
         reason = first_line(error).replace(str(unproved), path.name)
         LOG.warning("%s was not made: %s", exporter.name, reason)
         return Row(format=exporter.name, note=reason)
+    if map_ is not None and source.map is not None and proof.worst > TOLERANCE:
+        notes.append(f"mAP@.5:.95 {map_ - source.map:+.3f}")
     return Row(
         format=exporter.name, path=path, worst=proof.worst, ms=proof.ms, map50=map50, map=map_, note=", ".join(notes)
     )

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import torch
 
-from utils.export.base import Exporter, Job
+from utils.export.base import Exporter
+from utils.export.job import Job
 from utils.inference.backends.torchscript import CONFIG
 
 

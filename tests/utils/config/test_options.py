@@ -147,6 +147,8 @@ def test_options_cannot_be_changed() -> None:
         (ExportOptions, {"half": True, "int8": True}, "--half and --int8"),
         (ExportOptions, {"train": True, "nms": True, "include": ("onnx",)}, "--train .* leave out --nms"),
         (ExportOptions, {"nms": True, "include": ("onnx", "torchscript")}, "--nms .* not for --include torchscript"),
+        (ExportOptions, {"int8": True, "include": ("onnx",)}, "--int8 .* --data"),
+        (ExportOptions, {"int8": True, "data": "a.yaml"}, "--int8 is there for onnx, openvino, not for .* torchscript"),
         (ExportOptions, {"dynamic_axes": ("depth",)}, "--dynamic-axes depth"),
         (ExportOptions, {"dynamic_form": "A", "dynamic": True}, "--dynamic-form A .* one batch only"),
         (ExportOptions, {"dynamic_form": "A1", "batch_size": 2}, "--dynamic-form A1 .* --batch-size"),

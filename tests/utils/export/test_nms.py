@@ -18,8 +18,7 @@ from utils.nms import non_max_suppression
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
-from utils.export.onnx import run_onnx  # noqa: E402
-from utils.export.onnx_nms import with_nms  # noqa: E402
+from utils.export.onnx_nms import run_onnx, with_nms  # noqa: E402
 
 CLASSES = 4
 
