@@ -5,7 +5,7 @@
     curl --data-binary @picture.jpg http://127.0.0.1:8000/detect
 
 ``--weights`` is a checkpoint or an exported file. ``POST /detect`` answers ``{"width", "height", "detections": [{"name",
-"class", "confidence", "box": [x1, y1, x2, y2]}]}`` with boxes in pixels of the picture. Errors are ``{"detail": text}`` with
+"class", "confidence", "box"}]}`` with the box x1, y1, x2, y2 in pixels of the picture. Errors are ``{"detail": text}`` and
 status 400 (no picture) or 413 (too many bytes or pixels). ``GET /health`` names model and classes.
 """
 
