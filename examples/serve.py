@@ -4,9 +4,9 @@
     python examples/serve.py --weights best.onnx --port 8000
     curl --data-binary @picture.jpg http://127.0.0.1:8000/detect
 
-``--weights`` is a checkpoint or an exported file. ``POST /detect`` answers ``{"width", "height", "detections": [{"name",
-"class", "confidence", "box"}]}`` with the box x1, y1, x2, y2 in pixels of the picture. Errors are ``{"detail": text}`` and
-status 400 (no picture) or 413 (too many bytes or pixels). ``GET /health`` names model and classes.
+``--weights`` is a checkpoint or an exported file. ``POST /detect`` answers with ``width``, ``height`` and ``detections``:
+for each ``name``, ``class``, ``confidence`` and ``box`` (x1, y1, x2, y2 in pixels of the picture). Errors are
+``{"detail": text}`` with status 400 (no picture) or 413 (too many bytes or pixels). ``GET /health`` names the classes.
 """
 
 from __future__ import annotations
