@@ -6,6 +6,7 @@
     python detect.py --source large.jpg --slice 640         # small objects in large pictures
     python detect.py --weights a.pt b.pt --augment          # an ensemble, every picture in three views
     python detect.py --visualize                            # what every layer sees
+    python detect.py --weights best.onnx                    # an exported file
 
 Pictures and videos with boxes drawn in, and label files, crops, tables and feature maps when asked for, go to
 ``runs/detect/exp``.

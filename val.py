@@ -2,6 +2,7 @@
 
     python val.py --weights runs/train/exp/weights/best.pt --data my.yaml
     python val.py --weights a.pt b.pt --augment             # an ensemble, every picture in three views
+    python val.py --weights best.onnx --data my.yaml        # an exported file
     python val.py --weights best.pt --save-json             # COCO's twelve figures as well
     python val.py --task study --weights a.pt b.pt          # several models at many sizes, on one chart
 
@@ -25,15 +26,12 @@ from models.dynamic import get_temperature
 from models.ensemble import Detector
 from models.fuse import fuse
 from models.user_modules import load_modules
-from utils.checkpoint import Checkpoint
-from utils.checkpoint.detector import load_detector
 from utils.checkpoint.find import newest_checkpoint
 from utils.config.cli import run_script
 from utils.config.dataset_spec import SPLITS, DatasetSpec
 from utils.config.keywords import options_from
 from utils.config.options import ValOptions, to_plain
 from utils.config.paths import ROOT
-from utils.config.sizes import check_img_size
 from utils.datasets.fetch import fetch_missing
 from utils.datasets.labels import LabelRecord, LabelSet
 from utils.datasets.prepare import load_labels
@@ -49,6 +47,8 @@ from utils.evaluation.study import STAGES, StudyRow, log_rows, save_study, short
 from utils.evaluation.tables import write_csv, write_json
 from utils.evaluation.worst import WorstPictures
 from utils.files import increment_path
+from utils.inference import Origin, input_size, open_weights
+from utils.inference.backends import FileBackend
 from utils.metrics import match_as_v61, match_predictions
 from utils.metrics.coco import INSTALL, CocoFigures, coco_tool
 from utils.seed import seed_everything
@@ -56,17 +56,16 @@ from utils.seed import seed_everything
 LOG = logging.getLogger(__name__)
 
 
-def choose_data(options: ValOptions, checkpoint: Checkpoint, known: DatasetSpec | None = None) -> DatasetSpec:
+def choose_data(options: ValOptions, origin: Origin, known: DatasetSpec | None = None) -> DatasetSpec:
     """The set in use, else the one named on the command line, that the model was trained on, or the embedded one."""
-    data = options.data or checkpoint.options.get("data") or ROOT / "data/digits.yaml"
-    spec = known or DatasetSpec.load(data, options.single_cls)
+    spec = known or DatasetSpec.load(options.data or origin.data or ROOT / "data/digits.yaml", options.single_cls)
     data = spec.source
-    if spec.nc != checkpoint.nc and not options.single_cls:
+    if spec.nc != origin.nc and not options.single_cls:
         raise InputError(
-            f"--data {data} has {spec.nc} classes, the model {checkpoint.nc}; give its own set, or --single-cls"
-        )
-    if list(spec.names) != checkpoint.names and not options.single_cls:
-        LOG.warning("class names in %s differ from those in the checkpoint; the yaml's are shown", data)
+            f"--data {data} has {spec.nc} classes, the model {origin.nc}; give its own set, or --single-cls"
+        )  # fmt: skip
+    if list(spec.names) != origin.names and not options.single_cls:
+        LOG.warning("class names in %s differ from those in the weights file; the yaml's are shown", data)
     return spec
 
 
@@ -74,7 +73,7 @@ def choose_data(options: ValOptions, checkpoint: Checkpoint, known: DatasetSpec 
 class Subject:
     """What is scored, and on what."""
 
-    model: Detector
+    model: Detector | FileBackend
     spec: DatasetSpec
     labels: LabelSet
     device: torch.device
@@ -96,8 +95,8 @@ class Scores:
 def open_subject(options: ValOptions, weights: Sequence[str], known: Subject | None = None) -> Subject:
     """Load a detector (norms folded in) and, unless ``known`` has them already, the labels of the split."""
     device = known.device if known else select_device(options.device)
-    model, checkpoint = load_detector(weights, device, ROOT / "runs/train", options.augment)
-    spec = choose_data(options, checkpoint, known.spec if known else None)
+    model, origin = open_weights(weights, device, ROOT / "runs/train", options.augment, options.dnn, options.data)
+    spec = choose_data(options, origin, known.spec if known else None)
     labels = known.labels if known else None
     if labels is None:
         split = options.task if options.task in SPLITS else "val"
@@ -112,11 +111,15 @@ def open_subject(options: ValOptions, weights: Sequence[str], known: Subject | N
 
 
 def build_evaluator(options: ValOptions, subject: Subject, nms: NmsSettings, pad: float = 0.5) -> Evaluator:
-    """An evaluator of the split, with rectangular pictures unless ``--no-rect``."""
-    stride = int(subject.model.stride.max())
+    """An evaluator of the split: rectangular pictures, unless ``--no-rect`` or an exported file takes one size only."""
+    model = subject.model
+    imgsz, width = input_size(model, (options.imgsz,))
+    if imgsz != width:
+        raise InputError(f"--weights {options.weights[0]}: takes {imgsz} x {width}; val needs a file of a square size")
+    one_size = isinstance(model, FileBackend) and model.fixed_hw is not None
     loader = validation_loader(
-        subject.labels.records, check_img_size(options.imgsz, stride), stride, batch_size=options.batch_size,
-        workers=options.workers, rect=options.rect is not False, pad=pad,
+        subject.labels.records, imgsz, int(model.stride.max()), batch_size=options.batch_size,
+        workers=options.workers, rect=options.rect is not False and not one_size, pad=pad,
     )  # fmt: skip
     half = options.half and subject.device.type != "cpu"
     if options.half and not half:
@@ -194,9 +197,8 @@ def compare(options: ValOptions) -> None:
     rows, subject = [], None
     for file, name in zip(files, short_names(files)):
         subject = open_subject(options, (str(file),), subject)
-        stride = int(subject.model.stride.max())
         for side in (options.imgsz,) if speed else options.study_sizes:
-            imgsz = check_img_size(side, stride)
+            imgsz = input_size(subject.model, (side,))[0]
             evaluator = build_evaluator(
                 replace(options, imgsz=imgsz), subject, NmsSettings(conf, iou), pad=0.0 if speed else 0.5
             )  # fmt: skip

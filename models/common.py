@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import enum
 import importlib
 import math
 from collections.abc import Callable
@@ -12,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.layout import is_channels_last
+from models.dynamic_forms import DynamicForm, constants_of, convolve, eager_form, export_form
 from models.registry import register
 
 Size = int | tuple[int, int]  # one number, or (height, width)
@@ -219,13 +218,6 @@ class attention2d(KernelRouting):
         nn.init.zeros_(self.fc2.weight)
 
 
-class DynamicForm(enum.Enum):
-    """Ways to compute the same dynamic convolution."""
-
-    GROUPED = "A"  # mix the kernels, fold the batch into the channels, one convolution with groups = batch
-    MATMUL = "B"  # 1x1, stride 1: mix the kernels, then one matrix product per picture
-
-
 @register("scaled")
 class Dynamic_conv2d(nn.Module):
     """Convolution whose kernel is mixed per picture from K kernels: y_b = x_b * sum_k pi_bk W_k + sum_k pi_bk b_k.
@@ -261,6 +253,7 @@ class Dynamic_conv2d(nn.Module):
             raise ValueError(f"groups={groups} must divide in_planes={in_planes} and out_planes={out_planes}")
         self.in_planes, self.out_planes, self.kernel_size = in_planes, out_planes, kernel_size
         self.stride, self.padding, self.dilation, self.groups, self.K = stride, padding, dilation, groups, K
+        self._form: DynamicForm | None = None
         self.attention: Any = self._make_attention(ratio, temperature, init_weight)
         self.weight = nn.Parameter(torch.empty(K, out_planes, in_planes // groups, kernel_size, kernel_size))
         self.bias = nn.Parameter(torch.zeros(K, out_planes)) if bias else None
@@ -283,9 +276,19 @@ class Dynamic_conv2d(nn.Module):
 
     @property
     def form(self) -> DynamicForm:
-        """The one place where the way of computing is chosen, by tests/benchmarks/dynamic_forms.py."""
-        pointwise = self.kernel_size == 1 and self.stride == 1 and self.padding == 0 and self.groups == 1
-        return DynamicForm.MATMUL if pointwise else DynamicForm.GROUPED
+        """The way of computing: the eager one, unless ``use_form`` has set another."""
+        return eager_form(self) if self._form is None else self._form
+
+    def use_form(self, wanted: DynamicForm) -> None:
+        """Compute in another form from now on, for export; the weights must not change any more."""
+        self._form = export_form(self, wanted)
+        for name, constant in constants_of(self, self._form).items():
+            self.register_buffer(f"_{name}", constant, persistent=False)
+
+    @property
+    def constants(self) -> dict[str, Tensor]:
+        """The kernels made by ``use_form``."""
+        return {name[1:]: buffer for name, buffer in self.named_buffers(recurse=False)}
 
     def update_temperature(self) -> None:
         self.attention.update_temperature()
@@ -293,9 +296,9 @@ class Dynamic_conv2d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[B, in, H, W] -> [B, out, H', W']."""
         if x.shape[0] == 0:
-            return self._static(x, self.weight[0])
+            return self._of_nothing(x)
         pi = self.attention(x).to(self.weight.dtype)  # [B, K]
-        return self._add_bias(self._convolve(x, self._mix(pi)), pi)
+        return self._add_bias(convolve(self.form, self, x, pi), pi)
 
     def macs(self, x: Tensor, y: Tensor) -> int:
         """Multiply-adds of one call: routing, mixing of the K kernels, the convolution itself."""
@@ -303,34 +306,13 @@ class Dynamic_conv2d(nn.Module):
         mixing = x.shape[0] * self.K * values
         return self.attention.macs(x) + mixing + y.numel() * self.weight[0, 0].numel()
 
-    def _mix(self, pi: Tensor) -> Tensor:
-        """Kernel weights [B, K] -> the kernel of each picture [B, out, in/g, k, k]."""
-        return (pi @ self.weight.flatten(1)).view(-1, *self.weight.shape[1:])
-
     def _add_bias(self, y: Tensor, pi: Tensor) -> Tensor:
         """Added after the convolution: converters refuse a computed bias argument."""
         return y if self.bias is None else y + (pi @ self.bias)[:, :, None, None]
 
-    def _convolve(self, x: Tensor, mixed: Tensor) -> Tensor:
-        return self._matmul(x, mixed) if self.form is DynamicForm.MATMUL else self._grouped(x, mixed)
-
-    def _static(self, x: Tensor, kernel: Tensor, groups: int | None = None) -> Tensor:
-        groups = self.groups if groups is None else groups
-        return F.conv2d(x, kernel, None, self.stride, self.padding, self.dilation, groups)
-
-    def _grouped(self, x: Tensor, mixed: Tensor) -> Tensor:
-        batch, _, height, width = x.shape
-        side_by_side = x.reshape(1, -1, height, width)  # [1, B*in, H, W]
-        y = self._static(side_by_side, mixed.flatten(0, 1), batch * self.groups)
-        return y.view(batch, self.out_planes, *y.shape[2:])
-
-    def _matmul(self, x: Tensor, mixed: Tensor) -> Tensor:
-        if is_channels_last(x):  # the same product transposed, so that neither map has to be copied
-            rows = x.permute(0, 2, 3, 1).flatten(1, 2).to(mixed.dtype)
-            y = torch.bmm(rows, mixed.flatten(2).mT)  # [B, H*W, in] @ [B, in, out]
-            return y.unflatten(1, x.shape[2:]).permute(0, 3, 1, 2)
-        y = torch.bmm(mixed.flatten(2), x.flatten(2).to(mixed.dtype))  # [B, out, in] @ [B, in, H*W]
-        return y.view(x.shape[0], self.out_planes, *x.shape[2:])
+    def _of_nothing(self, x: Tensor) -> Tensor:
+        """A batch of no pictures has no kernels to mix."""
+        return F.conv2d(x, self.weight[0], None, self.stride, self.padding, self.dilation, self.groups)
 
 
 # Names that live elsewhere and that scripts import from here. They are fetched when asked for, since most of those

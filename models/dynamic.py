@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from models.common import C3, Bottleneck, ConvNormAct, Dynamic_conv2d, KernelRouting, activation, autopad
+from models.dynamic_forms import DynamicForm
 from models.registry import register
 
 
@@ -36,6 +37,16 @@ def get_temperature(model: nn.Module) -> float | None:
     if len(found) > 1:
         raise RuntimeError(f"dynamic layers have different temperatures: {sorted(found)}")
     return found.pop() if found else None
+
+
+def use_form(model: nn.Module, form: DynamicForm) -> dict[str, DynamicForm]:
+    """Let every dynamic layer compute in ``form`` (F where B cannot be); returns what each now uses, by name."""
+    used = {}
+    for name, module in model.named_modules():
+        if isinstance(module, Dynamic_conv2d):
+            module.use_form(form)
+            used[name] = module.form
+    return used
 
 
 class DynamicBlock(ConvNormAct):

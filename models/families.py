@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from models.common import Dynamic_conv2d, KernelRouting
 from models.dynamic import DynamicBlock
+from models.dynamic_forms import convolve
 from models.registry import register
 
 
@@ -101,7 +102,7 @@ class OmniAttention(nn.Module):
         spatial = None
         if self.spatial is not None:
             places = torch.sigmoid(self.spatial(z))
-            side = round(places.shape[1] ** 0.5)
+            side = round(self.spatial.out_channels**0.5)
             spatial = places.view(-1, 1, 1, side, side)
         return torch.sigmoid(self.channel(z)), torch.sigmoid(self.filter(z)), spatial, self.kernel(z)
 
@@ -163,13 +164,11 @@ class ODConv2d(Dynamic_conv2d):
     def forward(self, x: Tensor) -> Tensor:
         """[B, in, H, W] -> [B, out, H', W']."""
         if x.shape[0] == 0:
-            return self._static(x, self.weight[0])
+            return self._of_nothing(x)
         channel, filters, spatial, pi = self.attention(x)
-        mixed = self._mix(pi.to(self.weight.dtype))
-        if spatial is not None:
-            mixed = mixed * spatial
-        y = self._convolve(x * channel, mixed.to(self.weight.dtype)) * filters
-        return self._add_bias(y, pi.to(self.weight.dtype))
+        pi = pi.to(self.weight.dtype)
+        y = convolve(self.form, self, x * channel, pi, spatial) * filters
+        return self._add_bias(y, pi)
 
     def macs(self, x: Tensor, y: Tensor) -> int:
         places = x.shape[0] * self.weight[0].numel() if self.kernel_size > 1 else 0

@@ -42,13 +42,15 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "utils.augmentations",
         "utils.autoanchor",
     ),
-    ("utils.training", "utils.evaluation", "utils.inference", "utils.loggers"),
+    ("utils.training", "utils.evaluation", "utils.inference", "utils.export", "utils.loggers"),
     (
         "train",
         "val",
         "detect",
+        "export",
         "models.profile",
         "hubconf",
+        "utils.benchmarks",
         "utils.autobatch",
         "utils.compare",
         "utils.datasets.convert",
@@ -62,8 +64,13 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ),
 )
 SERVICES, SCRIPTS = 4, 5
-# The only references between services: a run scores its epochs and is listened to.
-SERVICE_LINKS = {("utils.training", "utils.evaluation"), ("utils.training", "utils.loggers")}
+# The only references between services: a run scores its epochs and is listened to; an exported file is run and scored.
+SERVICE_LINKS = {
+    ("utils.training", "utils.evaluation"),
+    ("utils.training", "utils.loggers"),
+    ("utils.export", "utils.inference"),
+    ("utils.export", "utils.evaluation"),
+}
 
 FLOOR_OF = {unit: floor for floor, units in enumerate(FLOORS) for unit in units}
 

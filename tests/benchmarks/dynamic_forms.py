@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from models.common import Dynamic_conv2d, DynamicForm
+from models.common import Dynamic_conv2d
+from models.dynamic_forms import DynamicForm
 
 SHAPES = ((128, 64, 40), (256, 128, 20), (512, 256, 40), (1024, 512, 20))  # in, out, side: layers 14 and 10 of n and l
 
@@ -52,7 +53,7 @@ def main() -> None:
         plain, layer = nn.Conv2d(channels, out, 1), Forced(channels, out, 1, ratio=1)
         base = best_seconds(plain, x, options.repeats)
         seconds = {}
-        for form in DynamicForm:
+        for form in (DynamicForm.GROUPED, DynamicForm.MATMUL):
             layer.forced = form
             seconds[form] = best_seconds(layer, x, options.repeats)
         a, b = seconds[DynamicForm.GROUPED], seconds[DynamicForm.MATMUL]

@@ -22,7 +22,11 @@ class DetectOptions(Named):
     """Options of ``detect.py``. Raises InputError naming the flag when a value is out of range."""
 
     weights: tuple[str, ...] = option(
-        (), str, "--weights", "checkpoint; several: an ensemble; none: the newest best.pt below runs/train", nargs="+"
+        (),
+        str,
+        "--weights",
+        "model file; several .pt: an ensemble; none: the newest best.pt below runs/train",
+        nargs="+",
     )
     source: str = option(
         str(ROOT / "data/images"), str, "--source",
@@ -65,6 +69,7 @@ class DetectOptions(Named):
     )
     slice_only: bool = switch("--slice-only", "with --slice: do not look at the whole picture as well")
     reconnect: int = option(5, int, "--reconnect", "attempts in a row to get a lost stream back")
+    dnn: bool = switch("--dnn", "run an .onnx file by OpenCV instead of ONNX Runtime")
     modules: tuple[str, ...] = option(
         (), str, "--modules", "python files with layers of your own, which are run", nargs="+", repeat=True
     )

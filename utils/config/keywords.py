@@ -9,11 +9,11 @@ from pathlib import PurePath
 from typing import Any, TypeVar
 
 from utils.config.flags import Flag
-from utils.config.options import DetectOptions, TrainOptions, ValOptions
+from utils.config.options import DetectOptions, ExportOptions, TrainOptions, ValOptions
 from utils.errors import InputError, nearest
 from utils.log import setup_logging
 
-OptionsT = TypeVar("OptionsT", TrainOptions, ValOptions, DetectOptions)
+OptionsT = TypeVar("OptionsT", TrainOptions, ValOptions, DetectOptions, ExportOptions)
 
 
 def options_from(options_class: type[OptionsT], given: Mapping[str, Any]) -> OptionsT:

@@ -9,12 +9,13 @@ from dataclasses import asdict
 from typing import Any
 
 from utils.config.detect_options import DetectOptions
+from utils.config.export_options import ExportOptions
 from utils.config.train_options import TrainOptions
 from utils.config.val_options import ValOptions
 
-__all__ = ["DetectOptions", "Options", "TrainOptions", "ValOptions", "to_plain"]
+__all__ = ["DetectOptions", "ExportOptions", "Options", "TrainOptions", "ValOptions", "to_plain"]
 
-Options = TrainOptions | ValOptions | DetectOptions
+Options = TrainOptions | ValOptions | DetectOptions | ExportOptions
 
 
 def to_plain(options: Options) -> dict[str, Any]:

@@ -33,7 +33,11 @@ class ValOptions(Named):
 
     data: str = option("", str, "--data", "data yaml; empty: the one recorded in the checkpoint, else digits")
     weights: tuple[str, ...] = option(
-        (), str, "--weights", "checkpoint; several: an ensemble; none: the newest best.pt below runs/train", nargs="+"
+        (),
+        str,
+        "--weights",
+        "model file; several .pt: an ensemble; none: the newest best.pt below runs/train",
+        nargs="+",
     )
     batch_size: int = option(32, int, "--batch-size", "pictures per batch")
     imgsz: int = option(640, int, IMAGE_SIZE_FLAGS, "longer side of the pictures in pixels")
@@ -71,6 +75,7 @@ class ValOptions(Named):
     download: bool = switch("--download", "fetch the pictures from the download: address of the data yaml if missing")
     allow_scripts: bool = switch("--allow-scripts", "with --download: run the script that stands under download:")
     download_limit: int = option(50, int, "--download-limit", "most GB that one download may have, packed or unpacked")
+    dnn: bool = switch("--dnn", "run an .onnx file by OpenCV instead of ONNX Runtime")
     modules: tuple[str, ...] = option(
         (), str, "--modules", "python files with layers of your own, which are run", nargs="+", repeat=True
     )

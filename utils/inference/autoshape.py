@@ -75,7 +75,7 @@ class AutoShape(nn.Module):
         Raises:
             FileNotFoundError, InputError: a picture is missing, unreadable or of another form.
         """
-        parameter = next(self.model.parameters())
+        parameter = _reference(self.model)
         if isinstance(imgs, Tensor):
             with torch.autocast(parameter.device.type, enabled=self._mixed(parameter)):
                 return self._run(imgs.to(parameter), augment)
@@ -112,12 +112,24 @@ class AutoShape(nn.Module):
         """[B, 3, H, W] uint8: all on the smallest common canvas, whose longest side is ``size``."""
         stride = int(self.stride.max()) if isinstance(self.stride, Tensor) else int(self.stride)
         side = make_divisible(size, stride)
+        fixed = getattr(self.model, "fixed_hw", None)
+        if fixed is not None:  # an exported file that takes one size only
+            whole = [letterbox(picture, fixed, auto=False)[0] for picture in pictures]
+            return torch.from_numpy(np.stack(whole).transpose(0, 3, 1, 2).copy())
         boxed = [letterbox(picture, side, stride=stride)[0] for picture in pictures]
         canvas = np.array([picture.shape[:2] for picture in boxed]).max(0).tolist()
         for index, picture in enumerate(pictures):
             if list(boxed[index].shape[:2]) != canvas:
                 boxed[index] = letterbox(picture, canvas, auto=False)[0]
         return torch.from_numpy(np.stack(boxed).transpose(0, 3, 1, 2).copy())
+
+
+def _reference(model: nn.Module) -> Tensor:
+    """A tensor of the device and precision that the model wants its pictures in."""
+    for parameter in model.parameters():
+        return parameter
+    half, device = getattr(model, "fp16", False), getattr(model, "device", "cpu")
+    return torch.zeros(1, device=device, dtype=torch.float16 if half else torch.float32)
 
 
 def read_rgb(item: Any, number: int) -> tuple[np.ndarray, str]:

@@ -6,16 +6,16 @@ import logging
 from pathlib import Path
 
 from models.ensemble import Detector
-from utils.checkpoint.detector import load_detector
 from utils.checkpoint.find import newest_checkpoint
 from utils.checkpoint.format import FORMAT, load_checkpoint, strip_checkpoint
 from utils.config.dataset_spec import DatasetSpec
 from utils.config.detect_options import DetectOptions
 from utils.config.paths import ROOT
-from utils.config.sizes import check_img_size
 from utils.device import select_device
 from utils.errors import InputError
+from utils.inference.backends import FileBackend, format_of
 from utils.inference.predictor import Predictor
+from utils.inference.weights import input_size, open_weights
 
 LOG = logging.getLogger(__name__)
 RUNS = ROOT / "runs/train"
@@ -28,8 +28,8 @@ def build_predictor(options: DetectOptions) -> Predictor:
         FileNotFoundError, InputError: a file is missing or unreadable, or an option does not suit the model.
     """
     device = select_device(options.device)
-    model, _ = load_detector(options.weights, device, RUNS, options.augment)
-    sides = [check_img_size(side, int(model.stride.max())) for side in options.imgsz]
+    model, _ = open_weights(options.weights, device, RUNS, options.augment, options.dnn, options.data)
+    imgsz = input_size(model, options.imgsz)
     for index in options.classes or ():
         if index >= model.nc:
             raise InputError(f"--classes {index}: the model has {model.nc} classes, 0 to {model.nc - 1}")
@@ -37,7 +37,7 @@ def build_predictor(options: DetectOptions) -> Predictor:
     if options.half and not half:
         LOG.warning("--half needs a GPU: running in float32")
     predictor = Predictor(
-        model, device, (sides[0], sides[-1]), conf=options.conf_thres, iou=options.iou_thres, max_det=options.max_det,
+        model, device, imgsz, conf=options.conf_thres, iou=options.iou_thres, max_det=options.max_det,
         classes=options.classes, agnostic=options.agnostic_nms, half=half,
     )  # fmt: skip
     if options.data:
@@ -45,7 +45,7 @@ def build_predictor(options: DetectOptions) -> Predictor:
     return predictor
 
 
-def class_names(model: Detector, data: str) -> list[str]:
+def class_names(model: Detector | FileBackend, data: str) -> list[str]:
     """The names of the classes: those of the file, or those of the data yaml where the file has placeholders only.
 
     Raises:
@@ -68,6 +68,9 @@ def class_names(model: Detector, data: str) -> list[str]:
 def strip_weights(options: DetectOptions) -> None:
     """``--update``: take the optimizer out of the files that were used. Official files are left as they are."""
     for file in options.weights or (str(newest_checkpoint(RUNS, "best.pt")),):
+        if format_of(file) is not None:
+            LOG.warning("--update: %s is an exported file and is left as it is", file)
+            continue
         checkpoint = load_checkpoint(file)
         if checkpoint.origin != FORMAT:
             LOG.warning("--update: %s is an official YOLOv5 file and is left as it is", file)

@@ -15,6 +15,7 @@ from models.ensemble import Detector
 from models.fuse import fuse
 from utils.boxes import scale_coords
 from utils.image import letterbox, to_model_input
+from utils.inference.backends.base import FileBackend
 from utils.nms import non_max_suppression
 from utils.timing import StageTimer
 
@@ -51,7 +52,8 @@ class Predictor:
     """A model ready for pictures.
 
     Args:
-        model: one model, an augmented one or an ensemble, in float32; batch norm is folded in here.
+        model: one model, an augmented one or an ensemble, in float32, whose batch norm is folded in here; or an
+            exported file.
         imgsz: longest side, or (height, width), of the network input in pixels; multiples of the stride.
         conf, iou, max_det, classes, agnostic: as for :func:`utils.nms.non_max_suppression`.
         half: half precision, on a GPU.
@@ -59,7 +61,7 @@ class Predictor:
 
     def __init__(
         self,
-        model: Detector,
+        model: Detector | FileBackend,
         device: torch.device,
         imgsz: int | tuple[int, int] = 640,
         *,
@@ -74,6 +76,8 @@ class Predictor:
         self.device, self.half = device, half
         fuse(model.to(device).eval())
         self.model = model.half() if half else model
+        # A file of one fixed size takes the whole canvas, others as much of it as the picture needs.
+        self.whole_canvas = isinstance(model, FileBackend) and model.fixed_hw is not None
         self.imgsz = (imgsz, imgsz) if isinstance(imgsz, int) else imgsz
         self.conf, self.iou, self.max_det, self.classes, self.agnostic = conf, iou, max_det, classes, agnostic
         self.timer = StageTimer(device)
@@ -91,7 +95,8 @@ class Predictor:
         """
         alike: dict[tuple[int, ...], list[int]] = {}
         with self.timer.stage("pre-process", len(images)):
-            boxed = [letterbox(image, self.imgsz, stride=self.stride, auto=True)[0] for image in images]
+            fitted = (letterbox(image, self.imgsz, stride=self.stride, auto=not self.whole_canvas) for image in images)
+            boxed = [each[0] for each in fitted]
             for index, picture in enumerate(boxed):
                 alike.setdefault(picture.shape, []).append(index)
         found: dict[int, Tensor] = {}

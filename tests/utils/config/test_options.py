@@ -9,23 +9,25 @@ from typing import Any
 import pytest
 
 from utils.config.cli import parse
-from utils.config.options import DetectOptions, TrainOptions, ValOptions, to_plain
+from utils.config.options import DetectOptions, ExportOptions, TrainOptions, ValOptions, to_plain
 from utils.config.paths import ROOT
 from utils.errors import InputError
 
-CLASSES = {"train": TrainOptions, "val": ValOptions, "detect": DetectOptions}
+CLASSES = {"train": TrainOptions, "val": ValOptions, "detect": DetectOptions, "export": ExportOptions}
 
 # script -> flag -> our default, where it differs from v6.1.
 CHANGED_DEFAULTS: dict[str, dict[str, Any]] = {
     "train": {"--weights": "", "--data": str(ROOT / "data/digits.yaml")},
     "val": {"--weights": (), "--data": ""},
     "detect": {"--weights": (), "--data": ""},
+    "export": {"--weights": (), "--data": ""},
 }
 # Options of v6.1 that are not there yet.
 LATER = {
     "train": set(),
-    "val": {"--dnn"},
-    "detect": {"--dnn"},
+    "val": set(),
+    "detect": set(),
+    "export": set(),
 }
 # Options that v6.1 does not have.
 DOWNLOAD = {"--download", "--allow-scripts", "--download-limit"}
@@ -38,6 +40,7 @@ ADDED = {
     | WATCHED,
     "val": {"--modules", "--cache-dir", "--rect", "--seed"} | DOWNLOAD | SCORING,
     "detect": {"--modules", "--save-csv", "--save-json", "--vid-stride", "--batch-size", "--reconnect"} | TILES,
+    "export": {"--modules", "--cache-dir", "--output", "--dynamic-axes", "--dynamic-form"},
 }
 
 
@@ -146,6 +149,18 @@ def test_options_cannot_be_changed() -> None:
         (DetectOptions, {"imgsz": (64, 64, 64)}, "3 given"),
         (DetectOptions, {"classes": (-2,)}, "--classes -2"),
         (DetectOptions, {"max_det": 0}, "--max-det 0"),
+        (ExportOptions, {"include": ("onxx",)}, "--include onxx: no such format; did you mean 'onnx'"),
+        (ExportOptions, {"include": ()}, "--include names no format"),
+        (ExportOptions, {"imgsz": (64, 64, 64)}, "3 given"),
+        (ExportOptions, {"opset": 9}, "--opset 9"),
+        (ExportOptions, {"half": True, "int8": True}, "--half and --int8"),
+        (ExportOptions, {"train": True, "nms": True, "include": ("onnx",)}, "--train .* leave out --nms"),
+        (ExportOptions, {"nms": True, "include": ("onnx", "torchscript")}, "--nms .* not for --include torchscript"),
+        (ExportOptions, {"int8": True, "include": ("onnx",)}, "--int8 .* --data"),
+        (ExportOptions, {"int8": True, "data": "a.yaml"}, "--int8 is there for onnx, openvino, not for .* torchscript"),
+        (ExportOptions, {"dynamic_axes": ("depth",)}, "--dynamic-axes depth"),
+        (ExportOptions, {"dynamic_form": "A", "dynamic": True}, "--dynamic-form A .* one batch only"),
+        (ExportOptions, {"dynamic_form": "A1", "batch_size": 2}, "--dynamic-form A1 .* --batch-size"),
         (DetectOptions, {"visualize": True, "weights": ("a.pt", "b.pt")}, "--visualize .*; --weights names 2"),
     ],
 )

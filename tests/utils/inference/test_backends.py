@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import pathlib
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -11,6 +14,8 @@ import models.experimental
 from utils.checkpoint import load_model
 from utils.errors import InputError
 from utils.inference.backends import DetectMultiBackend
+from utils.inference.backends.archive import check_archive
+from utils.inference.backends.metadata import Metadata, from_text
 from utils.inference.load import attempt_load
 
 
@@ -56,10 +61,110 @@ def test_warming_up_does_nothing_on_a_cpu(backend: DetectMultiBackend, monkeypat
     backend.warmup(imgsz=(1, 3, 64, 64), half=False)
 
 
-@pytest.mark.parametrize("name", ["best.onnx", "best.engine", "best"])
-def test_other_formats_are_refused(name: str) -> None:
-    with pytest.raises(InputError, match=r"only \.pt files are supported so far"):
+@pytest.mark.parametrize("name", ["best.exe", "best"])
+def test_an_unknown_format_is_refused(name: str) -> None:
+    with pytest.raises(InputError, match=f"{name}: not a model file by its name; known are .pt, .torchscript, .onnx"):
         DetectMultiBackend(name)
+
+
+NEEDED = {".onnx": "onnxruntime", "_openvino_model": "openvino", ".xml": "openvino"}
+
+
+@pytest.mark.parametrize("ending", [".torchscript", ".onnx", ".pt2", ".xml"])
+@pytest.mark.parametrize("content", [b"", b"\x80\x04 nothing of the kind", b"PK\x03\x04 nor this"])
+def test_a_corrupt_file_is_named_in_one_line(ending: str, content: bytes, tmp_path: Path) -> None:
+    pytest.importorskip(NEEDED.get(ending, "torch"))
+    file = tmp_path / f"mit Leerzeichen ü{ending}"
+    file.write_bytes(content)
+    with pytest.raises(InputError, match=r"mit Leerzeichen ü\S+: cannot be read as an? ") as caught:
+        DetectMultiBackend(file)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["a.torchscript", "a.onnx", "a.pt2", "a.xml", "a_openvino_model"])
+def test_a_missing_exported_file_is_named(name: str, tmp_path: Path) -> None:
+    pytest.importorskip(NEEDED.get(name[1:], "torch"))
+    with pytest.raises(FileNotFoundError, match=name):
+        DetectMultiBackend(tmp_path / name)
+
+
+def test_a_foreign_onnx_file_is_refused_when_its_output_is_no_boxes(tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    graph = "<ir_version: 8, opset_import: ['': 13]> g (float[1,3,64,64] x) => (float[1,3,64,64] y) { y = Relu(x) }"
+    onnx.save(onnx.parser.parse_model(graph.replace("'", '"')), tmp_path / "relu.onnx")
+    backend = DetectMultiBackend(tmp_path / "relu.onnx")
+    assert backend.names[0] == "class0"
+    with pytest.raises(InputError, match=r"expected boxes \[1, any, 64\] for 59 classes, got \[1, 3, 64, 64\]"):
+        backend(torch.zeros(1, 3, 64, 64))
+
+
+def test_what_yolov5_itself_writes_into_a_file_is_understood() -> None:
+    info = from_text({"names": "{0: 'ant', 1: 'bee'}", "stride": "64"}, Path("a.onnx"), shape=["b", 3, 96, "w"])
+    assert (info.names, info.stride, info.dynamic, info.imgsz) == (("ant", "bee"), 64, ("batch", "width"), (96, 640))
+
+
+def test_names_come_from_the_file_else_from_the_yaml_else_they_are_needed() -> None:
+    given, file = ("x", "y"), Path("a.onnx")
+    assert from_text({"names": "['ant', 'bee']"}, file, given).names == ("ant", "bee")
+    assert from_text({}, file, given).names == given
+    assert from_text({}, file, classes=2).names == ("class0", "class1")
+    with pytest.raises(InputError, match="says nothing of its classes"):
+        from_text({}, file)
+
+
+@pytest.mark.parametrize("names", ["__import__('os').getcwd()", "[", "3"])
+def test_what_a_file_says_is_never_evaluated(names: str) -> None:
+    with pytest.raises(InputError, match="cannot be read"):
+        from_text({"names": names}, Path("a.onnx"))
+
+
+def test_metadata_survives_the_way_through_text() -> None:
+    info = Metadata(names=("ant", "甲虫"), imgsz=(64, 96), dynamic=("batch",), temperature=1.5, form="B/F", nms=True)
+    assert from_text(info.to_text(), Path("a.onnx")) == info
+
+
+def test_an_exported_file_is_no_part_of_an_ensemble(eager_weights: Path) -> None:
+    with pytest.raises(InputError, match=r"b\.onnx: an ensemble is made of \.pt files"):
+        DetectMultiBackend([eager_weights, "b.onnx"])
+
+
+@pytest.mark.parametrize(
+    ("text", "allowed"),
+    [
+        ("Mul(Integer(16), Symbol('s89', positive=True, integer=True))", True),
+        ("torch.sym_max(1, L['x'].size()[2] // 2) != 1", True),
+        ("__import__('os').system('true')", False),
+        ("(lambda: 1)()", False),
+        ("L.__class__", False),
+        ("[x for x in (1,)]", False),
+        ("open('a')", False),
+    ],
+)
+def test_of_expressions_in_a_pt2_file_only_arithmetic_on_sizes_is_allowed(
+    text: str, allowed: bool, tmp_path: Path
+) -> None:
+    file = tmp_path / "a.pt2"
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("a/models/model.json", json.dumps({"range": [{"expr_str": text}], "guards_code": [text]}))
+    if allowed:
+        check_archive(file)
+        return
+    with pytest.raises(InputError, match="refused, it would run"):
+        check_archive(file)
+
+
+def test_a_pickle_in_a_pt2_file_is_refused(tmp_path: Path) -> None:
+    torch.save({"a": pathlib.PurePosixPath("x")}, tmp_path / "pickled.pt")
+    for name, content, message in (
+        ("data/sample_inputs/model.pt", (tmp_path / "pickled.pt").read_bytes(), "pickled objects: pathlib"),
+        ("data/weights/model_weights_config.json", b'{"config": {"w": {"use_pickle": true}}}', "tensors are pickled"),
+        ("data/constants/custom_obj_0", b"", "compiled or pickled parts"),
+    ):
+        with zipfile.ZipFile(tmp_path / "a.pt2", "w") as archive:
+            archive.writestr(f"a/{name}", content)
+        with pytest.raises(InputError, match=message):
+            check_archive(tmp_path / "a.pt2")
 
 
 def test_no_file_is_refused() -> None:

@@ -2,40 +2,112 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from utils.config.dataset_spec import DatasetSpec
 from utils.errors import InputError
+from utils.inference.backends.base import FileBackend
 from utils.inference.backends.pytorch import PyTorchBackend
 
 LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Format:
+    """How the files of a format are known, and what runs them.
+
+    ``flag`` is the attribute of DetectMultiBackend that is True for it, as in v6.1.
+    """
+
+    endings: tuple[str, ...]
+    flag: str
+    module: str
+    backend: str
+
+
+FORMATS = (
+    Format((".torchscript",), "jit", "torchscript", "TorchScriptBackend"),
+    Format((".onnx",), "onnx", "onnx_runtime", "OnnxBackend"),
+    Format((".xml", "_openvino_model"), "xml", "openvino", "OpenVINOBackend"),
+    Format((".pt2",), "pt2", "exported_program", "ExportedProgramBackend"),
+)
+DNN = Format((".onnx",), "dnn", "opencv_dnn", "OpenCVBackend")
+FLAGS = ("jit", "onnx", "xml", "engine", "coreml", "saved_model", "pb", "tflite", "edgetpu", "tfjs", "pt2", "dnn")
+
+
+def format_of(file: str | Path) -> Format | None:
+    """The format of an exported file by its name, None for a checkpoint.
+
+    Raises:
+        InputError: no such format.
+    """
+    name = Path(file).name.lower()
+    if name.endswith(".pt"):
+        return None
+    for known in FORMATS:
+        if name.endswith(known.endings):
+            return known
+    endings = [".pt", *(ending for known in FORMATS for ending in known.endings)]
+    raise InputError(f"--weights {file}: not a model file by its name; known are {', '.join(endings)}")
+
+
+def open_exported(
+    file: str | Path, device: torch.device, dnn: bool = False, data: str | Path | None = None
+) -> FileBackend:
+    """An exported file, ready to run.
+
+    Args:
+        dnn: run an ONNX file by OpenCV.
+        data: data yaml that names the classes of a file that does not.
+
+    Raises:
+        FileNotFoundError, InputError: no such file, another or a broken format, or a package is missing.
+    """
+    found = format_of(file)
+    if found is None:
+        raise InputError(f"{file}: a checkpoint, not an exported file")
+    if dnn and found.flag != "onnx":
+        raise InputError(f"--dnn is for .onnx files; {file} is none")
+    chosen = DNN if dnn else found
+    names = DatasetSpec.load(data).names if data else None
+    backend = getattr(importlib.import_module(f"{__name__}.{chosen.module}"), chosen.backend)
+    opened: FileBackend = backend(Path(file), device, names)
+    if names is not None and list(names) != opened.names:
+        LOG.warning("%s: its own class names differ from those in %s; its own are used", file, data)
+    return opened
 
 
 class DetectMultiBackend(nn.Module):
     """A model file ready to use, under the name and with the attributes that scripts for v6.1 know.
 
     Args:
-        weights: ``.pt`` file, or several for an ensemble.
+        weights: ``.pt`` file, or several for an ensemble; or one exported file: ``.onnx``, ``.torchscript``, ``.pt2``,
+            ``_openvino_model`` folder.
         device: the CPU when left out.
-        dnn: without effect, an option of ONNX files.
-        data: without effect, a ``.pt`` file knows its class names.
+        dnn: run an ONNX file by OpenCV.
+        data: data yaml with the class names of an exported file that has none.
 
     Attributes:
         stride: the largest, in pixels. names: of the classes. device: where it runs.
-        pt: True; jit, onnx, engine and the other formats: False.
+        pt: True for a ``.pt`` file; jit, onnx, xml, pt2, dnn and the other formats likewise.
+        fixed_hw: height and width of the pictures it takes, None for any.
 
     Raises:
         FileNotFoundError: no such file.
-        InputError: a suffix other than ``.pt``, or an unreadable file.
+        InputError: an unknown format, or an unreadable file.
     """
 
-    pt = True
-    jit = onnx = xml = engine = coreml = saved_model = pb = tflite = edgetpu = tfjs = False
+    pt: bool
+    jit: bool
+    onnx: bool
 
     def __init__(
         self,
@@ -48,17 +120,27 @@ class DetectMultiBackend(nn.Module):
         files = [weights] if isinstance(weights, (str, Path)) else list(weights)
         if not files:
             raise InputError("weights names no file; give a .pt file or several")
-        for file in files:
-            if Path(file).suffix.lower() != ".pt":
-                raise InputError(f"{file}: only .pt files are supported so far, not '{Path(file).suffix}'")
+        formats = [format_of(file) for file in files]
+        exported = next((file for file, kind in zip(files, formats) if kind is not None), None)
+        if exported is not None and len(files) > 1:
+            raise InputError(f"{exported}: an ensemble is made of .pt files; give an exported file alone")
         self.device = torch.device(device or "cpu")
-        self.backend = PyTorchBackend(files, self.device)
-        self.names, self.stride = self.backend.names, self.backend.stride
+        self.backend: PyTorchBackend | FileBackend
+        if exported is None:
+            self.backend = PyTorchBackend(files, self.device)
+        else:
+            self.backend = open_exported(exported, self.device, dnn, data)
+        kind = formats[0]
+        self.pt = kind is None
+        for flag in FLAGS:
+            setattr(self, flag, kind is not None and (flag == kind.flag or (flag == "dnn" and dnn)))
+        self.names, self.stride = self.backend.names, int(torch.as_tensor(self.backend.stride).max())
+        self.fixed_hw: tuple[int, int] | None = getattr(self.backend, "fixed_hw", None)
 
     @property
     def model(self) -> nn.Module:
-        """The network; ``model.half()`` switches to half precision."""
-        return self.backend.model
+        """The network of a ``.pt`` file, where ``model.half()`` switches to half precision; else the backend."""
+        return self.backend.model if isinstance(self.backend, PyTorchBackend) else self.backend
 
     @property
     def fp16(self) -> bool:
@@ -71,9 +153,9 @@ class DetectMultiBackend(nn.Module):
 
         Args:
             im: [B, 3, H, W] in 0..1, sides multiples of the stride, in the precision of the model.
-            augment: look in three views and return the boxes of all.
+            augment: look in three views and return the boxes of all (``.pt`` only).
             visualize: without effect here; ``detect.py --visualize`` writes the maps.
-            val: return the raw maps as well (None with ``augment`` or for an ensemble).
+            val: return the raw maps as well (None with ``augment``, for an ensemble and for an exported file).
 
         Returns:
             Decoded boxes [B, N, nc + 5] (xywh in pixels of ``im``, objectness, class scores), or (boxes, maps).
@@ -94,8 +176,10 @@ class DetectMultiBackend(nn.Module):
 
     def _apply(self, fn: Any, recurse: bool = True) -> DetectMultiBackend:
         super()._apply(fn, recurse)
-        self.device = next(self.parameters()).device  # to() and cuda() move the model
+        for parameter in self.parameters():  # to() and cuda() move the model; an exported file stays where it is
+            self.device = parameter.device
+            break
         return self
 
 
-__all__ = ["DetectMultiBackend", "PyTorchBackend"]
+__all__ = ["FORMATS", "DetectMultiBackend", "FileBackend", "Format", "PyTorchBackend", "format_of", "open_exported"]

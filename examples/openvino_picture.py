@@ -1,0 +1,43 @@
+"""Objects in a picture by an OpenVINO model: no torch, nothing of this repository.
+
+python export.py --weights best.pt --include openvino
+pip install openvino opencv-python-headless
+python examples/openvino_picture.py best_openvino_model/best.xml picture.jpg
+"""
+
+import json
+import sys
+
+import cv2
+import numpy as np
+import openvino
+
+
+def main(model: str, picture: str, least: float = 0.25) -> None:
+    network = openvino.Core().read_model(model)
+    names, imgsz = (json.loads(network.get_rt_info(["model_info", key]).value) for key in ("names", "imgsz"))
+    image = cv2.imread(picture)
+    if image is None:
+        sys.exit(f"{picture}: no readable picture")
+    height, width = imgsz
+    scale = min(height / image.shape[0], width / image.shape[1])
+    size = (round(image.shape[1] * scale), round(image.shape[0] * scale))
+    left, top = (width - size[0]) // 2, (height - size[1]) // 2
+    canvas = np.full((height, width, 3), 114, np.uint8)  # grey around the picture, as in training
+    canvas[top : top + size[1], left : left + size[0]] = cv2.resize(image, size) if scale != 1 else image
+    images = canvas[None, :, :, ::-1].transpose(0, 3, 1, 2).astype(np.float32) / 255
+    found = openvino.compile_model(network, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})([images])[0][0]
+    scores = found[:, 5:] * found[:, 4:5]  # [N, classes]; found: x, y, w, h, objectness, class scores
+    kinds, confidence = scores.argmax(1), scores.max(1)
+    corners = np.concatenate([found[:, :2] - found[:, 2:4] / 2, found[:, 2:4]], 1)  # x1, y1, w, h
+    kept = cv2.dnn.NMSBoxesBatched(corners.tolist(), confidence.tolist(), kinds.tolist(), least, 0.45)
+    for index in np.array(kept).flatten():
+        x1, y1, w, h = corners[index]
+        box = (np.array([x1 - left, y1 - top, x1 + w - left, y1 + h - top]) / scale).round(1)
+        print(names[kinds[index]], round(float(confidence[index]), 3), *box.tolist())
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 3:
+        sys.exit(__doc__)
+    main(*sys.argv[1:])

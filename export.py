@@ -1,0 +1,56 @@
+"""Turn a trained model into files for other programs, and prove each against PyTorch.
+
+    python export.py --weights runs/train/exp/weights/best.pt --include onnx --dynamic --simplify
+    python export.py --weights best.pt --include onnx --nms --data my.yaml      # suppression inside; mAP in the table
+    python detect.py --weights best.onnx
+
+Files lie beside the weights, or in ``--output``. The table at the end says for each format the size, the worst
+difference to PyTorch, the time per picture, or why there is no file; the exit code is 1 if one is missing.
+"""
+
+from __future__ import annotations
+
+import logging
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+from models.user_modules import load_modules
+from utils.checkpoint.find import newest_checkpoint
+from utils.config.cli import EXIT_INPUT, run_script
+from utils.config.keywords import options_from
+from utils.config.options import ExportOptions
+from utils.config.paths import ROOT
+from utils.device import select_device
+from utils.export import export_checkpoint, log_rows
+
+LOG = logging.getLogger(__name__)
+
+
+def main(options: ExportOptions) -> int:
+    load_modules(options.modules)
+    if options.inplace:
+        LOG.warning("--inplace is without effect: the head never works in place")
+    device = select_device(options.device)
+    files = [Path(name) for name in options.weights] or [newest_checkpoint(ROOT / "runs/train", "best.pt")]
+    complete = True
+    for weights in files:
+        rows = export_checkpoint(weights, options, device)
+        log_rows(rows)
+        made = [row.path for row in rows[1:] if row.path]
+        complete &= len(made) == len(rows) - 1
+        if made:
+            LOG.info(
+                "results are in %s; use them: python detect.py --weights %s", made[0].parent, shlex.quote(str(made[0]))
+            )
+    return 0 if complete else EXIT_INPUT
+
+
+def run(**options: Any) -> int:
+    """Export from Python, with the options by their names: ``export.run(weights="best.pt", include=["onnx"])``."""
+    return main(options_from(ExportOptions, options))
+
+
+if __name__ == "__main__":
+    sys.exit(run_script(main, ExportOptions))

@@ -1,0 +1,87 @@
+"""Tiny models in files: two levels, a few thousand weights, and objects everywhere."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from models.dynamic import set_temperature
+from models.yolo import Model
+from utils.checkpoint import Checkpoint, save_checkpoint
+
+ROWS: dict[str, list[Any]] = {
+    "static": [[-1, 1, "Conv", [16, 3, 2]], [-1, 1, "Conv", [16, 1, 1]]],
+    "dynamic": [[-1, 1, "DynamicConv", [16, 3, 2]], [-1, 1, "Dynamic_conv2d", [16, 1, 1]]],
+    "condconv": [[-1, 1, "CondConv", [16, 3, 2]], [-1, 1, "CondConv", [16, 1, 1]]],
+    "odconv": [[-1, 1, "ODConv", [16, 3, 2]], [-1, 1, "ODConv", [16, 1, 1]]],
+}
+
+
+def tiny_yaml(kind: str) -> dict[str, Any]:
+    stem = [[-1, 1, "Conv", [8, 6, 2, 2]], [-1, 1, "Conv", [8, 3, 2]]]
+    return {
+        "nc": 3, "depth_multiple": 1.0, "width_multiple": 1.0,
+        "anchors": [[10, 13, 16, 30], [30, 61, 62, 45]],
+        "backbone": [*stem, *ROWS[kind]],
+        "head": [[-1, 1, "Conv", [16, 3, 2]], [[3, 4], 1, "Detect", ["nc", "anchors"]]],
+    }  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """``tiny(kind) -> best.pt`` of a static, dynamic, condconv or odconv model with classes ant, bee, 甲虫."""
+    folder, made = tmp_path_factory.mktemp("tiny"), {}
+
+    def make(kind: str) -> Path:
+        if kind in made:
+            return made[kind]
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            torch.manual_seed(0)
+            model = Model(tiny_yaml(kind)).eval()
+            set_temperature(model, 2)
+            for module in model.modules():
+                if isinstance(module, torch.nn.BatchNorm2d):
+                    module.running_mean.uniform_(-0.2, 0.2)
+                    module.running_var.uniform_(0.02, 0.2)
+            for conv in model.head.m:
+                conv.weight.mul_(4)
+                conv.bias.view(model.head.na, -1)[:, 4:] = 1.0
+        made[kind] = folder / f"{kind}.pt"
+        save_checkpoint(
+            made[kind],
+            Checkpoint(
+                model_yaml=model.yaml, nc=3, names=["ant", "bee", "甲虫"], stride=model.stride.tolist(),
+                model=dict(model.state_dict()),
+            ),
+        )  # fmt: skip
+        return made[kind]
+
+    return make
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def exported(tiny: Callable[[str], Path], tmp_path: Path) -> Callable[..., list[Any]]:
+    """``exported(kind, **options) -> rows`` of export.py on a tiny model, into a folder of a difficult name."""
+    from utils.config.options import ExportOptions
+    from utils.export import export_checkpoint
+
+    def run(kind: str, **options: Any) -> list[Any]:
+        usual = {"imgsz": (64,), "output": str(tmp_path / "mit Leerzeichen ü 图"), "weights": (str(tiny(kind)),)}
+        given = ExportOptions(**{**usual, **options})
+        logging.getLogger("utils").setLevel(logging.INFO)
+        return export_checkpoint(Path(given.weights[0]), given, torch.device("cpu"))
+
+    return run

@@ -1,0 +1,196 @@
+"""Everything around the formats: what goes wrong, the table, the scripts that use the files, benchmarks."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import detect
+import export
+import val
+from utils import benchmarks
+from utils.config.options import DetectOptions, ExportOptions, ValOptions
+from utils.errors import InputError
+from utils.export import Row, table
+from utils.export.onnx import OnnxExporter
+from utils.inference.autoshape import AutoShape
+from utils.inference.backends import DetectMultiBackend
+
+Exported = Callable[..., list[Any]]
+Tiny = Callable[[str], Path]
+
+
+@pytest.fixture(scope="module")
+def ants(tmp_path_factory: pytest.TempPathFactory, make_dataset: Callable[..., Path]) -> Path:
+    """Data yaml of the tiny models' classes."""
+    return make_dataset(tmp_path_factory.mktemp("ants"), nc=3, names=("ant", "bee", "甲虫"))
+
+
+def test_one_failing_format_does_not_stop_the_others(
+    exported: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> list[str]:
+        raise RuntimeError("cannot\nand a long story")
+
+    monkeypatch.setattr(OnnxExporter, "write", fail)
+    source, first, second = exported("static", include=("onnx", "torchscript"))
+    assert (source.format, first.format, second.format) == ("pytorch", "onnx", "torchscript") or second.note == "cannot"
+    broken = next(row for row in (first, second) if row.format == "onnx")
+    assert (broken.made, broken.note) == (False, "cannot")
+    assert next(row for row in (first, second) if row.format == "torchscript").made
+    assert sorted(path.name for path in Path(first.path or second.path).parent.iterdir()) == ["static.torchscript"]
+
+
+def test_a_file_that_computes_something_else_is_not_kept(exported: Exported, monkeypatch: pytest.MonkeyPatch) -> None:
+    from utils.export.network import ExportHead
+
+    original = ExportHead._boxes
+    monkeypatch.setattr(ExportHead, "_boxes", lambda self, level, y: original(self, level, y) * 1.01)
+    row = exported("static", include=("torchscript",))[1]
+    assert not row.made
+    assert "differs from PyTorch by" in row.note
+
+
+def test_a_missing_package_is_named_before_any_work(exported: Exported, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "onnx" else True)
+    row = exported("static", include=("onnx",))[1]
+    assert (row.made, row.impossible, row.note) == (False, True, "package onnx is missing: pip install onnx")
+
+
+def test_a_form_that_a_format_cannot_run_is_named(exported: Exported) -> None:
+    row = exported("dynamic", include=("torchscript",), dynamic_form="A")[1]
+    assert row.note == "--dynamic-form A does not run as torchscript; possible are B, F, M"
+
+
+def test_a_folder_that_cannot_be_written_is_named(tiny: Tiny, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for output in (tmp_path / "file/below", Path("/proc")):
+        if output == Path("/proc") and not output.exists():
+            continue
+        with pytest.raises(InputError, match=rf"{output}: cannot .* --output|--output {output}: cannot be made"):
+            export.main(ExportOptions(weights=(str(tiny("static")),), include=("torchscript",), output=str(output)))
+
+
+def test_the_exit_code_tells_whether_all_was_made(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = ExportOptions(
+        weights=(str(tiny("static")),), include=("torchscript",), imgsz=(64,), output=str(tmp_path), inplace=True
+    )
+    assert export.main(options) == 0
+    monkeypatch.setattr(export, "export_checkpoint", lambda *_: [Row(format="pytorch"), Row(format="onnx", note="x")])
+    assert export.main(options) == 1
+
+
+def test_the_table_leaves_out_columns_without_figures() -> None:
+    rows = [Row(format="pytorch", ms=12.34), Row(format="onnx", note="no")]
+    assert table(rows) == [
+        "format   file    ms",
+        "pytorch  -     12.3  not made:",
+        "onnx     -        -  not made: no",
+    ]
+
+
+@pytest.fixture
+def onnx_file(exported: Exported) -> Path:
+    pytest.importorskip("onnxruntime")
+    row = exported("static", include=("onnx",))[1]
+    assert row.made, row.note
+    return row.path
+
+
+def test_val_scores_an_exported_file_as_it_scores_the_checkpoint(
+    exported: Exported, tiny: Tiny, ants: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("onnxruntime")
+    path = exported("static", include=("onnx",), dynamic=True)[1].path
+    monkeypatch.setattr("utils.evaluation.observers.plot_batch", lambda *_: None)
+    monkeypatch.setattr(val, "save_plots", lambda *_: None)
+    figures = []
+    for weights in (tiny("static"), path):
+        options = ValOptions(
+            weights=(str(weights),), data=str(ants), imgsz=64, workers=0, device="cpu", project=str(tmp_path)
+        )
+        result, _ = val.score(options)
+        figures.append((result.map50, result.map, result.detections))
+    assert figures[0] == pytest.approx(figures[1], abs=1e-6)
+    assert figures[0][2] > 100
+
+
+def test_val_scores_a_file_of_one_size_with_square_pictures(
+    onnx_file: Path, ants: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("utils.evaluation.observers.plot_batch", lambda *_: None)
+    monkeypatch.setattr(val, "save_plots", lambda *_: None)
+    options = ValOptions(weights=(str(onnx_file),), data=str(ants), workers=0, device="cpu", project=str(tmp_path))
+    assert val.score(options)[0].images == 4
+    assert "takes pictures of 64 x 64 only: running at that size" in caplog.text
+
+
+@pytest.mark.parametrize("dnn", [False, True])
+def test_detect_takes_an_exported_file(onnx_file: Path, ants: Path, tmp_path: Path, dnn: bool) -> None:
+    options = DetectOptions(
+        weights=(str(onnx_file),), source=str(ants.parent / "images/val"), device="cpu", project=str(tmp_path / "out"),
+        dnn=dnn, save_txt=True, nosave=True, imgsz=(64,),
+    )  # fmt: skip
+    detect.main(options)
+    assert len(list((tmp_path / "out/exp/labels").iterdir())) == 4
+
+
+def test_autoshape_takes_an_exported_file(onnx_file: Path, tiny: Tiny, ants: Path) -> None:
+    picture = ants.parent / "images/val/0.png"
+    by_file, by_torch = (
+        AutoShape(DetectMultiBackend(w), verbose=False)(picture, 64) for w in (onnx_file, tiny("static"))
+    )
+    assert by_file.names == ["ant", "bee", "甲虫"]
+    torch.testing.assert_close(by_file.xyxy[0], by_torch.xyxy[0], rtol=1e-3, atol=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"augment": True}, "--augment needs a .pt file"),
+        ({"weights": ("a.pt", "b.onnx")}, "an ensemble is made of .pt files"),
+        ({"weights": ("a.torchscript",), "dnn": True}, "--dnn is for .onnx files"),
+        ({"weights": ("a.onxx",)}, "not a model file by its name"),
+    ],
+)
+def test_what_does_not_go_together_is_named(options: dict[str, Any], message: str, onnx_file: Path) -> None:
+    given = {"weights": (str(onnx_file),), **options}
+    with pytest.raises(InputError, match=message):
+        detect.build_predictor(DetectOptions(device="cpu", **given))
+
+
+def test_names_of_another_yaml_are_warned_about(
+    onnx_file: Path, make_dataset: Callable[..., Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    other = make_dataset(tmp_path / "other", nc=3)
+    model = DetectMultiBackend(onnx_file, data=other)
+    assert model.names == ["ant", "bee", "甲虫"]
+    assert "its own class names differ from those in" in caplog.text
+
+
+def test_benchmarks_write_table_csv_and_plot(tiny: Tiny, ants: Path, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    options = benchmarks.BenchmarkOptions(
+        weights=str(tiny("static")), data=str(ants), imgsz=64, include=("onnx", "torchscript"), project=str(tmp_path),
+        hard_fail=0.0,
+    )  # fmt: skip
+    assert benchmarks.main(options) == 0
+    with (tmp_path / "exp/benchmarks.csv").open(newline="", encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [row["format"] for row in rows] == ["pytorch", "torchscript", "onnx"]
+    assert all(float(row["map"]) == pytest.approx(float(rows[0]["map"]), abs=1e-3) for row in rows)
+    assert (tmp_path / "exp/benchmarks.png").stat().st_size > 1000
+    assert "mAP@.5:.95" in (tmp_path / "exp/benchmarks.txt").read_text()
+
+
+def test_hard_fail_objects_to_failures_and_to_a_low_map_but_not_to_missing_packages() -> None:
+    rows = [
+        Row(format="pytorch", path=Path("a"), map=0.3), Row(format="onnx", path=Path("b"), map=0.1),
+        Row(format="pt2", note="broken"), Row(format="coreml", note="no package", impossible=True),
+    ]  # fmt: skip
+    assert benchmarks.shortfalls(rows, 0.2) == ["pt2: broken", "onnx: mAP@.5:.95 0.100 is below 0.2"]

@@ -1,0 +1,113 @@
+"""The options of ``export.py``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from utils.config.flags import IMAGE_SIZE_FLAGS, Named, at_least, fraction, one_of, option, switch
+from utils.errors import InputError, nearest
+
+AXES = ("batch", "height", "width")
+FORMS = ("auto", "A", "A1", "B", "F", "M")
+# Where suppression inside can be asked for, and where --train has a meaning.
+WITH_NMS = ("onnx",)
+WITH_TRAIN = ("torchscript", "onnx")
+WITH_INT8 = ("onnx", "openvino")
+FORMATS = ("torchscript", "onnx", "openvino", "pt2", "static")
+# Known by name, made by other programs: see utils/export/elsewhere.py.
+ELSEWHERE = ("engine", "coreml", "saved_model", "pb", "tflite", "edgetpu", "tfjs", "ncnn", "executorch")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportOptions(Named):
+    """Options of ``export.py``. Raises InputError naming the flag when a value is out of range."""
+
+    data: str = option("", str, "--data", "data yaml: adds the mAP of every file; calibration of --int8")
+    weights: tuple[str, ...] = option(
+        (), str, "--weights", "checkpoints, each for itself; none: the newest best.pt below runs/train", nargs="+"
+    )
+    imgsz: tuple[int, ...] = option(
+        (640, 640), int, IMAGE_SIZE_FLAGS, "picture size in pixels: one side, or h w", nargs="+"
+    )
+    batch_size: int = option(1, int, "--batch-size", "pictures per call of a file with a fixed batch")
+    device: str = option("cpu", str, "--device", "cpu, or the number of a GPU")
+    half: bool = switch("--half", "half precision")
+    inplace: bool = switch("--inplace", "without effect: the head never works in place")
+    train: bool = switch("--train", "norms not folded and raw maps in place of boxes, to be trained on elsewhere")
+    optimize: bool = switch("--optimize", "TorchScript: rewrite the graph for phones")
+    int8: bool = switch("--int8", "ONNX, OpenVINO: 8-bit convolutions, scales measured on --data")
+    dynamic: bool = switch("--dynamic", "ONNX, OpenVINO, .pt2: any batch, height and width")
+    dynamic_axes: tuple[str, ...] = option(
+        (), str, "--dynamic-axes", "only these axes free: batch, height, width", nargs="+"
+    )
+    simplify: bool = switch("--simplify", "ONNX: simplify the graph (onnxslim)")
+    opset: int = option(12, int, "--opset", "ONNX: opset version; 18 and more use the exporter on torch.export")
+    verbose: bool = switch("--verbose", "print what the exporters and TensorRT print")
+    workspace: int = option(4, int, "--workspace", "TensorRT: memory for its search in GB")
+    nms: bool = switch("--nms", "ONNX: suppression inside, output x1 y1 x2 y2 confidence class")
+    agnostic_nms: bool = switch("--agnostic-nms", "with --nms: boxes of different classes suppress each other")
+    topk_per_class: int = option(100, int, "--topk-per-class", "with --nms: most detections of one class in a picture")
+    topk_all: int = option(100, int, "--topk-all", "with --nms: most detections in one picture, rows of the output")
+    iou_thres: float = option(0.45, float, "--iou-thres", "with --nms: IoU above which two boxes are one object")
+    conf_thres: float = option(0.25, float, "--conf-thres", "with --nms: drop detections below this confidence")
+    include: tuple[str, ...] = option(
+        ("torchscript", "onnx"), str, "--include", f"formats: {', '.join(FORMATS)}", nargs="+"
+    )
+    dynamic_form: str = option(
+        "auto", str, "--dynamic-form", "how dynamic layers are computed; auto: what suits each format", choices=FORMS
+    )
+    output: str = option("", str, "--output", "folder for the files; empty: beside the weights")
+    cache_dir: str = option("", str, "--cache-dir", "with --data: folder for the label cache, for read-only data")
+    modules: tuple[str, ...] = option(
+        (), str, "--modules", "python files with layers of your own, which are run", nargs="+", repeat=True
+    )
+
+    @property
+    def free_axes(self) -> tuple[str, ...]:
+        """The axes of the input that any number fits."""
+        return tuple(axis for axis in AXES if axis in self.dynamic_axes or (self.dynamic and not self.dynamic_axes))
+
+    def __post_init__(self) -> None:
+        self._check_formats()
+        if len(self.imgsz) not in (1, 2):
+            raise InputError(f"--imgsz takes one number, or height and width; {len(self.imgsz)} given")
+        limits = [("--batch-size", self.batch_size, 1), ("--opset", self.opset, 11), ("--workspace", self.workspace, 1)]
+        limits += [("--topk-per-class", self.topk_per_class, 1), ("--topk-all", self.topk_all, 1)]
+        for flag, value, low in limits + [("--imgsz", side, 32) for side in self.imgsz]:
+            at_least(flag, value, low)
+        fraction("--conf-thres", self.conf_thres)
+        fraction("--iou-thres", self.iou_thres)
+        one_of("--dynamic-form", self.dynamic_form, FORMS)
+        for axis in self.dynamic_axes:
+            one_of("--dynamic-axes", axis, AXES)
+        self._check_combinations()
+
+    def _check_formats(self) -> None:
+        if not self.include:
+            raise InputError(f"--include names no format; known are {', '.join(FORMATS)}")
+        for name in self.include:
+            if name not in FORMATS + ELSEWHERE:
+                close = nearest(name, FORMATS + ELSEWHERE)
+                raise InputError(f"--include {name}: no such format{close} (known: {', '.join(FORMATS)})")
+
+    def _check_combinations(self) -> None:
+        if self.half and self.int8:
+            raise InputError("--half and --int8 exclude each other: the values are stored one way or the other")
+        if self.train and (self.nms or self.half or self.int8):
+            raise InputError("--train gives maps to be trained on: leave out --nms, --half and --int8")
+        if self.int8 and not self.data:
+            raise InputError("--int8 measures its scales on pictures: name the data set with --data")
+        for flag, wanted, able in (
+            ("--nms", self.nms, WITH_NMS),
+            ("--train", self.train, WITH_TRAIN),
+            ("--int8", self.int8, WITH_INT8),
+        ):
+            others = [name for name in self.include if name in FORMATS and name not in able]
+            if wanted and others:
+                raise InputError(f"{flag} is there for {', '.join(able)}, not for --include {' '.join(others)}")
+        if self.dynamic_form == "A1" and (self.batch_size > 1 or "batch" in self.free_axes):
+            raise InputError("--dynamic-form A1 computes one picture: leave out --batch-size and a free batch")
+        if self.dynamic_form == "A" and "batch" in self.free_axes:
+            raise InputError(
+                "--dynamic-form A has the batch as its group count, so a file would run with one batch only; use B or F"
+            )

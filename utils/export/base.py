@@ -1,0 +1,115 @@
+"""What every format has in common: what it has to say about itself, and where its files go."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import ClassVar
+
+from torch import nn
+
+from models.dynamic_forms import DynamicForm
+from utils.config.export_options import ExportOptions
+from utils.errors import InputError
+from utils.export.check import Proof, prove
+from utils.export.job import Job
+from utils.inference.backends import open_exported
+
+LOG = logging.getLogger(__name__)
+
+
+class Exporter:
+    """One format.
+
+    Attributes:
+        name: what ``--include`` calls it.
+        ending: of its files.
+        packages: module to import -> what pip calls it, for all that making and running a file needs.
+        forms: how dynamic layers can be computed in this format, the best first.
+        can_free: the axes that can be free; with ``always_free`` they are, whatever the options.
+    """
+
+    name: ClassVar[str]
+    ending: ClassVar[str]
+    packages: ClassVar[dict[str, str]] = {}
+    forms: ClassVar[tuple[DynamicForm, ...]] = (DynamicForm.MATMUL, DynamicForm.PATCHES, DynamicForm.MERGED)
+    can_free: ClassVar[tuple[str, ...]] = ("batch", "height", "width")
+    always_free: ClassVar[bool] = False
+
+    def obstacle(self, job: Job) -> str | None:
+        """Why the file cannot be made here, known before any work is done; None if it can."""
+        return missing(self.packages)
+
+    def form(self, options: ExportOptions) -> DynamicForm:
+        """How dynamic layers are computed: as the user says, else as suits the format.
+
+        Raises:
+            InputError: the form asked for does not run in this format.
+        """
+        if options.dynamic_form == "auto":
+            return DynamicForm.MERGED if options.int8 and DynamicForm.MERGED in self.forms else self.forms[0]
+        wanted = DynamicForm(options.dynamic_form)
+        fixed_batch = "batch" not in self.free(options)
+        allowed = self.forms + ((DynamicForm.GROUPED, DynamicForm.SINGLE) if fixed_batch else ())
+        if wanted not in allowed:
+            known = ", ".join(form.value for form in allowed)
+            raise InputError(f"--dynamic-form {wanted.value} does not run as {self.name}; possible are {known}")
+        return wanted
+
+    def free(self, options: ExportOptions) -> tuple[str, ...]:
+        """The axes of the input that any number fits."""
+        return self.can_free if self.always_free else tuple(a for a in options.free_axes if a in self.can_free)
+
+    def path(self, job: Job) -> Path:
+        """Where the file (or folder) goes."""
+        return job.stem.with_name(job.stem.name + self.ending)
+
+    def write(self, job: Job, path: Path) -> list[str]:
+        """Make the file at ``path``, which is a draft; returns what there is to tell."""
+        raise NotImplementedError
+
+    def check(self, job: Job, path: Path) -> tuple[nn.Module, Proof]:
+        """Open the file at ``path`` and hold it against PyTorch.
+
+        Raises:
+            InputError: it cannot be read, does not run, or computes something else.
+        """
+        backend = open_exported(path, job.device)
+        return backend, prove(backend, job)
+
+
+def missing(packages: Mapping[str, str]) -> str | None:
+    """The line about the first of ``packages`` (module -> what pip calls it) that is not there, None if all are."""
+    for module, package in packages.items():
+        if importlib.util.find_spec(module) is None:
+            return f"package {package} is missing: pip install {package}"
+    return None
+
+
+def check_writable(folder: Path) -> None:
+    """Raise InputError: files cannot be made in ``folder``."""
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise InputError(f"{folder}: cannot write there ({error.strerror}); name a folder with --output") from error
+
+
+@contextmanager
+def draft(path: Path) -> Iterator[Path]:
+    """A path to write to; what is there becomes ``path`` at the end, or nothing is left of it after an error."""
+    folder = Path(tempfile.mkdtemp(prefix=".export-", dir=path.parent))
+    try:
+        yield folder / path.name
+        written = folder / path.name
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        os.replace(written, path)  # noqa: PTH105
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,169 @@
+"""Whether a file computes what PyTorch computes, and how fast."""
+
+from __future__ import annotations
+
+import copy
+import math
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.fuse import fuse
+from utils.errors import InputError
+from utils.export.job import Job
+from utils.export.onnx_nms import run_onnx, with_raw
+from utils.inference.backends.base import FileBackend
+from utils.inference.backends.metadata import Metadata
+from utils.nms import non_max_suppression
+
+TOLERANCE, HALF_TOLERANCE = 1e-4, 5e-2
+BATCHES = (1, 3, 8)
+_WARM, _RUNS, _SECONDS = 2, 15, 3.0
+
+
+@dataclass(frozen=True)
+class Proof:
+    """The worst difference to PyTorch over all runs (scores; boxes as a share of the picture's longer side)."""
+
+    worst: float
+    ms: float
+
+
+def prove(backend: FileBackend, job: Job) -> Proof:
+    """Run the file at several batches and sizes, as far as its axes are free, beside the model itself.
+
+    Raises:
+        InputError: the file does not run, or differs by more than the tolerance of its precision.
+    """
+    reference, worst = Reference(job), 0.0
+    for batch, hw in cases(backend.info):
+        images = pictures(batch, hw).to(job.device)
+        worst = max(worst, reference.difference(backend, images))
+        if backend.info.nms:
+            suppression = suppression_difference(backend, job, images)
+            if suppression > TOLERANCE:
+                raise InputError(f"its suppression gives other boxes than detect.py (by {suppression:.2g}): not kept")
+    limit = (
+        TOLERANCE if not (job.options.half or job.options.int8) else HALF_TOLERANCE if job.options.half else math.inf
+    )
+    if not worst <= limit or math.isinf(worst):  # also when it is not a number
+        raise InputError(f"differs from PyTorch by {worst:.2g}, allowed is {limit:g}: not kept")
+    run = backend.run if backend.info.maps else backend
+    return Proof(worst, time_ms(run, pictures(backend.info.batch, backend.info.imgsz).to(job.device)))
+
+
+def cases(info: Metadata) -> Iterator[tuple[int, tuple[int, int]]]:
+    """(batch, (height, width)) to be run: batches 1, 3 and 8 and two sizes where these are free."""
+    height, width = info.imgsz
+    smaller = [max(info.stride, side // 2 // info.stride * info.stride) for side in (height, width + info.stride)]
+    second = (smaller[0] if "height" in info.dynamic else height, smaller[1] if "width" in info.dynamic else width)
+    if second == info.imgsz:  # at the least size
+        second = tuple(side + info.stride * (a in info.dynamic) for side, a in zip(second, ("height", "width")))  # type: ignore[assignment]
+    for batch in BATCHES if info.fixed_batch is None else (info.fixed_batch,):
+        yield batch, info.imgsz if batch == 1 else second
+    if info.fixed_batch is not None:
+        yield info.fixed_batch, info.imgsz
+    elif second != info.imgsz:
+        yield 1, second
+
+
+def pictures(batch: int, hw: tuple[int, int]) -> Tensor:
+    """[B, 3, H, W] in 0..1, the same in every run: patches of colour with noise."""
+    random = torch.Generator().manual_seed(0)
+    patches = torch.rand(batch, 3, max(2, hw[0] // 16), max(2, hw[1] // 16), generator=random)
+    noise = torch.rand(batch, 3, *hw, generator=random)
+    return (0.8 * F.interpolate(patches, size=hw, mode="nearest") + 0.2 * noise).clamp(0, 1)
+
+
+class Reference:
+    """The model in PyTorch, its norms folded unless maps are compared."""
+
+    def __init__(self, job: Job) -> None:
+        self.maps = job.options.train
+        self.model = copy.deepcopy(job.model).eval()
+        if self.maps:
+            self.model.head.train()
+        else:
+            fuse(self.model)
+
+    @torch.no_grad()
+    def difference(self, net: nn.Module, images: Tensor) -> float:
+        """The largest difference over all outputs of a file, or of another model."""
+        expected = self.model(images)
+        if self.maps and isinstance(net, FileBackend):
+            found = [torch.as_tensor(output) for output in net.run(images)]
+            return max(worst(a.cpu(), b.cpu()) for a, b in zip(expected, found, strict=True))
+        inside = isinstance(net, FileBackend) and net.info.nms
+        decoded = raw_and_found(net, images)[1] if inside else net(images)[0]  # type: ignore[arg-type]
+        return worst(scaled(expected[0], images).cpu(), scaled(decoded, images).cpu())
+
+
+def raw_and_found(backend: FileBackend, images: Tensor) -> tuple[Tensor, Tensor]:
+    """What an ONNX file with suppression inside finds [B, k, 6], and the candidates it found it among [B, N, no]."""
+    import onnx
+
+    model = with_raw(onnx.load(backend.file))
+    found, raw = (torch.from_numpy(output) for output in run_onnx(model, images.half() if backend.fp16 else images))
+    return found, raw
+
+
+def suppression_difference(backend: FileBackend, job: Job, images: Tensor) -> float:
+    """The largest difference between the suppression inside a file and our own of the same candidates."""
+    options, largest = job.options, 0.0
+    found, raw = raw_and_found(backend, images)
+    own = non_max_suppression(
+        raw, options.conf_thres, options.iou_thres, agnostic=options.agnostic_nms, max_det=raw.shape[1]
+    )  # fmt: skip
+    for rows, expected in zip(found, own):
+        earlier = (expected[:, 5:] == expected[:, 5]).tril(-1).sum(1)  # better ones of the same class
+        expected = expected[earlier < options.topk_per_class][: options.topk_all]
+        kept = rows[rows[:, 4] > 0]
+        if len(kept) != len(expected) or rows[len(kept) :].any():
+            raise InputError(f"its suppression finds {len(kept)} boxes, detect.py {len(expected)}: not kept")
+        if len(kept):
+            largest = max(largest, worst(scaled(expected, images)[:, :5], scaled(kept, images)[:, :5]))
+    return largest
+
+
+def scaled(decoded: Tensor, images: Tensor) -> Tensor:
+    """Boxes [..., 4+] in shares of the longer side, scores as they are."""
+    return torch.cat([decoded[..., :4] / max(images.shape[2:]), decoded[..., 4:]], dim=-1)
+
+
+def worst(expected: Tensor, found: Tensor) -> float:
+    """The largest difference.
+
+    Raises:
+        InputError: of other shapes.
+    """
+    if expected.shape != found.shape:
+        raise InputError(f"gives {list(found.shape)} where PyTorch gives {list(expected.shape)}: not kept")
+    return float((expected - found).abs().max())
+
+
+@torch.no_grad()
+def time_ms(run: nn.Module | Callable[[Tensor], object], images: Tensor) -> float:
+    """Milliseconds per picture: the median of up to 15 runs after 2 for warming up, for about 3 s at most."""
+    seconds: list[float] = []
+    for turn in range(_WARM + _RUNS):
+        start = _now(images)
+        run(images)
+        seconds.append(_now(images) - start)
+        if turn > _WARM and sum(seconds) > _SECONDS:
+            break
+    return 1000 * statistics.median(_steady(seconds)) / len(images)
+
+
+def _steady(seconds: Sequence[float]) -> Sequence[float]:
+    return seconds[_WARM:] or seconds
+
+
+def _now(images: Tensor) -> float:
+    if images.is_cuda:
+        torch.cuda.synchronize(images.device)
+    return time.perf_counter()

@@ -1,0 +1,84 @@
+"""From a checkpoint file to the files made of it."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from models.dynamic import get_temperature
+from models.fuse import fuse
+from utils.checkpoint import load_model
+from utils.config.dataset_spec import DatasetSpec
+from utils.config.export_options import ExportOptions
+from utils.config.sizes import check_img_size
+from utils.datasets.dataset import DetectionDataset
+from utils.datasets.loader import build_loader
+from utils.datasets.prepare import load_labels
+from utils.errors import InputError
+from utils.evaluation import Evaluator
+from utils.export.base import check_writable
+from utils.export.check import pictures, time_ms
+from utils.export.job import Job
+from utils.export.report import Row
+from utils.export.run import Scorer, export_all
+
+LOG = logging.getLogger(__name__)
+
+
+def export_checkpoint(weights: Path, options: ExportOptions, device: torch.device) -> list[Row]:
+    """All formats of ``--include`` of one checkpoint; the first row is the checkpoint itself.
+
+    Raises:
+        FileNotFoundError, InputError: the checkpoint, ``--data`` or the output folder cannot be used.
+    """
+    model, _ = load_model(weights, device)
+    temperature = get_temperature(model)
+    LOG.info("weights: %s%s", weights, "" if temperature is None else f", dynamic layers at T={temperature:g}")
+    sides = [check_img_size(side, int(model.stride.max())) for side in options.imgsz]
+    job = Job(model, options, (sides[0], sides[-1]), stem_of(weights, options.output))
+    check_writable(job.stem.parent)
+    score = scorer(job) if options.data else None
+    return export_all(job, baseline(job, weights, score), score)
+
+
+def stem_of(weights: Path, output: str) -> Path:
+    """Path of the files without ending: beside the weights, or in ``--output``, which is made."""
+    folder = Path(output) if output else weights.parent
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--output {folder}: cannot be made ({error.strerror}); name another folder") from error
+    return folder / weights.stem
+
+
+def scorer(job: Job) -> Scorer:
+    """What gives mAP@.5 and mAP@.5:.95 on the val split of ``--data``, with square pictures of the export's size."""
+    options, side = job.options, job.hw[0]
+    spec = DatasetSpec.load(options.data)
+    if spec.nc != job.model.nc:
+        raise InputError(f"--data {options.data} has {spec.nc} classes, the model {job.model.nc}; give its own set")
+    if job.hw != (side, side):
+        raise InputError(f"--data scores square pictures; --imgsz is {job.hw[0]} x {job.hw[1]}")
+    cache_dir = Path(options.cache_dir) if options.cache_dir else None
+    records = load_labels(spec, "val", cache_dir=cache_dir).records
+    dataset = DetectionDataset(records, side, stride=int(job.model.stride.max()))
+    loader = build_loader(dataset, batch_size=options.batch_size, workers=0)
+
+    def score(net: nn.Module) -> tuple[float, float]:
+        result = Evaluator(loader, spec.nc, job.device).run(net)
+        return result.map50, result.map
+
+    return score
+
+
+def baseline(job: Job, weights: Path, score: Scorer | None) -> Row:
+    """How fast and good the checkpoint is in PyTorch, norms folded."""
+    model = copy.deepcopy(job.model)
+    fuse(model)
+    ms = time_ms(model, pictures(job.options.batch_size, job.hw).to(job.device))
+    map50, map_ = score(model) if score else (None, None)
+    return Row(format="pytorch", path=weights, ms=ms, map50=map50, map=map_)

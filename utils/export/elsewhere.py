@@ -1,0 +1,33 @@
+"""Formats that v6.1 names and this program does not make: why, and what leads there."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from utils.export.base import Exporter
+from utils.export.job import Job
+
+REASONS = {
+    "engine": "TensorRT files fit one GPU and are made there: trtexec --onnx=FILE.onnx (--dynamic-form M)",
+    "coreml": "not made by this program; coremltools converts a .pt2 file (--include pt2 --dynamic-form M)",
+    "saved_model": "not made by this program; onnx2tf converts an ONNX file (--include onnx --dynamic-form M)",
+    "pb": "not made by this program; onnx2tf converts an ONNX file (--include onnx --dynamic-form M)",
+    "tflite": "not made by this program; litert-torch converts a .pt2 file (--include pt2)",
+    "edgetpu": "the compiler is on no package index; it takes an 8-bit tflite file",
+    "tfjs": "not made by this program; tensorflowjs converts a saved_model",
+    "ncnn": "not made by this program; pnnx converts a TorchScript file (--include torchscript --dynamic-form M)",
+    "executorch": "not made by this program; executorch converts a .pt2 file (--include pt2)",
+}
+
+
+class Elsewhere(Exporter):
+    """A format that is only named."""
+
+    name: str  # type: ignore[misc]
+    ending: ClassVar[str] = ""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def obstacle(self, job: Job) -> str | None:
+        return REASONS[self.name]

@@ -1,0 +1,67 @@
+"""The work to be done: a model, and what is to be made of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from models.dynamic import get_temperature
+from models.dynamic_forms import DynamicForm
+from models.yolo import Model
+from utils.config.export_options import ExportOptions
+from utils.export.network import ExportNetwork, MapNetwork
+from utils.inference.backends.metadata import Metadata
+
+
+@dataclass(frozen=True)
+class Job:
+    """A model and what is to be made of it.
+
+    Attributes:
+        model: in float32 and evaluation mode; exporters work on copies.
+        hw: height and width of the input in pixels.
+        stem: path of the files without ending.
+    """
+
+    model: Model
+    options: ExportOptions
+    hw: tuple[int, int]
+    stem: Path
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    def network(self, form: DynamicForm, free: tuple[str, ...]) -> ExportNetwork | MapNetwork:
+        """The model ready for export; ``free`` are the free axes."""
+        if self.options.train:
+            return MapNetwork(self.model, form)
+        fixed = not {"height", "width"} & set(free)
+        return ExportNetwork(self.model, form, self.hw if fixed else None, self.options.half)
+
+    def images(self, batch: int | None = None) -> Tensor:
+        """A batch of the size of the export to run the network on."""
+        shape = (batch or self.options.batch_size, 3, *self.hw)
+        images = torch.rand(shape, generator=torch.Generator().manual_seed(0)).to(self.device)
+        return images.half() if self.options.half else images
+
+    def about(self, free: tuple[str, ...], network: ExportNetwork | MapNetwork) -> Metadata:
+        """What the file will say about itself."""
+        forms = sorted({form.value for form in network.forms.values()})
+        return Metadata(
+            names=tuple(self.model.names),
+            stride=int(self.model.stride.max()),
+            imgsz=self.hw,
+            batch=self.options.batch_size,
+            dynamic=free,
+            half=self.options.half,
+            nms=self.options.nms,
+            nms_conf=self.options.conf_thres if self.options.nms else 0.0,
+            nms_iou=self.options.iou_thres if self.options.nms else 1.0,
+            maps=self.options.train,
+            temperature=get_temperature(self.model),
+            form="/".join(forms),
+        )

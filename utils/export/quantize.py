@@ -1,0 +1,53 @@
+"""8-bit ONNX graphs: the convolutions of backbone and neck, with scales measured on pictures of the data set."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from utils.export.calibration import calibration_batches
+from utils.export.job import Job
+
+LEAST_OPSET, MOST_OPSET = 13, 17  # from a scale per channel on; up to the exporter that keeps the layers' names
+
+
+def quantized(model: Any, job: Job, folder: Path) -> Any:
+    """``model`` with 8-bit convolutions.
+
+    The head stays as it is, since scores and pixels share its maps, and so does the attention of dynamic layers, which
+    is cheap and decides about everything behind it.
+
+    Args:
+        model: ``onnx.ModelProto`` of the older exporter.
+        folder: for files on the way.
+    """
+    import onnx
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+
+    class Pictures(CalibrationDataReader):
+        """Batches under the name of the graph's input."""
+
+        def __init__(self, name: str, batches: Iterator[Tensor]) -> None:
+            self.name, self.batches = name, batches
+
+        def get_next(self) -> dict[str, Any] | None:
+            batch = next(self.batches, None)
+            return None if batch is None else {self.name: batch.cpu().numpy()}
+
+    before, after = folder / "float.onnx", folder / "int8.onnx"
+    onnx.save(model, before)
+    quantize_static(
+        before, after, Pictures(model.graph.input[0].name, calibration_batches(job)), quant_format=QuantFormat.QDQ,
+        op_types_to_quantize=["Conv"], per_channel=True, activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
+        nodes_to_exclude=kept_exact(model, len(job.model.model) - 1),
+    )  # fmt: skip
+    return onnx.load(after)
+
+
+def kept_exact(model: Any, head: int) -> list[str]:
+    """Names of the convolutions of the head (module number ``head``) and of the attentions."""
+    places = (f"/model.{head}/", "/attention/")
+    return [node.name for node in model.graph.node if node.op_type == "Conv" and any(p in node.name for p in places)]

@@ -1,0 +1,76 @@
+"""The table at the end: what was made, how large and fast it is, how far from PyTorch, and why the rest was not."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+LOG = logging.getLogger(__name__)
+COLUMNS = ("format", "file", "MB", "difference", "ms", "mAP@.5", "mAP@.5:.95", "")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One format of one model.
+
+    Attributes:
+        format: its name.
+        path: the file or folder, None when it was not made.
+        worst: largest difference to PyTorch, see :class:`utils.export.check.Proof`.
+        ms: per picture.
+        map50, map: on the set of ``--data``, None without.
+        note: what there is to tell, or the reason why there is no file.
+        impossible: it was not tried, since something it needs is not here.
+    """
+
+    format: str
+    path: Path | None = None
+    worst: float | None = None
+    ms: float | None = None
+    map50: float | None = None
+    map: float | None = None
+    note: str = ""
+    impossible: bool = False
+
+    @property
+    def made(self) -> bool:
+        return self.path is not None
+
+    @property
+    def megabytes(self) -> float | None:
+        """Size of the file, or of all files of the folder."""
+        if self.path is None:
+            return None
+        files = [self.path] if self.path.is_file() else [file for file in self.path.rglob("*") if file.is_file()]
+        return sum(file.stat().st_size for file in files) / 1e6
+
+    def cells(self) -> tuple[str, ...]:
+        """The texts of the columns."""
+        note = self.note if self.made else f"not made: {self.note}"
+        return (
+            self.format, self.path.name if self.path else "-", _text(self.megabytes, ".1f"), _text(self.worst, ".1e"),
+            _text(self.ms, ".1f"), _text(self.map50, ".3f"), _text(self.map, ".3f"), note,
+        )  # fmt: skip
+
+
+def _text(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)
+
+
+def table(rows: Sequence[Row]) -> list[str]:
+    """Lines of text in columns; columns that are empty in all rows are left out."""
+    cells = [COLUMNS, *(row.cells() for row in rows)]
+    kept = [i for i in range(len(COLUMNS)) if i < 2 or any(line[i] not in ("", "-") for line in cells[1:])]
+    widths = {i: max(len(line[i]) for line in cells) for i in kept}
+    left = (0, 1, len(COLUMNS) - 1)
+    lines = [
+        "  ".join(line[i].ljust(widths[i]) if i in left else line[i].rjust(widths[i]) for i in kept) for line in cells
+    ]
+    return [line.rstrip() for line in lines]
+
+
+def log_rows(rows: Sequence[Row]) -> None:
+    for line in table(rows):
+        LOG.info(line)

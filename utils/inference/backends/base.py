@@ -1,0 +1,122 @@
+"""What all exported files have in common: sizes, batches, precision, and the form of what they return."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from utils.boxes import xyxy2xywh
+from utils.errors import InputError, first_line
+from utils.inference.backends.metadata import Metadata
+
+
+def require(module: str, package: str, why: str) -> Any:
+    """Import an optional package.
+
+    Raises:
+        InputError: it is not there; names the command that installs it.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise InputError(f"{why} needs the package {package}: pip install {package}") from error
+
+
+@contextmanager
+def reading(file: Path, kind: str) -> Iterator[None]:
+    """Turn whatever a library raises on a file it cannot read into one line.
+
+    Raises:
+        FileNotFoundError, InputError: no such file, or not one of its kind.
+    """
+    if not file.exists():
+        raise FileNotFoundError(f"--weights {file}: no such file (looked at {file.absolute()}); nothing is downloaded")
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:  # each library has its own, down to bare RuntimeError
+        raise InputError(f"{file}: cannot be read as {kind}: {first_line(error)}") from error
+
+
+class FileBackend(nn.Module):
+    """An exported file, used like a model: ``decoded, _ = backend(images)``.
+
+    A file with a fixed batch takes any number of pictures all the same: they are cut into such batches, and the last
+    one is filled up with blank pictures.
+
+    Args:
+        info: what the file says about itself.
+        file: for messages.
+        device: where it runs.
+    """
+
+    def __init__(self, info: Metadata, file: Path, device: torch.device) -> None:
+        super().__init__()
+        if info.task != "detect":
+            raise InputError(f"{file}: is for the task '{info.task}', expected a detection model")
+        self.info, self.file, self.device = info, file, device
+        self.names = list(info.names)
+        self.nc = len(self.names)
+        self.stride = torch.tensor([float(info.stride)])
+        self.fp16 = info.half
+        self.fixed_hw = info.fixed_hw
+
+    def run(self, images: Tensor) -> Sequence[Any]:
+        """[B, 3, H, W] in the precision and of the size the file takes -> its outputs, tensors or arrays."""
+        raise NotImplementedError
+
+    def forward(self, images: Tensor, augment: bool = False) -> tuple[Tensor, None]:
+        """[B, 3, H, W] in 0..1 -> (decoded boxes [B, N, nc + 5], None).
+
+        Raises:
+            InputError: a size the file does not take, ``augment``, or an output of another form.
+        """
+        if augment:
+            raise InputError(f"{self.file}: --augment needs a .pt file")
+        if self.info.maps:
+            raise InputError(f"{self.file}: exported with --train, so it gives maps and no boxes; export it without")
+        self._check_size(images)
+        images = images.to(torch.float16 if self.fp16 else torch.float32)
+        batch = self.info.fixed_batch
+        if batch is None:
+            output = self._run(images)
+        else:
+            output = torch.cat([self._run(_filled(part, batch))[: len(part)] for part in images.split(batch)])
+        return self._as_candidates(output), None
+
+    def _run(self, images: Tensor) -> Tensor:
+        output = torch.as_tensor(self.run(images)[0]).to(images.device).float()
+        width = 6 if self.info.nms else self.nc + 5
+        if output.dim() != 3 or output.shape[0] != len(images) or output.shape[2] != width:
+            raise InputError(
+                f"{self.file}: expected boxes [{len(images)}, any, {width}] for {self.nc} classes, got "
+                f"{list(output.shape)}: it is no YOLOv5 detection model, or one for other classes"
+            )
+        return output
+
+    def _check_size(self, images: Tensor) -> None:
+        free, given = self.info.dynamic, images.shape[2:]
+        for axis, side, own in zip(("height", "width"), given, self.info.imgsz):
+            if axis not in free and side != own:
+                raise InputError(f"{self.file}: takes pictures of {axis} {own}, got {side}; export it with --dynamic")
+
+    def _as_candidates(self, output: Tensor) -> Tensor:
+        """Where suppression is inside: what it found, as candidates that pass it once more unchanged."""
+        if not self.info.nms:
+            return output
+        boxes, confidence, kind = xyxy2xywh(output[..., :4]), output[..., 4:5], output[..., 5].long()
+        scores = F.one_hot(kind.clamp(0, self.nc - 1), self.nc).to(output.dtype)
+        return torch.cat([boxes, confidence, scores], dim=-1)
+
+
+def _filled(images: Tensor, batch: int) -> Tensor:
+    """Blank pictures added up to a whole batch."""
+    return F.pad(images, (0, 0, 0, 0, 0, 0, 0, batch - len(images)))

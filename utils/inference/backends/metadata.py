@@ -1,0 +1,141 @@
+"""What an exported file says about itself: class names, stride, sizes it takes, temperature it was exported at."""
+
+from __future__ import annotations
+
+import ast
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from utils.errors import InputError
+
+LOG = logging.getLogger(__name__)
+VERSION = "1"
+KEY = "yolov5_dynamic"  # tells our own files from those of other programs
+AXES = ("batch", "height", "width")
+_STRIDE = 32
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metadata:
+    """About an exported file.
+
+    Attributes:
+        names: of the classes.
+        stride: sides of the input are multiples of it, in pixels.
+        imgsz: height and width of the input; where an axis is free, those it was exported at.
+        batch: pictures per call, unless free.
+        dynamic: the free axes, out of ``AXES``.
+        half: the input is float16.
+        nms: suppression is inside; the output is [B, k, 6] (x1 y1 x2 y2 confidence class), unused rows zero.
+        nms_conf, nms_iou: its thresholds.
+        maps: it returns the raw maps of the levels (``--train``) and no boxes.
+        temperature: T of the dynamic layers, None without.
+        form: how dynamic layers are computed, "" without.
+    """
+
+    names: tuple[str, ...]
+    stride: int = _STRIDE
+    task: str = "detect"
+    imgsz: tuple[int, int] = (640, 640)
+    batch: int = 1
+    dynamic: tuple[str, ...] = ()
+    half: bool = False
+    nms: bool = False
+    nms_conf: float = 0.0
+    nms_iou: float = 1.0
+    maps: bool = False
+    temperature: float | None = None
+    form: str = ""
+
+    @property
+    def fixed_batch(self) -> int | None:
+        """Pictures per call, None for any number."""
+        return None if "batch" in self.dynamic else self.batch
+
+    @property
+    def fixed_hw(self) -> tuple[int, int] | None:
+        """The one size of the input, None where both sides are free."""
+        return None if {"height", "width"} <= set(self.dynamic) else self.imgsz
+
+    def to_plain(self) -> dict[str, Any]:
+        """As plain values by key."""
+        return {KEY: VERSION, **asdict(self)}
+
+    def to_text(self) -> dict[str, str]:
+        """As text by key, for files that hold text: every value is JSON."""
+        return as_text(self.to_plain())
+
+
+def as_text(plain: Mapping[str, Any]) -> dict[str, str]:
+    """Plain values as ``from_text`` reads them."""
+    return {key: value if key == KEY else json.dumps(value, ensure_ascii=False) for key, value in plain.items()}
+
+
+def from_text(
+    text: Mapping[str, str],
+    file: Path,
+    names: Sequence[str] | None = None,
+    shape: Sequence[Any] = (),
+    classes: int | None = None,
+) -> Metadata:
+    """Read what ``to_text`` or YOLOv5 itself wrote into a file.
+
+    Args:
+        text: keys and values; empty for a file that says nothing.
+        file: for messages.
+        names: from a data yaml; they only count where the file has none.
+        shape: of the input [B, 3, H, W] as the file declares it; anything but a number is free.
+        classes: number of classes by the width of the output.
+
+    Raises:
+        InputError: the values cannot be read, or are of a newer version.
+    """
+    try:
+        if KEY in text:
+            if text[KEY] != VERSION:
+                raise InputError(f"{file}: exported by another version of this program; export it anew")
+            known = {key: _tupled(json.loads(text[key])) for key in Metadata.__dataclass_fields__ if key in text}
+            found = Metadata(**known)
+        else:
+            found = _foreign(text, shape)
+    except (ValueError, TypeError, KeyError, SyntaxError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{file}: what it says about its classes and sizes cannot be read; export it anew") from error
+    return _with_names(found, file, names, classes)
+
+
+def _tupled(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _foreign(text: Mapping[str, str], shape: Sequence[Any]) -> Metadata:
+    """A file of YOLOv5 (``stride`` and ``names`` as Python literals) or of anybody else."""
+    names = ast.literal_eval(text["names"]) if "names" in text else ()
+    if isinstance(names, dict):
+        names = [names[index] for index in sorted(names)]
+    sides = [side if isinstance(side, int) and side > 0 else None for side in shape] or [None] * 4
+    free = tuple(axis for axis, side in zip(AXES, (sides[0], *sides[2:])) if side is None)
+    return Metadata(
+        names=tuple(map(str, names)),
+        stride=int(float(text.get("stride", _STRIDE))),
+        batch=sides[0] or 1,
+        imgsz=(sides[2] or 640, sides[3] or 640),
+        dynamic=free,
+    )
+
+
+def _with_names(found: Metadata, file: Path, names: Sequence[str] | None, classes: int | None) -> Metadata:
+    if found.names:
+        return found
+    given = tuple(names or ())
+    if not given and classes is None:
+        raise InputError(f"{file}: says nothing of its classes; name the data yaml it was trained with (--data)")
+    if not given:
+        LOG.warning("%s: says nothing of its classes; they are called class0, class1, ... (--data names them)", file)
+        given = tuple(f"class{index}" for index in range(classes or 0))
+    return Metadata(**{**asdict(found), "names": given})

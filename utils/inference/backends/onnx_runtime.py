@@ -1,0 +1,52 @@
+"""ONNX files (``.onnx``) run by ONNX Runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from utils.inference.backends.base import FileBackend, reading, require
+from utils.inference.backends.metadata import Metadata, from_text
+
+_SILENT = 4  # fatal errors only: the others come as exceptions
+
+
+class OnnxBackend(FileBackend):
+    """One ``.onnx`` file; on a GPU where the installed runtime has one."""
+
+    def __init__(self, file: Path, device: torch.device, names: Sequence[str] | None = None) -> None:
+        runtime = require("onnxruntime", "onnxruntime", f"{file}")
+        settings = runtime.SessionOptions()
+        settings.log_severity_level = _SILENT
+        settings.intra_op_num_threads = torch.get_num_threads()
+        there = runtime.get_available_providers()
+        wanted = ["CUDAExecutionProvider"] * (device.type == "cuda") + ["CPUExecutionProvider"]
+        with reading(file, "an ONNX file"):
+            # As bytes: names outside ASCII trouble the runtime on some systems.
+            content = file.read_bytes()
+            session = runtime.InferenceSession(content, settings, providers=[p for p in wanted if p in there])
+            taken = session.get_inputs()[0]
+            info = from_text(
+                session.get_modelmeta().custom_metadata_map, file, names, taken.shape, classes_of(session.get_outputs())
+            )
+        super().__init__(_with_type(info, taken.type), file, device)
+        self.session, self.input = session, taken.name
+
+    def run(self, images: Tensor) -> Sequence[Any]:
+        outputs: Sequence[Any] = self.session.run(None, {self.input: images.cpu().numpy()})
+        return outputs
+
+
+def classes_of(outputs: Sequence[Any]) -> int | None:
+    """Number of classes by the declared width of the first output, where it has one."""
+    width = outputs[0].shape[-1] if outputs and outputs[0].shape else None
+    return width - 5 if isinstance(width, int) and width > 5 else None
+
+
+def _with_type(info: Metadata, kind: str) -> Metadata:
+    return replace(info, half="float16" in kind)

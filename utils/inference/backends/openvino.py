@@ -1,0 +1,51 @@
+"""OpenVINO models: a folder ``<name>_openvino_model`` or the ``.xml`` in it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from utils.errors import InputError
+from utils.inference.backends.base import FileBackend, reading, require
+from utils.inference.backends.metadata import KEY, from_text
+
+
+class OpenVINOBackend(FileBackend):
+    """One model, on the CPU, in the precision it is stored in."""
+
+    def __init__(self, file: Path, device: torch.device, names: Sequence[str] | None = None) -> None:
+        openvino = require("openvino", "openvino", f"{file}")
+        with reading(file, "an OpenVINO model"):
+            model = openvino.Core().read_model(xml_of(file))
+            # The CPU would else compute in bfloat16 where it can, and find other boxes.
+            settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": torch.get_num_threads()}
+            compiled = openvino.compile_model(model, "CPU", settings)
+            sides = [dim.get_length() if dim.is_static else None for dim in model.inputs[0].partial_shape]
+            last = model.outputs[0].partial_shape[-1]
+        said = model.get_rt_info(["model_info"]).value if model.has_rt_info(["model_info"]) else {}
+        text = {key: str(value.astype(str) if hasattr(value, "astype") else value) for key, value in said.items()}
+        classes = last.get_length() - 5 if last.is_static and last.get_length() > 5 else None
+        info = from_text(text if KEY in text else {}, file, names, sides, classes)
+        super().__init__(info, file, device)
+        self.request = compiled.create_infer_request()
+
+    def run(self, images: Tensor) -> Sequence[Any]:
+        return list(self.request.infer([images.cpu().numpy()]).values())
+
+
+def xml_of(file: Path) -> Path:
+    """The ``.xml`` of a model given by it or by its folder.
+
+    Raises:
+        InputError: not one ``.xml`` in the folder.
+    """
+    if not file.is_dir():
+        return file
+    found = sorted(file.glob("*.xml"))
+    if len(found) != 1:
+        raise InputError(f"{file}: expected a folder with one .xml in it, found {len(found)}")
+    return found[0]
