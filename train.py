@@ -31,6 +31,7 @@ from utils.config.cli import EXIT_INPUT, run_script
 from utils.config.keywords import options_from
 from utils.config.options import TrainOptions
 from utils.datasets.loader import Batch
+from utils.datasets.supply import NoBatchError, loader_failure
 from utils.errors import InputError
 from utils.evaluation import EvalResult
 from utils.evaluation.observers import BatchPlots, RoutingObserver
@@ -41,7 +42,7 @@ from utils.metrics import fitness
 from utils.training.evolve import LastRow, TrialStopped, evolve
 from utils.training.image_weights import weights_for_epoch
 from utils.training.multi_scale import resize_batch
-from utils.training.position import BreakOff, NoBatchError, Position, rest_of_epoch, until_stopped
+from utils.training.position import BreakOff, Position, rest_of_epoch, until_stopped
 from utils.training.prepare import prepare
 from utils.training.saver import keep_resumable, strip
 from utils.training.schedule import learning_rates, temperature_at, warm_up
@@ -181,7 +182,7 @@ def validate(s: Session, epoch: int) -> EvalResult | None:
     try:
         with RoutingObserver(s.ema.model, s.spec.nc) as routing:
             result = s.evaluator.run(s.ema.model, s.loss, [routing, BreakOff(s.stop), *s.observers])
-    except RuntimeError:
+    except (NoBatchError, RuntimeError):
         if s.stop.requested:
             return None
         raise
@@ -286,26 +287,44 @@ def main(options: TrainOptions) -> int:
         return evolve(options, trial)
     s = prepare(options)
     announce(s)
+    epochs_run = None
     try:
         with s.stop:
             epochs_run = fit(s)
+        return end(s, epochs_run)
     except NoBatchError as error:
-        if s.position.batches:
+        if epochs_run is None and s.position.batches:
             save_inside(s)
-        raise InputError(f"{error}; then go on with: {s.resume_command}") from error
+        raise InputError(f"{error}; then {how_to_go_on(s)}") from error
+    except RuntimeError as error:
+        reason = loader_failure(error)
+        if not reason:
+            raise
+        # Torch tells of a dead process in the middle of whatever is done, so this step may be done by half.
+        raise InputError(f"{reason}; then {how_to_go_on(s)}") from error
     except KeyboardInterrupt:
-        if s.last.exists():
-            LOG.info("stopped at once; go on from the last save with: %s", s.resume_command)
+        LOG.info("stopped at once, without a save; %s", how_to_go_on(s))
         raise
-    saved = s.saver.retry()
-    if not saved:
+
+
+def end(s: Session, epochs_run: int) -> int:
+    """What follows the last epoch, or the signal to stop; returns the exit code."""
+    if not s.saver.retry():
         LOG.error("error: no room for %s; what lies there is older", ", ".join(map(str, s.saver.unwritten)))
-    elif s.interrupted:
+        return EXIT_INPUT
+    if s.interrupted:
         done = f"epoch {s.position.epoch + 1} after {s.position.batches} of {len(s.loader)} batches"
         LOG.info("%s: stopped in %s; go on with: %s", s.stop.requested, done, s.resume_command)
     else:
         finish(s, epochs_run)
-    return 0 if saved else EXIT_INPUT
+    return 0
+
+
+def how_to_go_on(s: Session) -> str:
+    """The command that goes on from the last save."""
+    if s.last in s.saver.written:
+        return f"go on with: {s.resume_command}"
+    return "give the same command again: nothing has been saved since this start"
 
 
 def run(**options: Any) -> None:

@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from utils.boxes import xywhn2xyxy
 from utils.datasets.loader import Batch
+from utils.datasets.supply import supplied
 from utils.image import to_model_input
 from utils.loss import DetectionLoss
 from utils.metrics import ApResult, ConfusionMatrix, match_predictions
@@ -120,11 +121,16 @@ class Evaluator:
     def run(
         self, model: nn.Module, loss: DetectionLoss | None = None, observers: Sequence[Observer] = ()
     ) -> EvalResult:
-        """Evaluate ``model`` (left in evaluation mode); ``loss`` adds validation losses."""
+        """Evaluate ``model`` (left in evaluation mode); ``loss`` adds validation losses.
+
+        Raises:
+            NoBatchError: a batch could not be made.
+        """
         model.eval()
         tally, timer, sums, count = _Tally(), StageTimer(self.device), torch.zeros(3), 0
         confusion = ConfusionMatrix(self.nc)
-        for index, batch in enumerate(tqdm(self.batches, desc="validating", leave=False, dynamic_ncols=True)):
+        batches = tqdm(self.batches, desc="validating", leave=False, dynamic_ncols=True)
+        for index, batch in enumerate(supplied(batches)):
             targets, n = batch.targets.to(self.device), len(batch.paths)
             with timer.stage("pre-process", n):
                 images = to_model_input(batch.images, self.device)

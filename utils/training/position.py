@@ -12,13 +12,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from utils.datasets.loader import Batch
-from utils.errors import InputError
+from utils.datasets.supply import NoBatchError, loader_failure, supplied
 from utils.evaluation.evaluator import ImageResult
 from utils.training.signals import StopSignals
-
-
-class NoBatchError(InputError):
-    """The loader could not make the next batch; what has been trained so far is sound."""
 
 
 @dataclass
@@ -77,30 +73,22 @@ def until_stopped(batches: DataLoader[Any], stop: StopSignals) -> Iterator[Batch
     """The batches, until a signal asks to stop.
 
     Raises:
-        NoBatchError: a picture cannot be read any more; the message names it.
+        NoBatchError: the next one cannot be made.
     """
     try:
-        for batch in batches:
+        for batch in supplied(batches):
+            stop.hold_reports()
             yield batch
+            stop.let_reports_through()
             if stop.requested:
                 return
-    except RuntimeError as error:
+    except (NoBatchError, RuntimeError) as error:
         if stop.requested:
             return  # loader processes have got the signal too and are gone
-        if str(error).startswith("DataLoader worker"):
-            raise NoBatchError(
-                f"a loader process died ({str(error).splitlines()[0]}), most likely for want of memory: fewer "
-                "--workers take less, --workers 0 takes none"
-            ) from error
-        raise
-    except (InputError, OSError) as error:
-        raise NoBatchError(_own_words(error)) from error
-
-
-def _own_words(error: Exception) -> str:
-    """The message of an error, also of one that a loader process wraps into its traceback."""
-    text = str(error).strip()
-    return text.splitlines()[-1].partition(": ")[2] if text.startswith("Caught ") else text
+        reason = "" if isinstance(error, NoBatchError) else loader_failure(error)
+        if not reason:
+            raise
+        raise NoBatchError(reason) from error
 
 
 class StopAsked(RuntimeError):

@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import threading
+from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -21,6 +22,10 @@ class StopSignals:
     Until ``armed`` there is nothing worth saving, and the first signal raises as well. A signal that was ignored
     before (``nohup``) stays so, and outside of the main thread, where Python has no signals, nothing happens at all.
 
+    Torch reports a loader process that has died by a signal handler as well, which raises wherever the program stands:
+    in the middle of a step, all since the last save would be lost with it. Between :meth:`hold_reports` and
+    :meth:`let_reports_through` such a report waits.
+
     Attributes:
         requested: name of the signal that came, "" when none did.
         armed: set it when the first step is done.
@@ -31,6 +36,9 @@ class StopSignals:
         self.armed = False
         self._before: dict[int, Any] = {}
         self._owner = 0
+        self._reporter: Callable[..., Any] | None = None
+        self._held = False
+        self._report: RuntimeError | None = None
 
     def __enter__(self) -> StopSignals:
         if threading.current_thread() is threading.main_thread():
@@ -47,7 +55,38 @@ class StopSignals:
     ) -> None:
         for number, before in self._before.items():
             signal.signal(number, before)
-        self._before = {}
+        self._before, self._owner, self._reporter = {}, 0, None
+
+    def hold_reports(self) -> None:
+        """Call before a step."""
+        self._held = True
+        if self._reporter is None and self._owner and not self.requested and hasattr(signal, "SIGCHLD"):
+            reporter = signal.getsignal(signal.SIGCHLD)
+            if callable(reporter):  # torch's, set with the first loader that has processes
+                self._reporter = reporter
+                self._before[signal.SIGCHLD] = reporter
+                signal.signal(signal.SIGCHLD, self._child_ended)
+
+    def let_reports_through(self) -> None:
+        """Call after the step.
+
+        Raises:
+            RuntimeError: torch's report of a loader process that has died meanwhile.
+        """
+        self._held = False
+        report, self._report = self._report, None
+        if report is not None:
+            raise report
+
+    def _child_ended(self, number: int, frame: FrameType | None) -> None:
+        if os.getpid() != self._owner or self._reporter is None:
+            return
+        try:
+            self._reporter(number, frame)
+        except RuntimeError as error:
+            if not self._held:
+                raise
+            self._report = error
 
     def _receive(self, number: int, _: FrameType | None) -> None:
         if os.getpid() != self._owner:
