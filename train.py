@@ -42,7 +42,7 @@ from utils.metrics import fitness
 from utils.training.evolve import LastRow, TrialStopped, evolve
 from utils.training.image_weights import weights_for_epoch
 from utils.training.multi_scale import resize_batch
-from utils.training.position import BreakOff, Position, rest_of_epoch, until_stopped
+from utils.training.position import BreakOff, Position, loading, rest_of_epoch, until_stopped
 from utils.training.prepare import prepare
 from utils.training.saver import keep_resumable, strip
 from utils.training.schedule import learning_rates, temperature_at, warm_up
@@ -180,7 +180,7 @@ def memory(device: torch.device) -> str:
 def validate(s: Session, epoch: int) -> EvalResult | None:
     """Score the averaged model; None when a signal came meanwhile."""
     try:
-        with RoutingObserver(s.ema.model, s.spec.nc) as routing:
+        with loading(s.stop), RoutingObserver(s.ema.model, s.spec.nc) as routing:
             result = s.evaluator.run(s.ema.model, s.loss, [routing, BreakOff(s.stop), *s.observers])
     except (NoBatchError, RuntimeError):
         if s.stop.requested:
@@ -300,7 +300,7 @@ def main(options: TrainOptions) -> int:
         reason = loader_failure(error)
         if not reason:
             raise
-        # Torch tells of a dead process in the middle of whatever is done, so this step may be done by half.
+        # Torch tells of a dead process in the middle of whatever is done, which may be done by half.
         raise InputError(f"{reason}; then {how_to_go_on(s)}") from error
     except KeyboardInterrupt:
         LOG.info("stopped at once, without a save; %s", how_to_go_on(s))

@@ -18,10 +18,12 @@ class NoBatchError(InputError):
 
 
 def loader_failure(error: Exception) -> str:
-    """What a RuntimeError or OSError says about the loader processes, in one line with its cure; "" if nothing.
+    """What an error of torch or the system says about the loader processes, in one line with its cure; "" if nothing.
 
     Torch reports a dead process by a signal handler, so the error may come up anywhere in the main process.
     """
+    if isinstance(error, InputError):
+        return ""
     text = _own_words(error)
     lower = text.lower()
     first = text.splitlines()[0] if text else type(error).__name__

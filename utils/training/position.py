@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -76,19 +77,30 @@ def until_stopped(batches: DataLoader[Any], stop: StopSignals) -> Iterator[Batch
         NoBatchError: the next one cannot be made.
     """
     try:
-        for batch in supplied(batches):
-            stop.hold_reports()
-            yield batch
-            stop.let_reports_through()
-            if stop.requested:
-                return
-    except (NoBatchError, RuntimeError) as error:
-        if stop.requested:
-            return  # loader processes have got the signal too and are gone
-        reason = "" if isinstance(error, NoBatchError) else loader_failure(error)
-        if not reason:
+        with loading(stop):
+            for batch in supplied(batches):
+                stop.hold_reports()
+                yield batch
+                stop.let_reports_through()
+                if stop.requested:
+                    return
+    except (NoBatchError, RuntimeError):
+        if not stop.requested:  # else loader processes have got the signal too and are gone
             raise
-        raise NoBatchError(reason) from error
+
+
+@contextlib.contextmanager
+def loading(stop: StopSignals) -> Iterator[None]:
+    """Here a report of torch that a loader process has died may come, and becomes a NoBatchError; not after it."""
+    try:
+        stop.let_reports_through()
+        yield
+    except RuntimeError as error:
+        if reason := loader_failure(error):
+            raise NoBatchError(reason) from error
+        raise
+    finally:
+        stop.hold_reports()
 
 
 class StopAsked(RuntimeError):

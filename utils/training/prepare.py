@@ -48,6 +48,7 @@ from utils.training.early_stop import EarlyStopping
 from utils.training.ema import ModelEMA
 from utils.training.freeze import FrozenLayers
 from utils.training.optim import build_optimizer
+from utils.training.precision import kept_precision, mixed_precision
 from utils.training.resume import (
     Resumed,
     resume_options,
@@ -96,11 +97,18 @@ def prepare(options: TrainOptions) -> Session:
             f"the model has placeholder anchors: its yaml or --hyp {options.hyp} gives only their number and they were "
             "not fitted; leave out --noautoanchor, label more boxes, or list the anchors in the yaml"
         )
+    model.to(device)
+    if resumed is None:
+        amp = mixed_precision(options.amp, model, device)
+    else:
+        amp = kept_precision(options.amp, resumed.checkpoint.train_state.get("amp"), device)
     save_dir = increment_path(Path(options.project) / options.name, options.exist_ok, mkdir=True)
     (save_dir / "weights").mkdir(exist_ok=True)
     sweep(save_dir / "weights")
     _record_settings(save_dir, options, hyp)
-    session = _assemble(options, hyp, spec, device, save_dir, imgsz, model, frozen, train_set.records, val_set.records)
+    session = _assemble(
+        options, hyp, spec, device, save_dir, imgsz, model, frozen, train_set.records, val_set.records, amp
+    )  # fmt: skip
     if resumed is not None:
         session.restore(resumed)
     _describe(session)
@@ -160,6 +168,7 @@ def _assemble(
     frozen: FrozenLayers,
     train: Sequence[LabelRecord],
     val: Sequence[LabelRecord],
+    amp: bool,
 ) -> Session:
     stride, head = int(model.stride.max()), model.head
     train_data = DetectionDataset(
@@ -173,13 +182,11 @@ def _assemble(
     )  # fmt: skip
     val_data = DetectionDataset(val, imgsz, rect=True, batch_size=2 * options.batch_size, stride=stride, pad=0.5)
     val_loader = build_loader(val_data, batch_size=2 * options.batch_size, workers=options.workers)
-    model.to(device)
     plan = plan_steps(options.epochs, len(loader), options.batch_size, hyp)
     decay = hyp.weight_decay * options.batch_size * plan.accumulate / hyp.nominal_batch
     gains = scale_gains(hyp, head.nl, head.nc, imgsz)
     for each in (loader, val_loader):
         each.generator = torch.Generator()  # else every start of loader processes would move the run's own numbers on
-    amp = device.type == "cuda" if options.amp is None else options.amp
     scaler = torch.amp.GradScaler("cuda", enabled=amp and device.type == "cuda")  # bfloat16 has the range of float32
     sampler = loader.sampler
     assert isinstance(sampler, EpochSampler)

@@ -23,8 +23,8 @@ class StopSignals:
     before (``nohup``) stays so, and outside of the main thread, where Python has no signals, nothing happens at all.
 
     Torch reports a loader process that has died by a signal handler as well, which raises wherever the program stands:
-    in the middle of a step, all since the last save would be lost with it. Between :meth:`hold_reports` and
-    :meth:`let_reports_through` such a report waits.
+    in the middle of a step or of a save, all since the save before would be lost with it. Between
+    :meth:`hold_reports` and :meth:`let_reports_through` such a report waits.
 
     Attributes:
         requested: name of the signal that came, "" when none did.
@@ -58,7 +58,7 @@ class StopSignals:
         self._before, self._owner, self._reporter = {}, 0, None
 
     def hold_reports(self) -> None:
-        """Call before a step."""
+        """Call before what must not be broken off."""
         self._held = True
         if self._reporter is None and self._owner and not self.requested and hasattr(signal, "SIGCHLD"):
             reporter = signal.getsignal(signal.SIGCHLD)
@@ -68,7 +68,7 @@ class StopSignals:
                 signal.signal(signal.SIGCHLD, self._child_ended)
 
     def let_reports_through(self) -> None:
-        """Call after the step.
+        """Call before waiting for a loader, which would otherwise wait in vain.
 
         Raises:
             RuntimeError: torch's report of a loader process that has died meanwhile.
