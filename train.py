@@ -79,7 +79,11 @@ def fit(s: Session) -> int:
         s.callbacks.on_fit_epoch_end(FitEpochEnd(epoch=epoch, row=row))
         save(s, epoch, final=last or s.stopped_early)
         if s.stopped_early:
-            LOG.info("no better fitness for %d epochs: stopped early (--patience 0 never stops)", s.options.patience)
+            LOG.info(
+                "stopped early after epoch %d of %d: no fitness as good as in epoch %d for %d epochs; to train on: "
+                "%s --patience N (0: to the last epoch)",
+                epoch + 1, s.options.epochs, s.stopper.best_epoch + 1, s.options.patience, s.resume_command,
+            )  # fmt: skip
             break
     return epoch + 1 - s.start_epoch
 

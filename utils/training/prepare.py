@@ -80,6 +80,8 @@ def prepare(options: TrainOptions) -> Session:
     device = select_device(options.device)
     seed_everything(options.seed, options.deterministic)
     spec = DatasetSpec.load(options.data, options.single_cls)
+    if resumed is None:
+        _tell_no_effect(options, hyp, spec, device)
     model = _build_model(options, hyp, spec, resumed)  # before the pictures: a wrong --cfg shows at once
     frozen = FrozenLayers(model, options.freeze)
     if options.download:
@@ -113,6 +115,16 @@ def prepare(options: TrainOptions) -> Session:
         session.restore(resumed)
     _describe(session)
     return session
+
+
+def _tell_no_effect(options: TrainOptions, hyp: Hyp, spec: DatasetSpec, device: torch.device) -> None:
+    """Warn of options that change nothing beside the others."""
+    if options.noval and "patience" in options.given and options.patience:
+        LOG.warning("--patience has no effect with --noval: there is no fitness to wait for")
+    if hyp.label_smoothing and spec.nc == 1:
+        LOG.warning("label smoothing has no effect with a single class: there is no class loss")
+    if options.deterministic and device.type == "cpu":
+        LOG.warning("--deterministic has no effect on a CPU: the same seed gives the same run anyway")
 
 
 def _build_model(options: TrainOptions, hyp: Hyp, spec: DatasetSpec, resumed: Resumed | None) -> Model:
