@@ -291,23 +291,27 @@ def main(options: TrainOptions) -> int:
         return evolve(options, trial)
     s = prepare(options)
     announce(s)
-    epochs_run = None
     try:
         with s.stop:
-            epochs_run = fit(s)
+            epochs_run = fit_or_save(s)
         return end(s, epochs_run)
-    except NoBatchError as error:
-        if epochs_run is None and s.position.batches:
-            save_inside(s)
-        raise InputError(f"{error}; then {how_to_go_on(s)}") from error
-    except RuntimeError as error:
-        reason = loader_failure(error)
+    except (NoBatchError, RuntimeError) as error:
+        reason = str(error) if isinstance(error, NoBatchError) else loader_failure(error)
         if not reason:
             raise
-        # Torch tells of a dead process in the middle of whatever is done, which may be done by half.
         raise InputError(f"{reason}; then {how_to_go_on(s)}") from error
     except KeyboardInterrupt:
         LOG.info("stopped at once, without a save; %s", how_to_go_on(s))
+        raise
+
+
+def fit_or_save(s: Session) -> int:
+    """Train; when the loader fails, what has been trained is saved before the error goes on."""
+    try:
+        return fit(s)
+    except NoBatchError:
+        if s.position.batches:
+            save_inside(s)
         raise
 
 

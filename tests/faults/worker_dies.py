@@ -1,7 +1,7 @@
 """A loader process is killed in an epoch (kill -9, as the system does when memory runs out), or finds no room in shared
 memory; the message names the cure, the last save is whole, and the run ends as if nothing had been.
 
-python tests/faults/worker_dies.py [--n 6] [--seed 0]
+python tests/faults/worker_dies.py [--n 4] [--seed 0]
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def kill_one(run: Run, rng: np.random.Generator) -> bool:
 
 def deaths(folder: Path, count: int, seed: int) -> bool:
     """Kill loader processes of one run until it has happened ``count`` times, going on after each."""
-    rng, options = np.random.default_rng(seed), ("--epochs=40",)
+    rng, options = np.random.default_rng(seed), ("--epochs=12",)
     whole = Run(folder / "runs", "whole", folder / "set/data.yaml", *options)
     whole.start()
     fine = check("the undisturbed run ends with code 0", whole.wait() == 0)
@@ -102,7 +102,7 @@ def no_shared_memory(folder: Path) -> bool:
 
 def main() -> int:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--n", type=int, default=6, help="kills")
+    parser.add_argument("--n", type=int, default=4, help="kills")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(INSIDE, action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()

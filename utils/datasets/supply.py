@@ -36,12 +36,18 @@ def loader_failure(error: Exception) -> str:
         return f"the loader processes have too many open files ({first}): take fewer --workers, or raise ulimit -n"
     if isinstance(error, OSError) and error.errno == errno.ENOMEM:
         return f"no memory for the loader processes ({first}): fewer --workers take less, --workers 0 takes none"
-    if text.startswith(_DIED):
+    if text.startswith(_DIED) or _lost_connection(error):
         return (
             f"a loader process died ({first}), most likely for want of memory: fewer --workers take less, --workers 0 "
             "takes none"
         )
     return ""
+
+
+def _lost_connection(error: Exception) -> bool:
+    """Whether a batch lay with a process that is gone: asking it fails like a call on the network."""
+    nameless = isinstance(error, FileNotFoundError) and error.filename is None
+    return nameless or isinstance(error, (ConnectionError, EOFError))
 
 
 def supplied(batches: Iterable[Batch]) -> Iterator[Batch]:
@@ -52,7 +58,7 @@ def supplied(batches: Iterable[Batch]) -> Iterator[Batch]:
     """
     try:
         yield from batches
-    except (RuntimeError, OSError) as error:
+    except (RuntimeError, OSError, EOFError) as error:
         reason = loader_failure(error)
         if not reason and isinstance(error, RuntimeError):
             raise

@@ -195,7 +195,7 @@ def _assemble(
     val_data = DetectionDataset(val, imgsz, rect=True, batch_size=2 * options.batch_size, stride=stride, pad=0.5)
     val_loader = build_loader(val_data, batch_size=2 * options.batch_size, workers=options.workers)
     plan = plan_steps(options.epochs, len(loader), options.batch_size, hyp)
-    decay = hyp.weight_decay * options.batch_size * plan.accumulate / hyp.nominal_batch
+    decay = hyp.weight_decay * plan.decay_factor
     gains = scale_gains(hyp, head.nl, head.nc, imgsz)
     for each in (loader, val_loader):
         each.generator = torch.Generator()  # else every start of loader processes would move the run's own numbers on

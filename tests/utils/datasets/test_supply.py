@@ -50,6 +50,10 @@ class Failing:
         ),
         (RuntimeError("received 0 items of ancdata"), "too many open files .*ulimit -n"),
         (OSError(errno.EMFILE, "Too many open files"), "too many open files .*ulimit -n"),
+        (ConnectionResetError(errno.ECONNRESET, "Connection reset by peer"), "a loader process died .*--workers 0"),
+        (FileNotFoundError(errno.ENOENT, "No such file or directory"), "a loader process died .*--workers 0"),
+        (EOFError(), r"a loader process died \(EOFError\)"),
+        (FileNotFoundError(errno.ENOENT, "No such file or directory", "a.png"), "No such file or directory: 'a.png'$"),
         (OSError(errno.ENOMEM, "Cannot allocate memory"), "no memory for the loader processes .*--workers 0"),
     ],
 )
