@@ -36,6 +36,7 @@ from utils.config.cli import EXIT_INPUT, run_script
 from utils.config.keywords import options_from
 from utils.config.options import TrainOptions
 from utils.datasets.loader import Batch
+from utils.datasets.supply import NoBatchError, loader_failure
 from utils.dist import Ranks, joined
 from utils.errors import InputError
 from utils.evaluation import EvalResult
@@ -49,7 +50,7 @@ from utils.training.compiled import Network
 from utils.training.evolve import LastRow, TrialStopped, evolve
 from utils.training.image_weights import weights_for_epoch
 from utils.training.multi_scale import resize_batch
-from utils.training.position import BreakOff, NoBatchError, Position, rest_of_epoch, until_stopped
+from utils.training.position import BreakOff, Position, loading, rest_of_epoch, until_stopped
 from utils.training.prepare import prepare
 from utils.training.saver import keep_resumable, strip
 from utils.training.schedule import learning_rates, temperature_at, warm_up
@@ -87,7 +88,11 @@ def fit(s: Session) -> int:
         s.callbacks.on_fit_epoch_end(FitEpochEnd(epoch=epoch, row=row))
         s.ranks.on_main(save, s, epoch, final=last or s.stopped_early)
         if s.stopped_early:
-            LOG.info("no better fitness for %d epochs: stopped early (--patience 0 never stops)", s.options.patience)
+            LOG.info(
+                "stopped early after epoch %d of %d: no fitness as good as in epoch %d for %d epochs; to train on: "
+                "%s --patience N (0: to the last epoch)",
+                epoch + 1, s.options.epochs, s.stopper.best_epoch + 1, s.options.patience, s.resume_command,
+            )  # fmt: skip
             break
     return epoch + 1 - s.start_epoch
 
@@ -178,9 +183,9 @@ def validate(s: Session, epoch: int) -> EvalResult | None:
     """Score the averaged model; None when a signal came meanwhile."""
     s.ranks.spread(s.ema.model)  # each rank has averaged the batch norm statistics of its own pictures
     try:
-        with RoutingObserver(s.ema.model, s.spec.nc, s.ranks) as routing:
+        with loading(s.stop), RoutingObserver(s.ema.model, s.spec.nc, s.ranks) as routing:
             result = s.evaluator.run(s.ema.model, s.loss, [routing, BreakOff(s.stop), *s.observers])
-    except RuntimeError:
+    except (NoBatchError, RuntimeError):
         if s.stop.requested:
             return None
         raise
@@ -302,30 +307,49 @@ def train(options: TrainOptions, ranks: Ranks) -> int:
     announce(s)
     try:
         with s.stop:
-            epochs_run = fit(s)
-    except NoBatchError as error:
+            epochs_run = fit_or_save(s)
+        return end(s, epochs_run)
+    except (NoBatchError, RuntimeError) as error:
+        reason = str(error) if isinstance(error, NoBatchError) else loader_failure(error)
+        if ranks.lost(error):
+            reason = "a process of this run is gone, why can only be seen there"
+        if not reason:
+            raise
+        raise InputError(f"{reason}; then {how_to_go_on(s)}") from error
+    except KeyboardInterrupt:
+        LOG.info("stopped at once, without a save; %s", how_to_go_on(s))
+        raise
+
+
+def fit_or_save(s: Session) -> int:
+    """Train; when the loader fails, what has been trained is saved before the error goes on."""
+    try:
+        return fit(s)
+    except NoBatchError:
         if s.position.batches:
             s.ranks.on_main(save_inside, s)
-        raise InputError(f"{error}; then go on with: {s.resume_command}") from error
-    except RuntimeError as error:
-        if not ranks.lost(error):
-            raise
-        how = f"go on from the last save with: {s.resume_command}" if s.last.exists() else "nothing had been saved yet"
-        raise InputError(f"a process of this run is gone, why can only be seen there; {how}") from error
-    except KeyboardInterrupt:
-        if s.last.exists():
-            LOG.info("stopped at once; go on from the last save with: %s", s.resume_command)
         raise
+
+
+def end(s: Session, epochs_run: int) -> int:
+    """What follows the last epoch, or the signal to stop; returns the exit code."""
     LOG.info("peak memory: %s", peak_memory(s.device))
-    saved = ranks.share(s.saver.retry())
-    if not saved:
+    if not s.ranks.share(s.saver.retry()):
         LOG.error("error: no room for %s; what lies there is older", ", ".join(map(str, s.saver.unwritten)))
-    elif s.interrupted:
+        return EXIT_INPUT
+    if s.interrupted:
         done = f"epoch {s.position.epoch + 1} after {s.position.batches} of {len(s.loader)} batches"
         LOG.info("%s: stopped in %s; go on with: %s", s.stop.requested, done, s.resume_command)
     else:
         finish(s, epochs_run)
-    return 0 if saved else EXIT_INPUT
+    return 0
+
+
+def how_to_go_on(s: Session) -> str:
+    """The command that goes on from the last save."""
+    if s.last in s.saver.written:
+        return f"go on with: {s.resume_command}"
+    return "give the same command again: nothing has been saved since this start"
 
 
 def run(**options: Any) -> None:

@@ -138,8 +138,12 @@ def summarize(model: nn.Module, imgsz: int = 640) -> ModelSummary:
 
 
 def log_table(model: nn.Module) -> None:
-    """One line per layer of the yaml: index, source, parameters, module."""
-    LOG.info("%4s %14s %11s  %s", "", "from", "parameters", "module")
+    """One line per layer of the yaml: index, source, parameters, module; also what is trained if not everything is."""
+    some_frozen = not all(parameter.requires_grad for parameter in model.parameters())
+    trained = f" {'trained':>11}" if some_frozen else ""
+    LOG.info("%4s %14s %11s%s  %s", "", "from", "parameters", trained, "module")
     for layer in model.model:  # type: ignore[union-attr]
         sources = list(layer.f) if len(layer.f) > 1 else layer.f[0]
-        LOG.info("%4d %14s %11d  %s", layer.i, sources, layer.np, layer.type)
+        if some_frozen:
+            trained = f" {sum(p.numel() for p in layer.parameters() if p.requires_grad):>11}"
+        LOG.info("%4d %14s %11d%s  %s", layer.i, sources, layer.np, trained, layer.type)

@@ -76,10 +76,11 @@ def _closeness(wh: np.ndarray, anchors: np.ndarray) -> np.ndarray:
     """[n, a] worst ratio of sides between sizes [n, 2] and anchors [a, 2], in 0..1."""
     close = np.ones((len(wh), len(anchors)), wh.dtype)
     for axis in (0, 1):  # by side, because arrays [n, a, 2] cost a multiple of the time
-        ratio = wh[:, axis, None] / anchors[None, :, axis]  # [n, a]
-        with np.errstate(divide="ignore"):  # a side of 0 is infinitely far: 1/0 loses the minimum, as it should
+        # A side of 0 is infinitely far: 1/0 loses the minimum, as it should. Two of them have no ratio at all.
+        with np.errstate(divide="ignore", invalid="ignore"):
+            ratio = wh[:, axis, None] / anchors[None, :, axis]  # [n, a]
             close = np.minimum(close, np.minimum(ratio, 1 / ratio))
-    return close
+    return np.nan_to_num(close, nan=0.0)
 
 
 def anchor_fitness(wh: np.ndarray, anchors: np.ndarray, thr: float) -> AnchorFit:
@@ -190,12 +191,15 @@ def check_anchors(
 
     Returns:
         ``anchors`` of the outcome is None when the given ones are to be kept, which includes data sets that are too
-        small to fit anchors to.
+        small to fit anchors to, or have no boxes whose sizes are numbers.
     """
     count = anchors.reshape(-1, 2).shape[0]
+    owner = np.arange(len(wh)) if owner is None else owner
+    sound = np.isfinite(wh).all(1)
+    wh, owner = wh[sound], owner[sound]
     if len(wh) == 0:
         return AnchorCheck(0.0, 0.0, None, "anchors not checked, there are no boxes; keeping those of the model")
-    seen = jitter_sizes(wh, np.arange(len(wh)) if owner is None else owner, rng)
+    seen = jitter_sizes(wh, owner, rng)
     given = anchor_fitness(seen, anchors, thr)
     figures = f"best possible recall {given.bpr:.4f} with {given.aat:.2f} anchors per box at {imgsz} px"
     if given.bpr > GOOD_RECALL:
@@ -207,6 +211,9 @@ def check_anchors(
         return AnchorCheck(given.bpr, given.aat, None, f"anchors fit badly: {figures}, but {reason}")
     LOG.info("anchors fit badly: %s; fitting new ones to %d boxes", figures, len(wh))
     found = kmean_anchors(wh, count, thr, gen, rng)
+    if not np.isfinite(found).all():
+        reason = "the fit to the boxes came to no result; keeping those of the model"
+        return AnchorCheck(given.bpr, given.aat, None, f"anchors fit badly: {figures}, but {reason}")
     better = anchor_fitness(seen, found, thr)
     if better.bpr <= given.bpr:
         message = f"anchors fit badly: {figures}, but new ones reach {better.bpr:.4f}; keeping those of the model"

@@ -372,3 +372,52 @@ def test_pictures_lost_on_the_way_stop_the_run_where_it_can_go_on(
     training(tmp_path, resume=str(tmp_path / "exp"))
     weights = state_in(tmp_path / "exp/weights/resume.pt")
     assert differing(weights, state_in(whole / "weights/resume.pt")) == []
+
+
+# Loader processes -----------------------------------------------------------------------------------------------------
+
+
+def test_a_dead_loader_process_costs_nothing_but_a_restart(
+    tmp_path: Path, training: Training, settings: dict[str, Any], whole: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def report(*_: Any) -> None:
+        raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed.")
+
+    before = signal.signal(signal.SIGCHLD, report)  # as torch does
+    try:
+        with pytest.raises(InputError, match=r"a loader process died .*--workers 0 .*; then go on with: .*--resume"):
+            training(tmp_path, does(0, 1, lambda: signal.raise_signal(signal.SIGCHLD)), **settings)
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+    last = tmp_path / "exp/weights/last.pt"
+    assert load_checkpoint(last).train_state["position"]["batches"] == 2  # the step in progress was finished
+    training(tmp_path, resume=str(last))
+    assert differing(state_in(whole / "weights/resume.pt"), state_in(last.with_name("resume.pt"))) == []
+
+
+def test_a_dead_loader_process_outside_of_the_steps_leaves_the_last_save(
+    tmp_path: Path, training: Training, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def dies(*_: Any) -> None:
+        raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed.")
+
+    monkeypatch.setattr(train, "judge", dies)
+    with pytest.raises(
+        InputError, match=r"a loader process died .*; then give the same command again: nothing .*saved"
+    ):
+        training(tmp_path, epochs=2)
+
+
+def test_a_picture_lost_before_the_validation_is_named_and_the_epoch_is_kept(
+    tmp_path: Path, training: Training, settings: dict[str, Any], make_dataset: MakeDataset, whole: Path
+) -> None:
+    data = make_dataset(tmp_path / "set", n_train=2 * BATCHES)
+    picture, aside = data.parent / "images/val/2.png", tmp_path / "2.png"
+    given = settings | {"data": str(data)}
+    with pytest.raises(InputError, match=r"images/val/2\.png: .* is gone now.*; then go on with: .*--resume .*last"):
+        training(tmp_path, does(1, -1, lambda: picture.rename(aside)), **given)
+    aside.rename(picture)
+    assert load_checkpoint(tmp_path / "exp/weights/last.pt").train_state["position"]["batches"] == BATCHES
+    training(tmp_path, resume=str(tmp_path / "exp"))
+    weights = state_in(tmp_path / "exp/weights/resume.pt")
+    assert differing(weights, state_in(whole / "weights/resume.pt")) == []

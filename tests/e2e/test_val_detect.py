@@ -205,6 +205,19 @@ def test_single_class_scores_all_classes_as_one(score, monkeypatch) -> None:
     assert result.confusion.matrix.shape == (2, 2)
 
 
+def test_half_precision_on_a_cpu_is_float32_with_one_warning(
+    score, find, pictures: Path, monkeypatch: pytest.MonkeyPatch, caplog
+) -> None:
+    seen = set()
+    original = Model.forward
+    monkeypatch.setattr(Model, "forward", lambda model, x: (seen.add(x.dtype), original(model, x))[1])
+    for run in (lambda: score(half=True), lambda: find(pictures, half=True)):
+        caplog.clear()
+        run()
+        assert caplog.text.count("--half needs a GPU: running in float32") == 1
+    assert seen == {torch.float32}
+
+
 def test_val_refuses_a_split_that_the_yaml_does_not_name(score) -> None:
     with pytest.raises(InputError, match="test"):
         score(task="test")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import pickle
 
 import pytest
@@ -131,6 +132,24 @@ def test_huge_logits_do_not_overflow() -> None:
     attention = attention2d(4, 1.0, 4, 1.0)
     nn.init.constant_(attention.fc1.weight, 1e18)
     assert torch.isfinite(attention(torch.ones(1, 4, 2, 2) * 1e18)).all()
+
+
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16, torch.float16])
+def test_fifty_steps_at_a_high_rate_and_the_lowest_temperature_stay_finite(dtype: torch.dtype | None) -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(Dynamic_conv2d(4, 8, 3, 0.5, padding=1, temperature=1), nn.ReLU(), Dynamic_conv2d(8, 2, 1))
+    x, goal = torch.randn(4, 4, 6, 6), torch.randn(4, 2, 6, 6)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
+    losses = []
+    for _ in range(50):
+        with torch.autocast("cpu", dtype=dtype or torch.bfloat16, enabled=dtype is not None):
+            y = net(x)
+        loss = (y.float() - goal).square().mean()
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(float(loss))
+    assert all(map(math.isfinite, losses)) and losses[-1] < losses[0]
 
 
 def test_deepcopy_and_pickle_work_after_a_backward_pass_and_every_parameter_has_a_gradient() -> None:

@@ -81,6 +81,34 @@ def test_a_set_without_boxes_keeps_the_given_anchors() -> None:
     assert check_anchors(np.zeros((0, 2), np.float32), P5, 4.0, 640, rng()).anchors is None
 
 
+@pytest.mark.filterwarnings("error")
+def test_sizes_that_are_no_numbers_are_left_out() -> None:
+    wh = rng(3).uniform(300, 600, (200, 2)).astype(np.float32)
+    broken = np.concatenate([wh, [[np.nan, 9], [9, np.inf]]]).astype(np.float32)
+    owner = np.arange(len(broken)) // 2
+    check = check_anchors(broken, P5 / 10, 4.0, 640, rng(), owner, gen=20)
+    alone = check_anchors(wh, P5 / 10, 4.0, 640, rng(), owner[:200], gen=20)
+    assert check.anchors is not None and alone.anchors is not None
+    np.testing.assert_array_equal(check.anchors, alone.anchors)
+    nothing = check_anchors(broken[200:], P5, 4.0, 640, rng())
+    assert nothing.anchors is None and "no boxes" in nothing.message
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_fit_without_a_result_keeps_the_given_anchors(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("utils.autoanchor.kmean_anchors", lambda *_: np.full((9, 2), np.nan, np.float32))
+    wh = rng(3).uniform(300, 600, (200, 2)).astype(np.float32)
+    check = check_anchors(wh, P5 / 10, 4.0, 640, rng())
+    assert check.anchors is None and "came to no result; keeping those of the model" in check.message
+
+
+@pytest.mark.filterwarnings("error")
+def test_placeholders_of_size_0_are_replaced() -> None:
+    wh = rng(3).uniform(300, 600, (200, 2)).astype(np.float32)
+    check = check_anchors(wh, P5 * 0, 4.0, 640, rng(), gen=20)
+    assert check.bpr == 0 and check.anchors is not None
+
+
 def test_badly_fitting_anchors_are_replaced_in_the_same_shape() -> None:
     wh = rng(3).uniform(300, 600, (200, 2)).astype(np.float32)
     check = check_anchors(wh, P5 / 10, 4.0, 640, rng(), gen=50)

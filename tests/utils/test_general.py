@@ -286,3 +286,11 @@ def test_init_seeds_repeats_draws() -> None:
     finally:
         torch.set_rng_state(before[0])
         np.random.set_state(before[1])  # noqa: NPY002
+
+
+def test_sizes_are_rounded_as_in_the_reference(golden: Any) -> None:
+    figures = golden.json("tensors")
+    for value, divisor, expected in figures["make_divisible"]:
+        assert general.make_divisible(value, divisor) == expected
+    for case in figures["check_img_size"]:
+        assert general.check_img_size(case["imgsz"], s=case["s"], floor=case["floor"]) == case["result"]

@@ -159,5 +159,6 @@ def strip_checkpoint(path: Path) -> float:
     }
     checkpoint.ema = checkpoint.optimizer = checkpoint.scaler = None
     checkpoint.rng = {}
+    checkpoint.train_state.pop("gradients", None)  # that wait for a step; as large as the weights
     save_checkpoint(path, checkpoint)
     return path.stat().st_size / 1e6

@@ -55,7 +55,8 @@ class Hyp:
         nominal_batch: pictures per optimizer step; smaller batches are gathered up to it. 64 in v6.1; fewer make more
             steps on a small set.
         grad_clip: longest gradient (norm over all parameters) that an optimizer step may have; 0 is off, as in v6.1.
-        warmup_v61: True keeps the floor of 1000 warm-up iterations of v6.1, however short the run.
+        warmup_v61: True keeps the floor of 1000 warm-up iterations of v6.1, however short the run, and its rates after
+            the warm-up, which are always those of the epoch before.
         temperature_start, temperature_end, temperature_step: softmax temperature of dynamic convolution,
             T(epoch) = max(end, start - step * epoch), arXiv 1912.03458 section 3.2.
         attention_decay: True applies the weight decay to the attention of dynamic convolution as well.

@@ -145,6 +145,8 @@ class TrainOptions(Named):
             raise InputError(f"--quad makes one picture out of four; --batch-size {self.batch_size} has less")
         if self.nosave and self.save_steps:
             raise InputError("--nosave and --save-steps exclude each other; leave one out")
+        if self.nosave and self.save_period > 0:
+            raise InputError("--nosave and --save-period exclude each other; leave one out")
         if self.rect and self.image_weights:
             raise InputError("--rect and --image-weights exclude each other: rect fixes the order; leave one out")
         for flag, given in (("--rect", self.rect), ("--multi-scale", self.multi_scale)):

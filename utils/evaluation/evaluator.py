@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from utils.boxes import xywhn2xyxy
 from utils.datasets.loader import Batch
+from utils.datasets.supply import supplied
 from utils.dist import ALONE, Ranks
 from utils.evaluation.results import IOU_THRESHOLDS, EvalResult, ImageResult, Tally
 from utils.image import LetterboxInfo, to_model_input
@@ -75,7 +76,11 @@ class Evaluator:
     def run(
         self, model: nn.Module, loss: DetectionLoss | None = None, observers: Sequence[Observer] = ()
     ) -> EvalResult:
-        """Evaluate ``model`` (left in evaluation mode); ``loss`` adds validation losses."""
+        """Evaluate ``model`` (left in evaluation mode); ``loss`` adds validation losses.
+
+        Raises:
+            NoBatchError: a batch could not be made.
+        """
         timer = StageTimer(self.device)
         tally = self.collect(model, timer, loss, observers)
         return Tally.joined(self.ranks.gather(tally)).figures(self.nc, timer.per_image_ms())
@@ -113,7 +118,7 @@ class Evaluator:
 
     def _loaded(self, timer: StageTimer) -> Iterator[Batch]:
         """The batches; waiting for them is a stage of its own."""
-        source = iter(
+        source = supplied(
             tqdm(self.batches, desc="validating", leave=False, dynamic_ncols=True, disable=not self.ranks.main)
         )
         while True:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Sequence
 
@@ -11,7 +10,6 @@ from torch import nn
 from models.yolo import Model
 from utils.errors import InputError
 
-LOG = logging.getLogger(__name__)
 _RANGE = re.compile(r"(\d+)-(\d+)")
 
 
@@ -73,8 +71,6 @@ class FrozenLayers:
         if chosen and not any(parameter.requires_grad for parameter in model.parameters()):
             raise InputError(f"--freeze {' '.join(map(str, freeze))}: nothing is left to train")
         self._still = _still_modules(model)
-        if chosen:
-            LOG.info("\n".join(_summary(model)))
 
     def hold(self) -> None:
         """Call after ``model.train()``: frozen modules run in evaluation mode, so their statistics do not move."""
@@ -95,14 +91,3 @@ def _still_modules(model: Model) -> list[nn.Module]:
         if parameters and not any(parameter.requires_grad for parameter in parameters):
             still.update(dict.fromkeys(module.modules()))
     return [module for module in still if module is not model.head]
-
-
-def _summary(model: Model) -> list[str]:
-    """A line per layer of the yaml: what is trained and what is not."""
-    lines = [f"{'layer':>5}  {'module':<20} {'trainable':>12} {'frozen':>12}"]
-    for number, layer in enumerate(model.model):
-        counts = {True: 0, False: 0}
-        for parameter in layer.parameters():
-            counts[parameter.requires_grad] += parameter.numel()
-        lines.append(f"{number:>5}  {type(layer).__name__:<20} {counts[True]:>12,} {counts[False]:>12,}")
-    return lines

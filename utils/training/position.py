@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -12,13 +13,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from utils.datasets.loader import Batch
-from utils.errors import InputError
+from utils.datasets.supply import NoBatchError, loader_failure, supplied
 from utils.evaluation.evaluator import ImageResult
 from utils.training.signals import StopSignals
-
-
-class NoBatchError(InputError):
-    """The loader could not make the next batch; what has been trained so far is sound."""
 
 
 @dataclass
@@ -77,18 +74,21 @@ def until_stopped(batches: DataLoader[Any], stop: StopSignals) -> Iterator[Batch
     """The batches, until a signal asks to stop; of several processes all get one more, or none does.
 
     Raises:
-        NoBatchError: a picture cannot be read any more, by this process or another; the message names it.
+        NoBatchError: the next one cannot be made, by this process or another; the message says why.
     """
-    iterator: Iterator[Batch] | None = None
+    supply = supplied(batches)
     while not stop.requested:
-        batch, fault = None, None
+        batch: Batch | None = None
+        fault: NoBatchError | None = None
         try:
-            iterator = iterator or iter(batches)
-            batch = next(iterator, None)
-        except (RuntimeError, InputError, OSError) as error:
+            with loading(stop):
+                batch = next(supply, None)
+        except NoBatchError as error:
             if not stop.came:  # else loader processes have got the signal too and are gone
-                fault = NoBatchError(_why_no_batch(error))
-                fault.__cause__ = error
+                fault = error
+        except RuntimeError:
+            if not stop.came:
+                raise
         stop.agree()
         if stop.requested:
             return
@@ -100,22 +100,18 @@ def until_stopped(batches: DataLoader[Any], stop: StopSignals) -> Iterator[Batch
         yield batch
 
 
-def _why_no_batch(error: Exception) -> str:
-    """What a person is told when the loader fails; raises the error again when it is a bug."""
-    if not isinstance(error, RuntimeError):
-        return _own_words(error)
-    if str(error).startswith("DataLoader worker"):
-        return (
-            f"a loader process died ({str(error).splitlines()[0]}), most likely for want of memory: fewer --workers "
-            "take less, --workers 0 takes none"
-        )
-    raise error
-
-
-def _own_words(error: Exception) -> str:
-    """The message of an error, also of one that a loader process wraps into its traceback."""
-    text = str(error).strip()
-    return text.splitlines()[-1].partition(": ")[2] if text.startswith("Caught ") else text
+@contextlib.contextmanager
+def loading(stop: StopSignals) -> Iterator[None]:
+    """Here a report of torch that a loader process has died may come, and becomes a NoBatchError; not after it."""
+    try:
+        stop.let_reports_through()
+        yield
+    except RuntimeError as error:
+        if reason := loader_failure(error):
+            raise NoBatchError(reason) from error
+        raise
+    finally:
+        stop.hold_reports()
 
 
 class StopAsked(RuntimeError):

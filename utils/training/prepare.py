@@ -58,6 +58,7 @@ from utils.training.ema import ModelEMA
 from utils.training.freeze import FrozenLayers
 from utils.training.optim import build_optimizer
 from utils.training.parallel import check_alone, check_batch_size, device_of_rank, distribute, synchronize_norms
+from utils.training.precision import kept_precision, mixed_precision
 from utils.training.resume import Resumed, resume_options
 from utils.training.saver import sweep
 from utils.training.schedule import plan_steps
@@ -95,6 +96,8 @@ def prepare(options: TrainOptions, ranks: Ranks = ALONE) -> Session:
         torch.cuda.set_device(device)  # else the others of this machine would take memory on the first GPU as well
     seed_everything(options.seed, options.deterministic)
     spec = DatasetSpec.load(options.data, options.single_cls)
+    if resumed is None:
+        _tell_no_effect(options, hyp, spec, device)
     model = _build_model(options, hyp, spec, resumed)  # before the pictures: a wrong --cfg shows at once
     if options.sync_bn:
         synchronize_norms(model, device, ranks)
@@ -115,10 +118,12 @@ def prepare(options: TrainOptions, ranks: Ranks = ALONE) -> Session:
         )
     if device.type == "cpu":
         keep_freed_memory()
+    amp = _precision(options, model.to(device), device, resumed, ranks)
     if options.batch_size == AUTO:
-        options = replace(options, batch_size=choose_batch_size(model, imgsz, device, options, len(train)))
+        size = choose_batch_size(model, imgsz, device, replace(options, amp=amp), len(train))
+        options = replace(options, batch_size=size)
     save_dir = ranks.on_main(_make_folder, options, hyp)
-    session = _assemble(options, hyp, spec, device, save_dir, imgsz, model, frozen, train, val, ranks)
+    session = _assemble(options, hyp, spec, device, save_dir, imgsz, model, frozen, train, val, amp, ranks)
     if resumed is not None:
         session.restore(resumed)
     if options.compile:
@@ -138,6 +143,25 @@ def _read_labels(options: TrainOptions, spec: DatasetSpec) -> tuple[list[LabelRe
     train = load_labels(spec, "train", single_cls=options.single_cls, require_labels=True, cache_dir=cache_dir)
     val = load_labels(spec, "val", single_cls=options.single_cls, cache_dir=cache_dir)
     return train.records, val.records
+
+
+def _tell_no_effect(options: TrainOptions, hyp: Hyp, spec: DatasetSpec, device: torch.device) -> None:
+    """Warn of options that change nothing beside the others."""
+    if options.noval and "patience" in options.given and options.patience:
+        LOG.warning("--patience has no effect with --noval: there is no fitness to wait for")
+    if hyp.label_smoothing and spec.nc == 1:
+        LOG.warning("label smoothing has no effect with a single class: there is no class loss")
+    if options.deterministic and device.type == "cpu":
+        LOG.warning("--deterministic has no effect on a CPU: the same seed gives the same run anyway")
+
+
+def _precision(
+    options: TrainOptions, model: Model, device: torch.device, resumed: Resumed | None, ranks: Ranks
+) -> bool:
+    """Whether the run is in mixed precision, on all processes alike."""
+    if resumed is not None:
+        return kept_precision(options.amp, resumed.checkpoint.train_state.get("amp"), device)
+    return not ranks.any(not mixed_precision(options.amp, model, device))
 
 
 def _build_model(options: TrainOptions, hyp: Hyp, spec: DatasetSpec, resumed: Resumed | None) -> Model:
@@ -192,6 +216,7 @@ def _assemble(
     frozen: FrozenLayers,
     train: Sequence[LabelRecord],
     val: Sequence[LabelRecord],
+    amp: bool,
     ranks: Ranks,
 ) -> Session:
     stride, head = int(model.stride.max()), model.head
@@ -208,14 +233,13 @@ def _assemble(
         val, imgsz, stride, batch_size=2 * options.batch_size, workers=options.workers, ranks=ranks
     )  # fmt: skip
     layout = fastest_layout(device)
-    lay_out(model.to(device), layout)
+    lay_out(model, layout)
     plan = plan_steps(options.epochs, len(loader), options.batch_size, hyp)
-    decay = hyp.weight_decay * options.batch_size * plan.accumulate / hyp.nominal_batch
+    decay = hyp.weight_decay * plan.decay_factor
     gains = scale_gains(hyp, head.nl, head.nc, imgsz)
     for each in (loader, val_loader):
         each.generator = torch.Generator()  # else every start of loader processes would move the run's own numbers on
         each.worker_init_fn = BehindTraining(each.worker_init_fn)
-    amp = device.type == "cuda" if options.amp is None else options.amp
     scaler = torch.amp.GradScaler("cuda", enabled=amp and device.type == "cuda")  # bfloat16 has the range of float32
     listeners = _listeners(options, hyp, {"train": train, "val": val}) if ranks.main else []
     return Session(

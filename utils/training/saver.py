@@ -23,10 +23,12 @@ class Saver:
 
     Attributes:
         unwritten: checkpoints that could not be written, by file.
+        written: files that have been written at least once.
     """
 
     def __init__(self) -> None:
         self.unwritten: dict[Path, Checkpoint] = {}
+        self.written: set[Path] = set()
 
     def write(self, path: Path, checkpoint: Checkpoint) -> bool:
         """Write a file, or warn and keep its content; the old file stays whole either way. True when it is written."""
@@ -38,6 +40,7 @@ class Saver:
             self.unwritten[path] = copy.deepcopy(checkpoint)  # its tensors are those in training
             return False
         self.unwritten.pop(path, None)
+        self.written.add(path)
         return True
 
     def retry(self, *newer: Path) -> bool:

@@ -14,6 +14,7 @@ from utils.config.hyp import Hyp
 
 _WARMUP_FLOOR = 100
 _WARMUP_FLOOR_V61 = 1000
+_FEW_STEPS = 100
 
 
 def lr_factor(epoch: int, epochs: int, lrf: float, cosine: bool) -> float:
@@ -107,6 +108,11 @@ class StepPlan:
         return self.count_steps(self.iterations)
 
     @property
+    def decay_factor(self) -> float:
+        """Multiple of the weight decay: a step of more or fewer pictures than the nominal ones decays in proportion."""
+        return self.batch_size * self.accumulate / self.nominal_batch
+
+    @property
     def warmup_steps(self) -> int:
         """Optimizer steps in the warm-up."""
         return self.count_steps(min(self.iterations, self.warmup))
@@ -139,6 +145,11 @@ class StepPlan:
             line += (
                 "\nthe run ends before its warm-up does: expect little; set warmup_v61: false (--hyp) or train longer"
             )
+        elif 0 < self.optimizer_steps < _FEW_STEPS:
+            line += (
+                f"\n{self.optimizer_steps} optimizer steps are few: expect little; more --epochs, a smaller "
+                "--batch-size and nominal_batch in the --hyp file (see hyp.small.yaml) make more, --weights need fewer"
+            )
         return line
 
 
@@ -161,6 +172,8 @@ def warm_up(
         Batches to accumulate per optimizer step at this iteration.
     """
     share = plan.progress(iteration)
+    if hyp.warmup_v61 and iteration > plan.warmup and epoch > plan.warmup // plan.batches_per_epoch:
+        epoch -= 1  # v6.1's scheduler lags an epoch behind the warm-up
     rate = hyp.lr0 * lr_factor(epoch, plan.epochs, hyp.lrf, cosine)
     for group in optimizer.param_groups:
         start = hyp.warmup_bias_lr if group["name"] == "bias" else 0.0

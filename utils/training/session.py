@@ -135,6 +135,7 @@ class Session:
                 "warmup": self.plan.warmup,
                 "pictures": len(self.records),
                 "skipped": self.watch.skipped,
+                "amp": self.amp,
                 "stopped_early": self.stopped_early,
                 "best_written": self.best_written,
                 **({"position": inside.to_plain()} if inside else {}),

@@ -8,6 +8,7 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -28,6 +29,10 @@ class StopSignals:
     Of several processes any may get the signal, and all have to stop at the same step: ``requested`` is set on all of
     them when they :meth:`agree`.
 
+    Torch reports a loader process that has died by a signal handler as well, which raises wherever the program stands:
+    in the middle of a step or of a save, all since the save before would be lost with it. Between
+    :meth:`hold_reports` and :meth:`let_reports_through` such a report waits.
+
     Attributes:
         requested: name of the signal that came, "" when none did.
         armed: set it when the first step is done.
@@ -41,6 +46,9 @@ class StopSignals:
         self.came, self._came_at = "", 0.0
         self._before: dict[int, Any] = {}
         self._owner = 0
+        self._reporter: Callable[..., Any] | None = None
+        self._held = False
+        self._report: RuntimeError | None = None
 
     def __enter__(self) -> StopSignals:
         if threading.current_thread() is threading.main_thread():
@@ -59,7 +67,38 @@ class StopSignals:
             # torchrun's echo must not cut short the end of a run that is ending already.
             ending = self.ranks.size > 1 and (self.came or self.requested) and signal.Signals(number).name in _NAMES
             signal.signal(number, signal.SIG_IGN if ending else before)
-        self._before = {}
+        self._before, self._owner, self._reporter = {}, 0, None
+
+    def hold_reports(self) -> None:
+        """Call before what must not be broken off."""
+        self._held = True
+        if self._reporter is None and self._owner and not self.requested and hasattr(signal, "SIGCHLD"):
+            reporter = signal.getsignal(signal.SIGCHLD)
+            if callable(reporter):  # torch's, set with the first loader that has processes
+                self._reporter = reporter
+                self._before[signal.SIGCHLD] = reporter
+                signal.signal(signal.SIGCHLD, self._child_ended)
+
+    def let_reports_through(self) -> None:
+        """Call before waiting for a loader, which would otherwise wait in vain.
+
+        Raises:
+            RuntimeError: torch's report of a loader process that has died meanwhile.
+        """
+        self._held = False
+        report, self._report = self._report, None
+        if report is not None:
+            raise report
+
+    def _child_ended(self, number: int, frame: FrameType | None) -> None:
+        if os.getpid() != self._owner or self._reporter is None:
+            return
+        try:
+            self._reporter(number, frame)
+        except RuntimeError as error:
+            if not self._held:
+                raise
+            self._report = error
 
     def agree(self) -> None:
         """Set ``requested`` on all processes when the signal has come to one; for all of them to call together."""

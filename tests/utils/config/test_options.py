@@ -131,6 +131,7 @@ def test_options_cannot_be_changed() -> None:
         (TrainOptions, {"wandb": True, "upload_dataset": "train"}, "--upload_dataset train is unknown"),
         (TrainOptions, {"wandb": True, "bbox_interval": -2}, "--bbox_interval -2"),
         (TrainOptions, {"wandb": True, "artifact_alias": "v3"}, "--artifact_alias v3 .* nothing is fetched"),
+        (TrainOptions, {"nosave": True, "save_period": 5}, "--nosave and --save-period"),
         (ValOptions, {"conf_thres": 1.01}, "--conf-thres 1.01"),
         (ValOptions, {"iou_thres": -0.1}, "--iou-thres -0.1"),
         (ValOptions, {"task": "fast"}, "train, val, test, speed, study"),

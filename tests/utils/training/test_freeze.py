@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import pytest
 import torch
 
+from models.summary import log_table, summarize
 from models.yolo import Model
 from utils.errors import InputError
 from utils.training.freeze import FrozenLayers, layers_to_freeze
@@ -81,17 +82,22 @@ def test_a_frozen_head_still_gives_maps_to_train_on(model: Model) -> None:
 
 
 def test_a_table_tells_what_is_trained_in_each_layer(model: Model, caplog: pytest.LogCaptureFixture) -> None:
+    FrozenLayers(model, (1, "model.2.cv1"))
     with caplog.at_level(logging.INFO):
-        FrozenLayers(model, (1,))
-    rows = [line.split() for line in caplog.text.splitlines() if " Conv " in line]
-    assert rows[0] == ["0", "Conv", "0", "1,760"]  # 3*16*6*6 weights and 2*16 of the norm
-    assert rows[1] == ["1", "Conv", "4,672", "0"]
+        log_table(model)
+    rows = [message.split() for message in caplog.messages]
+    assert rows[0] == ["from", "parameters", "trained", "module"]
+    assert rows[1] == ["0", "-1", "1760", "1760", "Conv"]  # 3*16*6*6 weights and 2*16 of the norm
+    assert rows[2] == ["1", "-1", "4672", "0", "Conv"]
+    assert rows[3] == ["2", "-1", "4800", str(4800 - 32 * 16 - 2 * 16), "C3"]
+    assert sum(int(row[-2]) for row in rows[1:]) == summarize(model).trainable
 
 
-def test_nothing_frozen_is_nothing_said(model: Model, caplog: pytest.LogCaptureFixture) -> None:
+def test_without_frozen_layers_the_table_has_no_such_column(model: Model, caplog: pytest.LogCaptureFixture) -> None:
+    FrozenLayers(model, (0,))
     with caplog.at_level(logging.INFO):
-        FrozenLayers(model, (0,))
-    assert "frozen" not in caplog.text
+        log_table(model)
+    assert "trained" not in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -91,6 +91,28 @@ def test_warm_up_rows_are_those_of_the_reference(golden: Any) -> None:
             assert len(set(momenta)) == 1
 
 
+@pytest.mark.parametrize("run", range(3))
+def test_rates_of_whole_runs_are_those_of_the_reference(golden: Any, run: int) -> None:
+    """The rates of the last batch of every epoch, as in the results file; 13 batches of 16 pictures."""
+    expected = golden.json("train_curve")["runs"][run]
+    epochs, optimizer = expected["epochs_run"], sgd()
+    plan = replace(plan_steps(epochs, 13, 16, V61), warmup=expected["warmup_iterations"])
+    assert (plan.iterations, plan.optimizer_steps) == (expected["iterations"], expected["optimizer_steps"])
+    columns = [i for i, name in enumerate(expected["columns"]) if name.startswith("lr group")]
+    for row in expected["rows"]:
+        warm_up(optimizer, plan, 13 * row[0] + 12, row[0], V61)
+        rates = learning_rates(optimizer)
+        found = [rates[name] for name in ("no_decay", "decay", "bias")]
+        assert found == pytest.approx([row[i] for i in columns], rel=1e-6), row[0]
+
+
+def test_accumulation_and_weight_decay_are_those_of_the_reference(golden: Any) -> None:
+    for case in golden.json("tensors")["hyp_scaling"]:
+        plan = plan_steps(300, 1000, case["batch_size"], V61)
+        assert plan.accumulate == case["accumulate"]
+        assert 0.0005 * plan.decay_factor == pytest.approx(case["weight_decay"], rel=1e-12)
+
+
 def test_after_the_warm_up_rates_follow_the_epoch_alone() -> None:
     optimizer, hyp = sgd(), Hyp()
     plan = plan_steps(100, 10, 16, hyp)
@@ -151,6 +173,12 @@ def test_a_run_of_no_epochs_has_no_steps() -> None:
 def test_the_plan_warns_of_a_run_within_its_warm_up() -> None:
     assert "ends before its warm-up" in plan_steps(10, 13, 16, V61).describe()
     assert "ends before its warm-up" not in plan_steps(10, 13, 16, Hyp()).describe()
+
+
+def test_the_plan_warns_of_few_steps() -> None:
+    assert "50 optimizer steps are few" in plan_steps(50, 1, 16, Hyp()).describe()
+    assert "few" not in plan_steps(100, 13, 16, Hyp()).describe()
+    assert "few" not in plan_steps(0, 13, 16, Hyp()).describe()
 
 
 def test_temperature_falls_by_the_step_and_stays_at_the_end() -> None:

@@ -116,3 +116,36 @@ def test_the_echo_of_torchrun_is_not_a_second_signal(monkeypatch: pytest.MonkeyP
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN  # the run is ending: no echo may cut that short
+
+
+@pytest.fixture
+def torch_reports() -> Iterator[None]:
+    """A handler such as torch's, which raises when a child of this process has ended."""
+
+    def report(*_: Any) -> None:
+        raise RuntimeError("DataLoader worker (pid 7) is killed")
+
+    before = signal.signal(signal.SIGCHLD, report)
+    yield
+    signal.signal(signal.SIGCHLD, before)
+
+
+@pytest.mark.usefixtures("torch_reports")
+def test_a_dead_loader_process_is_reported_between_two_steps() -> None:
+    with StopSignals() as stop:
+        stop.hold_reports()
+        signal.raise_signal(signal.SIGCHLD)  # in the middle of the step
+        with pytest.raises(RuntimeError, match="pid 7"):
+            stop.let_reports_through()
+        stop.hold_reports()
+        stop.let_reports_through()  # once is enough
+        with pytest.raises(RuntimeError, match="pid 7"):  # while the next batch is waited for
+            signal.raise_signal(signal.SIGCHLD)
+
+
+@pytest.mark.usefixtures("torch_reports")
+def test_the_reports_of_torch_come_as_before_when_the_run_is_over() -> None:
+    before = signal.getsignal(signal.SIGCHLD)
+    with StopSignals() as stop:
+        stop.hold_reports()
+    assert signal.getsignal(signal.SIGCHLD) is before
