@@ -78,9 +78,9 @@ class QuadCollate:
     def _unite(self, four: Sequence[TrainItem]) -> TrainItem:
         first = four[0]
         height, width = first.image.shape[1:]
-        rng = np.random.default_rng((self.seed, *first.key, 4))  # on what it unites depends nothing else
         info = LetterboxInfo((2 * height, 2 * width), (1.0, 1.0), (0.0, 0.0))
-        if len(four) == 1 or (len(four) == 4 and rng.random() < 0.5):
+        # Nothing else depends on what is united. A lone picture may be a blank one, whose key is no seed.
+        if len(four) == 1 or (len(four) == 4 and np.random.default_rng((self.seed, *first.key, 4)).random() < 0.5):
             image = functional.interpolate(first.image[None], scale_factor=2.0, mode="bilinear")[0]
             return replace(first, image=image, info=info)
         image = torch.full((3, 2 * height, 2 * width), GREY[0], dtype=torch.uint8)
