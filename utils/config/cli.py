@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import Field, fields
@@ -29,7 +30,10 @@ class _Parser(argparse.ArgumentParser):
     """Says what is wrong in one line; the list of all options is one ``--help`` away."""
 
     def error(self, message: str) -> NoReturn:
-        leave_to_rank_0()
+        if "RANK" in os.environ:  # one of several processes; a process alone need not wait for torch to be imported
+            from utils.dist import leave_to_rank_0
+
+            leave_to_rank_0()
         self.exit(EXIT_USAGE, f"{self.prog}: error: {message} (all options: {self.prog} --help)\n")
 
 
