@@ -5,7 +5,7 @@
     curl --data-binary @picture.jpg http://127.0.0.1:8000/detect
 
 ``--weights`` is a checkpoint or an exported file. ``POST /detect`` answers with ``width``, ``height``, ``detections``:
-for each ``name``, ``class``, ``confidence`` and ``box`` (x1, y1, x2, y2 in pixels of the picture). Errors are
+for each ``name``, ``class``, ``confidence`` and ``box`` (x1, y1, x2, y2 in pixels of the picture). An error is
 ``{"detail": text}`` with status 400 (no picture) or 413 (too many bytes or pixels). ``GET /health`` names the classes.
 """
 

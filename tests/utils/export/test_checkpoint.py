@@ -20,6 +20,7 @@ from utils.export import Row, table
 from utils.export.onnx import OnnxExporter
 from utils.inference.autoshape import AutoShape
 from utils.inference.backends import DetectMultiBackend
+from utils.inference.build import build_predictor
 
 Exported = Callable[..., list[Any]]
 Tiny = Callable[[str], Path]
@@ -161,7 +162,7 @@ def test_autoshape_takes_an_exported_file(onnx_file: Path, tiny: Tiny, ants: Pat
 def test_what_does_not_go_together_is_named(options: dict[str, Any], message: str, onnx_file: Path) -> None:
     given = {"weights": (str(onnx_file),), **options}
     with pytest.raises(InputError, match=message):
-        detect.build_predictor(DetectOptions(device="cpu", **given))
+        build_predictor(DetectOptions(device="cpu", **given))
 
 
 def test_names_of_another_yaml_are_warned_about(

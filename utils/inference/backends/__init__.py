@@ -80,8 +80,6 @@ def open_exported(
     names = DatasetSpec.load(data).names if data else None
     backend = getattr(importlib.import_module(f"{__name__}.{chosen.module}"), chosen.backend)
     opened: FileBackend = backend(Path(file), device, names)
-    if names is not None and list(names) != opened.names:
-        LOG.warning("%s: its own class names differ from those in %s; its own are used", file, data)
     return opened
 
 
@@ -130,6 +128,8 @@ class DetectMultiBackend(nn.Module):
             self.backend = PyTorchBackend(files, self.device)
         else:
             self.backend = open_exported(exported, self.device, dnn, data)
+            if data and list(DatasetSpec.load(data).names) != self.backend.names:
+                LOG.warning("%s: its own class names differ from those in %s; its own are used", exported, data)
         kind = formats[0]
         self.pt = kind is None
         for flag in FLAGS:
