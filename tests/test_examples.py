@@ -104,6 +104,7 @@ def service(eager_weights: Path) -> Iterator[Callable[..., Answer]]:
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error"))
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
+    listener.listen()  # who asks before the server runs waits
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
 

@@ -81,6 +81,13 @@ def test_a_corrupt_file_is_named_in_one_line(ending: str, content: bytes, tmp_pa
     assert "\n" not in str(caught.value)
 
 
+def test_a_corrupt_file_given_to_opencv_is_named_in_one_line(tmp_path: Path) -> None:
+    pytest.importorskip("onnx")
+    (tmp_path / "a.onnx").write_bytes(b"\x80\x04 nothing of the kind")
+    with pytest.raises(InputError, match=r"a\.onnx: cannot be read as an ONNX file"):
+        DetectMultiBackend(tmp_path / "a.onnx", dnn=True)
+
+
 @pytest.mark.parametrize("name", ["a.torchscript", "a.onnx", "a.pt2", "a.xml", "a_openvino_model"])
 def test_a_missing_exported_file_is_named(name: str, tmp_path: Path) -> None:
     pytest.importorskip(NEEDED.get(name[1:], "torch"))
