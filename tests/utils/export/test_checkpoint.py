@@ -115,7 +115,7 @@ def test_val_scores_an_exported_file_as_it_scores_the_checkpoint(
         options = ValOptions(
             weights=(str(weights),), data=str(ants), imgsz=64, workers=0, device="cpu", project=str(tmp_path)
         )
-        result, _ = val.score(options)
+        result = val.score(options).result
         figures.append((result.map50, result.map, result.detections))
     assert figures[0] == pytest.approx(figures[1], abs=1e-6)
     assert figures[0][2] > 100
@@ -127,7 +127,7 @@ def test_val_scores_a_file_of_one_size_with_square_pictures(
     monkeypatch.setattr("utils.evaluation.observers.plot_batch", lambda *_: None)
     monkeypatch.setattr(val, "save_plots", lambda *_: None)
     options = ValOptions(weights=(str(onnx_file),), data=str(ants), workers=0, device="cpu", project=str(tmp_path))
-    assert val.score(options)[0].images == 4
+    assert val.score(options).result.images == 4
     assert "takes pictures of 64 x 64 only: running at that size" in caplog.text
 
 
