@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from utils.config.flags import Flag
 from utils.errors import InputError, nearest
-from utils.log import leave_to_rank_0, setup_logging
+from utils.log import setup_logging
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
