@@ -148,7 +148,7 @@ def test_fifty_steps_at_a_high_rate_and_the_lowest_temperature_stay_finite(dtype
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
-        losses.append(float(loss))
+        losses.append(loss.item())
     assert all(map(math.isfinite, losses)) and losses[-1] < losses[0]
 
 
