@@ -127,7 +127,7 @@ class DetectionDataset(Dataset[TrainItem]):
     def __getitem__(self, key: tuple[int, int] | int) -> TrainItem:
         epoch, index = (0, key) if isinstance(key, int) else key
         if index < 0:
-            return _blank(self._shape_hw(~index), (epoch, index))
+            return _blank(self._shape_hw(~index), (epoch, ~index))
         rng = np.random.default_rng((self.seed, epoch, index))
         if not self.augment:
             return _to_item(self._letterbox_sample(index), (epoch, index))
