@@ -103,15 +103,17 @@ def _walk_images(folder: Path, kinds: frozenset[str]) -> Iterator[Path]:
             continue
         seen.add(real)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        place = Path(parent)  # "/" is several times faster than to parse the whole path for each of very many pictures
+        pictures = set()
         for name in names:
-            suffix = os.path.splitext(name)[1].lower()  # noqa: PTH122
+            suffix = name[name.rfind(".") :].lower()
             if name.startswith("."):
                 continue
             if suffix in kinds:
-                yield place / name
+                pictures.add(name)
             elif suffix in _OTHER_PICTURES:
                 others[suffix] += 1
+        if pictures:  # to list the folder again is several times faster than to make a path of each of very many names
+            yield from (path for path in Path(parent).iterdir() if path.name in pictures)
     if others:
         counts = ", ".join(f"{count} {suffix}" for suffix, count in sorted(others.items()))
         logger.warning("%s: pictures of kinds that cannot be read are left out: %s; convert them", folder, counts)
@@ -181,8 +183,13 @@ def find_images(
 def label_path_for(image: str | Path) -> Path:
     """The label file of a picture: its last ``images`` folder replaced by ``labels``, else beside it; ``.txt``."""
     folder, name = os.path.split(image)
-    stem = name[: name.rfind(".")] if "." in name[1:] else name
-    return _label_folder(folder) / f"{stem}.txt"
+    return _label_folder(folder) / label_name(name)
+
+
+def label_name(image_name: str) -> str:
+    """The name of the label file of a picture: its own with ``.txt`` for the suffix."""
+    stem = image_name[: image_name.rfind(".")] if "." in image_name[1:] else image_name
+    return f"{stem}.txt"
 
 
 @lru_cache(maxsize=1024)
