@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import os
 import re
@@ -92,6 +93,19 @@ def increment_path(path: str | Path, exist_ok: bool = False, mkdir: bool = False
             return candidate
 
 
+@contextlib.contextmanager
+def collector_off() -> Iterator[None]:
+    """For work that makes objects by the hundred thousand and no garbage: to search them for it costs a quarter of the
+    time."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
 def _walk_images(folder: Path, kinds: frozenset[str]) -> Iterator[Path]:
     """Files at any depth, through links but never twice into one folder; names that start with a dot are skipped."""
     seen: set[str] = set()
@@ -165,7 +179,8 @@ def find_images(
     suffixes = IMAGE_SUFFIXES | also
     for source in map(Path, sources):
         if source.is_dir():
-            images.extend(_walk_images(source, suffixes))
+            with collector_off():
+                images.extend(_walk_images(source, suffixes))
         elif not source.exists():
             raise FileNotFoundError(f"{source}: no such folder or list of images")
         elif source.suffix.lower() in suffixes:
