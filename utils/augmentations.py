@@ -287,8 +287,9 @@ class Jitter:
         angle = math.pi * (self.factors[0] - 1)
         if not angle:
             return None
-        cycle = np.array([[0, 1, -1], [-1, 0, 1], [1, -1, 0]]) / math.sqrt(3)
-        return math.cos(angle) * np.eye(3) + (1 - math.cos(angle)) / 3 + math.sin(angle) * cycle
+        third, side = (1 - math.cos(angle)) / 3, math.sin(angle) / math.sqrt(3)
+        stay, come, go = math.cos(angle) + third, third + side, third - side
+        return np.array([[stay, come, go], [go, stay, come], [come, go, stay]])
 
     def split(self, image: np.ndarray, out: np.ndarray) -> None:
         """Write the changed picture to ``out`` [3, H, W], red first."""

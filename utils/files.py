@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import os
 import re
@@ -92,6 +93,19 @@ def increment_path(path: str | Path, exist_ok: bool = False, mkdir: bool = False
             return candidate
 
 
+@contextlib.contextmanager
+def collector_off() -> Iterator[None]:
+    """For work that makes objects by the hundred thousand and no garbage: to search them for it costs a quarter of the
+    time."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
 def _walk_images(folder: Path, kinds: frozenset[str]) -> Iterator[Path]:
     """Files at any depth, through links but never twice into one folder; names that start with a dot are skipped."""
     seen: set[str] = set()
@@ -103,15 +117,17 @@ def _walk_images(folder: Path, kinds: frozenset[str]) -> Iterator[Path]:
             continue
         seen.add(real)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        place = Path(parent)  # "/" is several times faster than to parse the whole path for each of very many pictures
+        pictures = set()
         for name in names:
-            suffix = os.path.splitext(name)[1].lower()  # noqa: PTH122
+            suffix = name[name.rfind(".") :].lower()
             if name.startswith("."):
                 continue
             if suffix in kinds:
-                yield place / name
+                pictures.add(name)
             elif suffix in _OTHER_PICTURES:
                 others[suffix] += 1
+        if pictures:  # to list the folder again is several times faster than to make a path of each of very many names
+            yield from (path for path in Path(parent).iterdir() if path.name in pictures)
     if others:
         counts = ", ".join(f"{count} {suffix}" for suffix, count in sorted(others.items()))
         logger.warning("%s: pictures of kinds that cannot be read are left out: %s; convert them", folder, counts)
@@ -163,7 +179,8 @@ def find_images(
     suffixes = IMAGE_SUFFIXES | also
     for source in map(Path, sources):
         if source.is_dir():
-            images.extend(_walk_images(source, suffixes))
+            with collector_off():
+                images.extend(_walk_images(source, suffixes))
         elif not source.exists():
             raise FileNotFoundError(f"{source}: no such folder or list of images")
         elif source.suffix.lower() in suffixes:
@@ -181,8 +198,13 @@ def find_images(
 def label_path_for(image: str | Path) -> Path:
     """The label file of a picture: its last ``images`` folder replaced by ``labels``, else beside it; ``.txt``."""
     folder, name = os.path.split(image)
-    stem = name[: name.rfind(".")] if "." in name[1:] else name
-    return _label_folder(folder) / f"{stem}.txt"
+    return _label_folder(folder) / label_name(name)
+
+
+def label_name(image_name: str) -> str:
+    """The name of the label file of a picture: its own with ``.txt`` for the suffix."""
+    stem = image_name[: image_name.rfind(".")] if "." in image_name[1:] else image_name
+    return f"{stem}.txt"
 
 
 @lru_cache(maxsize=1024)

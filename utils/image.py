@@ -300,7 +300,8 @@ def read_image_for(
         wanted = math.ceil(rows * full_hw[0]) + _SPARE_ROWS * divisor
         whole_hw = sizes[divisor]
         if jpeg.cuttable and turn == 1 and wanted <= full_hw[0] - _LEAST_CUT:
-            image = decode_jpeg(upper_rows(content, jpeg, wanted), (-(-wanted // divisor), whole_hw[1]), divisor)
+            cut_hw = -(-wanted // divisor), whole_hw[1]
+            image = decode_jpeg(upper_rows(content, jpeg, wanted), cut_hw, divisor, cut=True)
         if image is None:
             image = decode_jpeg(np.frombuffer(content, np.uint8), whole_hw, divisor)
     if image is None:

@@ -95,15 +95,18 @@ def _faster_decoder() -> ModuleType | None:
         return None
 
 
-def decode_jpeg(content: np.ndarray, size_hw: tuple[int, int], divisor: int = 1) -> np.ndarray | None:
+def decode_jpeg(
+    content: np.ndarray, size_hw: tuple[int, int], divisor: int = 1, cut: bool = False
+) -> np.ndarray | None:
     """Decode the bytes of a JPEG to BGR [H, W, 3] as stored, at 1 / ``divisor`` (1, 2, 4 or 8) of its size.
 
-    ``size_hw`` is what that comes to, rounded up. None if it cannot be decoded; read it in another way to know why.
+    ``size_hw`` is what that comes to, rounded up. ``cut``: it comes from :func:`upper_rows`, the end is missing.
+    None if it cannot be decoded; read it in another way to know why.
     """
     package = _faster_decoder()
     if package is not None:
         try:
-            image = package.decode_jpeg(content, "BGR", min_height=size_hw[0], min_width=size_hw[1])
+            image = package.decode_jpeg(content, "BGR", min_height=size_hw[0], min_width=size_hw[1], strict=not cut)
         except ValueError:  # damaged, or colours that it does not convert
             image = None
         if image is not None and image.shape[:2] == size_hw:

@@ -84,12 +84,20 @@ def test_a_picture_is_the_same_from_either_decoder(mode: str, divisor: int, monk
 
 
 @pytest.mark.parametrize("divisor", [1, 2])
-def test_upper_rows_are_decoded_by_either_decoder(divisor: int) -> None:
+@pytest.mark.parametrize("installed", [True, False])
+def test_upper_rows_are_decoded_by_either_decoder(
+    installed: bool, divisor: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if installed:  # and it does all the work
+        pytest.importorskip("simplejpeg")
+        monkeypatch.setattr(cv2, "imdecode", lambda *_: None)
+    else:
+        monkeypatch.setattr(jpeg, "_faster_decoder", lambda: None)
     content = encode((256, 96), quality=90)
     header = read_header(content)
     assert header is not None
     whole = decode_jpeg(as_array(content), (256 // divisor, 96 // divisor), divisor)
-    part = decode_jpeg(upper_rows(content, header, 100), (100 // divisor, 96 // divisor), divisor)
+    part = decode_jpeg(upper_rows(content, header, 100), (100 // divisor, 96 // divisor), divisor, cut=True)
     assert whole is not None and part is not None and len(part) == 100 // divisor
     np.testing.assert_array_equal(part[:-8], whole[: len(part) - 8])
 

@@ -191,7 +191,8 @@ class DetectionDataset(Dataset[TrainItem]):
         """
         hyp, size, pictures = self.hyp, self.imgsz, self._pictures
         nine = bool(hyp.mosaic9) and rng.random() < hyp.mosaic9
-        chosen = rng.permutation([index, *rng.integers(len(self), size=8 if nine else 3)]).tolist()
+        others = [int(draw * len(self)) for draw in rng.random(8 if nine else 3).tolist()]
+        chosen = rng.permutation([index, *others]).tolist()
         sizes_hw = [pictures.sizes_hw[i] for i in chosen]
         layout = (lay_nine if nine else lay_four)(sizes_hw, size, rng)
         tile_boxes = [self._boxes(i) for i in chosen]

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +28,7 @@ from utils.datasets.records import (
 )
 from utils.datasets.verify import check_picture
 from utils.errors import InputError, first_line
+from utils.files import collector_off
 
 __all__ = ["Finding", "LabelFile", "LabelRecord", "LabelSet", "RowReader", "ScanReport", "TextRows"]
 __all__ += ["read_label_file", "scan_labels"]
@@ -102,7 +101,7 @@ def scan_labels(
         raise InputError(f"{description}: no pictures given")
     reader = reader or TextRows()
     limit = None if single_cls else nc
-    with _collector_off():
+    with collector_off():
         annotations = [reader.file_for(image) for image in images]
         stored = _Stored(cache_path, images, annotations, f"{limit} {reader.settings}") if cache_path else None
         labels = restored = stored.load() if stored else None
@@ -120,19 +119,6 @@ def scan_labels(
         for record in labels.records:
             record.boxes[:, 0] = 0
     return labels
-
-
-@contextmanager
-def _collector_off() -> Iterator[None]:
-    """For a start from the cache: it makes objects by the hundred thousand, and to search them for garbage costs a
-    quarter of the time."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
 
 
 def _scan_all(

@@ -69,33 +69,25 @@ def _split(image: np.ndarray, out: np.ndarray, jitter: Jitter | None) -> None:
         jitter.split(image, out)
 
 
-class _Span(NamedTuple):
-    """One side of a visible part: pixels ``first`` to ``last`` of the picture become ``start`` to ``stop``.
-
-    ``scale`` and ``shift`` lead from the canvas to the output.
-    """
-
-    first: int
-    last: int
-    start: int
-    stop: int
-    scale: float
-    shift: float
+_Span = tuple[int, int, int, int, float, float]
 
 
-def _span(origin: int, extent: int, zoom: float, low: int, length: int, real: int, side: int) -> _Span:
-    """Side of a tile that lies at ``low`` on the canvas, ``length`` long, and of a picture of ``real`` pixels.
+def _span(origin: int, extent: int, zoom: float, low: int, length: int, real: int, side: int) -> _Span | None:
+    """One side of the visible part of a tile that lies at ``low`` on the canvas, ``length`` long, or None.
 
-    The window begins at ``origin``, is ``extent`` long and enlarged by ``zoom``.
+    The window begins at ``origin``, is ``extent`` long and enlarged by ``zoom``. Returns the first and last of the
+    ``real`` pixels of the picture, what they become in the output, and the scale and shift from canvas to output.
     """
     begin, end = max(low, origin, 0), min(low + length, origin + extent, side)
+    if begin >= end:
+        return None
     start, stop = round((begin - origin) * zoom), round((end - origin) * zoom)
     density = real / length  # pixels of the picture for one of the canvas
     first, last = round((begin - low) * density), round((end - low) * density)
     if last <= first or stop <= start:
-        return _Span(0, 0, 0, 0, zoom, -origin * zoom)
+        return None
     scale = density * (stop - start) / (last - first)  # that of the rounded edges
-    return _Span(first, last, start, stop, scale, start - (low + first / density) * scale)
+    return first, last, start, stop, scale, start - (low + first / density) * scale
 
 
 @dataclass(frozen=True)
@@ -140,29 +132,30 @@ class Layout:
         if warp.window is None:
             raise ValueError("this warp turns or tilts: paint the canvas and apply it")
         x, y, width, height = warp.window
+        zoom_w, zoom_h = warp.zoom_wh
+        unseen = (zoom_w, zoom_h), (-x * zoom_w, -y * zoom_h)
         pieces, scale_shift = [], []
-        axes = ((x, width, warp.zoom_wh[0]), (y, height, warp.zoom_wh[1]))
         for number, (left, top, tile_w, tile_h) in enumerate(self.tiles.tolist()):
             real_h, real_w = (tile_h, tile_w) if pictures_hw is None else pictures_hw[number]
-            spans = [
-                _span(*axis, low, length, real, self.side)
-                for axis, low, length, real in zip(axes, (left, top), (tile_w, tile_h), (real_w, real_h))
-            ]
-            scale_shift.append(([s.scale for s in spans], [s.shift for s in spans]))
-            if all(s.last > s.first and s.stop > s.start for s in spans):
-                of_x, of_y = spans
-                source, target = (of_x.first, of_y.first, of_x.last, of_y.last), (of_x.start, of_y.start)
-                pieces.append(Piece(number, source, (*target, of_x.stop, of_y.stop), of_y.last / real_h))
+            across = _span(x, width, zoom_w, left, tile_w, real_w, self.side)
+            down = across and _span(y, height, zoom_h, top, tile_h, real_h, self.side)
+            if not across or not down:
+                scale_shift.append(unseen)
+                continue
+            (x1, x2, to_x1, to_x2, scale_x, shift_x), (y1, y2, to_y1, to_y2, scale_y, shift_y) = across, down
+            scale_shift.append(((scale_x, scale_y), (shift_x, shift_y)))
+            pieces.append(Piece(number, (x1, y1, x2, y2), (to_x1, to_y1, to_x2, to_y2), y2 / real_h))
         return Enlargement(warp.out_hw, pieces, np.array(scale_shift))
 
     def place_boxes(self, boxes: Sequence[np.ndarray], fractions: bool = False) -> np.ndarray:
         """Boxes [n, 5] (class, xyxy) of every tile, in its pixels or as fractions of it, to one array on the canvas."""
         merged = np.concatenate(boxes)  # a copy
-        owner = self.tiles.repeat([len(rows) for rows in boxes], axis=0)  # [n, 4]
+        corners = merged[:, 1:].reshape(-1, 2, 2)
+        owner = self.tiles.astype(np.float32).repeat([len(rows) for rows in boxes], axis=0)[:, None]  # [n, 1, 4]
         if fractions:
-            merged[:, 1:] *= owner[:, [2, 3, 2, 3]]
-        merged[:, 1:] += owner[:, [0, 1, 0, 1]]
-        np.minimum(np.maximum(merged[:, 1:], 0), self.side, out=merged[:, 1:])
+            corners = corners * owner[..., 2:]
+        corners = corners + owner[..., :2]
+        merged[:, 1:] = np.minimum(np.maximum(corners, 0), self.side).reshape(-1, 4)
         return merged
 
 

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from utils.datasets.label_file import read_label_file, row_lines
+from utils.datasets.label_file import TextRows, read_label_file, row_lines
 from utils.datasets.labels import scan_labels
 from utils.errors import InputError
+from utils.files import label_path_for
 
 GOOD = "0 0.5 0.5 0.25 0.5\n"
 
@@ -244,3 +245,16 @@ def test_a_turned_photo_has_its_displayed_size(tmp_path: Path) -> None:
     Image.new("RGB", (40, 20)).save(image, exif=exif)
     (tmp_path / "a.txt").write_text(GOOD)
     assert scan_labels([image], 1).records[0].hw == (40, 20)  # height, width
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.b.png", "a", ".hidden.jpg", ".jpg", "..jpg", "brackets [1].JPG"])
+@pytest.mark.parametrize("there", [True, False])
+def test_label_files_found_by_listing_have_the_names_they_should(tmp_path: Path, name: str, there: bool) -> None:
+    image = tmp_path / "images" / name
+    expected = label_path_for(image)
+    expected.parent.mkdir()
+    (expected.parent / "other.txt").touch()
+    if there:
+        expected.touch()
+    assert TextRows().file_for(image) == expected
+    assert TextRows().file_for(tmp_path / "gone" / name) == label_path_for(tmp_path / "gone" / name)
