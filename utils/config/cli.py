@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import Field, fields
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from utils.config.flags import Flag
 from utils.errors import InputError, nearest
-from utils.log import setup_logging
+from utils.log import leave_to_rank_0, setup_logging
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -30,10 +29,7 @@ class _Parser(argparse.ArgumentParser):
     """Says what is wrong in one line; the list of all options is one ``--help`` away."""
 
     def error(self, message: str) -> NoReturn:
-        if "RANK" in os.environ:  # one of several processes; a process alone need not wait for torch to be imported
-            from utils.dist import leave_to_rank_0
-
-            leave_to_rank_0()
+        leave_to_rank_0()
         self.exit(EXIT_USAGE, f"{self.prog}: error: {message} (all options: {self.prog} --help)\n")
 
 

@@ -125,3 +125,17 @@ def test_running_two_scripts_installs_one_handler() -> None:
     for _ in range(2):
         run_script(lambda options: None, ValOptions, [])
     assert sum(isinstance(handler, LineHandler) for handler in logging.getLogger().handlers) == 1
+
+
+@pytest.mark.parametrize(("rank", "waits"), [("0", False), ("1", True)])
+def test_of_several_processes_rank_0_says_what_is_wrong_first(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], rank: str, waits: bool
+) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr("utils.log.time.sleep", slept.append)
+    monkeypatch.setenv("RANK", rank)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(SystemExit):
+        parse(TrainOptions, ["--epoch"])
+    assert bool(slept) is waits
+    assert "error" in capsys.readouterr().err
