@@ -1,0 +1,55 @@
+"""The options of a script as a Markdown table, for the README: ``python -m utils.config.table train``."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from utils.config.flags import Flag
+from utils.config.options import DetectOptions, ExportOptions, TrainOptions, ValOptions
+from utils.config.paths import ROOT
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+SCRIPTS: dict[str, type[DataclassInstance]] = {
+    "train": TrainOptions,
+    "val": ValOptions,
+    "detect": DetectOptions,
+    "export": ExportOptions,
+}
+
+
+def markdown_table(options_class: type[DataclassInstance]) -> str:
+    """One row per option: its flags, its default (paths relative to the repository, ``-``: none) and its help."""
+    rows = ["| option | default | meaning |", "|---|---|---|"]
+    for item in fields(options_class):
+        flag: Flag = item.metadata["flag"]
+        names = [*flag.names, *([f"--no-{flag.names[0].removeprefix('--')}"] if flag.negatable else [])]
+        choices = f" ({', '.join(flag.choices)})" if flag.choices else ""
+        cells = (" ".join(f"`{name}`" for name in names), _default_text(item.default), flag.help + choices)
+        rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join(rows) + "\n"
+
+
+def _default_text(value: Any) -> str:
+    if value is False:
+        return "off"
+    if value is None or value in ("", ()):
+        return "-"
+    if isinstance(value, tuple):
+        return f"`{' '.join(map(str, value))}`"
+    return f"`{Path(value).relative_to(ROOT).as_posix()}`" if str(value).startswith(str(ROOT)) else f"`{value}`"
+
+
+def main(names: list[str]) -> int:
+    """Print the table of each named script, of all without names."""
+    for name in names or list(SCRIPTS):
+        print(f"### {name}.py\n\n{markdown_table(SCRIPTS[name])}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
