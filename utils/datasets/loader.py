@@ -210,7 +210,7 @@ def _that_fit(workers: int, batch_size: int, batch_bytes: int) -> int:
     if fit >= workers:
         return workers
     LOG.warning(
-        "%s has %.0f MB free, %d loader processes with batches of %d pictures need %.0f MB: going on with %d; a "
+        "%s has %.3g MB free, %d loader processes with batches of %d pictures need %.3g MB: going on with %d; a "
         "smaller --batch-size, or more shared memory (docker run --shm-size), allows more",
         SHARED_MEMORY, free / 1e6, workers, batch_size, _IN_FLIGHT * workers * batch_bytes / 1e6, fit,
     )  # fmt: skip
