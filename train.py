@@ -347,7 +347,7 @@ def end(s: Session, epochs_run: int) -> int:
 
 def how_to_go_on(s: Session) -> str:
     """The command that goes on from the last save."""
-    if s.last in s.saver.written:
+    if s.last in s.saver.written or (not s.ranks.main and s.last.exists()):  # only rank 0 writes
         return f"go on with: {s.resume_command}"
     return "give the same command again: nothing has been saved since this start"
 

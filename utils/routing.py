@@ -26,8 +26,8 @@ from models.user_modules import load_modules
 from utils.checkpoint import load_model
 from utils.checkpoint.find import newest_checkpoint
 from utils.config.cli import run_script
-from utils.config.dataset_spec import DatasetSpec
-from utils.config.flags import IMAGE_SIZE_FLAGS, TASKS, option, switch
+from utils.config.dataset_spec import SPLITS, DatasetSpec
+from utils.config.flags import IMAGE_SIZE_FLAGS, option, switch
 from utils.config.paths import ROOT
 from utils.config.sizes import check_img_size
 from utils.datasets.dataset import DetectionDataset
@@ -50,7 +50,7 @@ class RoutingOptions:
 
     weights: str = option("", str, "--weights", "checkpoint; empty: the newest best.pt below runs/train")
     data: str = option("", str, "--data", "data yaml; empty: the one recorded in the checkpoint, else digits")
-    task: str = option("val", str, "--task", "split to look at", choices=TASKS)
+    task: str = option("val", str, "--task", "split to look at", choices=SPLITS)
     imgsz: int = option(640, int, IMAGE_SIZE_FLAGS, "longer side of the pictures in pixels")
     batch_size: int = option(16, int, "--batch-size", "pictures per batch")
     device: str = option("", str, "--device", "cpu or 0; empty: the first GPU if there is one")

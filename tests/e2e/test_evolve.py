@@ -15,6 +15,7 @@ from torch import Tensor
 import train
 from utils.callbacks import BatchEnd, Callback
 from utils.config.options import TrainOptions
+from utils.training.compiled import Network
 from utils.training.session import Session
 
 pytest.importorskip("optuna")
@@ -95,9 +96,9 @@ def test_numbers_that_break_are_a_failed_trial(
 ) -> None:
     forward = train.forward
 
-    def breaking(s: Session, images: Tensor) -> list[Tensor]:
+    def breaking(s: Session, network: Network, images: Tensor) -> list[Tensor]:
         factor = math.nan if s.save_dir.name == "0" else 1.0
-        return [level * factor for level in forward(s, images)]
+        return [level * factor for level in forward(s, network, images)]
 
     monkeypatch.setattr(train, "forward", breaking)
     assert train.main(options_for(tmp_path, evolve=2)) == 0

@@ -149,5 +149,5 @@ def test_val_and_detect_say_what_is_missing(trained: Path, tmp_path: Path, capfd
     code = run_script(detect.main, DetectOptions, ["--weights", best, "--source", "no/where", *project])
     assert "no/where" in error_line(capfd, code, 1)
     code = run_script(detect.main, DetectOptions, ["--weights", best, "--source", str(tmp_path / "*.png"), *project])
-    assert "no picture matches" in error_line(capfd, code, 1)
+    assert "no picture or video matches" in error_line(capfd, code, 1)
     assert not (tmp_path / "runs").exists()

@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from utils.config.cli import EXIT_USAGE, run_script
 from utils.config.dataset_spec import SPLITS, DatasetSpec
-from utils.config.flags import IMAGE_SIZE_FLAGS, TASKS, option, switch
+from utils.config.flags import IMAGE_SIZE_FLAGS, option, switch
 from utils.config.paths import ROOT
 from utils.datasets.check_report import CheckReport, SplitSummary
 from utils.datasets.prepare import load_labels
@@ -52,7 +52,7 @@ class CheckOptions:
 
     data: str = option(str(ROOT / "data/digits.yaml"), str, "--data", "data yaml")
     task: tuple[str, ...] = option(
-        (), str, "--task", "splits to check; none: all that the yaml names", nargs="+", choices=TASKS
+        (), str, "--task", "splits to check; none: all that the yaml names", nargs="+", choices=SPLITS
     )
     imgsz: int = option(640, int, IMAGE_SIZE_FLAGS, "size of training in pixels, to tell which boxes are too small")
     decode: bool = switch("--decode", "decode every picture in full, to find damage in the middle of a file")

@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 
 from utils.config.cli import run_script
-from utils.config.dataset_spec import DatasetSpec
-from utils.config.flags import IMAGE_SIZE_FLAGS, TASKS, option, switch
+from utils.config.dataset_spec import SPLITS, DatasetSpec
+from utils.config.flags import IMAGE_SIZE_FLAGS, option, switch
 from utils.config.hyp import Hyp
 from utils.config.paths import ROOT
 from utils.config.sizes import check_img_size
@@ -43,7 +43,7 @@ class PreviewOptions:
     n: int = option(16, int, "--n", "pictures to draw; with more than the set has, some come again in a later epoch")
     imgsz: int = option(640, int, IMAGE_SIZE_FLAGS, "side of the training pictures in pixels")
     seed: int = option(0, int, "--seed", "seed of the choice and of the augmentations, as train.py's")
-    task: str = option("train", str, "--task", "split to look at", choices=TASKS)
+    task: str = option("train", str, "--task", "split to look at", choices=SPLITS)
     single_cls: bool = switch("--single-cls", "treat all classes as one")
     output: str = option(str(ROOT / "runs/preview"), str, "--output", "folder of the two grids")
     exist_ok: bool = switch("--exist-ok", "replace grids that are there")
@@ -52,8 +52,10 @@ class PreviewOptions:
         for flag, value, low in (("--n", self.n, 1), ("--imgsz", self.imgsz, 32), ("--seed", self.seed, 0)):
             if value < low:
                 raise InputError(f"{flag} {value} is too small; allowed is {low} or more")
-        if self.task not in TASKS:
-            raise InputError(f"--task {self.task} is unknown{nearest(self.task, TASKS)}; allowed is {', '.join(TASKS)}")
+        if self.task not in SPLITS:
+            raise InputError(
+                f"--task {self.task} is unknown{nearest(self.task, SPLITS)}; allowed is {', '.join(SPLITS)}"
+            )
         if not self.output:
             raise InputError("--output is empty; give a folder")
 

@@ -117,7 +117,8 @@ def test_pictures_of_labels_first_batches_and_results_are_written(tmp_path: Path
     for index in range(5):
         pictures.on_train_batch_end(BatchEnd(epoch=0, index=index, iteration=index, batch=batch, losses=(0.0,)))
     pictures.on_train_end(TrainEnd(save_dir=tmp_path, best=None, epochs_run=2))
-    names = {"labels.jpg", "train_batch0.jpg", "train_batch1.jpg", "train_batch2.jpg", "results.png", "results.csv"}
+    batches = {f"train_batch{i}.jpg" for i in range(3)}
+    names = {"labels.jpg", "labels_correlogram.jpg", "results.png", "results.csv"} | batches
     assert {path.name for path in tmp_path.iterdir()} == names
 
 
