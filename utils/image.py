@@ -266,11 +266,7 @@ def decode_image(content: bytes, name: str | Path) -> np.ndarray:
     Raises:
         InputError: as ``read_image``.
     """
-    jpeg = read_header(content)
-    image = None if jpeg is None else decode_jpeg(np.frombuffer(content, np.uint8), jpeg.hw)
-    if image is None:  # or to say what is wrong with it
-        image = _decode(Path(name), content)
-    return _turn_upright(image, _orientation(content, jpeg))
+    return _turn_upright(_decode(Path(name), content), _orientation(content, read_header(content)))
 
 
 def read_image_for(
@@ -300,10 +296,9 @@ def read_image_for(
         wanted = math.ceil(rows * full_hw[0]) + _SPARE_ROWS * divisor
         whole_hw = sizes[divisor]
         if jpeg.cuttable and turn == 1 and wanted <= full_hw[0] - _LEAST_CUT:
-            cut_hw = -(-wanted // divisor), whole_hw[1]
-            image = decode_jpeg(upper_rows(content, jpeg, wanted), cut_hw, divisor, cut=True)
+            image = decode_jpeg(upper_rows(content, jpeg, wanted), divisor)
         if image is None:
-            image = decode_jpeg(np.frombuffer(content, np.uint8), whole_hw, divisor)
+            image = decode_jpeg(np.frombuffer(content, np.uint8), divisor)
     if image is None:
         image = _decode(path, content)
         whole_hw = full_hw = (image.shape[0], image.shape[1])

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
 from dataclasses import dataclass
-from functools import lru_cache
-from types import ModuleType
 
 import cv2
 import numpy as np
@@ -86,31 +83,11 @@ def upper_rows(content: bytes, header: JpegHeader, rows: int) -> np.ndarray:
     return cut
 
 
-@lru_cache(maxsize=1)
-def _faster_decoder() -> ModuleType | None:
-    """The package simplejpeg, if installed: the same library and the same pixels as OpenCV with less around it."""
-    try:
-        return importlib.import_module("simplejpeg")
-    except ImportError:
-        return None
+def decode_jpeg(content: np.ndarray, divisor: int = 1) -> np.ndarray | None:
+    """Decode the bytes of a JPEG to BGR [H, W, 3] as stored, at 1 / ``divisor`` (1, 2, 4 or 8) of its size, rounded up.
 
-
-def decode_jpeg(
-    content: np.ndarray, size_hw: tuple[int, int], divisor: int = 1, cut: bool = False
-) -> np.ndarray | None:
-    """Decode the bytes of a JPEG to BGR [H, W, 3] as stored, at 1 / ``divisor`` (1, 2, 4 or 8) of its size.
-
-    ``size_hw`` is what that comes to, rounded up. ``cut``: it comes from :func:`upper_rows`, the end is missing.
     None if it cannot be decoded; read it in another way to know why.
     """
-    package = _faster_decoder()
-    if package is not None:
-        try:
-            image = package.decode_jpeg(content, "BGR", min_height=size_hw[0], min_width=size_hw[1], strict=not cut)
-        except ValueError:  # damaged, or colours that it does not convert
-            image = None
-        if image is not None and image.shape[:2] == size_hw:
-            return image
     try:
         return cv2.imdecode(content, _REDUCED[divisor] | cv2.IMREAD_IGNORE_ORIENTATION)
     except cv2.error:
