@@ -25,6 +25,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "utils.log",
         "utils.memory",
         "utils.errors",
+        "utils.packages",
         "utils.device",
         "utils.dist",
         "utils.seed",

@@ -30,9 +30,9 @@ from utils.datasets import dataset as dataset_module
 from utils.datasets import mosaic
 from utils.datasets.dataset import DetectionDataset
 from utils.datasets.labels import LabelRecord
-from utils.datasets.loader import keep_freed_memory
 from utils.datasets.pictures import Pictures
 from utils.datasets.prepare import load_labels
+from utils.memory import keep_freed_memory
 
 # Stage -> (owner, function): what a function spends in others of this table is counted there.
 STAGES: dict[str, tuple[tuple[Any, str], ...]] = {

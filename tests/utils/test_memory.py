@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import platform
 from pathlib import Path
 
 import pytest
@@ -75,6 +75,11 @@ def test_the_peak_is_told_in_gigabytes() -> None:
         assert memory.peak_memory(CPU).startswith("RAM ")
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc only")
-def test_freed_memory_can_be_kept_or_there_is_no_such_call() -> None:
-    assert memory.keep_freed_memory() in (True, False)
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries have no such call")
+def test_glibc_takes_the_order_to_keep_freed_memory() -> None:
+    assert memory.keep_freed_memory()
+
+
+def test_elsewhere_freed_memory_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("utils.memory.sys.platform", "win32")
+    assert not memory.keep_freed_memory()

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import mmap
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from utils.errors import InputError
+from utils.files import collector_off
 
 NO_CATEGORY = -1  # the category id of a class that the annotation file does not have
 _KEY = b'"categories"'
@@ -56,7 +55,7 @@ def read_json(file: Path) -> Any:
         InputError: it is not json; names file and line.
     """
     try:
-        with no_garbage_collection():
+        with collector_off():
             return json.loads(file.read_bytes())
     except FileNotFoundError:
         raise FileNotFoundError(f"{file}: no such file") from None
@@ -70,21 +69,6 @@ def read_json(file: Path) -> Any:
         raise InputError(f"{file}: byte {error.start} is not UTF-8; save the file as UTF-8 text") from error
     except (ValueError, RecursionError) as error:  # a number of thousands of digits, a tower of brackets
         raise InputError(f"{file}: not a usable json file ({error})") from error
-
-
-@contextmanager
-def no_garbage_collection() -> Iterator[None]:
-    """Without the search for reference cycles, which json cannot have.
-
-    It would look at all that has been read so far, again and again, and double the time for a large file.
-    """
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
 
 
 def parse_categories(content: Any, file: Path) -> Categories:

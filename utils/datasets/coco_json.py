@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from utils.config.categories import Categories, no_garbage_collection, parse_categories, read_json
+from utils.config.categories import Categories, parse_categories, read_json
 from utils.datasets.annotations import (
     CROWD,
     MASK,
@@ -35,6 +35,7 @@ from utils.datasets.annotations import (
 from utils.datasets.cache import fingerprint, load_cache, save_cache
 from utils.datasets.records import BAD_ROW, FOREIGN, Finding, LabelFile
 from utils.errors import InputError, nearest
+from utils.files import collector_off
 
 LOG = logging.getLogger(__name__)
 
@@ -121,7 +122,7 @@ class CocoLabels:
 
     def _parse(self) -> _Content:
         """The checked content of the file."""
-        with no_garbage_collection():
+        with collector_off():
             sections = _sections(self.file)
             categories = parse_categories(sections["categories"], self.file)
             pictures = _pictures(sections["images"], self.file)

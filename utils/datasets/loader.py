@@ -21,11 +21,11 @@ from utils.augmentations import GREY
 from utils.datasets.dataset import DetectionDataset, TrainItem
 from utils.dist import ALONE, Ranks
 from utils.image import LetterboxInfo
+from utils.memory import keep_freed_memory
 
 LOG = logging.getLogger(__name__)
 SHARED_MEMORY = Path("/dev/shm")  # where batches of workers lie on Linux
 _IN_FLIGHT = 3  # batches of one worker: two waiting and one in the making
-_KEPT_BYTES = 31 << 20  # below the most that glibc keeps
 
 
 @dataclass(frozen=True)
@@ -135,15 +135,6 @@ class EpochSampler(Sampler[tuple[int, int]]):
 
     def __len__(self) -> int:
         return self.n
-
-
-def keep_freed_memory() -> None:
-    """Let the C library keep what is freed for the next picture.
-
-    glibc gives large blocks back to the system at once, to have them cleared page by page for the next picture, which
-    can take as long as all other work on it. It changes its mind about sizes of which one was freed.
-    """
-    np.empty(_KEPT_BYTES, np.uint8)
 
 
 class RankBatches(Sampler[list[tuple[int, int]]]):

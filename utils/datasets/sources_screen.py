@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 
 from utils.datasets.sources_base import Clip, Frame, Source
 from utils.errors import InputError
+from utils.packages import require
 
 _USAGE = "expected: screen, screen NUMBER, or screen NUMBER LEFT TOP WIDTH HEIGHT"
 
@@ -35,10 +35,7 @@ class ScreenSource(Source):
         if len(words) not in (0, 1, 5) or not all(word.isdecimal() for word in words):
             raise InputError(f"--source {source}: {_USAGE}")
         self.number, *part = [int(word) for word in words] or [0]
-        try:
-            mss = importlib.import_module("mss")
-        except ImportError as error:
-            raise InputError("--source screen needs the package mss: pip install mss") from error
+        mss = require("mss", "mss", "--source screen")
         try:
             self._camera: Any = mss.mss()
             monitors = self._camera.monitors  # the first is all of them together

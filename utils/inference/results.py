@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +13,10 @@ from torch import Tensor
 
 from utils.boxes import xyxy2xywh
 from utils.datasets.sources import Frame
-from utils.errors import InputError
 from utils.files import increment_path
 from utils.inference.predictor import Detections as OnePicture
 from utils.inference.writers import Crops, DrawnImages
+from utils.packages import require
 from utils.plots.crops import crop_box
 
 _CORNERS = ("xmin", "ymin", "xmax", "ymax", "confidence", "class", "name")
@@ -162,10 +161,7 @@ class Detections:
         Raises:
             InputError: pandas is not installed; nothing else needs it.
         """
-        try:
-            pandas = importlib.import_module("pandas")
-        except ImportError as error:
-            raise InputError("results.pandas() needs the package pandas: pip install pandas") from error
+        pandas = require("pandas", "pandas", "results.pandas()")
 
         def frames(per_picture: list[Tensor], columns: Sequence[str]) -> list[Any]:
             return [pandas.DataFrame(self._rows(boxes), columns=list(columns)) for boxes in per_picture]

@@ -12,7 +12,8 @@ from typing import Any
 from utils.callbacks import Callback, FitEpochEnd, TrainEnd, TrainStart
 from utils.config.hyp import Hyp
 from utils.config.options import TrainOptions, to_plain
-from utils.errors import InputError
+from utils.loggers.results_csv import WITHOUT
+from utils.packages import require
 
 logger = logging.getLogger(__name__)
 
@@ -25,16 +26,10 @@ def require_mlflow() -> Any:
     """The package.
 
     Raises:
-        InputError: it is not installed; nothing installs it by itself.
+        InputError: it is not installed.
     """
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # else it would tell its makers that it is used
-    try:
-        import mlflow  # an extra, and very slow to import
-    except ImportError as error:
-        raise InputError(
-            "--mlflow needs a package that is not installed: pip install mlflow (or leave the option out; results.csv "
-            "and the plots hold the same figures)"
-        ) from error
+    mlflow = require("mlflow", "mlflow", "--mlflow", WITHOUT)  # very slow to import
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)  # a line for each step of making the database
     return mlflow

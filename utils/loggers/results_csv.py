@@ -15,6 +15,7 @@ from utils.files import write_atomic
 logger = logging.getLogger(__name__)
 
 FILE_NAME = "results.csv"
+WITHOUT = "or leave the option out; results.csv and the plots hold the same figures"  # for loggers of extra packages
 V61_COLUMNS = (
     "epoch",
     "train/box_loss",

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from utils.callbacks import Callback, FitEpochEnd, TrainEnd, TrainStart, ValEnd
-from utils.errors import InputError
 from utils.image import read_image
+from utils.loggers.results_csv import WITHOUT
+from utils.packages import require
 
 logger = logging.getLogger(__name__)
 
@@ -17,16 +18,9 @@ def require_tensorboard() -> Any:
     """The writer class.
 
     Raises:
-        InputError: TensorBoard is not installed; nothing installs it by itself.
+        InputError: TensorBoard is not installed.
     """
-    try:
-        from torch.utils.tensorboard import SummaryWriter  # an extra, and slow to import
-    except ImportError as error:
-        raise InputError(
-            "--tensorboard needs a package that is not installed: pip install tensorboard (or leave the option out; "
-            "results.csv and the plots hold the same figures)"
-        ) from error
-    return SummaryWriter
+    return require("torch.utils.tensorboard", "tensorboard", "--tensorboard", WITHOUT).SummaryWriter  # slow to import
 
 
 class TensorBoardLogger(Callback):

@@ -17,8 +17,9 @@ from utils.config.options import TrainOptions, to_plain
 from utils.config.paths import ROOT
 from utils.datasets.labels import LabelRecord
 from utils.datasets.loader import Batch
-from utils.errors import InputError
 from utils.image import read_image
+from utils.loggers.results_csv import WITHOUT
+from utils.packages import require
 
 logger = logging.getLogger(__name__)
 
@@ -31,17 +32,10 @@ def require_wandb() -> Any:
     """The package.
 
     Raises:
-        InputError: it is not installed; nothing installs it by itself.
+        InputError: it is not installed.
     """
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # else it would report its own errors to its makers
-    try:
-        import wandb  # an extra, and slow to import
-    except ImportError as error:
-        raise InputError(
-            "--wandb needs a package that is not installed: pip install wandb (or leave the option out; results.csv "
-            "and the plots hold the same figures)"
-        ) from error
-    return wandb
+    return require("wandb", "wandb", "--wandb", WITHOUT)  # slow to import
 
 
 class WandbLogger(Callback):

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from utils.errors import InputError, first_line
+from utils.packages import require
 from utils.training.evolve_space import Gene, SearchSpace
 
 if TYPE_CHECKING:
@@ -34,12 +35,9 @@ def require_optuna() -> Any:
     """The package, told to be quiet.
 
     Raises:
-        InputError: it is not installed; nothing installs it by itself.
+        InputError: it is not installed.
     """
-    try:
-        import optuna  # an extra
-    except ImportError as error:
-        raise InputError("--evolve needs a package that is not installed: pip install optuna") from error
+    optuna = require("optuna", "optuna", "--evolve")
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     return optuna
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
-from utils.datasets import sources, sources_files, sources_screen
+from utils.datasets import sources, sources_files
 from utils.datasets.sources import FileSource, Frame, LiveSource, ScreenSource, open_source
 from utils.datasets.sources_base import Skipped, file_name_for, plausible_count, plausible_fps, without_password
 from utils.datasets.sources_video import VideoFile
@@ -260,7 +261,7 @@ class FakeScreen:
 @pytest.fixture
 def screen(monkeypatch: pytest.MonkeyPatch) -> None:
     module = type("mss", (), {"mss": FakeScreen})
-    monkeypatch.setattr(sources_screen.importlib, "import_module", lambda name: module)
+    monkeypatch.setitem(sys.modules, "mss", module)
 
 
 @pytest.mark.parametrize(
@@ -290,10 +291,7 @@ def test_a_monitor_that_is_not_there_is_refused() -> None:
 
 
 def test_without_mss_the_cure_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    def missing(name: str) -> Any:
-        raise ImportError(name)
-
-    monkeypatch.setattr(sources_screen.importlib, "import_module", missing)
+    monkeypatch.setitem(sys.modules, "mss", None)
     with pytest.raises(InputError, match="pip install mss"):
         open_source("screen")
 

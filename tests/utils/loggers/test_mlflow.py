@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import builtins
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -104,14 +103,7 @@ def test_a_resumed_run_is_the_same_run(kept: dict[str, Any], tmp_path: Path) -> 
 
 
 def test_without_the_package_the_option_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = builtins.__import__
-
-    def without(name: str, *args: Any, **given: Any) -> Any:
-        if name == "mlflow":
-            raise ImportError(name)
-        return real(name, *args, **given)
-
-    monkeypatch.setattr(builtins, "__import__", without)
+    monkeypatch.setitem(sys.modules, "mlflow", None)
     with pytest.raises(InputError, match=r"--mlflow needs .* pip install mlflow"):
         logger_of()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import builtins
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -159,14 +158,7 @@ def test_a_resumed_run_keeps_its_id(package: Package, tmp_path: Path) -> None:
 
 
 def test_without_the_package_the_option_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = builtins.__import__
-
-    def without(name: str, *args: Any, **given: Any) -> Any:
-        if name == "wandb":
-            raise ImportError(name)
-        return real(name, *args, **given)
-
-    monkeypatch.setattr(builtins, "__import__", without)
+    monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(InputError, match=r"--wandb needs .* pip install wandb"):
         WandbLogger(options(), Hyp(), {})
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import builtins
 import sqlite3
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -90,13 +90,6 @@ def test_a_trial_whose_process_died_is_given_up(tmp_path: Path) -> None:
 
 
 def test_without_the_package_the_option_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = builtins.__import__
-
-    def without(name: str, *args: Any, **options: Any) -> Any:
-        if name == "optuna":
-            raise ImportError(name)
-        return real(name, *args, **options)
-
-    monkeypatch.setattr(builtins, "__import__", without)
+    monkeypatch.setitem(sys.modules, "optuna", None)
     with pytest.raises(InputError, match=r"--evolve needs .* pip install optuna"):
         require_optuna()

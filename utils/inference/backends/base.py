@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,18 +14,6 @@ from torch import Tensor, nn
 from utils.boxes import xyxy2xywh
 from utils.errors import InputError, first_line
 from utils.inference.backends.metadata import Metadata
-
-
-def require(module: str, package: str, why: str) -> Any:
-    """Import an optional package.
-
-    Raises:
-        InputError: it is not there; names the command that installs it.
-    """
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise InputError(f"{why} needs the package {package}: pip install {package}") from error
 
 
 @contextmanager

@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from utils.inference.backends.base import FileBackend, reading, require
+from utils.inference.backends.base import FileBackend, reading
 from utils.inference.backends.metadata import Metadata, from_text
+from utils.packages import require
 
 _SILENT = 4  # fatal errors only: the others come as exceptions
 

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from utils.errors import InputError, first_line
-from utils.inference.backends.base import FileBackend, reading, require
+from utils.inference.backends.base import FileBackend, reading
 from utils.inference.backends.metadata import from_text
+from utils.packages import require
 
 
 class OpenCVBackend(FileBackend):

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from utils.errors import InputError
-from utils.inference.backends.base import FileBackend, reading, require
+from utils.inference.backends.base import FileBackend, reading
 from utils.inference.backends.metadata import KEY, from_text
+from utils.packages import require
 
 
 class OpenVINOBackend(FileBackend):
