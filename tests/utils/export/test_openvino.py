@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+from utils.config.paths import ROOT
 from utils.errors import InputError
 from utils.inference.backends import DetectMultiBackend, open_exported
 
@@ -44,3 +47,22 @@ def test_a_folder_without_a_model_is_named(tmp_path: Path) -> None:
     folder.mkdir()
     with pytest.raises(InputError, match=r"a_openvino_model: expected a folder with one \.xml in it, found 0"):
         DetectMultiBackend(folder)
+
+
+def test_signals_are_still_handled_when_models_are_gone(exported: Exported) -> None:
+    row = exported("static", include=("openvino",))[1]
+    assert row.made, row.note
+    lines = (
+        "import gc, signal, sys, torch",
+        "from pathlib import Path",
+        "from utils.inference.backends import open_exported",
+        "signal.signal(signal.SIGINT, lambda *_: print('heard'))",
+        "first, second = (open_exported(Path(sys.argv[1]), torch.device('cpu')) for _ in range(2))",
+        "del first; gc.collect()",
+        "del second; gc.collect()",
+        "signal.raise_signal(signal.SIGINT)",
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", "\n".join(lines), str(row.path)], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert (ended.returncode, ended.stdout) == (0, "heard\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +16,27 @@ from utils.inference.backends.metadata import KEY, from_text
 from utils.packages import require
 
 
+@lru_cache(maxsize=1)
+def _core(openvino: Any) -> Any:
+    """The one Core of this process, for good.
+
+    The plugin of each Core gives the thread a stack for signal handlers and puts back the one before when it goes. Of
+    two that do not go in reverse order the second puts back a stack that is gone, and the next signal that Python
+    handles (Ctrl-C, the end of a loader process) ends in a segmentation fault.
+    """
+    return openvino.Core()
+
+
 class OpenVINOBackend(FileBackend):
     """One model, on the CPU, in the precision it is stored in."""
 
     def __init__(self, file: Path, device: torch.device, names: Sequence[str] | None = None) -> None:
         openvino = require("openvino", "openvino", f"{file}")
         with reading(file, "an OpenVINO model"):
-            model = openvino.Core().read_model(xml_of(file))
+            model = _core(openvino).read_model(xml_of(file))
             # The CPU would else compute in bfloat16 where it can, and find other boxes.
             settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": torch.get_num_threads()}
-            compiled = openvino.compile_model(model, "CPU", settings)
+            compiled = _core(openvino).compile_model(model, "CPU", settings)
             sides = [dim.get_length() if dim.is_static else None for dim in model.inputs[0].partial_shape]
             last = model.outputs[0].partial_shape[-1]
         said = model.get_rt_info(["model_info"]).value if model.has_rt_info(["model_info"]) else {}
