@@ -30,8 +30,8 @@ LOG = logging.getLogger(__name__)
 
 def main(options: ExportOptions) -> int:
     load_modules(options.modules)
-    if options.inplace:
-        LOG.warning("--inplace is without effect: the head never works in place")
+    for line in options.idle():
+        LOG.warning("%s", line)
     device = select_device(options.device)
     files = [Path(name) for name in options.weights] or [newest_checkpoint(ROOT / "runs/train", "best.pt")]
     complete = True

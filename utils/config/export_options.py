@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from utils.config.flags import IMAGE_SIZE_FLAGS, Named, at_least, fraction, one_of, option, switch
 from utils.errors import InputError, nearest
@@ -16,6 +16,10 @@ WITH_INT8 = ("onnx", "openvino")
 FORMATS = ("torchscript", "onnx", "openvino", "pt2", "static")
 # Known by name, made by other programs: see utils/export/elsewhere.py.
 ELSEWHERE = ("engine", "coreml", "saved_model", "pb", "tflite", "edgetpu", "tfjs", "ncnn", "executorch")
+
+# Options that only some formats have a use for.
+_ONLY_FOR = {"optimize": ("torchscript",), "simplify": ("onnx",), "opset": ("onnx",), "workspace": ("engine",)}
+_OF_NMS = frozenset({"agnostic_nms", "topk_per_class", "topk_all", "iou_thres", "conf_thres"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,8 +46,8 @@ class ExportOptions(Named):
     )
     simplify: bool = switch("--simplify", "ONNX: simplify the graph (onnxslim)")
     opset: int = option(12, int, "--opset", "ONNX: opset version; 18 and more use the exporter on torch.export")
-    verbose: bool = switch("--verbose", "print what the exporters and TensorRT print")
-    workspace: int = option(4, int, "--workspace", "TensorRT: memory for its search in GB")
+    verbose: bool = switch("--verbose", "print what the exporters print")
+    workspace: int = option(4, int, "--workspace", "engine: memory for the search of TensorRT in GB")
     nms: bool = switch("--nms", "ONNX: suppression inside, output x1 y1 x2 y2 confidence class")
     agnostic_nms: bool = switch("--agnostic-nms", "with --nms: boxes of different classes suppress each other")
     topk_per_class: int = option(100, int, "--topk-per-class", "with --nms: most detections of one class in a picture")
@@ -66,6 +70,24 @@ class ExportOptions(Named):
     def free_axes(self) -> tuple[str, ...]:
         """The axes of the input that any number fits."""
         return tuple(axis for axis in AXES if axis in self.dynamic_axes or (self.dynamic and not self.dynamic_axes))
+
+    def idle(self) -> list[str]:
+        """A line for each option that was given and changes nothing beside the others."""
+        lines = []
+        for item in fields(self):
+            name, flag = item.name, item.metadata["flag"].names[0]
+            if name not in self.given or getattr(self, name) == item.default:
+                continue
+            formats = _ONLY_FOR.get(name)
+            if name == "inplace":
+                lines.append(f"{flag} has no effect: the head never works in place")
+            elif name in _OF_NMS and not self.nms:
+                lines.append(f"{flag} has no effect without --nms")
+            elif name == "cache_dir" and not self.data:
+                lines.append(f"{flag} has no effect without --data")
+            elif formats and not set(formats) & set(self.include):
+                lines.append(f"{flag} has no effect on --include {' '.join(self.include)}: it is for {formats[0]}")
+        return lines
 
     def __post_init__(self) -> None:
         self._check_formats()

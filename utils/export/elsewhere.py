@@ -8,7 +8,8 @@ from utils.export.base import Exporter
 from utils.export.job import Job
 
 REASONS = {
-    "engine": "TensorRT files fit one GPU and are made there: trtexec --onnx=FILE.onnx (--dynamic-form M)",
+    "engine": "TensorRT files fit one GPU and are made there, of an ONNX file (--include onnx --dynamic-form M): "
+    "trtexec --onnx=FILE.onnx --memPoolSize=workspace:{mib}M{half}",
     "coreml": "not made by this program; coremltools converts a .pt2 file (--include pt2 --dynamic-form M)",
     "saved_model": "not made by this program; onnx2tf converts an ONNX file (--include onnx --dynamic-form M)",
     "pb": "not made by this program; onnx2tf converts an ONNX file (--include onnx --dynamic-form M)",
@@ -30,4 +31,5 @@ class Elsewhere(Exporter):
         self.name = name
 
     def obstacle(self, job: Job) -> str | None:
-        return REASONS[self.name]
+        half = " --fp16" if job.options.half else ""
+        return REASONS[self.name].format(mib=1024 * job.options.workspace, half=half)

@@ -1,0 +1,38 @@
+"""What export.py says of options that change nothing beside the others."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from utils.config.options import ExportOptions
+
+
+@pytest.mark.parametrize(
+    ("given", "line"),
+    [
+        ({"inplace": True}, "--inplace has no effect: the head never works in place"),
+        ({"conf_thres": 0.5}, "--conf-thres has no effect without --nms"),
+        ({"cache_dir": "c"}, "--cache-dir has no effect without --data"),
+        ({"opset": 17, "include": ("pt2",)}, "--opset has no effect on --include pt2: it is for onnx"),
+        ({"workspace": 8}, "--workspace has no effect on --include torchscript onnx: it is for engine"),
+    ],
+)
+def test_an_option_that_changes_nothing_is_told(given: dict[str, Any], line: str) -> None:
+    assert ExportOptions(**given).idle() == [line]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {},
+        {"opset": 12, "include": ("pt2",)},  # the default, named
+        {"simplify": True, "opset": 17},
+        {"nms": True, "conf_thres": 0.5, "include": ("onnx",)},
+        {"workspace": 8, "include": ("engine",)},
+        {"optimize": True, "include": ("torchscript",)},
+    ],
+)
+def test_options_of_use_are_not_told(given: dict[str, Any]) -> None:
+    assert ExportOptions(**given).idle() == []
