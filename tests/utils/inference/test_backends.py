@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pathlib
+import sys
 import zipfile
 from pathlib import Path
 
@@ -214,3 +215,13 @@ def test_attempt_load_can_leave_batch_norm_in_place(eager_weights: Path) -> None
 
 def test_attempt_load_is_found_where_scripts_look_for_it() -> None:
     assert models.experimental.attempt_load is attempt_load
+
+
+@pytest.mark.parametrize("name", ["best.onnx", "best_openvino_model", "best.pt2", "best.torchscript"])
+def test_a_file_that_is_not_there_is_named_before_any_package_is_missed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    for module in ("onnxruntime", "onnx", "openvino"):
+        monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(FileNotFoundError, match=f"{name}: no such file"):
+        DetectMultiBackend(tmp_path / name)

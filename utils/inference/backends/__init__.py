@@ -76,10 +76,13 @@ def open_exported(
         raise InputError(f"{file}: a checkpoint, not an exported file")
     if dnn and found.flag != "onnx":
         raise InputError(f"--dnn is for .onnx files; {file} is none")
+    path = Path(file)
+    if not path.exists():  # before anything is said of packages
+        raise FileNotFoundError(f"--weights {path}: no such file (looked at {path.absolute()}); nothing is downloaded")
     chosen = DNN if dnn else found
     names = DatasetSpec.load(data).names if data else None
     backend = getattr(importlib.import_module(f"{__name__}.{chosen.module}"), chosen.backend)
-    opened: FileBackend = backend(Path(file), device, names)
+    opened: FileBackend = backend(path, device, names)
     return opened
 
 

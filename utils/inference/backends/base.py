@@ -21,10 +21,8 @@ def reading(file: Path, kind: str) -> Iterator[None]:
     """Turn whatever a library raises on a file it cannot read into one line.
 
     Raises:
-        FileNotFoundError, InputError: no such file, or not one of its kind.
+        InputError: not one of its kind.
     """
-    if not file.exists():
-        raise FileNotFoundError(f"--weights {file}: no such file (looked at {file.absolute()}); nothing is downloaded")
     try:
         yield
     except InputError:
