@@ -47,6 +47,19 @@ def test_pt2_with_free_axes_equals_pytorch(exported: Exported) -> None:
     assert open_exported(row.path, CPU)(torch.rand(5, 3, 32, 96))[0].shape[0] == 5
 
 
+@pytest.mark.parametrize("name", ["torchscript", "onnx", "openvino", "pt2"])
+def test_the_mode_of_a_file_cannot_be_changed_and_asking_for_it_is_no_error(exported: Exported, name: str) -> None:
+    if name in ("onnx", "openvino"):
+        pytest.importorskip({"onnx": "onnxruntime"}.get(name, name))
+    row = exported("static", include=(name,))[1]
+    assert row.made, row.note
+    backend, images = open_exported(row.path, CPU), torch.rand(1, 3, 64, 64)
+    before = backend(images)[0]
+    assert not backend.train().training
+    assert not backend.eval().training
+    assert torch.equal(backend(images)[0], before)
+
+
 def test_the_newer_onnx_exporter_is_used_from_opset_18_on(exported: Exported) -> None:
     onnx = pytest.importorskip("onnx")
     pytest.importorskip("onnxscript")

@@ -77,6 +77,11 @@ class FileBackend(nn.Module):
             output = torch.cat([self._run(_filled(part, batch))[: len(part)] for part in images.split(batch)])
         return self._as_candidates(output), None
 
+    def train(self, mode: bool = True) -> FileBackend:
+        """Nothing changes: a file is in evaluation mode, and some refuse to be asked."""
+        self.training = False
+        return self
+
     def _run(self, images: Tensor) -> Tensor:
         output = torch.as_tensor(self.run(images)[0]).to(images.device).float()
         width = 6 if self.info.nms else self.nc + 5
