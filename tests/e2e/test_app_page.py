@@ -28,6 +28,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+Scene = Callable[[int], np.ndarray]
 PROGRAM = next(filter(None, map(shutil.which, PROGRAMS)), None)
 
 pytest.importorskip("fastapi")
@@ -156,37 +157,9 @@ class Browser:
 
 
 @pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An untrained dynamic model that sees objects everywhere, with kernels that differ by picture."""
-    import torch
-
-    from models.yolo import Model
-    from utils.checkpoint import Checkpoint, save_checkpoint
-
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
-        torch.manual_seed(0)
-        model = Model("yolov5n_dynamic.yaml", nc=2)
-        for conv in model.head.m:
-            conv.weight.mul_(20)
-            conv.bias.view(model.head.na, -1)[:, 4:] = -1.0
-    file = tmp_path_factory.mktemp("weights") / "tiny.pt"
-    save_checkpoint(
-        file,
-        Checkpoint(
-            model_yaml=model.yaml,
-            nc=2,
-            names=["ant", "bee"],
-            stride=model.stride.tolist(),
-            model=dict(model.state_dict()),
-        ),
-    )
-    return file
-
-
-@pytest.fixture(scope="module")
-def address(weights: Path) -> Iterator[str]:
+def address(lively_weights: Path) -> Iterator[str]:
     """Of the running program; at the end Ctrl-C has to end it with code 0."""
-    command = [sys.executable, "-m", "utils.app", "--weights", str(weights), "--imgsz", "96", "--device", "cpu"]
+    command = [sys.executable, "-m", "utils.app", "--weights", str(lively_weights), "--imgsz", "96", "--device", "cpu"]
     process = subprocess.Popen(
         [*command, "--port", "0"], cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
@@ -230,13 +203,14 @@ def quiet(browser: Browser) -> None:
     assert [event["entry"] for event in browser.of("Log.entryAdded") if event["entry"]["level"] != "verbose"] == []
 
 
-def scene(seed: int, hw: tuple[int, int] = (120, 180)) -> np.ndarray:
-    small = np.random.default_rng(seed).integers(0, 255, (6, 9, 3), dtype=np.uint8)
-    return cv2.resize(small, hw[::-1], interpolation=cv2.INTER_CUBIC)
+@pytest.fixture(scope="session")
+def scene(blurred_noise: Callable[..., np.ndarray]) -> Scene:
+    """``scene(seed)``: a picture of 180 x 120 pixels."""
+    return lambda seed: blurred_noise(seed, (120, 180))
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> list[Path]:
+def pictures(tmp_path: Path, scene: Scene) -> list[Path]:
     files = [tmp_path / "first.png", tmp_path / "zweites Bild ü.png"]
     for seed, file in enumerate(files):
         file.write_bytes(cv2.imencode(".png", scene(seed))[1].tobytes())
@@ -244,14 +218,14 @@ def pictures(tmp_path: Path) -> list[Path]:
 
 
 @pytest.fixture(scope="module")
-def found_at(weights: Path) -> Callable[..., list[list[float]]]:
+def found_at(lively_weights: Path) -> Callable[..., list[list[float]]]:
     """``found_at(image, conf)``: the boxes of detect.py."""
     import torch
 
     from utils.checkpoint import load_model
     from utils.inference import Predictor
 
-    predictor = Predictor(load_model(weights)[0], torch.device("cpu"), 96)
+    predictor = Predictor(load_model(lively_weights)[0], torch.device("cpu"), 96)
 
     def find(image: np.ndarray, conf: float) -> list[list[float]]:
         predictor.conf = conf
@@ -286,7 +260,7 @@ def assert_table_is(browser: Browser, boxes: list[list[float]]) -> None:
 
 
 def test_pictures_thresholds_and_kernels(
-    browser: Browser, pictures: list[Path], found_at: Callable[..., list[list[float]]]
+    browser: Browser, pictures: list[Path], scene: Scene, found_at: Callable[..., list[list[float]]]
 ) -> None:
     browser.choose("#files", pictures)
     assert_table_is(browser, found_at(scene(0), 0.25))
@@ -320,7 +294,7 @@ def test_pictures_thresholds_and_kernels(
 
 
 def test_the_canvas_has_the_colour_of_the_class_where_the_best_box_is(
-    browser: Browser, pictures: list[Path], found_at: Callable[..., list[list[float]]]
+    browser: Browser, pictures: list[Path], scene: Scene, found_at: Callable[..., list[list[float]]]
 ) -> None:
     from utils.plots.annotate import color_for
 
@@ -346,7 +320,7 @@ def test_the_canvas_has_the_colour_of_the_class_where_the_best_box_is(
 
 
 def test_classes_labels_downloads_and_removal(
-    browser: Browser, pictures: list[Path], found_at: Callable[..., list[list[float]]], tmp_path: Path
+    browser: Browser, pictures: list[Path], scene: Scene, found_at: Callable[..., list[list[float]]], tmp_path: Path
 ) -> None:
     browser("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path / "got"))
     browser.choose("#files", pictures[:1])
@@ -366,7 +340,7 @@ def test_classes_labels_downloads_and_removal(
         assert time.monotonic() < end, "the files did not come"
         time.sleep(0.1)
     saved = json.loads((tmp_path / "got/first.json").read_text(encoding="utf-8"))
-    assert (saved["file"], saved["model"], saved["width"]) == ("first.png", "tiny.pt", 180)
+    assert (saved["file"], saved["model"], saved["width"]) == ("first.png", "lively.pt", 180)
     assert [row["box_xyxy"] for row in saved["detections"]] == [box[:4] for box in bees]
     assert saved["thresholds"]["classes"] == "1"
     drawn = cv2.imread(str(tmp_path / "got/first-boxes.png"))
@@ -393,7 +367,7 @@ def test_what_is_refused_stands_on_the_page(browser: Browser, pictures: list[Pat
     assert browser.of("Runtime.exceptionThrown") == []
 
 
-def test_a_video_is_worked_on_and_played(browser: Browser, tmp_path: Path) -> None:
+def test_a_video_is_worked_on_and_played(browser: Browser, tmp_path: Path, scene: Scene) -> None:
     writer = cv2.VideoWriter(str(tmp_path / "film.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 10, (180, 120))
     for seed in range(12):
         writer.write(scene(seed))

@@ -98,7 +98,7 @@ class Service:
         if "classes" in asked:
             words = [word for word in asked["classes"].split(",") if word]
             known = len(self.engine.predictor.names)
-            if not all(word.isdecimal() and int(word) < known for word in words):
+            if not all(word.isdecimal() and len(word) < 9 and int(word) < known for word in words):
                 raise RefusedError(
                     400, f"classes={asked['classes'][:40]}: class numbers from 0 to {known - 1} expected"
                 )

@@ -17,7 +17,6 @@ import numpy as np
 import pytest
 import torch
 
-from models.yolo import Model
 from utils.app.engine import Engine
 from utils.app.service import Limits, Service
 from utils.config.app_options import AppOptions
@@ -62,33 +61,6 @@ class Site:
         return [json.loads(line[6:]) for line in lines if line.startswith("data: ")]
 
 
-def make_model(cfg: str = "yolov5n_dynamic.yaml") -> Model:
-    """An untrained model of two classes whose objectness is high everywhere and whose kernels differ by picture."""
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
-        torch.manual_seed(0)
-        model = Model(cfg, nc=2)
-        model.names = ["ant", "bee"]
-        for conv in model.head.m:
-            conv.weight.mul_(20)
-            conv.bias.view(model.head.na, -1)[:, 4:] = 2.0
-    return model
-
-
-def make_predictor(cfg: str = "yolov5n_dynamic.yaml", **limits: Any) -> Predictor:
-    return Predictor(make_model(cfg), torch.device("cpu"), SIZE, **limits)
-
-
-def noise(seed: int = 0, hw: tuple[int, int] = (60, 90)) -> np.ndarray:
-    """A picture for which detection is not the same everywhere."""
-    rng = np.random.default_rng(seed)
-    small = rng.integers(0, 255, (6, 9, 3), dtype=np.uint8)
-    return cv2.resize(small, hw[::-1], interpolation=cv2.INTER_CUBIC)
-
-
-def png(image: np.ndarray) -> bytes:
-    return cv2.imencode(".png", image)[1].tobytes()
-
-
 @contextlib.contextmanager
 def running(service: Service, host: str = "127.0.0.1") -> Iterator[Site]:
     """The service, listening on this machine."""
@@ -113,12 +85,22 @@ def running(service: Service, host: str = "127.0.0.1") -> Iterator[Site]:
 
 
 @pytest.fixture(scope="session")
-def start() -> Callable[..., contextlib.AbstractContextManager[Site]]:
+def predictor_of(lively_model: Callable[..., Any]) -> Callable[..., Predictor]:
+    """``predictor_of(cfg, conf=...)``: what detect.py would use for an untrained model."""
+
+    def make(cfg: str = "yolov5n_dynamic.yaml", **limits: Any) -> Predictor:
+        return Predictor(lively_model(cfg), torch.device("cpu"), SIZE, **limits)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def start(predictor_of: Callable[..., Predictor]) -> Callable[..., contextlib.AbstractContextManager[Site]]:
     """``start(folder, cfg=..., limits=Limits())``: a running service, to be used in a ``with`` statement."""
 
     @contextlib.contextmanager
     def run(folder: Path, cfg: str = "yolov5n_dynamic.yaml", limits: Limits | None = None) -> Iterator[Site]:
-        engine = Engine(make_predictor(cfg), Path("tiny.pt"), AppOptions())
+        engine = Engine(predictor_of(cfg), Path("tiny.pt"), AppOptions())
         with engine, running(Service(engine, folder, limits or Limits())) as site:
             yield site
 
@@ -138,16 +120,15 @@ def site(
 
 
 @pytest.fixture(scope="session")
-def video(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., bytes]:
-    """``video(frames, hw=...)``: the bytes of a video whose frames differ."""
+def video(tmp_path_factory: pytest.TempPathFactory, blurred_noise: Callable[..., np.ndarray]) -> Callable[..., bytes]:
+    """``video(frames, hw)``: the bytes of a video whose frames differ."""
     folder = tmp_path_factory.mktemp("made")
 
-    def make(frames: int = 8, hw: tuple[int, int] = (64, 96), suffix: str = ".avi") -> bytes:
-        file = folder / f"{frames}_{hw[0]}{suffix}"
-        code = cv2.VideoWriter.fourcc(*("MJPG" if suffix == ".avi" else "VP80"))
-        writer = cv2.VideoWriter(str(file), code, 10, hw[::-1])
+    def make(frames: int = 8, hw: tuple[int, int] = (64, 96)) -> bytes:
+        file = folder / f"{frames}_{hw[0]}.avi"
+        writer = cv2.VideoWriter(str(file), cv2.VideoWriter.fourcc(*"MJPG"), 10, hw[::-1])
         for number in range(frames):
-            writer.write(noise(number, hw))
+            writer.write(blurred_noise(number, hw))
         writer.release()
         return file.read_bytes()
 
@@ -155,17 +136,11 @@ def video(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., bytes]:
 
 
 @pytest.fixture(scope="session")
-def predictor_of() -> Callable[..., Predictor]:
-    """``predictor_of(cfg, conf=...)``: what detect.py would use."""
-    return make_predictor
-
-
-@pytest.fixture(scope="session")
-def picture() -> Callable[..., np.ndarray]:
-    """``picture(seed, hw)``: HWC BGR uint8."""
-    return noise
+def picture(blurred_noise: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:
+    return blurred_noise
 
 
 @pytest.fixture(scope="session")
 def png_of() -> Callable[[np.ndarray], bytes]:
-    return png
+    """``png_of(picture)``: the bytes of a file."""
+    return lambda image: cv2.imencode(".png", image)[1].tobytes()
