@@ -43,8 +43,8 @@ def create_app(service: Service, host: str = "127.0.0.1") -> Any:
     # The pages that describe an interface are loaded from elsewhere, hence none.
     app = fastapi.FastAPI(title="yolov5", docs_url=None, redoc_url=None, openapi_url=None)
     calls = Calls(service)
-    for path, (name, kind) in PARTS.items():
-        app.add_route(path, calls.part(name, kind), methods=["GET"])
+    for path, (name, media_type) in PARTS.items():
+        app.add_route(path, calls.part(name, media_type), methods=["GET"])
     app.add_route("/api/model", calls.model, methods=["GET"])
     app.add_route("/api/pictures", calls.add_picture, methods=["POST"])
     app.add_route("/api/pictures/{key}", calls.boxes, methods=["GET"])
@@ -56,8 +56,8 @@ def create_app(service: Service, host: str = "127.0.0.1") -> Any:
     app.add_route("/api/videos/{key}/preview", calls.preview, methods=["GET"])
     app.add_route("/api/videos/{key}/result", calls.result, methods=["GET"])
     app.add_route("/api/videos/{key}/table", calls.table, methods=["GET"])
-    for kind in (RefusedError, InputError, requests.ClientDisconnect, Exception):
-        app.add_exception_handler(kind, calls.error)
+    for problem in (RefusedError, InputError, requests.ClientDisconnect, Exception):
+        app.add_exception_handler(problem, calls.error)
     app.add_middleware(Guard, names=frozenset({host.lower()}))
     return app
 

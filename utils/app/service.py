@@ -228,7 +228,11 @@ class Service:
     def close(self) -> None:
         """End all work and delete all files."""
         self.closing = True
-        for key in list(self._videos):
+        with self._lock:
+            jobs = list(self._videos.items())
+        for _, job in jobs:  # all of them first, so that they end together
+            job.cancel()
+        for key, _ in jobs:
             self.remove_video(key)
 
 

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
@@ -68,6 +69,14 @@ def test_a_port_that_is_taken_is_named(caplog: pytest.LogCaptureFixture, log_han
         assert run_script(main, AppOptions, ["--port", str(port)]) == 1
     assert f"--port {port}: cannot listen at 127.0.0.1" in caplog.text
     assert "Choose another port, or 0" in caplog.text
+
+
+def test_a_file_of_layers_that_is_not_there_is_named(
+    caplog: pytest.LogCaptureFixture, log_handlers_restored: None
+) -> None:
+    pytest.importorskip("fastapi")
+    assert run_script(main, AppOptions, ["--port", "0", "--modules", "nowhere/layers.py"]) == 1
+    assert "nowhere/layers.py" in caplog.text
 
 
 def test_an_address_that_is_not_ours_is_named() -> None:
@@ -153,9 +162,10 @@ def test_a_signal_ends_it_cleanly_in_the_middle_of_a_video(
     eager_weights: Path, tmp_path: Path, video: Callable[..., bytes], number: signal.Signals
 ) -> None:
     pytest.importorskip("fastapi")
-    command = [sys.executable, "-m", "utils.app", "--weights", str(eager_weights), "--imgsz", "640", "--port", "0"]
+    command = [sys.executable, "-m", "utils.app", "--weights", str(eager_weights), "--imgsz", "320", "--port", "0"]
+    command += ["--device", "cpu", "--max-frames", "199", "--max-upload", "3", "--conf-thres", "0.4"]
     process = subprocess.Popen(
-        [*command, "--device", "cpu"], cwd=ROOT, env={**os.environ, "TMPDIR": str(tmp_path)}, text=True,
+        command, cwd=ROOT, env={**os.environ, "TMPDIR": str(tmp_path)}, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
     try:
@@ -166,7 +176,12 @@ def test_a_signal_ends_it_cleanly_in_the_middle_of_a_video(
             assert line, "".join(lines)
         address = line.split()[1]
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        request = urllib.request.Request(f"{address}api/videos", video(200), method="POST")
+        with opener.open(f"{address}api/model", timeout=60) as answer:
+            about = json.loads(answer.read())
+        assert (about["max_upload"], about["start"]["conf"], about["imgsz"]) == (3_000_000, 0.4, [320, 320])
+        with pytest.raises(urllib.error.HTTPError, match="413"):
+            opener.open(urllib.request.Request(f"{address}api/videos", video(200), method="POST"), timeout=60)
+        request = urllib.request.Request(f"{address}api/videos?stride=2", video(200), method="POST")
         with opener.open(request, timeout=60) as answer:
             key = json.loads(answer.read())["id"]
         with opener.open(f"{address}api/videos/{key}/news", timeout=60) as news:

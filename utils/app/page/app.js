@@ -1,7 +1,7 @@
 // The page: opened files, thresholds, what was found. Boxes always come from the program, which runs the very
 // suppression that detect.py runs; moving a threshold asks for it anew on candidates that the program has kept.
 
-import { drawPicture, drawThumbnail, scaleFor } from "./draw.js";
+import { drawPicture, drawThumbnail, inPicture, onScreen, scaleFor } from "./draw.js";
 import { make, showRouting } from "./routing.js";
 import { ask, forgetVideo, runVideo } from "./video.js";
 
@@ -215,6 +215,7 @@ async function thumbnail(item) {
 
 async function show() {
   const item = current;
+  document.body.classList.toggle("empty", !item);
   at("stage").hidden = !item || Boolean(item.kind === "picture" && !item.boxes);
   at("save-picture").hidden = item?.kind === "video";
   at("save-json").hidden = item?.kind === "video" && item.state.status !== "done";
@@ -241,9 +242,9 @@ async function show() {
 async function paint(item) {
   await bitmapOf(item);
   if (item !== current || !item.bitmap) return;
-  const room = { width: at("stage").clientWidth - 34, height: window.innerHeight * 0.72 };
+  const room = { width: at("stage").clientWidth - 34, height: window.innerHeight * 0.64 };
   const scale = scaleFor(item.width, item.height, room);
-  drawPicture(at("canvas"), item, model.classes, { scale, labels: at("labels").checked, chosen });
+  drawPicture(at("canvas"), item, model.classes, { scale, ...onScreen(), labels: at("labels").checked, chosen });
   at("canvas").style.width = `${Math.round(at("canvas").width / (window.devicePixelRatio || 1))}px`;
   at("canvas").setAttribute("aria-label", `picture with ${summary(item.boxes)}`);
   at("canvas").dataset.scale = scale;
@@ -314,7 +315,7 @@ function showVideo(item) {
     at("save-video").download = `${stem(item.name)}-boxes`;
   }
   const sentences = { cancelled: "cancelled", failed: detail, done: `${frames} frames, ${objects} objects. ${note || ""}` };
-  at("summary").textContent = `${item.name}: ${busy ? "in work" : sentences[status]}`;
+  at("summary").textContent = `${item.name}: ${busy ? "working …" : sentences[status]}`;
   at("timing").textContent = "";
 }
 
@@ -364,7 +365,8 @@ async function savePicture() {
   const item = current;
   const canvas = make("canvas");
   await bitmapOf(item);
-  drawPicture(canvas, item, model.classes, { labels: at("labels").checked });
+  const look = { ...inPicture(item.width, item.height), labels: at("labels").checked };
+  drawPicture(canvas, item, model.classes, look);
   canvas.toBlob((blob) => save(blob, `${stem(item.name)}-boxes.png`), "image/png");
 }
 

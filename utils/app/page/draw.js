@@ -1,10 +1,16 @@
 // Boxes over a picture. All lengths are in pixels of the picture; `scale` is how many pixels of the canvas one takes.
 
 /** Width of the lines and height of the text that suit a picture, as in the pictures that detect.py writes. */
-function measures(width, height) {
+export function inPicture(width, height) {
   const side = (width + height) / 2;
   const line = Math.max(1, Math.round(side / 320));
   return { line, text: Math.max(10, Math.round(side / 42), Math.round(3.5 * line + 3)) };
+}
+
+/** The same for the screen, where the text should be as large as the text around the picture. */
+export function onScreen() {
+  const ratio = window.devicePixelRatio || 1;
+  return { line: Math.round(2 * ratio), text: Math.round(13 * ratio) };
 }
 
 /**
@@ -12,14 +18,14 @@ function measures(width, height) {
  * @param {HTMLCanvasElement} canvas
  * @param {{bitmap: ImageBitmap, width: number, height: number, boxes: number[][]}} picture boxes: x1 y1 x2 y2 conf class
  * @param {{name: string, color: string, text: string}[]} classes
- * @param {{scale?: number, labels?: boolean, chosen?: number}} options chosen: the box that stands out, -1 for none
+ * @param {{scale?: number, line: number, text: number, labels: boolean, chosen?: number}} options width of the lines and
+ *     height of the text in pixels of the canvas; chosen: the box that stands out, -1 for none
  */
-export function drawPicture(canvas, picture, classes, { scale = 1, labels = true, chosen = -1 } = {}) {
+export function drawPicture(canvas, picture, classes, { scale = 1, line, text, labels, chosen = -1 }) {
   canvas.width = Math.round(picture.width * scale);
   canvas.height = Math.round(picture.height * scale);
   const pen = canvas.getContext("2d");
   pen.drawImage(picture.bitmap, 0, 0, canvas.width, canvas.height);
-  const { line, text } = measures(canvas.width, canvas.height);
   const order = picture.boxes.map((_, index) => index).reverse(); // the most confident on top
   if (chosen >= 0) order.push(chosen);
   for (const index of order) {
