@@ -8,6 +8,7 @@ The page asks nobody but this program for anything. Ctrl-C ends it, and what was
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
@@ -47,11 +48,11 @@ def main(options: AppOptions) -> None:
                 LOG.warning("--host %s: everybody who reaches this machine can use the page", options.host)
             try:
                 end_with_sigterm()
-                run_server(service, listener, options.host)
-            except KeyboardInterrupt:
-                LOG.info("ended")
+                with contextlib.suppress(KeyboardInterrupt):
+                    run_server(service, listener, options.host)
             finally:
                 service.close()
+    LOG.info("ended")
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -63,7 +63,7 @@ def create_app(service: Service, host: str = "127.0.0.1") -> Any:
 
 
 def run_server(service: Service, listener: socket.socket, host: str) -> None:
-    """Answer until a signal comes. Raises KeyboardInterrupt then."""
+    """Answer until a signal comes; then raises KeyboardInterrupt, unless that signal was ignored before (``nohup``)."""
     uvicorn = require("uvicorn", "uvicorn", "utils.app")
 
     class Server(uvicorn.Server):  # type: ignore[name-defined]
