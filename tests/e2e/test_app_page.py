@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import fcntl
 import json
 import os
 import re
@@ -31,6 +30,7 @@ PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stab
 Scene = Callable[[int], np.ndarray]
 PROGRAM = next(filter(None, map(shutil.which, PROGRAMS)), None)
 
+fcntl = pytest.importorskip("fcntl")  # pipes as the browser wants them
 pytest.importorskip("fastapi")
 pytest.importorskip("uvicorn")
 pytestmark = pytest.mark.skipif(PROGRAM is None, reason="no Chromium on the PATH")
@@ -391,6 +391,39 @@ def test_a_video_is_worked_on_and_played(browser: Browser, tmp_path: Path, scene
     browser.until("document.getElementById('again').hidden")
     browser.until("!document.getElementById('video').hidden && document.getElementById('video').readyState >= 2", 90)
     browser.photograph("video")
+    quiet(browser)
+
+
+def test_a_video_can_be_cancelled_and_the_next_is_worked_on(browser: Browser, tmp_path: Path, scene: Scene) -> None:
+    for name, frames in (("long.avi", 1000), ("short.avi", 3)):
+        writer = cv2.VideoWriter(str(tmp_path / name), cv2.VideoWriter.fourcc(*"MJPG"), 10, (180, 120))
+        for seed in range(frames):
+            writer.write(scene(seed % 8))
+        writer.release()
+    browser.choose("#files", [tmp_path / "long.avi", tmp_path / "short.avi"])
+    browser.until("/frame [1-9]\\d* of 1000/.test(document.getElementById('progress-text').textContent)")
+    browser.until(
+        "!document.getElementById('preview').hidden && document.getElementById('preview').naturalWidth === 180"
+    )
+    browser.click("#cancel")
+    browser.until("document.getElementById('summary').textContent === 'long.avi: cancelled'")
+    browser.click("#items li:nth-child(2) button")
+    browser.until("document.getElementById('summary').textContent.startsWith('short.avi: 3 frames')")
+    quiet(browser)
+
+
+def test_a_picture_can_be_dropped_onto_the_page(
+    browser: Browser, pictures: list[Path], scene: Scene, found_at: Callable[..., list[list[float]]]
+) -> None:
+    content = base64.b64encode(pictures[0].read_bytes()).decode()
+    browser.js(
+        f"(() => {{const bytes = Uint8Array.from(atob('{content}'), one => one.charCodeAt(0));"
+        "const carried = new DataTransfer(); carried.items.add(new File([bytes], 'dropped.png', {type: 'image/png'}));"
+        "const event = new DragEvent('drop', {dataTransfer: carried, bubbles: true, cancelable: true});"
+        "document.body.dispatchEvent(event)})()"
+    )
+    assert_table_is(browser, found_at(scene(0), 0.25))
+    assert browser.js("document.getElementById('summary').textContent").startswith("dropped.png: 180 × 120")
     quiet(browser)
 
 

@@ -122,11 +122,11 @@ def test_while_it_is_in_work_there_are_previews_and_a_way_to_cancel(
 def test_a_video_ends_when_its_visitor_goes_away(
     site: Any, video: Callable[..., bytes], slow: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(video_job, "GRACE_S", 0.3)
     key = site("/api/videos", video(20)).json["id"]
     job = site.service.video(key)
     with site.open(f"/api/videos/{key}/news") as news:
         news.readline()
+        monkeypatch.setattr(video_job, "GRACE_S", 0.3)
         time.sleep(0.6)
         assert job.running  # somebody listens
     wait_until(lambda: not job.running)

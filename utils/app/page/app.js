@@ -118,7 +118,7 @@ function addButton(item) {
   item.button.type = "button";
   item.thumbnail = make("canvas");
   Object.assign(item.thumbnail, { width: 192, height: 128 });
-  item.label = make("span", "note-count");
+  item.label = make("span");
   item.button.append(item.thumbnail, make("span", "name", item.name), item.label);
   item.button.title = item.name;
   item.button.addEventListener("click", () => select(item));
@@ -170,11 +170,11 @@ async function work() {
 }
 
 async function update(item) {
-  const asked = generation;
+  const [asked, limits] = [generation, query()];
   try {
-    const path = `pictures${item.id ? `/${item.id}` : ""}?${query()}`;
+    const path = `pictures${item.id ? `/${item.id}` : ""}?${limits}`;
     const answer = await ask(path, item.id ? {} : { method: "POST", body: item.file });
-    Object.assign(item, await answer.json(), { generation: asked });
+    Object.assign(item, await answer.json(), { generation: asked, query: limits });
     if (!item.pictured) await thumbnail(item);
   } catch (problem) {
     if (problem.status === 404 && item.id) {
@@ -379,7 +379,7 @@ async function saveJson() {
   const detections = item.boxes.map(([x1, y1, x2, y2, confidence, kind]) => ({
     class: kind, name: model.classes[kind].name, confidence, box_xyxy: [x1, y1, x2, y2],
   }));
-  const thresholds = Object.fromEntries(new URLSearchParams(query()));
+  const thresholds = Object.fromEntries(new URLSearchParams(item.query));
   const { name: file, width, height, routing } = item;
   const content = { file, model: model.model, height, width, thresholds, detections, routing };
   save(new Blob([JSON.stringify(content, null, 1)], { type: "application/json" }), `${stem(file)}.json`);
