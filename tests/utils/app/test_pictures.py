@@ -48,6 +48,20 @@ def test_boxes_are_those_of_the_predictor_at_the_same_thresholds(
     assert site(f"/api/pictures/{first['id']}?{query}").json["boxes"] == expected
 
 
+def test_every_threshold_has_its_effect(site: Any, picture: Any, png_of: Any) -> None:
+    key = site("/api/pictures", png_of(picture())).json["id"]
+
+    def boxes(query: str) -> list[list[float]]:
+        found: list[list[float]] = site(f"/api/pictures/{key}?{query}").json["boxes"]
+        return found
+
+    assert len(boxes("conf=0.6")) < len(boxes("conf=0.3")) < len(boxes("conf=0.01"))
+    assert len(boxes("iou=0.1")) < len(boxes("iou=0.5")) < len(boxes("iou=0.9"))
+    assert len(boxes("agnostic=1")) < len(boxes("agnostic=0"))
+    assert boxes("max_det=5") == boxes("")[:5]
+    assert boxes("classes=1") == [box for box in boxes("") if box[5] == 1] != []
+
+
 def test_boxes_are_those_of_detect_py(
     eager_weights: Path, tmp_path: Path, picture: Any, log_handlers_restored: None
 ) -> None:
