@@ -12,23 +12,21 @@ for each ``name``, ``class``, ``confidence`` and ``box`` (x1, y1, x2, y2 in pixe
 from __future__ import annotations
 
 import argparse
-import io
 import sys
 import threading
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.concurrency import run_in_threadpool
-from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from utils.config.paths import ROOT
 from utils.errors import InputError
 from utils.inference import Predictor, input_size, open_weights
+from utils.inference.uploads import TooLargeError, decode_upload
 
 MAX_BYTES, MAX_PIXELS = 20 * 2**20, 50_000_000
 
@@ -66,16 +64,9 @@ def create_app(predictor: Predictor, model: str, max_bytes: int = MAX_BYTES, max
 def decode(content: bytes, max_pixels: int) -> np.ndarray:
     """Bytes of a picture file -> HWC BGR uint8; the size is read first: a small file cannot become a huge picture."""
     try:
-        with Image.open(io.BytesIO(content)) as picture:
-            width, height = picture.size
-    except Exception as error:  # Pillow raises anything on broken files
-        raise HTTPException(400, "the body is no picture: send the bytes of a JPEG or PNG file") from error
-    if width * height > max_pixels:
-        raise HTTPException(413, f"the picture has {width} x {height} pixels, allowed are {max_pixels} in all")
-    image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
-    if image is None:
-        raise HTTPException(400, "the picture cannot be decoded: is it cut off?")
-    return image
+        return decode_upload(content, max_pixels)
+    except InputError as error:
+        raise HTTPException(413 if isinstance(error, TooLargeError) else 400, str(error)) from error
 
 
 def load(weights: str, imgsz: int, device: str, conf: float) -> Predictor:

@@ -139,6 +139,62 @@ def eager_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
+def _blurred_noise(seed: int = 0, hw: tuple[int, int] = (60, 90)) -> np.ndarray:
+    import cv2
+
+    small = np.random.default_rng(seed).integers(0, 255, (6, 9, 3), dtype=np.uint8)
+    image: np.ndarray = cv2.resize(small, hw[::-1], interpolation=cv2.INTER_CUBIC)
+    return image
+
+
+@pytest.fixture(scope="session")
+def blurred_noise() -> Callable[..., np.ndarray]:
+    """``blurred_noise(seed, hw)``: a picture of coloured spots, HWC BGR uint8."""
+    return _blurred_noise
+
+
+@pytest.fixture(scope="session")
+def lively_model() -> Callable[..., Any]:
+    """``lively_model(cfg)``: an untrained model, classes "ant" and "bee", that sees other things in every picture.
+
+    It has boxes of all confidences, and its dynamic layers take other kernels for every picture.
+    """
+    import torch
+
+    from models.yolo import Model
+
+    def make(cfg: str = "yolov5n_dynamic.yaml") -> Model:
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            torch.manual_seed(0)
+            model = Model(cfg, nc=2)
+            model.names = ["ant", "bee"]
+            for module in model.modules():
+                if isinstance(module, torch.nn.BatchNorm2d):
+                    module.momentum = None  # the plain mean
+            pictures = np.stack([_blurred_noise(seed, (96, 96)) for seed in range(8)])
+            model.train()(torch.from_numpy(pictures).permute(0, 3, 1, 2) / 255)  # norms that suit what they see
+            for name, module in model.named_modules():
+                if name.endswith(("fc2", "kernel.fc", "attention.fc")):
+                    module.weight.mul_(60)
+            for conv in model.head.m:
+                conv.bias.view(model.head.na, -1)[:, 4:] = 0.0
+        return model.eval()
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def lively_weights(tmp_path_factory: pytest.TempPathFactory, lively_model: Callable[..., Any]) -> Path:
+    """Checkpoint of the dynamic one."""
+    from utils.checkpoint import Checkpoint, save_checkpoint
+
+    model = lively_model()
+    file = tmp_path_factory.mktemp("lively") / "lively.pt"
+    content = {"model_yaml": model.yaml, "nc": 2, "names": model.names, "stride": model.stride.tolist()}
+    save_checkpoint(file, Checkpoint(**content, model=dict(model.state_dict())))
+    return file
+
+
 @pytest.fixture
 def log_handlers_restored() -> Iterator[None]:
     """For tests that go through ``run_script``, which installs a handler."""

@@ -51,6 +51,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "export",
         "models.profile",
         "hubconf",
+        "utils.app",
         "utils.benchmarks",
         "utils.autobatch",
         "utils.compare",

@@ -181,6 +181,21 @@ def _header(stream: IO[bytes]) -> tuple[tuple[int, int], int]:
         return stored, orientation if orientation in _UPRIGHT else 1
 
 
+def stream_size(stream: IO[bytes], name: str | Path) -> tuple[int, int]:
+    """(height, width) of a picture file as ``read_image`` will return it, without decoding it; ``name`` for messages.
+
+    Raises:
+        InputError: the stream holds no picture.
+    """
+    try:
+        (height, width), orientation = _header(stream)
+    except Exception as error:  # Pillow's readers raise anything from SyntaxError to struct.error on a broken file
+        detail = "" if isinstance(error, UnidentifiedImageError) else f" ({error})"  # the former names a Python object
+        raise InputError(f"{name}: not a readable image{detail}") from error
+    swapped, _ = _UPRIGHT.get(orientation, (False, None))
+    return (width, height) if swapped else (height, width)
+
+
 def image_size(path: str | Path) -> tuple[int, int]:
     """(height, width) of a picture as ``read_image`` will return it, without decoding it.
 
@@ -191,14 +206,11 @@ def image_size(path: str | Path) -> tuple[int, int]:
     path = Path(path)
     try:
         with path.open("rb") as stream:
-            (height, width), orientation = _header(stream)
+            return stream_size(stream, path)
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: no such image") from None
-    except Exception as error:  # Pillow's readers raise anything from SyntaxError to struct.error on a broken file
-        detail = "" if isinstance(error, UnidentifiedImageError) else f" ({error})"  # the former names a Python object
-        raise InputError(f"{path}: not a readable image{detail}") from error
-    swapped, _ = _UPRIGHT.get(orientation, (False, None))
-    return (width, height) if swapped else (height, width)
+    except OSError as error:
+        raise InputError(f"{path}: not a readable image ({error})") from error
 
 
 def _orientation(content: bytes, jpeg: JpegHeader | None) -> int:

@@ -14,6 +14,7 @@ from torch import Tensor
 from models.ensemble import Detector
 from models.fuse import fuse
 from utils.boxes import scale_coords
+from utils.errors import InputError
 from utils.image import letterbox, to_model_input
 from utils.inference.backends.base import FileBackend
 from utils.nms import non_max_suppression
@@ -38,6 +39,52 @@ class Detections:
         """ "3 cats, 1 dog", in order of class; "nothing" without detections."""
         counts = Counter(self.boxes[:, 5].int().tolist())
         return ", ".join(f"{n} {self.names[c]}{'s' * (n > 1)}" for c, n in sorted(counts.items())) or "nothing"
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """What suppression keeps; as for :func:`utils.nms.non_max_suppression`."""
+
+    conf: float = 0.25
+    iou: float = 0.45
+    max_det: int = 1000
+    classes: Sequence[int] | None = None
+    agnostic: bool = False
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """What the model proposes for one picture, before suppression, so that thresholds can be tried on it.
+
+    Attributes:
+        rows: [n, nc + 5] xywh in pixels of the network's input, objectness, class scores.
+        floor: the objectness that all of them are above.
+        input_hw: of the network's input. hw: of the picture. names: of the classes.
+    """
+
+    rows: Tensor
+    floor: float
+    input_hw: tuple[int, int]
+    hw: tuple[int, int]
+    names: Sequence[str]
+
+    def detections(self, limits: Thresholds) -> Detections:
+        """What :class:`Predictor` finds with these thresholds, to the last digit.
+
+        Raises:
+            InputError: a confidence below ``floor``, or a threshold outside 0..1.
+        """
+        if limits.conf < self.floor:
+            raise InputError(f"conf is {limits.conf:g}, but candidates were kept from {self.floor:g} only")
+        (kept,) = suppress(self.rows[None], limits)
+        return Detections(scale_coords(self.input_hw, kept.cpu(), self.hw), self.names, self.hw)
+
+
+def suppress(decoded: Tensor, limits: Thresholds) -> list[Tensor]:
+    """[B, N, nc + 5] -> a tensor [k, 6] per picture, in pixels of the network's input."""
+    return non_max_suppression(
+        decoded, limits.conf, limits.iou, limits.classes, limits.agnostic, max_det=limits.max_det
+    )  # fmt: skip
 
 
 class Finder(Protocol):
@@ -108,15 +155,27 @@ class Predictor:
             Detections(found[index], self.names, (image.shape[0], image.shape[1])) for index, image in enumerate(images)
         ]
 
+    @torch.no_grad()
+    def candidates(self, image: np.ndarray, floor: float = 0.0) -> Candidates:
+        """What the model proposes for one picture (HWC BGR uint8) with an objectness above ``floor``."""
+        with self.timer.stage("pre-process", 1):
+            boxed, _, _ = letterbox(image, self.imgsz, stride=self.stride, auto=not self.whole_canvas)
+        rows = self._decode([boxed])[0]
+        hw, input_hw = (image.shape[0], image.shape[1]), (boxed.shape[0], boxed.shape[1])
+        return Candidates(rows[rows[:, 4] > floor], floor, input_hw, hw, self.names)
+
     def _boxes(self, boxed: Sequence[np.ndarray]) -> list[Tensor]:
         """[k, 6] on the CPU for each of some pictures of one size, in pixels of the network's input."""
+        limits = Thresholds(self.conf, self.iou, self.max_det, self.classes, self.agnostic)
+        decoded = self._decode(boxed)
+        with self.timer.stage("NMS", len(boxed)):
+            return [rows.cpu() for rows in suppress(decoded, limits)]
+
+    def _decode(self, boxed: Sequence[np.ndarray]) -> Tensor:
+        """[B, N, nc + 5] candidates for some pictures of one size."""
         with self.timer.stage("pre-process"):
             chw = np.stack(boxed)[..., ::-1].transpose(0, 3, 1, 2)  # BGR -> RGB
             batch = to_model_input(torch.from_numpy(np.ascontiguousarray(chw)), self.device, self.half)
         with self.timer.stage("inference", len(boxed)):
             decoded, _ = self.model(batch)
-        with self.timer.stage("NMS", len(boxed)):
-            kept = non_max_suppression(
-                decoded, self.conf, self.iou, self.classes, self.agnostic, max_det=self.max_det
-            )  # fmt: skip
-            return [rows.cpu() for rows in kept]
+        return decoded

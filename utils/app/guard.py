@@ -1,0 +1,92 @@
+"""What every request passes first, and what every answer carries: nobody but the page itself uses this program."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import re
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+from urllib.parse import urlsplit
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Application = Callable[[Message, Receive, Send], Awaitable[None]]
+
+_HOST = re.compile(r"(\[[0-9a-f:.]+\]|[^\s:@/?#\[\]]+)(?::\d+)?")
+# data: is the icon. The page has no inline script or style, and nothing may be loaded from elsewhere.
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; media-src 'self'; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+HEADERS = {
+    "content-security-policy": POLICY,
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "cross-origin-resource-policy": "same-origin",
+    "cache-control": "no-store",
+}
+
+
+class Guard:
+    """Around an ASGI application.
+
+    * The Host header has to be an address, ``localhost`` or one of ``names``: a page of a stranger may let its own name
+      point at this machine ("DNS rebinding"), but then it is that name which stands in the header.
+    * ``/api/`` answers to this page only, not to one of another origin, also on another port of this machine.
+    """
+
+    def __init__(self, app: Application, names: frozenset[str] = frozenset()) -> None:
+        self.app, self.names = app, names | {"localhost"}
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+
+        async def send_marked(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [
+                    *message.get("headers", []),
+                    *((name.encode(), value.encode()) for name, value in HEADERS.items()),
+                ]
+            await send(message)
+
+        headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
+        problem = self.problem(scope["path"], headers)
+        if problem:
+            await _refuse(send_marked, problem)
+        else:
+            await self.app(scope, receive, send_marked)
+
+    def problem(self, path: str, headers: MutableMapping[str, str]) -> str:
+        """What is wrong with a request for ``path``, "" when nothing is."""
+        host = headers.get("host", "")
+        if not self._known(host):
+            return f"the Host header '{host[:80]}' is not this program; use its address, or localhost"
+        if not path.startswith("/api/"):
+            return ""
+        origin = headers.get("origin")
+        foreign = origin is not None and urlsplit(origin).netloc != host
+        if foreign or headers.get("sec-fetch-site", "none") not in ("same-origin", "none"):
+            return "only the page of this program may ask for this"
+        return ""
+
+    def _known(self, host: str) -> bool:
+        parts = _HOST.fullmatch(host.lower())
+        if parts is None:
+            return False
+        name = parts[1].strip("[]")
+        try:
+            ipaddress.ip_address(name)
+        except ValueError:
+            return name in self.names
+        return True
+
+
+async def _refuse(send: Send, problem: str) -> None:
+    body = json.dumps({"detail": problem}).encode()
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": 403, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,47 @@
+"""The options of ``python -m utils.app``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from utils.config.flags import IMAGE_SIZE_FLAGS, at_least, fraction, option, switch
+from utils.errors import InputError
+
+
+@dataclass(frozen=True, kw_only=True)
+class AppOptions:
+    """Options of ``python -m utils.app``. Raises InputError naming the flag when a value is out of range."""
+
+    weights: str = option("", str, "--weights", "model file; empty: the newest best.pt below runs/train")
+    data: str = option("", str, "--data", "data yaml with the class names, for a file that holds none")
+    imgsz: tuple[int, ...] = option(
+        (640,), int, IMAGE_SIZE_FLAGS, "picture size in pixels: one side, or h w", nargs="+"
+    )
+    conf_thres: float = option(0.25, float, "--conf-thres", "confidence that the page starts with")
+    iou_thres: float = option(0.45, float, "--iou-thres", "IoU of NMS that the page starts with")
+    max_det: int = option(1000, int, "--max-det", "most detections in one picture that the page starts with")
+    device: str = option("", str, "--device", "cpu or 0; empty: the first GPU if there is one")
+    half: bool = switch("--half", "half precision on a GPU")
+    host: str = option("127.0.0.1", str, "--host", "address to listen at; 0.0.0.0: every one of the machine")
+    port: int = option(8000, int, "--port", "port to listen at; 0: a free one")
+    max_upload: int = option(200, int, "--max-upload", "most MB of a picture or video")
+    max_frames: int = option(10_000, int, "--max-frames", "most frames of a video that are looked at")
+    modules: tuple[str, ...] = option(
+        (), str, "--modules", "python files with layers of your own, which are run", nargs="+", repeat=True
+    )
+
+    def __post_init__(self) -> None:
+        if len(self.imgsz) not in (1, 2):
+            raise InputError(f"--imgsz takes one number, or height and width; {len(self.imgsz)} given")
+        for side in self.imgsz:
+            at_least("--imgsz", side, 32)
+        fraction("--conf-thres", self.conf_thres)
+        fraction("--iou-thres", self.iou_thres)
+        for flag, value in (
+            ("--max-det", self.max_det), ("--max-upload", self.max_upload), ("--max-frames", self.max_frames),
+        ):  # fmt: skip
+            at_least(flag, value, 1)
+        if not 0 <= self.port <= 65535:
+            raise InputError(f"--port {self.port} is no port; allowed is 0 to 65535")
+        if not self.host:
+            raise InputError("--host '' is empty; give an address, for example 127.0.0.1")
