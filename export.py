@@ -39,11 +39,15 @@ def main(options: ExportOptions) -> int:
         rows = export_checkpoint(weights, options, device)
         log_rows(rows)
         made = [row.path for row in rows[1:] if row.path]
+        usable = [row.path for row in rows[1:] if row.path and row.ran]
         complete &= len(made) == len(rows) - 1
-        if made:
+        if usable:
             LOG.info(
-                "results are in %s; use them: python detect.py --weights %s", made[0].parent, shlex.quote(str(made[0]))
-            )
+                "results are in %s; use them: python detect.py --weights %s",
+                usable[0].parent, shlex.quote(str(usable[0])),
+            )  # fmt: skip
+        elif made:
+            LOG.info("results are in %s", made[0].parent)
     return 0 if complete else EXIT_INPUT
 
 

@@ -140,9 +140,9 @@ class TransformerBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if self.conv is not None:
             x = self.conv(x)
-        tokens = x.flatten(2).movedim(2, 0)  # [H*W, B, c2]
+        tokens = x.flatten(2).transpose(1, 2).transpose(0, 1)  # [H*W, B, c2]; ncnn has no movedim
         tokens = self.tr(tokens + self.linear(tokens))
-        return tokens.movedim(0, 2).reshape(x.shape)
+        return tokens.transpose(0, 1).transpose(1, 2).reshape(x.shape)
 
 
 @register("scaled_inner")

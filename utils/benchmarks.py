@@ -76,7 +76,7 @@ class BenchmarkOptions:
 
 
 def write_files(rows: Sequence[Row], folder: Path) -> None:
-    """The table as text, as csv with all digits, and as a picture of what was made."""
+    """The table as text, as csv with all digits, and as a picture of what runs here."""
     write_atomic(folder / "benchmarks.txt", ("\n".join(table(rows)) + "\n").encode())
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -86,13 +86,13 @@ def write_files(rows: Sequence[Row], folder: Path) -> None:
         cells = ["" if figure is None else f"{figure:.6g}" for figure in figures]
         writer.writerow((row.format, row.path.name if row.path else "", *cells, row.note))
     write_atomic(folder / "benchmarks.csv", text.getvalue().encode())
-    made = [row for row in rows if row.made]
+    ran = [row for row in rows if row.ran]
     panels = [
-        _panel("ms per picture", [row.ms for row in made], ".1f"),
-        _panel("mAP@.5:.95", [row.map for row in made], ".3f"),
-        _panel("MB", [row.megabytes for row in made], ".1f"),
+        _panel("ms per picture", [row.ms for row in ran], ".1f"),
+        _panel("mAP@.5:.95", [row.map for row in ran], ".3f"),
+        _panel("MB", [row.megabytes for row in ran], ".1f"),
     ]
-    plot_comparison([row.format for row in made], panels, folder / "benchmarks.png")
+    plot_comparison([row.format for row in ran], panels, folder / "benchmarks.png")
 
 
 def _panel(title: str, values: Sequence[float | None], form: str) -> Panel:

@@ -13,9 +13,9 @@ FORMS = ("auto", "A", "A1", "B", "F", "M")
 WITH_NMS = ("onnx",)
 WITH_TRAIN = ("torchscript", "onnx")
 WITH_INT8 = ("onnx", "openvino")
-FORMATS = ("torchscript", "onnx", "openvino", "pt2", "static")
+FORMATS = ("torchscript", "onnx", "openvino", "pt2", "coreml", "ncnn", "static")
 # Known by name, made by other programs: see utils/export/elsewhere.py.
-ELSEWHERE = ("engine", "coreml", "saved_model", "pb", "tflite", "edgetpu", "tfjs", "ncnn", "executorch")
+ELSEWHERE = ("engine", "saved_model", "pb", "tflite", "edgetpu", "tfjs", "executorch")
 
 # Options that only some formats have a use for.
 _ONLY_FOR = {"optimize": ("torchscript",), "simplify": ("onnx",), "opset": ("onnx",), "workspace": ("engine",)}
@@ -40,7 +40,7 @@ class ExportOptions(Named):
     train: bool = switch("--train", "norms not folded and raw maps in place of boxes, to be trained on elsewhere")
     optimize: bool = switch("--optimize", "TorchScript: rewrite the graph for phones")
     int8: bool = switch("--int8", "ONNX, OpenVINO: 8-bit convolutions, scales measured on --data")
-    dynamic: bool = switch("--dynamic", "ONNX, OpenVINO, .pt2: any batch, height and width")
+    dynamic: bool = switch("--dynamic", "ONNX, OpenVINO, .pt2, Core ML: any batch, height and width")
     dynamic_axes: tuple[str, ...] = option(
         (), str, "--dynamic-axes", "only these axes free: batch, height, width", nargs="+"
     )

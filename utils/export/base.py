@@ -56,7 +56,8 @@ class Exporter:
             return DynamicForm.MERGED if options.int8 and DynamicForm.MERGED in self.forms else self.forms[0]
         wanted = DynamicForm(options.dynamic_form)
         fixed_batch = "batch" not in self.free(options)
-        allowed = self.forms + ((DynamicForm.GROUPED, DynamicForm.SINGLE) if fixed_batch else ())
+        frozen = (DynamicForm.GROUPED, DynamicForm.SINGLE) if fixed_batch else ()
+        allowed = self.forms + tuple(form for form in frozen if form not in self.forms)
         if wanted not in allowed:
             known = ", ".join(form.value for form in allowed)
             raise InputError(f"--dynamic-form {wanted.value} does not run as {self.name}; possible are {known}")
@@ -74,8 +75,11 @@ class Exporter:
         """Make the file at ``path``, which is a draft; returns what there is to tell."""
         raise NotImplementedError
 
-    def check(self, job: Job, path: Path) -> tuple[nn.Module, Proof]:
+    def check(self, job: Job, path: Path) -> tuple[nn.Module | None, Proof]:
         """Open the file at ``path`` and hold it against PyTorch.
+
+        Returns:
+            What runs it (None where nothing on this system does), and what came of it.
 
         Raises:
             InputError: it cannot be read, does not run, or computes something else.

@@ -28,10 +28,23 @@ _WARM, _RUNS, _SECONDS = 2, 15, 3.0
 
 @dataclass(frozen=True)
 class Proof:
-    """The worst difference to PyTorch over all runs (scores; boxes as a share of the picture's longer side)."""
+    """What running a file beside PyTorch has shown.
 
-    worst: float
-    ms: float
+    Attributes:
+        worst: the largest difference over all runs (scores; boxes as a share of the picture's longer side), None for a
+            file that does not run on this system.
+        ms: per picture, None likewise.
+        note: what there is to tell of it, such as why it was not run.
+    """
+
+    worst: float | None
+    ms: float | None
+    note: str = ""
+
+    @property
+    def exact(self) -> bool:
+        """Whether it was run and gives what PyTorch gives, but for rounding in float32."""
+        return self.worst is not None and self.worst <= TOLERANCE
 
 
 def prove(backend: FileBackend, job: Job) -> Proof:

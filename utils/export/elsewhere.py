@@ -10,13 +10,11 @@ from utils.export.job import Job
 REASONS = {
     "engine": "TensorRT files fit one GPU and are made there, of an ONNX file (--include onnx --dynamic-form M): "
     "trtexec --onnx=FILE.onnx --memPoolSize=workspace:{mib}M{half}",
-    "coreml": "not made by this program; coremltools converts a .pt2 file (--include pt2 --dynamic-form M)",
     "saved_model": "not made by this program; onnx2tf converts an ONNX file (--include onnx --dynamic-form M)",
     "pb": "not made by this program; onnx2tf converts an ONNX file (--include onnx --dynamic-form M)",
     "tflite": "not made by this program; litert-torch converts a .pt2 file (--include pt2)",
     "edgetpu": "the compiler is on no package index; it takes an 8-bit tflite file",
     "tfjs": "not made by this program; tensorflowjs converts a saved_model",
-    "ncnn": "not made by this program; pnnx converts a TorchScript file (--include torchscript --dynamic-form M)",
     "executorch": "not made by this program; executorch converts a .pt2 file (--include pt2)",
 }
 

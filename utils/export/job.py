@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import copy
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -34,6 +35,11 @@ class Job:
     @property
     def device(self) -> torch.device:
         return next(self.model.parameters()).device
+
+    def on_cpu(self) -> Job:
+        """The same in float32 on the processor, for converters that take nothing else."""
+        model = self.model if self.device.type == "cpu" else copy.deepcopy(self.model).cpu()
+        return replace(self, model=model, options=replace(self.options, half=False))
 
     def network(self, form: DynamicForm, free: tuple[str, ...]) -> ExportNetwork | MapNetwork:
         """The model ready for export; ``free`` are the free axes."""

@@ -19,7 +19,7 @@ class Row:
         format: its name.
         path: the file or folder, None when it was not made.
         worst: largest difference to PyTorch, see :class:`utils.export.check.Proof`.
-        ms: per picture.
+        ms: per picture; like ``worst`` None for a file that does not run on this system.
         map50, map: on the set of ``--data``, None without.
         note: what there is to tell, or the reason why there is no file.
         impossible: it was not tried, since something it needs is not here.
@@ -37,6 +37,11 @@ class Row:
     @property
     def made(self) -> bool:
         return self.path is not None
+
+    @property
+    def ran(self) -> bool:
+        """Whether there is a file, and this system can use it."""
+        return self.made and self.ms is not None
 
     @property
     def megabytes(self) -> float | None:

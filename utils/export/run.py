@@ -11,10 +11,11 @@ from torch import nn
 
 from utils.errors import InputError, first_line
 from utils.export.base import Exporter, draft
-from utils.export.check import TOLERANCE
+from utils.export.coreml import CoreMLExporter
 from utils.export.elsewhere import REASONS, Elsewhere
 from utils.export.exported_program import ExportedProgramExporter
 from utils.export.job import Job
+from utils.export.ncnn import NcnnExporter
 from utils.export.onnx import OnnxExporter
 from utils.export.openvino import OpenVINOExporter
 from utils.export.report import Row
@@ -27,6 +28,8 @@ EXPORTERS: tuple[Exporter, ...] = (
     OnnxExporter(),
     OpenVINOExporter(),
     ExportedProgramExporter(),
+    CoreMLExporter(),
+    NcnnExporter(),
     StaticExporter(),
     *map(Elsewhere, REASONS),
 )
@@ -76,15 +79,16 @@ def _export(exporter: Exporter, job: Job, source: Row, score: Scorer | None) -> 
             with _quiet(job.options.verbose):
                 notes = exporter.write(job, unproved)
             net, proof = exporter.check(job, unproved)
-            map50, map_ = score(net) if score and not job.options.train else (None, None)
+            map50, map_ = score(net) if score and net is not None and not job.options.train else (None, None)
             del net  # a file in use cannot be moved everywhere
     except Exception as error:  # an exporter raises whatever its library does; the other formats are still wanted
         LOG.debug("%s", exporter.name, exc_info=True)
         reason = first_line(error).replace(str(unproved), path.name)
         LOG.warning("%s was not made: %s", exporter.name, reason)
         return Row(format=exporter.name, note=reason)
-    if map_ is not None and source.map is not None and proof.worst > TOLERANCE:
+    if map_ is not None and source.map is not None and not proof.exact:
         notes.append(f"mAP@.5:.95 {map_ - source.map:+.3f}")
+    notes += [proof.note] if proof.note else []
     return Row(
         format=exporter.name, path=path, worst=proof.worst, ms=proof.ms, map50=map50, map=map_, note=", ".join(notes)
     )

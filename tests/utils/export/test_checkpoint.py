@@ -195,3 +195,20 @@ def test_hard_fail_objects_to_failures_and_to_a_low_map_but_not_to_missing_packa
         Row(format="pt2", note="broken"), Row(format="coreml", note="no package", impossible=True),
     ]  # fmt: skip
     assert benchmarks.shortfalls(rows, 0.2) == ["pt2: broken", "onnx: mAP@.5:.95 0.100 is below 0.2"]
+
+
+def test_a_file_that_does_not_run_here_is_in_the_tables_but_not_in_the_picture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.pt").write_bytes(b"x" * 2_000_000)
+    rows = [
+        Row(format="pytorch", path=tmp_path / "a.pt", ms=1.0),
+        Row(format="coreml", path=tmp_path / "a.pt", note="Core ML runs on macOS only"),
+    ]
+    drawn: list[Any] = []
+    monkeypatch.setattr(benchmarks, "plot_comparison", lambda names, *_: drawn.append(list(names)))
+    benchmarks.write_files(rows, tmp_path)
+    assert drawn == [["pytorch"]]
+    assert (rows[1].made, rows[1].ran) == (True, False)
+    assert (tmp_path / "benchmarks.csv").read_text().splitlines()[2] == "coreml,a.pt,2,,,,,Core ML runs on macOS only"
+    assert table(rows)[2].split(maxsplit=4) == ["coreml", "a.pt", "2.0", "-", "Core ML runs on macOS only"]

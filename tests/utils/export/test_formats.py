@@ -147,9 +147,12 @@ def test_half_precision_halves_the_file_and_takes_any_picture(exported: Exported
     assert backend(torch.rand(1, 3, 64, 64)).dtype == torch.float32
 
 
-def test_opencv_runs_a_file_of_fixed_sizes(exported: Exported) -> None:
+@pytest.mark.parametrize(
+    ("kind", "form"), [("static", "auto"), ("dynamic", "A1"), ("dynamic", "B"), ("dynamic", "F"), ("dynamic", "M")]
+)
+def test_opencv_runs_a_file_of_fixed_sizes(exported: Exported, kind: str, form: str) -> None:
     pytest.importorskip("onnx")
-    path = exported("static", include=("onnx",))[1].path
+    path = exported(kind, include=("onnx",), dynamic_form=form)[1].path
     images = torch.rand(2, 3, 64, 64)
     by_opencv, by_runtime = (DetectMultiBackend(path, dnn=dnn) for dnn in (True, False))
     assert by_opencv.dnn and by_opencv.onnx

@@ -217,7 +217,12 @@ def test_attempt_load_is_found_where_scripts_look_for_it() -> None:
     assert models.experimental.attempt_load is attempt_load
 
 
-@pytest.mark.parametrize("name", ["best.onnx", "best_openvino_model", "best.pt2", "best.torchscript"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "best.onnx", "best_openvino_model", "best.pt2", "best.torchscript", "best.mlpackage", "best_ncnn_model",
+    ],
+)  # fmt: skip
 def test_a_file_that_is_not_there_is_named_before_any_package_is_missed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:

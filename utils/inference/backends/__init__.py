@@ -38,9 +38,14 @@ FORMATS = (
     Format((".onnx",), "onnx", "onnx_runtime", "OnnxBackend"),
     Format((".xml", "_openvino_model"), "xml", "openvino", "OpenVINOBackend"),
     Format((".pt2",), "pt2", "exported_program", "ExportedProgramBackend"),
+    Format((".mlpackage",), "coreml", "coreml", "CoreMLBackend"),
+    Format(("_ncnn_model",), "ncnn", "ncnn", "NcnnBackend"),
 )
 DNN = Format((".onnx",), "dnn", "opencv_dnn", "OpenCVBackend")
-FLAGS = ("jit", "onnx", "xml", "engine", "coreml", "saved_model", "pb", "tflite", "edgetpu", "tfjs", "pt2", "dnn")
+FLAGS = (
+    "jit", "onnx", "xml", "engine", "coreml", "saved_model", "pb", "tflite", "edgetpu", "tfjs", "pt2", "ncnn",
+    "dnn",
+)  # fmt: skip
 
 
 def format_of(file: str | Path) -> Format | None:
@@ -91,7 +96,7 @@ class DetectMultiBackend(nn.Module):
 
     Args:
         weights: ``.pt`` file, or several for an ensemble; or one exported file: ``.onnx``, ``.torchscript``, ``.pt2``,
-            ``_openvino_model`` folder.
+            ``.mlpackage``, ``_openvino_model`` or ``_ncnn_model`` folder.
         device: the CPU when left out.
         dnn: run an ONNX file by OpenCV.
         data: data yaml with the class names of an exported file that has none.

@@ -1,0 +1,274 @@
+"""ncnn folders: made, equal to PyTorch, looked at before ncnn sees them; and the program that converts."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import types
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from utils.checkpoint import load_model
+from utils.errors import InputError
+from utils.export import ncnn as exporter
+from utils.inference.backends import DetectMultiBackend, open_exported
+from utils.inference.backends.metadata import Metadata
+from utils.inference.backends.ncnn import ABOUT, BIN, PARAM, SUMS, check_graph, checksum
+
+CPU = torch.device("cpu")
+Exported = Callable[..., list[Any]]
+GRAPH = """7767517
+3 4
+Input    in0   0 1 in0
+Split    split 1 2 in0 a b
+BinaryOp add   2 1 a b out0 0=0
+"""
+
+
+@pytest.fixture
+def needs_ncnn() -> None:
+    pytest.importorskip("ncnn")
+    pytest.importorskip("pnnx")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder such as the exporter writes, of a graph that doubles its pictures."""
+    made = tmp_path / "mit Leerzeichen ü_ncnn_model"
+    made.mkdir()
+    (made / PARAM).write_text(GRAPH, encoding="utf-8")
+    (made / BIN).write_bytes(b"weights")
+    describe(made)
+    return made
+
+
+def describe(folder: Path, **more: Any) -> None:
+    info = Metadata(names=("ant", "甲虫"), imgsz=(32, 64), temperature=2.0, form="A1")
+    about = {**info.to_plain(), SUMS: {name: checksum(folder / name) for name in (PARAM, BIN)}, **more}
+    about = {key: list(value) if isinstance(value, tuple) else value for key, value in about.items()}
+    (folder / ABOUT).write_text(yaml.safe_dump(about, allow_unicode=True), encoding="utf-8")
+
+
+@pytest.mark.usefixtures("needs_ncnn")
+@pytest.mark.parametrize("kind", ["static", "dynamic", "condconv", "odconv"])
+def test_a_folder_equals_pytorch_and_takes_any_number_of_pictures(
+    exported: Exported, tiny: Callable[[str], Path], kind: str
+) -> None:
+    row = exported(kind, include=("ncnn",))[1]
+    assert row.made, row.note
+    assert row.worst < 1e-4
+    assert sorted(file.name for file in row.path.iterdir()) == sorted([PARAM, BIN, ABOUT])
+    backend, (model, _) = DetectMultiBackend(row.path), load_model(tiny(kind))
+    assert (backend.ncnn, backend.onnx, backend.names) == (True, False, ["ant", "bee", "甲虫"])
+    images = torch.rand(3, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        torch.testing.assert_close(backend(images), model(images)[0], rtol=1e-4, atol=2e-3)
+
+
+@pytest.mark.usefixtures("needs_ncnn")
+@pytest.mark.parametrize("form", ["A", "B", "F", "M"])
+def test_every_form_of_one_picture_can_be_had(exported: Exported, form: str) -> None:
+    row = exported("dynamic", include=("ncnn",), dynamic_form=form, dynamic_axes=("height",))[1]
+    assert row.made, row.note
+    assert row.worst < 1e-4
+    assert "one picture of one size" in row.note
+    assert open_exported(row.path, CPU).info.form == {"B": "B/F"}.get(form, form)
+
+
+@pytest.mark.usefixtures("needs_ncnn")
+def test_half_precision_makes_the_weights_smaller(exported: Exported) -> None:
+    full = exported("dynamic", include=("ncnn",))[1]
+    size = (full.path / BIN).stat().st_size
+    half = exported("dynamic", include=("ncnn",), half=True)[1]
+    assert half.made, half.note
+    assert (half.path / BIN).stat().st_size < 0.8 * size
+    assert full.worst < half.worst < 0.05
+
+
+def test_a_batch_is_refused_before_any_work(exported: Exported, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: True)
+    row = exported("static", include=("ncnn",), batch_size=4)[1]
+    assert (row.made, row.impossible) == (False, True)
+    assert "an ncnn file takes one picture a call" in row.note
+
+
+def test_missing_packages_are_named_and_a_program_on_the_path_is_enough(
+    exported: Exported, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr(shutil, "which", lambda name, path=None: None)
+    assert exported("static", include=("ncnn",))[1].note == "package pnnx is missing: pip install pnnx"
+    monkeypatch.setattr(shutil, "which", lambda name, path=None: "/usr/bin/pnnx")
+    assert exported("static", include=("ncnn",))[1].note == "package ncnn is missing: pip install ncnn"
+
+
+@pytest.fixture
+def pnnx(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
+    """``pnnx(lines)``: lets a Python program of these lines stand in for pnnx; gives the folder to work in."""
+
+    def stand_in(lines: str) -> Path:
+        script = tmp_path / "stand_in.py"
+        script.write_text(lines, encoding="utf-8")
+        monkeypatch.setattr(exporter, "program", lambda: [sys.executable, str(script)])
+        return tmp_path
+
+    return stand_in
+
+
+def test_the_converter_is_told_shape_precision_and_names(pnnx: Callable[[str], Path]) -> None:
+    lines = f"import sys; open({PARAM!r}, 'w').write(' '.join(sys.argv[1:])); open({BIN!r}, 'w')"
+    folder = pnnx(lines)
+    exporter.convert(folder, (1, 3, 32, 64), half=True)
+    told = (folder / PARAM).read_text().split()
+    assert told == ["model.pt", "inputshape=[1,3,32,64]", "fp16=1", f"ncnnparam={PARAM}", f"ncnnbin={BIN}"]
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ("print('first'); print('unknown operator'); raise SystemExit(3)", "pnnx ended with code 3: unknown operator"),
+        ("print('done')", "pnnx ended with code 0: done"),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", "pnnx ended with code -9: it says nothing"),
+        ("import time; time.sleep(60)", "pnnx did not end within 1 seconds"),
+    ],
+)
+def test_a_converter_that_fails_is_one_line(
+    pnnx: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, lines: str, message: str
+) -> None:
+    monkeypatch.setattr(exporter, "_SECONDS", 1)
+    with pytest.raises(InputError) as caught:
+        exporter.convert(pnnx(lines), (1, 3, 32, 32), half=False)
+    assert str(caught.value) == message
+
+
+def test_what_the_converter_could_not_translate_is_named(tmp_path: Path) -> None:
+    graph = GRAPH.replace("BinaryOp", "aten::fold").replace("Split ", "pnnx.Expression ")
+    (tmp_path / PARAM).write_text(graph)
+    with pytest.raises(InputError, match=r"ncnn has no layer for aten::fold, pnnx\.Expression"):
+        exporter.check_layers(tmp_path / PARAM)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("7767517", "PK", "it does not begin with 7767517"),
+        ("3 4", "3 3", r":2: .*the numbers of layers or values are wrong"),
+        ("3 4", "4 4", r":2: .*the numbers of layers or values are wrong"),
+        ("3 4", "", r":2: .*the numbers of layers or values are wrong"),
+        ("2 1 a b", "2 1 a c", r":5: .*impossible value"),
+        ("1 2 in0 a b", "1 2 in0 a in0", r":4: .*impossible value"),
+        ("1 2 in0 a b", "1 -2 in0 a b", r":4: .*no layer"),
+        ("2 1 a b out0 0=0", "2 9 a b out0 0=0", r":5: .*no layer"),
+        ("0 1 in0", "x", r":3: .*no layer"),
+    ],
+)
+def test_a_graph_that_ncnn_would_stumble_over_is_refused(tmp_path: Path, old: str, new: str, message: str) -> None:
+    (tmp_path / PARAM).write_text(GRAPH)
+    check_graph(tmp_path / PARAM)
+    (tmp_path / PARAM).write_text(GRAPH.replace(old, new))
+    with pytest.raises(InputError, match=message):
+        check_graph(tmp_path / PARAM)
+
+
+def test_damaged_and_foreign_folders_are_named_in_one_line(folder: Path) -> None:
+    (folder / BIN).write_bytes(b"weigh")
+    refused(folder, rf"{BIN} is not the file that was exported \(cut off or changed\)")
+    (folder / PARAM).write_bytes(b"\x80\x04 nothing of the kind")
+    refused(folder, "cannot be read as an ncnn model")
+    (folder / PARAM).write_text(GRAPH)
+    (folder / ABOUT).write_text("names: {0: ant}\n")
+    refused(folder, "not exported by this program")
+    (folder / ABOUT).write_text("[")
+    refused(folder, "cannot be read as an ncnn model")
+    (folder / BIN).unlink()
+    refused(folder, f"{BIN} missing; make it with export.py --include ncnn")
+    shutil.rmtree(folder)
+    folder.touch()
+    refused(folder, "expected a folder with")
+
+
+def refused(folder: Path, message: str) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        DetectMultiBackend(folder)
+    assert "\n" not in str(caught.value)
+
+
+class FakeNet:
+    """Doubles its picture, as ``GRAPH`` says, or fails where told to."""
+
+    failing: str = ""
+
+    def __init__(self) -> None:
+        self.opt = types.SimpleNamespace()
+
+    def load_param(self, path: str) -> int:
+        return -1 if self.failing == "param" else 0
+
+    def load_model(self, path: str) -> int:
+        return -1 if self.failing == "model" else 0
+
+    def create_extractor(self) -> FakeNet:
+        return self
+
+    def input(self, name: str, picture: Any) -> int:
+        self.picture = picture
+        return -1 if self.failing == "input" else 0
+
+    def extract(self, name: str) -> tuple[int, Any]:
+        return (-100 if self.failing == "extract" else 0), self.picture.values.reshape(-1, 7) * 2
+
+
+class FakeMat:
+    def __init__(self, values: np.ndarray) -> None:
+        self.values = values
+
+    def clone(self) -> FakeMat:
+        return FakeMat(self.values.copy())
+
+
+@pytest.fixture
+def fake_ncnn(monkeypatch: pytest.MonkeyPatch) -> type[FakeNet]:
+    net = type("Net", (FakeNet,), {})
+    monkeypatch.setitem(sys.modules, "ncnn", types.SimpleNamespace(Net=net, Mat=FakeMat))
+    return net
+
+
+@pytest.mark.parametrize("half", [False, True])
+@pytest.mark.usefixtures("fake_ncnn")
+def test_the_backend_runs_pictures_one_by_one_in_the_precision_of_the_weights(folder: Path, half: bool) -> None:
+    describe(folder, half_weights=half, imgsz=[32, 56])
+    backend = open_exported(folder, CPU)
+    options = vars(backend.net.opt)
+    assert {options[f"use_fp16_{part}"] for part in ("packed", "storage", "arithmetic")} == {half}
+    assert (options["use_bf16_storage"], options["num_threads"]) == (False, torch.get_num_threads())
+    images = torch.rand(2, 3, 32, 56)
+    assert torch.equal(backend(images)[0], 2 * images.reshape(2, -1, 7))
+    assert (backend.names, backend.info.temperature, backend.fixed_hw) == (["ant", "甲虫"], 2.0, (32, 56))
+
+
+@pytest.mark.parametrize("where", ["param", "model"])
+def test_what_ncnn_itself_refuses_is_one_line(folder: Path, fake_ncnn: type[FakeNet], where: str) -> None:
+    fake_ncnn.failing = where
+    refused(folder, "cannot be read as an ncnn model by the installed ncnn")
+
+
+@pytest.mark.parametrize("where", ["input", "extract"])
+def test_a_run_that_fails_is_one_line(folder: Path, fake_ncnn: type[FakeNet], where: str) -> None:
+    describe(folder, imgsz=[32, 56])
+    backend = open_exported(folder, CPU)
+    fake_ncnn.failing = where
+    with pytest.raises(InputError, match=r"ncnn cannot run it \(code -1"):
+        backend(torch.rand(1, 3, 32, 56))
+
+
+@pytest.mark.usefixtures("needs_ncnn")
+def test_the_graph_of_the_tests_is_one_that_ncnn_takes(folder: Path) -> None:
+    images = torch.rand(1, 3, 32, 64)
+    found = open_exported(folder, CPU).run(images)[0]
+    np.testing.assert_allclose(found, 2 * images.numpy())

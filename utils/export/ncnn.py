@@ -1,0 +1,127 @@
+"""ncnn, for phones and small boards: a folder with the graph (``.param``), the weights (``.bin``) and a description."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import subprocess
+import tempfile
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+import yaml
+from torch import nn
+
+from models.dynamic_forms import DynamicForm
+from utils.errors import InputError
+from utils.export.base import Exporter, missing
+from utils.export.job import Job
+from utils.inference.backends.ncnn import ABOUT, BIN, HALF, PARAM, SUMS, checksum
+
+_SECONDS = 900  # of the largest models on a slow machine with room to spare
+_TRACED = "model.pt"
+
+
+class NcnnExporter(Exporter):
+    """A folder ``<name>_ncnn_model`` for one picture of one size; ``--half`` stores and computes in half precision."""
+
+    name = "ncnn"
+    ending = "_ncnn_model"
+    packages: ClassVar[dict[str, str]] = {"pnnx": "pnnx", "ncnn": "ncnn"}
+    forms = (DynamicForm.SINGLE, DynamicForm.MERGED, DynamicForm.MATMUL, DynamicForm.PATCHES)
+    can_free = ()
+
+    def obstacle(self, job: Job) -> str | None:
+        needed = {
+            module: name for module, name in self.packages.items() if module != "pnnx" or not shutil.which("pnnx")
+        }
+        if reason := missing(needed):
+            return reason
+        if job.options.batch_size > 1:
+            return "an ncnn file takes one picture a call (a batch is cut into ones when it is used): no --batch-size"
+        return None
+
+    def write(self, job: Job, path: Path) -> list[str]:
+        half, verbose = job.options.half, job.options.verbose
+        job = job.on_cpu()  # pictures stay float32
+        network = job.network(self.form(job.options), ())
+        path.mkdir()
+        with tempfile.TemporaryDirectory(prefix="ncnn-") as folder:
+            trace(network, job.images(), Path(folder) / _TRACED)
+            convert(Path(folder), tuple(job.images().shape), half, verbose)
+            for name in (PARAM, BIN):
+                shutil.move(Path(folder) / name, path / name)
+        check_layers(path / PARAM)
+        about = {
+            **job.about((), network).to_plain(),
+            HALF: half,
+            SUMS: {name: checksum(path / name) for name in (PARAM, BIN)},
+        }
+        plain = {key: list(value) if isinstance(value, tuple) else value for key, value in about.items()}
+        (path / ABOUT).write_text(yaml.safe_dump(plain, allow_unicode=True, sort_keys=False), encoding="utf-8")
+        notes = {"one picture of one size": bool(job.options.free_axes), "half precision": half}
+        return [note for note, holds in notes.items() if holds]
+
+
+def trace(network: nn.Module, images: torch.Tensor, file: Path) -> None:
+    """The network as TorchScript, which pnnx reads."""
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # deprecation; the file is checked
+        torch.jit.save(torch.jit.trace(network, images, check_trace=False), str(file))
+
+
+def program() -> list[str]:
+    """The command that starts pnnx: that of the package of this Python, else one on the path.
+
+    Raises:
+        InputError: there is none.
+    """
+    package = importlib.util.find_spec("pnnx")
+    for folder in (*((package and package.submodule_search_locations) or ()), None):
+        if found := shutil.which("pnnx", path=folder):
+            return [found]
+    raise InputError("the program pnnx is missing: pip install pnnx")
+
+
+def convert(folder: Path, shape: Sequence[int], half: bool, verbose: bool = False) -> None:
+    """Let pnnx write ``PARAM`` and ``BIN`` beside the traced network in ``folder``.
+
+    Names are relative to the folder: pnnx takes no others everywhere.
+
+    Raises:
+        InputError: it fails or takes too long; with the last line of what it says.
+    """
+    sides = ",".join(map(str, shape))
+    command = [
+        *program(),
+        _TRACED,
+        f"inputshape=[{sides}]",
+        f"fp16={int(half)}",
+        f"ncnnparam={PARAM}",
+        f"ncnnbin={BIN}",
+    ]
+    try:
+        done = subprocess.run(
+            command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
+            timeout=_SECONDS, check=False, text=True, encoding="utf-8", errors="replace",
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        raise InputError(f"pnnx did not end within {_SECONDS} seconds") from None
+    except OSError as error:
+        raise InputError(f"{command[0]}: cannot be started ({error.strerror})") from error
+    if verbose:
+        print(done.stdout)
+    if done.returncode or not all((folder / name).is_file() for name in (PARAM, BIN)):
+        said = [line for line in done.stdout.splitlines() if line.strip()] or ["it says nothing"]
+        raise InputError(f"pnnx ended with code {done.returncode}: {said[-1].strip()}")
+
+
+def check_layers(file: Path) -> None:
+    """Refuse a graph with what pnnx could not translate; it writes that all the same, under PyTorch's names."""
+    kinds = [line.split()[0] for line in file.read_text(encoding="utf-8").splitlines()[2:] if line.strip()]
+    foreign = sorted({kind for kind in kinds if "::" in kind or "." in kind})
+    if foreign:
+        raise InputError(f"ncnn has no layer for {', '.join(foreign)}")

@@ -1,0 +1,46 @@
+"""Core ML packages (``.mlpackage``), which macOS runs."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from utils.errors import InputError, first_line
+from utils.inference.backends.base import FileBackend, reading
+from utils.inference.backends.metadata import KEY, from_text
+from utils.packages import require
+
+INPUT, OUTPUT = "images", "boxes"
+
+
+def runs_here() -> bool:
+    """Whether this system computes Core ML models; others can only make and read them."""
+    return platform.system() == "Darwin"
+
+
+class CoreMLBackend(FileBackend):
+    """One package, on whatever macOS chooses: processor, GPU or neural engine."""
+
+    def __init__(self, file: Path, device: torch.device, names: Sequence[str] | None = None) -> None:
+        if not runs_here():
+            raise InputError(f"{file}: Core ML files run on macOS only; on {platform.system()} use another format")
+        coremltools = require("coremltools", "coremltools", f"{file}")
+        with reading(file, "a Core ML package"):
+            model = coremltools.models.MLModel(str(file))
+            text = dict(model.user_defined_metadata)
+            if KEY not in text:
+                raise InputError(f"{file}: not exported by this program; make it with export.py --include coreml")
+            info = from_text(text, file, names)
+        super().__init__(info, file, device)
+        self.model = model
+
+    def run(self, images: Tensor) -> Sequence[Any]:
+        try:
+            return [self.model.predict({INPUT: images.float().cpu().numpy()})[OUTPUT]]
+        except Exception as error:  # of the system's own kinds
+            raise InputError(f"{self.file}: Core ML cannot run it: {first_line(error)}") from error

@@ -1,0 +1,122 @@
+"""ncnn models: a folder ``<name>_ncnn_model`` with the graph (``.param``), the weights (``.bin``) and a description.
+
+ncnn reads a file as it is and may crash on a broken one, so both files are looked at before it sees them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from torch import Tensor
+
+from utils.errors import InputError
+from utils.inference.backends.base import FileBackend, reading
+from utils.inference.backends.metadata import KEY, as_text, from_text
+from utils.packages import require
+
+PARAM, BIN, ABOUT = "model.ncnn.param", "model.ncnn.bin", "metadata.yaml"
+INPUT, OUTPUT = "in0", "out0"
+HALF, SUMS = "half_weights", "sha256"  # keys of the description beside those of every format
+MAGIC = "7767517"
+
+
+class NcnnBackend(FileBackend):
+    """One model, on the CPU, a picture at a time; in half precision only where its weights are."""
+
+    def __init__(self, file: Path, device: torch.device, names: Sequence[str] | None = None) -> None:
+        with reading(file, "an ncnn model"):
+            about = read_about(file)
+            check_graph(file / PARAM)
+            check_sums(file, about)
+            info = from_text(as_text(about), file, names)
+        super().__init__(info, file, device)
+        ncnn = require("ncnn", "ncnn", f"{file}")
+        net = ncnn.Net()
+        half = bool(about.get(HALF))
+        net.opt.use_vulkan_compute = False
+        net.opt.use_fp16_packed = net.opt.use_fp16_storage = net.opt.use_fp16_arithmetic = half
+        net.opt.use_bf16_storage = False
+        net.opt.num_threads = torch.get_num_threads()
+        if net.load_param(str(file / PARAM)) or net.load_model(str(file / BIN)):
+            raise InputError(f"{file}: cannot be read as an ncnn model by the installed ncnn; export it anew")
+        self.library, self.net = ncnn, net
+
+    def run(self, images: Tensor) -> Sequence[Any]:
+        picture = np.ascontiguousarray(images[0].float().cpu().numpy())  # [3, H, W]; a batch is one picture
+        extractor = self.net.create_extractor()
+        failed = extractor.input(INPUT, self.library.Mat(picture).clone())
+        ended, boxes = (failed, None) if failed else extractor.extract(OUTPUT)
+        if ended:
+            raise InputError(f"{self.file}: ncnn cannot run it (code {ended}); export it anew")
+        return [np.array(boxes)[None]]
+
+
+def read_about(folder: Path) -> dict[str, Any]:
+    """The description in the folder.
+
+    Raises:
+        InputError: no folder, a file of it is missing, or the description is none of this program.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder}: expected a folder with {PARAM}, {BIN} and {ABOUT}, found a file")
+    missing = [name for name in (PARAM, BIN, ABOUT) if not (folder / name).is_file()]
+    if missing:
+        raise InputError(f"{folder}: {' and '.join(missing)} missing; make it with export.py --include ncnn")
+    said = yaml.safe_load((folder / ABOUT).read_text(encoding="utf-8"))
+    if not isinstance(said, dict) or KEY not in said:
+        raise InputError(f"{folder}: not exported by this program; make it with export.py --include ncnn")
+    return said
+
+
+def checksum(file: Path) -> str:
+    """SHA-256 of a file, in hexadecimal digits."""
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def check_sums(folder: Path, about: dict[str, Any]) -> None:
+    """Raise InputError: a file is not the one that the description was written for."""
+    sums = about.get(SUMS)
+    for name in (PARAM, BIN):
+        if not isinstance(sums, dict) or sums.get(name) != checksum(folder / name):
+            raise InputError(f"{folder}: {name} is not the file that was exported (cut off or changed); export it anew")
+
+
+def check_graph(file: Path) -> None:
+    """Refuse a graph that ncnn would stumble over: wrong counts, or values that nothing has given before.
+
+    After the magic number and a line with the number of layers and of values, each line is a layer: its type and name,
+    how many values it takes and gives, their names, and ``key=value`` settings.
+
+    Raises:
+        InputError: with the line at fault.
+    """
+    lines = file.read_text(encoding="utf-8").splitlines()
+    if not lines or lines[0].strip() != MAGIC:
+        raise InputError(f"{file}: cannot be read as an ncnn model: it does not begin with {MAGIC}")
+    given: set[str] = set()
+    rows = [line.split() for line in lines[2:] if line.strip()]
+    for number, row in enumerate(rows, start=3):
+        takes, gives = _values(file, number, row)
+        if not given.issuperset(takes) or not given.isdisjoint(gives):
+            raise InputError(f"{file}:{number}: cannot be read as an ncnn model: it takes or gives an impossible value")
+        given.update(gives)
+    if lines[1].split() != [str(len(rows)), str(len(given))]:
+        raise InputError(f"{file}:2: cannot be read as an ncnn model: the numbers of layers or values are wrong")
+
+
+def _values(file: Path, number: int, row: list[str]) -> tuple[list[str], list[str]]:
+    """The names of the values that a layer takes and gives."""
+    try:
+        takes, gives = int(row[2]), int(row[3])
+        names = row[4 : 4 + takes + gives]
+        if min(takes, gives) < 0 or len(names) < takes + gives or any("=" in name for name in names):
+            raise ValueError
+    except (ValueError, IndexError):
+        raise InputError(f"{file}:{number}: cannot be read as an ncnn model: it is no layer") from None
+    return names[:takes], names[takes:]
