@@ -12,13 +12,19 @@ FORMS = ("auto", "A", "A1", "B", "F", "M")
 # Where suppression inside can be asked for, and where --train has a meaning.
 WITH_NMS = ("onnx",)
 WITH_TRAIN = ("torchscript", "onnx")
-WITH_INT8 = ("onnx", "openvino")
-FORMATS = ("torchscript", "onnx", "openvino", "pt2", "coreml", "ncnn", "static")
+WITH_INT8 = ("onnx", "openvino", "tflite")
+INT8_WEIGHTS = ("tflite",)  # of these only the weights, which need no pictures
+FORMATS = (
+    "torchscript", "onnx", "openvino", "coreml", "saved_model", "pb", "tflite", "ncnn", "pt2", "static",
+)  # fmt: skip
 # Known by name, made by other programs: see utils/export/elsewhere.py.
-ELSEWHERE = ("engine", "saved_model", "pb", "tflite", "edgetpu", "tfjs", "executorch")
+ELSEWHERE = ("engine", "edgetpu", "tfjs", "executorch")
 
 # Options that only some formats have a use for.
-_ONLY_FOR = {"optimize": ("torchscript",), "simplify": ("onnx",), "opset": ("onnx",), "workspace": ("engine",)}
+_ONLY_FOR: dict[str, tuple[str, ...]] = {
+    "optimize": ("torchscript",), "simplify": ("onnx",), "opset": ("onnx",), "workspace": ("engine",),
+    "venvs": ("tflite", "saved_model", "pb"),
+}  # fmt: skip
 _OF_NMS = frozenset({"agnostic_nms", "topk_per_class", "topk_all", "iou_thres", "conf_thres"})
 
 
@@ -39,7 +45,7 @@ class ExportOptions(Named):
     inplace: bool = switch("--inplace", "without effect: the head never works in place")
     train: bool = switch("--train", "norms not folded and raw maps in place of boxes, to be trained on elsewhere")
     optimize: bool = switch("--optimize", "TorchScript: rewrite the graph for phones")
-    int8: bool = switch("--int8", "ONNX, OpenVINO: 8-bit convolutions, scales measured on --data")
+    int8: bool = switch("--int8", "ONNX, OpenVINO: 8-bit convolutions, scales measured on --data; tflite: weights")
     dynamic: bool = switch("--dynamic", "ONNX, OpenVINO, .pt2, Core ML: any batch, height and width")
     dynamic_axes: tuple[str, ...] = option(
         (), str, "--dynamic-axes", "only these axes free: batch, height, width", nargs="+"
@@ -61,6 +67,9 @@ class ExportOptions(Named):
         "auto", str, "--dynamic-form", "how dynamic layers are computed; auto: what suits each format", choices=FORMS
     )
     output: str = option("", str, "--output", "folder for the files; empty: beside the weights")
+    venvs: str = option(
+        "", str, "--venvs", "folder of the environments litert and tf; empty: $YOLOV5_VENVS, else .venvs here"
+    )
     cache_dir: str = option("", str, "--cache-dir", "with --data: folder for the label cache, for read-only data")
     modules: tuple[str, ...] = option(
         (), str, "--modules", "python files with layers of your own, which are run", nargs="+", repeat=True
@@ -117,7 +126,7 @@ class ExportOptions(Named):
             raise InputError("--half and --int8 exclude each other: the values are stored one way or the other")
         if self.train and (self.nms or self.half or self.int8):
             raise InputError("--train gives maps to be trained on: leave out --nms, --half and --int8")
-        if self.int8 and not self.data:
+        if self.int8 and not self.data and not set(self.include) <= set(INT8_WEIGHTS):
             raise InputError("--int8 measures its scales on pictures: name the data set with --data")
         for flag, wanted, able in (
             ("--nms", self.nms, WITH_NMS),

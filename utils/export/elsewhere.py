@@ -10,11 +10,10 @@ from utils.export.job import Job
 REASONS = {
     "engine": "TensorRT files fit one GPU and are made there, of an ONNX file (--include onnx --dynamic-form M): "
     "trtexec --onnx=FILE.onnx --memPoolSize=workspace:{mib}M{half}",
-    "saved_model": "not made by this program; onnx2tf converts an ONNX file (--include onnx --dynamic-form M)",
-    "pb": "not made by this program; onnx2tf converts an ONNX file (--include onnx --dynamic-form M)",
-    "tflite": "not made by this program; litert-torch converts a .pt2 file (--include pt2)",
-    "edgetpu": "the compiler is on no package index; it takes an 8-bit tflite file",
-    "tfjs": "not made by this program; tensorflowjs converts a saved_model",
+    "edgetpu": "the Edge TPU takes files that are 8-bit throughout, in which this detector loses its objects; its "
+    "compiler is on no package index (a file compiled elsewhere runs: detect.py --weights NAME_edgetpu.tflite)",
+    "tfjs": "not made by this program, which could not run it beside PyTorch; tensorflowjs_converter --input_format "
+    "tf_saved_model NAME_saved_model NAME_web_model makes it of a SavedModel (--include saved_model)",
     "executorch": "not made by this program; executorch converts a .pt2 file (--include pt2)",
 }
 

@@ -20,6 +20,8 @@ from utils.export.onnx import OnnxExporter
 from utils.export.openvino import OpenVINOExporter
 from utils.export.report import Row
 from utils.export.static import StaticExporter
+from utils.export.tensorflow import FrozenGraphExporter, SavedModelExporter
+from utils.export.tflite import TFLiteExporter
 from utils.export.torchscript import TorchScriptExporter
 
 LOG = logging.getLogger(__name__)
@@ -31,6 +33,9 @@ EXPORTERS: tuple[Exporter, ...] = (
     CoreMLExporter(),
     NcnnExporter(),
     StaticExporter(),
+    SavedModelExporter(),
+    FrozenGraphExporter(),
+    TFLiteExporter(),
     *map(Elsewhere, REASONS),
 )
 Scorer = Callable[[nn.Module], tuple[float, float]]  # a model -> mAP@.5, mAP@.5:.95

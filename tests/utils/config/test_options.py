@@ -40,7 +40,7 @@ ADDED = {
     | WATCHED,
     "val": {"--modules", "--cache-dir", "--rect", "--seed"} | DOWNLOAD | SCORING,
     "detect": {"--modules", "--save-csv", "--save-json", "--vid-stride", "--batch-size", "--reconnect"} | TILES,
-    "export": {"--modules", "--cache-dir", "--output", "--dynamic-axes", "--dynamic-form"},
+    "export": {"--modules", "--cache-dir", "--output", "--dynamic-axes", "--dynamic-form", "--venvs"},
 }
 
 
@@ -158,7 +158,11 @@ def test_options_cannot_be_changed() -> None:
         (ExportOptions, {"train": True, "nms": True, "include": ("onnx",)}, "--train .* leave out --nms"),
         (ExportOptions, {"nms": True, "include": ("onnx", "torchscript")}, "--nms .* not for --include torchscript"),
         (ExportOptions, {"int8": True, "include": ("onnx",)}, "--int8 .* --data"),
-        (ExportOptions, {"int8": True, "data": "a.yaml"}, "--int8 is there for onnx, openvino, not for .* torchscript"),
+        (
+            ExportOptions,
+            {"int8": True, "data": "a.yaml"},
+            "--int8 is there for onnx, openvino.*, not for .* torchscript",
+        ),
         (ExportOptions, {"dynamic_axes": ("depth",)}, "--dynamic-axes depth"),
         (ExportOptions, {"dynamic_form": "A", "dynamic": True}, "--dynamic-form A .* one batch only"),
         (ExportOptions, {"dynamic_form": "A1", "batch_size": 2}, "--dynamic-form A1 .* --batch-size"),

@@ -40,6 +40,10 @@ FORMATS = (
     Format((".pt2",), "pt2", "exported_program", "ExportedProgramBackend"),
     Format((".mlpackage",), "coreml", "coreml", "CoreMLBackend"),
     Format(("_ncnn_model",), "ncnn", "ncnn", "NcnnBackend"),
+    Format(("_edgetpu.tflite",), "edgetpu", "tflite", "EdgeTPUBackend"),  # before the shorter ending
+    Format((".tflite",), "tflite", "tflite", "TFLiteBackend"),
+    Format(("_saved_model",), "saved_model", "saved_model", "SavedModelBackend"),
+    Format((".pb",), "pb", "frozen_graph", "FrozenGraphBackend"),
 )
 DNN = Format((".onnx",), "dnn", "opencv_dnn", "OpenCVBackend")
 FLAGS = (
@@ -96,7 +100,7 @@ class DetectMultiBackend(nn.Module):
 
     Args:
         weights: ``.pt`` file, or several for an ensemble; or one exported file: ``.onnx``, ``.torchscript``, ``.pt2``,
-            ``.mlpackage``, ``_openvino_model`` or ``_ncnn_model`` folder.
+            ``.mlpackage``, ``.tflite``, ``.pb``, ``_openvino_model``, ``_ncnn_model`` or ``_saved_model`` folder.
         device: the CPU when left out.
         dnn: run an ONNX file by OpenCV.
         data: data yaml with the class names of an exported file that has none.

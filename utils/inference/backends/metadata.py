@@ -99,7 +99,7 @@ def from_text(
             if text[KEY] != VERSION:
                 raise InputError(f"{file}: exported by another version of this program; export it anew")
             known = {key: _tupled(json.loads(text[key])) for key in Metadata.__dataclass_fields__ if key in text}
-            found = Metadata(**known)
+            found = Metadata(**{**known, "names": tuple(map(str, known.get("names", ())))})
         else:
             found = _foreign(text, shape)
     except (ValueError, TypeError, KeyError, SyntaxError) as error:

@@ -1,0 +1,75 @@
+"""TensorFlow's own formats: SavedModel for its second generation, a frozen graph for its first."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import ClassVar
+
+from models.dynamic_forms import DynamicForm
+from utils.config.export_options import ExportOptions
+from utils.errors import InputError
+from utils.export.job import Job
+from utils.export.onnx import to_onnx
+from utils.export.tflite import Shares, TensorFlowExporter, fixed
+from utils.inference.backends.frozen_graph import FrozenGraphBackend
+from utils.inference.backends.metadata import Metadata
+from utils.inference.backends.saved_model import SavedModelBackend
+from utils.inference.backends.tensorflow import ABOUT, TensorFlowBackend
+from utils.inference.venvs import ONNX2TF
+
+_OPSET = 17
+
+
+class SavedModelExporter(TensorFlowExporter):
+    """A folder ``<name>_saved_model``."""
+
+    name = "saved_model"
+    ending = "_saved_model"
+    packages: ClassVar[dict[str, str]] = {"onnx": "onnx"}
+    forms = (DynamicForm.MERGED,)  # the only one of which no kernel is computed
+    stack = ONNX2TF
+    backend: ClassVar[type[TensorFlowBackend]] = SavedModelBackend
+
+    def form(self, options: ExportOptions) -> DynamicForm:
+        if options.dynamic_form in ("A", "A1"):
+            raise InputError(f"--dynamic-form {options.dynamic_form} does not run as {self.name}; possible is M")
+        return super().form(options)
+
+    def obstacle(self, job: Job) -> str | None:
+        if job.options.half:
+            return "holds float32; leave out --half"
+        return super().obstacle(job)
+
+    def write(self, job: Job, path: Path) -> list[str]:
+        about, through = self.through_onnx(job, path)
+        self.convert(job, source=str(through), target=str(path))
+        (path / ABOUT).write_text(about_text(about), encoding="utf-8")
+        return fixed(job.options)
+
+    def through_onnx(self, job: Job, path: Path) -> tuple[Metadata, Path]:
+        """What is to be said about the file, and the ONNX file on the way to it."""
+        job = replace(job, options=replace(job.options, opset=_OPSET))
+        network = job.network(self.form(job.options), ())
+        through = path.with_name("through.onnx")
+        to_onnx(Shares(network, job.hw, job.model.head.no, rows=False), job, (), through)
+        return job.about((), network), through
+
+
+class FrozenGraphExporter(SavedModelExporter):
+    """One ``.pb`` file."""
+
+    name = "pb"
+    ending = ".pb"
+    backend = FrozenGraphBackend
+
+    def write(self, job: Job, path: Path) -> list[str]:
+        about, through = self.through_onnx(job, path)
+        self.convert(job, source=str(through), target=str(path), about=about_text(about))
+        return fixed(job.options)
+
+
+def about_text(about: Metadata) -> str:
+    """As JSON."""
+    return json.dumps(about.to_plain(), ensure_ascii=False)

@@ -1,0 +1,35 @@
+"""LiteRT, once TensorFlow Lite, for phones and small boards (``.tflite``); with the Edge TPU (``_edgetpu.tflite``)."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from utils.inference.backends.metadata import as_text
+from utils.inference.backends.tensorflow import ABOUT, TensorFlowBackend
+from utils.inference.venvs import LITERT
+
+
+class TFLiteBackend(TensorFlowBackend):
+    """One ``.tflite`` file. What it says about itself lies in a zip archive after the model, as TFLite has it."""
+
+    kind = "tflite"
+    what = "a TFLite file"
+    stack = LITERT
+
+    @staticmethod
+    def said_in(file: Path) -> Mapping[str, str]:
+        try:
+            with zipfile.ZipFile(file) as archive:
+                return as_text(json.loads(archive.read(ABOUT)))
+        except (zipfile.BadZipFile, KeyError):  # without an archive, or with one of somebody else
+            return {}
+
+
+class EdgeTPUBackend(TFLiteBackend):
+    """A ``.tflite`` file compiled for the Edge TPU, run on one."""
+
+    kind = "edgetpu"
+    what = "a file for the Edge TPU"
