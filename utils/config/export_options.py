@@ -15,10 +15,11 @@ WITH_TRAIN = ("torchscript", "onnx")
 WITH_INT8 = ("onnx", "openvino", "tflite")
 INT8_WEIGHTS = ("tflite",)  # of these only the weights, which need no pictures
 FORMATS = (
-    "torchscript", "onnx", "openvino", "coreml", "saved_model", "pb", "tflite", "ncnn", "pt2", "static",
+    "torchscript", "onnx", "openvino", "engine", "coreml", "saved_model", "pb", "tflite", "ncnn", "executorch",
+    "pt2", "aoti", "static",
 )  # fmt: skip
 # Known by name, made by other programs: see utils/export/elsewhere.py.
-ELSEWHERE = ("engine", "edgetpu", "tfjs", "executorch")
+ELSEWHERE = ("edgetpu", "tfjs")
 
 # Options that only some formats have a use for.
 _ONLY_FOR: dict[str, tuple[str, ...]] = {
@@ -46,7 +47,7 @@ class ExportOptions(Named):
     train: bool = switch("--train", "norms not folded and raw maps in place of boxes, to be trained on elsewhere")
     optimize: bool = switch("--optimize", "TorchScript: rewrite the graph for phones")
     int8: bool = switch("--int8", "ONNX, OpenVINO: 8-bit convolutions, scales measured on --data; tflite: weights")
-    dynamic: bool = switch("--dynamic", "ONNX, OpenVINO, .pt2, Core ML: any batch, height and width")
+    dynamic: bool = switch("--dynamic", "any batch, height and width; ExecuTorch, engine: up to 8 pictures of --imgsz")
     dynamic_axes: tuple[str, ...] = option(
         (), str, "--dynamic-axes", "only these axes free: batch, height, width", nargs="+"
     )

@@ -32,6 +32,7 @@ class Exporter:
         ending: of its files.
         packages: module to import -> what pip calls it, for all that making and running a file needs.
         forms: how dynamic layers can be computed in this format, the best first.
+        fixed_forms: more of them for a file of a fixed batch.
         can_free: the axes that can be free; with ``always_free`` they are, whatever the options.
     """
 
@@ -39,6 +40,7 @@ class Exporter:
     ending: ClassVar[str]
     packages: ClassVar[dict[str, str]] = {}
     forms: ClassVar[tuple[DynamicForm, ...]] = (DynamicForm.MATMUL, DynamicForm.PATCHES, DynamicForm.MERGED)
+    fixed_forms: ClassVar[tuple[DynamicForm, ...]] = (DynamicForm.GROUPED, DynamicForm.SINGLE)
     can_free: ClassVar[tuple[str, ...]] = ("batch", "height", "width")
     always_free: ClassVar[bool] = False
 
@@ -56,7 +58,7 @@ class Exporter:
             return DynamicForm.MERGED if options.int8 and DynamicForm.MERGED in self.forms else self.forms[0]
         wanted = DynamicForm(options.dynamic_form)
         fixed_batch = "batch" not in self.free(options)
-        frozen = (DynamicForm.GROUPED, DynamicForm.SINGLE) if fixed_batch else ()
+        frozen = self.fixed_forms if fixed_batch else ()
         allowed = self.forms + tuple(form for form in frozen if form not in self.forms)
         if wanted not in allowed:
             known = ", ".join(form.value for form in allowed)

@@ -8,13 +8,10 @@ from utils.export.base import Exporter
 from utils.export.job import Job
 
 REASONS = {
-    "engine": "TensorRT files fit one GPU and are made there, of an ONNX file (--include onnx --dynamic-form M): "
-    "trtexec --onnx=FILE.onnx --memPoolSize=workspace:{mib}M{half}",
     "edgetpu": "the Edge TPU takes files that are 8-bit throughout, in which this detector loses its objects; its "
     "compiler is on no package index (a file compiled elsewhere runs: detect.py --weights NAME_edgetpu.tflite)",
     "tfjs": "not made by this program, which could not run it beside PyTorch; tensorflowjs_converter --input_format "
     "tf_saved_model NAME_saved_model NAME_web_model makes it of a SavedModel (--include saved_model)",
-    "executorch": "not made by this program; executorch converts a .pt2 file (--include pt2)",
 }
 
 
@@ -28,5 +25,4 @@ class Elsewhere(Exporter):
         self.name = name
 
     def obstacle(self, job: Job) -> str | None:
-        half = " --fp16" if job.options.half else ""
-        return REASONS[self.name].format(mib=1024 * job.options.workspace, half=half)
+        return REASONS[self.name]

@@ -31,14 +31,19 @@ class ExportedProgramExporter(Exporter):
         return []
 
 
-def captured(network: nn.Module, job: Job, free: tuple[str, ...]) -> Any:
-    """The network as an ``ExportedProgram``; height and width stay multiples of the stride."""
+def captured(network: nn.Module, job: Job, free: tuple[str, ...], bounded: bool = False) -> Any:
+    """The network as an ``ExportedProgram``; height and width stay multiples of the stride.
+
+    Args:
+        bounded: free axes go no further than ``job.most()``.
+    """
     stride = int(job.model.stride.max())
-    axes = {
-        index: Dim(axis, min=1) if axis == "batch" else stride * Dim(axis, min=1)
-        for index, axis in ((0, "batch"), (2, "height"), (3, "width"))
-        if axis in free
-    }
+    ends = job.most() if bounded else (None, None, None)
+    axes = {}
+    for index, axis, unit, end in zip((0, 2, 3), ("batch", "height", "width"), (1, stride, stride), ends):
+        if axis in free:
+            steps = Dim(axis, min=1, max=None if end is None else end // unit)
+            axes[index] = steps if axis == "batch" else unit * steps
     # A batch of one would be taken for a constant.
     images = job.images(max(2, job.options.batch_size) if "batch" in free else None)
     with torch.no_grad():

@@ -10,9 +10,12 @@ from collections.abc import Callable, Iterator
 from torch import nn
 
 from utils.errors import InputError, first_line
+from utils.export.aoti import AOTInductorExporter
 from utils.export.base import Exporter, draft
 from utils.export.coreml import CoreMLExporter
 from utils.export.elsewhere import REASONS, Elsewhere
+from utils.export.engine import EngineExporter
+from utils.export.executorch import ExecuTorchExporter
 from utils.export.exported_program import ExportedProgramExporter
 from utils.export.job import Job
 from utils.export.ncnn import NcnnExporter
@@ -29,13 +32,16 @@ EXPORTERS: tuple[Exporter, ...] = (
     TorchScriptExporter(),
     OnnxExporter(),
     OpenVINOExporter(),
-    ExportedProgramExporter(),
+    EngineExporter(),
     CoreMLExporter(),
-    NcnnExporter(),
-    StaticExporter(),
     SavedModelExporter(),
     FrozenGraphExporter(),
     TFLiteExporter(),
+    NcnnExporter(),
+    ExecuTorchExporter(),
+    ExportedProgramExporter(),
+    AOTInductorExporter(),
+    StaticExporter(),
     *map(Elsewhere, REASONS),
 )
 Scorer = Callable[[nn.Module], tuple[float, float]]  # a model -> mAP@.5, mAP@.5:.95

@@ -14,10 +14,12 @@ import detect
 import export
 import val
 from utils import benchmarks
+from utils.config.export_options import ELSEWHERE, FORMATS
 from utils.config.options import DetectOptions, ExportOptions, ValOptions
 from utils.errors import InputError
 from utils.export import Row, table
 from utils.export.onnx import OnnxExporter
+from utils.export.run import EXPORTERS
 from utils.inference.autoshape import AutoShape
 from utils.inference.backends import DetectMultiBackend
 from utils.inference.build import build_predictor
@@ -212,3 +214,7 @@ def test_a_file_that_does_not_run_here_is_in_the_tables_but_not_in_the_picture(
     assert (rows[1].made, rows[1].ran) == (True, False)
     assert (tmp_path / "benchmarks.csv").read_text().splitlines()[2] == "coreml,a.pt,2,,,,,Core ML runs on macOS only"
     assert table(rows)[2].split(maxsplit=4) == ["coreml", "a.pt", "2.0", "-", "Core ML runs on macOS only"]
+
+
+def test_every_format_that_can_be_asked_for_has_one_exporter_in_the_order_of_the_documentation() -> None:
+    assert tuple(exporter.name for exporter in EXPORTERS) == FORMATS + ELSEWHERE

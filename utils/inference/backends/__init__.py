@@ -37,6 +37,9 @@ FORMATS = (
     Format((".torchscript",), "jit", "torchscript", "TorchScriptBackend"),
     Format((".onnx",), "onnx", "onnx_runtime", "OnnxBackend"),
     Format((".xml", "_openvino_model"), "xml", "openvino", "OpenVINOBackend"),
+    Format((".engine",), "engine", "engine", "EngineBackend"),
+    Format(("_aoti.pt2",), "aoti", "aoti", "AOTInductorBackend"),  # before the other .pt2
+    Format((".pte",), "executorch", "executorch", "ExecuTorchBackend"),
     Format((".pt2",), "pt2", "exported_program", "ExportedProgramBackend"),
     Format((".mlpackage",), "coreml", "coreml", "CoreMLBackend"),
     Format(("_ncnn_model",), "ncnn", "ncnn", "NcnnBackend"),
@@ -48,7 +51,7 @@ FORMATS = (
 DNN = Format((".onnx",), "dnn", "opencv_dnn", "OpenCVBackend")
 FLAGS = (
     "jit", "onnx", "xml", "engine", "coreml", "saved_model", "pb", "tflite", "edgetpu", "tfjs", "pt2", "ncnn",
-    "dnn",
+    "dnn", "aoti", "executorch",
 )  # fmt: skip
 
 
@@ -100,7 +103,8 @@ class DetectMultiBackend(nn.Module):
 
     Args:
         weights: ``.pt`` file, or several for an ensemble; or one exported file: ``.onnx``, ``.torchscript``, ``.pt2``,
-            ``.mlpackage``, ``.tflite``, ``.pb``, ``_openvino_model``, ``_ncnn_model`` or ``_saved_model`` folder.
+            ``_aoti.pt2``, ``.pte``, ``.engine``, ``.mlpackage``, ``.tflite``, ``.pb``, or a folder ``_openvino_model``,
+            ``_ncnn_model`` or ``_saved_model``.
         device: the CPU when left out.
         dnn: run an ONNX file by OpenCV.
         data: data yaml with the class names of an exported file that has none.

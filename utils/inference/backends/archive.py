@@ -39,7 +39,9 @@ def check_archive(file: Path) -> None:
                 unknown = torch.serialization.get_unsafe_globals_in_checkpoint(io.BytesIO(archive.read(name)))
                 if unknown:
                     raise InputError(f"{file}: refused, it holds pickled objects: {', '.join(sorted(unknown))}")
-            elif "custom_obj" in inner or "aotinductor" in inner:
+            elif "aotinductor" in inner:
+                raise InputError(f"{file}: refused, it holds compiled code: the name of such a file ends in _aoti.pt2")
+            elif "custom_obj" in inner:
                 raise InputError(f"{file}: refused, it holds compiled or pickled parts: {inner}")
             elif inner.endswith(".json"):
                 _check_json(file, json.loads(archive.read(name)))

@@ -1,0 +1,66 @@
+"""AOTInductor: the network compiled to machine code for this kind of processor or GPU."""
+
+from __future__ import annotations
+
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+
+from models.dynamic_forms import DynamicForm
+from utils.errors import first_line
+from utils.export.base import Exporter
+from utils.export.check import Proof, prove
+from utils.export.exported_program import captured
+from utils.export.job import Job
+from utils.inference.backends.aoti import PROCESSOR, AOTInductorBackend
+
+
+class AOTInductorExporter(Exporter):
+    """A ``_aoti.pt2`` package. Form A would be compiled for the batch of the example and give other boxes at others."""
+
+    name = "aoti"
+    ending = "_aoti.pt2"
+    fixed_forms: ClassVar[tuple[DynamicForm, ...]] = ()
+
+    def obstacle(self, job: Job) -> str | None:
+        from torch._inductor.cpp_builder import get_cpp_compiler
+
+        try:
+            get_cpp_compiler()
+        except (RuntimeError, OSError, subprocess.SubprocessError) as error:
+            return f"it takes a C++ compiler (apt install g++, or CXX=path): {first_line(error)}"
+        return None
+
+    def write(self, job: Job, path: Path) -> list[str]:
+        from torch._inductor import aoti_compile_and_package
+        from torch._inductor.utils import fresh_inductor_cache
+
+        free = self.free(job.options)
+        network = job.network(self.form(job.options), free)
+        said = job.about(free, network).to_text() | {PROCESSOR: torch.backends.cpu.get_cpu_capability()}
+        program = captured(network, job, free)
+        # The compiler takes no folder with blanks in its name, and leaves a lot behind.
+        with tempfile.TemporaryDirectory(prefix="aoti-") as folder, fresh_inductor_cache(dir=folder):
+            aoti_compile_and_package(program, package_path=str(path), inductor_configs=settings(said))
+        return []
+
+    def check(self, job: Job, path: Path) -> tuple[nn.Module, Proof]:
+        backend = AOTInductorBackend(path, job.device, own=True)
+        return backend, prove(backend, job)
+
+
+def settings(said: dict[str, str]) -> dict[str, Any]:
+    """What the compiler is told: ``said`` goes into the package.
+
+    No flags for this very processor: the vectors are those of its capability, which is what is checked when the
+    package is loaded. No precompiled headers, which would stay in the folder for temporary files.
+    """
+    from torch._inductor import config
+
+    wanted = {"cpp.march": "", "aot_inductor.precompile_headers": False}
+    known = config.get_config_copy()  # older releases have fewer
+    return {"aot_inductor.metadata": said} | {key: value for key, value in wanted.items() if key in known}

@@ -1,0 +1,151 @@
+"""TensorRT engines (``.engine``), on the GPU they were made for.
+
+Written for TensorRT 10 and 11. Tested with a stand-in for the package; it has never run on a GPU.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from utils.errors import InputError
+from utils.inference.backends.base import reading
+from utils.inference.backends.bounded import BoundedBackend
+from utils.inference.backends.metadata import KEY, Metadata, as_text, from_text
+from utils.packages import require
+
+LOG = logging.getLogger(__name__)
+_NUMBER, _LONGEST = 4, 1 << 20  # bytes: of the length in front of the description, and of that at most
+
+
+class EngineBackend(BoundedBackend):
+    """One ``.engine`` file. TensorRT refuses host code in it unless told otherwise, and is not told so here."""
+
+    def __init__(self, file: Path, device: torch.device, names: Sequence[str] | None = None) -> None:
+        check_device(file, device)
+        tensorrt = require("tensorrt", "tensorrt", f"{file}")
+        errors: list[str] = []
+        with reading(file, "a TensorRT engine"), gpu(device):
+            text, plan = split_engine(file.read_bytes())
+            runtime = tensorrt.Runtime(listener(tensorrt, errors))
+            engine = runtime.deserialize_cuda_engine(plan)
+            if engine is None:
+                raise ValueError(errors[0] if errors else "made by another version or for another GPU")
+            images, *outputs = ports_of(tensorrt, engine)
+            context = engine.create_execution_context()
+        shape, width = images.shape, outputs[0].shape[-1]
+        info = from_text(text, file, names, shape, width - 5 if width > 5 else None)
+        ends = list(engine.get_tensor_profile_shape(images.name, 0)[2]) if min(shape) < 0 else shape
+        info = replace(info, half=images.dtype is torch.float16)
+        super().__init__(info, file, device, (ends[0], ends[2], ends[3]))
+        self.images, self.outputs, self.errors = images, outputs, errors
+        self.engine, self.context = (runtime, engine), context
+
+    def run(self, images: Tensor) -> Sequence[Any]:
+        images = images.to(self.device).contiguous()
+        with gpu(self.device) as stream:
+            done = self.context.set_input_shape(self.images.name, tuple(images.shape))
+            self.context.set_tensor_address(self.images.name, images.data_ptr())
+            results = []
+            for port in self.outputs:
+                shape = tuple(self.context.get_tensor_shape(port.name)) if done else (0,)
+                results.append(torch.empty(shape, dtype=port.dtype, device=self.device))
+                self.context.set_tensor_address(port.name, results[-1].data_ptr())
+            if not (done and self.context.execute_async_v3(stream)):
+                reason = self.errors[-1] if self.errors else f"not with pictures {list(images.shape)}"
+                raise InputError(f"{self.file}: TensorRT cannot run it: {reason}")
+        return results
+
+
+@dataclass(frozen=True)
+class Port:
+    """An input or output: its name, its shape (-1 where an axis is free) and its type."""
+
+    name: str
+    shape: list[int]
+    dtype: torch.dtype
+
+
+def ports_of(tensorrt: Any, engine: Any) -> list[Port]:
+    """The input and then the outputs.
+
+    Raises:
+        ValueError: other than one input and at least one output, or of types that no detection model has.
+    """
+    types = {tensorrt.DataType.FLOAT: torch.float32, tensorrt.DataType.HALF: torch.float16}
+    inputs: list[Port] = []
+    outputs: list[Port] = []
+    for index in range(engine.num_io_tensors):
+        name = engine.get_tensor_name(index)
+        kind = engine.get_tensor_dtype(name)
+        if kind not in types:
+            raise ValueError(f"'{name}' is of the type {kind}, expected float32 or float16")
+        port = Port(name, [int(side) for side in engine.get_tensor_shape(name)], types[kind])
+        (inputs if engine.get_tensor_mode(name) == tensorrt.TensorIOMode.INPUT else outputs).append(port)
+    if len(inputs) != 1 or len(inputs[0].shape) != 4 or not outputs:
+        raise ValueError(f"{len(inputs)} inputs and {len(outputs)} outputs, expected pictures and boxes")
+    return inputs + outputs
+
+
+def check_device(file: Path, device: torch.device) -> None:
+    """Raise InputError: not a GPU."""
+    if device.type != "cuda":
+        raise InputError(f"{file}: TensorRT runs on a GPU; give --device 0")
+
+
+@contextmanager
+def gpu(device: torch.device) -> Iterator[int]:
+    """Let ``device`` be the current GPU; gives the handle of its current stream."""
+    with torch.cuda.device(device):
+        yield torch.cuda.current_stream(device).cuda_stream
+
+
+def listener(tensorrt: Any, errors: list[str], level: int = logging.DEBUG) -> Any:
+    """A logger for TensorRT, which has no other way to report: errors go into ``errors``, all into the log."""
+
+    class Listener(tensorrt.ILogger):
+        def __init__(self) -> None:
+            tensorrt.ILogger.__init__(self)
+
+        def log(self, severity: Any, message: str) -> None:
+            if severity in (tensorrt.ILogger.Severity.INTERNAL_ERROR, tensorrt.ILogger.Severity.ERROR):
+                errors.append(message.strip())
+            LOG.log(level, "TensorRT: %s", message)
+
+    return Listener()
+
+
+def with_about(info: Metadata, plan: bytes) -> bytes:
+    """What goes into a file: the length of the description in four bytes, the description as JSON, the engine."""
+    said = json.dumps(info.to_plain()).encode()
+    return len(said).to_bytes(_NUMBER, "little") + said + plan
+
+
+def split_engine(content: bytes) -> tuple[dict[str, str], bytes]:
+    """The description in front of an engine, empty for an engine that stands alone, and the engine itself."""
+    length = int.from_bytes(content[:_NUMBER], "little")
+    end = _NUMBER + length
+    if 0 < length <= _LONGEST and end <= len(content):
+        try:
+            said = json.loads(content[_NUMBER:end])
+        except ValueError:
+            return {}, content
+        if isinstance(said, dict):
+            return (as_text(said) if KEY in said else _foreign(said)), content[end:]
+    return {}, content
+
+
+def _foreign(said: dict[str, Any]) -> dict[str, str]:
+    """The description by another program, as Python literals; JSON has made text of the numbers of the classes."""
+    names = said.get("names")
+    if isinstance(names, dict):
+        names = {int(number): name for number, name in names.items()}
+    return {key: str(value) for key, value in {**said, "names": names}.items() if value is not None}

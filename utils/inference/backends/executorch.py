@@ -1,0 +1,44 @@
+"""ExecuTorch programs (``.pte``), for phones and small devices; here run by the runtime for Python."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from utils.inference.backends.base import reading
+from utils.inference.backends.bounded import BoundedBackend
+from utils.inference.backends.metadata import as_text, from_text
+from utils.packages import require
+
+ABOUT = "about"  # the method of the program that returns what it says of itself
+FORWARD = "forward"
+
+
+class ExecuTorchBackend(BoundedBackend):
+    """One ``.pte`` file, on the CPU."""
+
+    def __init__(self, file: Path, device: torch.device, names: Sequence[str] | None = None) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that its interface may change
+            runtime = require("executorch.runtime", "executorch", f"{file}")
+        with reading(file, "an ExecuTorch program"):
+            # As bytes: a changed file would change the running program.
+            program = runtime.Runtime.get().load_program(file.read_bytes())
+            said = program.load_method(ABOUT).execute([])[0] if ABOUT in program.method_names else ""
+            method = program.load_method(FORWARD)
+            sides = list(method.metadata.input_tensor_meta(0).sizes())  # where an axis is free, its end
+            width = list(method.metadata.output_tensor_meta(0).sizes())[-1]
+        text = as_text(json.loads(said)) if said else {}
+        info = from_text(text, file, names, sides, width - 5 if width > 5 else None)
+        super().__init__(info, file, device, (sides[0], sides[2], sides[3]))
+        self.program, self.method = program, method
+
+    def run(self, images: Tensor) -> Sequence[Any]:
+        outputs: Sequence[Any] = self.method.execute([images.cpu().contiguous()])
+        return outputs
