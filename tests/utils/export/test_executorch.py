@@ -54,6 +54,14 @@ def test_a_program_of_fixed_sizes_takes_any_number_of_pictures(exported: Exporte
 
 
 @needs_package
+def test_a_program_in_half_precision_takes_such_pictures(exported: Exported) -> None:
+    row = exported("dynamic", include=("executorch",), half=True)[1]
+    assert row.made, row.note
+    assert 1e-7 < row.worst < 0.05
+    assert DetectMultiBackend(row.path).fp16
+
+
+@needs_package
 def test_without_xnnpack_the_portable_operators_do(exported: Exported, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("utils.export.executorch.partitioners", lambda: None)
     row = exported("dynamic", include=("executorch",))[1]
