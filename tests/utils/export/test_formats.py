@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,8 @@ def test_pt2_with_free_axes_equals_pytorch(exported: Exported) -> None:
     assert row.made, row.note
     assert row.worst < 1e-5
     assert open_exported(row.path, CPU)(torch.rand(5, 3, 32, 96))[0].shape[0] == 5
+    with zipfile.ZipFile(row.path) as archive:  # pictures used on the way are not in it
+        assert max(entry.file_size for entry in archive.infolist() if "sample_inputs" in entry.filename) < 2048
 
 
 @pytest.mark.parametrize("name", ["torchscript", "onnx", "openvino", "pt2"])
