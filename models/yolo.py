@@ -25,6 +25,8 @@ from utils.errors import InputError
 __all__ = ["MODELS_DIR", "Detect", "Model", "find_model_yaml", "parse_model", "read_model_yaml"]
 
 LOG = logging.getLogger(__name__)
+FILE = Path(__file__).resolve()
+ROOT = FILE.parents[1]  # both for other people's scripts
 
 
 @register("head")
@@ -186,3 +188,6 @@ def norm_defaults(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.eps, module.momentum = 1e-3, 0.03
+
+
+DetectionModel = Model  # the name since v6.2

@@ -9,6 +9,7 @@ import copy
 import json
 import logging
 import math
+import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -214,6 +215,30 @@ def stopped_and_resumed(ranks: Ranks) -> dict[str, Any]:
     return {"code": code, "at": at, "saved": done, "whole": state(whole), "resumed": state(resumed)}
 
 
+def other_numbers(ranks: Ranks) -> dict[str, Any]:
+    """Runs of one process that two go on with, and the other way round, in the middle of an epoch."""
+
+    def stop(session: Session) -> None:
+        session.callbacks.add(At(1, 0, lambda: signal.raise_signal(signal.SIGTERM)))
+
+    given = {"sync_bn": True, "multi_scale": True}  # joint batch norm: else each process has statistics of its own
+    mine = f"alone{ranks.rank}"
+    whole, _ = run(ALONE, name=f"undivided{ranks.rank}", **given)
+    first, _ = run(ALONE, stop, name=mine, **given)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    ranks.gather(None)
+    more, code = run(ranks, resume=str(FOLDER / "alone0"))
+    pair, _ = run(ranks, stop, name="pair", **given)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    ranks.gather(None)
+    shutil.copytree(FOLDER / "pair", FOLDER / f"pair{ranks.rank}")
+    fewer, other_code = run(ALONE, resume=str(FOLDER / f"pair{ranks.rank}"))
+    return {
+        "codes": [code, other_code], "stopped": [first.position.batches, pair.position.batches],
+        "whole": state(whole), "more": state(more), "fewer": state(fewer),
+    }  # fmt: skip
+
+
 def faulty_batch(ranks: Ranks) -> dict[str, Any]:
     """A loss that is not a number on rank 1 only: refused, or left out if that is allowed."""
 
@@ -269,7 +294,15 @@ def main() -> None:
             "batch norm joint": gradients(ranks, 5, "yolov5n.yaml", sync_bn=True),
             "nothing for rank 1": gradients(ranks, 1, "yolov5n.yaml", sync_bn=False),
         }
-        for answer in (evaluation, early_stop, stopped_and_resumed, faulty_batch, no_batch, idle_parameter):
+        for answer in (
+            evaluation,
+            early_stop,
+            stopped_and_resumed,
+            other_numbers,
+            faulty_batch,
+            no_batch,
+            idle_parameter,
+        ):
             answers[answer.__name__] = answer(ranks)
             (FOLDER / f"rank{ranks.rank}.json").write_text(json.dumps(answers), encoding="utf-8")
     assert not torch.distributed.is_initialized()

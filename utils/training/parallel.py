@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -45,22 +46,35 @@ def device_of_rank(device: str, ranks: Ranks) -> str:
     return numbers[ranks.local_rank]
 
 
-def check_alone(options: TrainOptions, ranks: Ranks) -> None:
-    """Raise InputError: an option that only a run of one process can have."""
+def check_alone(options: TrainOptions, ranks: Ranks, resumed: bool = False) -> TrainOptions:
+    """The options, without --compile where a run that had it is resumed by several processes.
+
+    Raises:
+        InputError: an option that only a run of one process can have.
+    """
+    if options.compile and resumed and ranks.size > 1:
+        LOG.warning("--compile of this run is left out: it is for one process, and %d go on", ranks.size)
+        options = replace(options, compile=False)
     for flag, given in (("--batch-size -1", options.batch_size == AUTO), ("--compile", options.compile)):
         if given and ranks.size > 1:
             raise InputError(f"{flag} is for a run of one process, and this one has {ranks.size}; leave it out")
+    return options
 
 
-def check_batch_size(batch_size: int, quad: bool, ranks: Ranks) -> None:
+def check_batch_size(batch_size: int, quad: bool, ranks: Ranks, resumed: bool = False) -> None:
     """Raise InputError: the total ``--batch-size`` cannot be divided among the processes."""
-    unit = ranks.size * (4 if quad else 1)
-    if ranks.size > 1 and batch_size % unit:
-        of_quad = ", with --quad in fours" if quad else ""
-        raise InputError(
-            f"--batch-size {batch_size} is the total of {ranks.size} processes and cannot be divided among them"
-            f"{of_quad}; use a multiple of {unit}, for example {max(1, round(batch_size / unit)) * unit}"
-        )
+    unit, four = ranks.size * (4 if quad else 1), 4 if quad else 1
+    if ranks.size == 1 or batch_size % unit == 0:
+        return
+    of_quad = ", with --quad in fours" if quad else ""
+    cure = f"use a multiple of {unit}, for example {max(1, round(batch_size / unit)) * unit}"
+    if resumed:  # which keeps its batch size
+        numbers = [n for n in range(1, batch_size + 1) if batch_size % (n * four) == 0]
+        cure = f"go on with {' or '.join(map(str, numbers or [1]))} of them: a resumed run keeps its batch size"
+    raise InputError(
+        f"--batch-size {batch_size} is the total of {ranks.size} processes and cannot be divided among them"
+        f"{of_quad}; {cure}"
+    )
 
 
 def distribute(model: Model, device: torch.device, ranks: Ranks) -> nn.Module:

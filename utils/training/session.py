@@ -134,6 +134,7 @@ class Session:
                 "gradients": pending_gradients(self.model),
                 "warmup": self.plan.warmup,
                 "pictures": len(self.records),
+                "processes": self.ranks.size,
                 "skipped": self.watch.skipped,
                 "amp": self.amp,
                 "stopped_early": self.stopped_early,
@@ -178,6 +179,13 @@ class Session:
         if before != self.options.epochs:
             LOG.info(
                 describe_change(before, self.options.epochs, self.start_epoch, self.hyp, self.options.cos_lr)
+            )  # fmt: skip
+        processes = checkpoint.train_state.get("processes", self.ranks.size)
+        if processes != self.ranks.size:
+            LOG.info(
+                "%d processes go on with a run of %d: batches and gradients stay those of the run%s",
+                self.ranks.size, processes,
+                "" if self.options.sync_bn else "; batch norm, without --sync-bn, sees the pictures of each process",
             )  # fmt: skip
         pictures = checkpoint.train_state.get("pictures", len(self.records))
         if pictures != len(self.records):
