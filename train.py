@@ -115,6 +115,7 @@ def train_epoch(s: Session, epoch: int) -> None:
         if s.options.multi_scale:
             images = resize_batch(images, s.imgsz, int(s.model.stride.max()), (s.options.seed, iteration))
         s.watch.before_batch()
+        s.norms.step()
         maps = forward(s, s.network, images)
         items = s.loss(maps, batch.targets.to(s.device), batch.pictures)
         fault = s.watch.of_loss(items.total, partial(forward, s, s.model, images), items.check)

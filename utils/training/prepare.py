@@ -56,6 +56,7 @@ from utils.training.compiled import compile_network
 from utils.training.early_stop import EarlyStopping
 from utils.training.ema import ModelEMA
 from utils.training.freeze import FrozenLayers
+from utils.training.norms import NormWarmUp
 from utils.training.optim import build_optimizer
 from utils.training.parallel import check_alone, check_batch_size, device_of_rank, distribute, synchronize_norms
 from utils.training.precision import kept_precision, mixed_precision
@@ -263,6 +264,7 @@ def _assemble(
         evaluator=Evaluator(
             val_loader, spec.nc, device, NmsSettings(), single_cls=options.single_cls, half=amp, ranks=ranks
         ),
+        norms=NormWarmUp(model, enabled=not (hyp.warmup_v61 or options.compile)),  # compiled, its changes cost minutes
         plan=plan, stopper=EarlyStopping(options.patience),
         callbacks=Callbacks(listeners), observers=[each for each in listeners if isinstance(each, WandbLogger)],
         stop=StopSignals(ranks),

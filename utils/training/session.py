@@ -30,6 +30,7 @@ from utils.training.compiled import Network
 from utils.training.early_stop import EarlyStopping
 from utils.training.ema import ModelEMA
 from utils.training.freeze import FrozenLayers
+from utils.training.norms import NormWarmUp
 from utils.training.position import Position
 from utils.training.resume import (
     Resumed,
@@ -73,6 +74,7 @@ class Session:
     plan: StepPlan
     stopper: EarlyStopping
     watch: NumberWatch
+    norms: NormWarmUp
     callbacks: Callbacks
     ranks: Ranks
     stop: StopSignals
