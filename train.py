@@ -50,6 +50,7 @@ from utils.training.compiled import Network
 from utils.training.evolve import LastRow, TrialStopped, evolve
 from utils.training.image_weights import weights_for_epoch
 from utils.training.multi_scale import resize_batch
+from utils.training.parallel import mark_blank
 from utils.training.position import BreakOff, Position, loading, rest_of_epoch, until_stopped
 from utils.training.prepare import prepare
 from utils.training.saver import keep_resumable, strip
@@ -116,6 +117,8 @@ def train_epoch(s: Session, epoch: int) -> None:
             images = resize_batch(images, s.imgsz, int(s.model.stride.max()), (s.options.seed, iteration))
         s.watch.before_batch()
         s.norms.step()
+        if s.options.sync_bn:
+            mark_blank(s.model, batch.pictures == 0)
         maps = forward(s, s.network, images)
         items = s.loss(maps, batch.targets.to(s.device), batch.pictures)
         fault = s.watch.of_loss(items.total, partial(forward, s, s.model, images), items.check)

@@ -36,7 +36,7 @@ from utils.errors import InputError
 from utils.evaluation import Evaluator
 from utils.evaluation.observers import RoutingObserver
 from utils.loss import DetectionLoss
-from utils.training.parallel import distribute, synchronize_norms
+from utils.training.parallel import distribute, mark_blank, synchronize_norms
 from utils.training.session import Session
 
 CPU = torch.device("cpu")
@@ -71,6 +71,7 @@ def gradients(ranks: Ranks, count: int, cfg: str, sync_bn: bool) -> dict[str, fl
     own = targets[(targets[:, 0] >= places.start) & (targets[:, 0] < places.stop)]
     own[:, 0] -= places.start
     mine = images[places.start : places.stop] if len(places) else torch.full((1, 3, 64, 64), 0.4)
+    mark_blank(model, len(places) == 0)
     items = loss_of(model, ranks)(network(mine), own, len(places))
     items.total.backward()
 
@@ -293,6 +294,7 @@ def main() -> None:
             "batch norm still": gradients(ranks, 5, "yolov5n_dynamic.yaml", sync_bn=False),
             "batch norm joint": gradients(ranks, 5, "yolov5n.yaml", sync_bn=True),
             "nothing for rank 1": gradients(ranks, 1, "yolov5n.yaml", sync_bn=False),
+            "joint, nothing for rank 1": gradients(ranks, 1, "yolov5n.yaml", sync_bn=True),
         }
         for answer in (
             evaluation,

@@ -18,6 +18,8 @@ from utils.dist import Ranks
 from utils.errors import InputError
 
 LOG = logging.getLogger(__name__)
+# Where files lie and what a machine has; everything else must be the same for all processes.
+OF_MACHINE = frozenset({"data", "weights", "device", "workers", "cache", "cache_dir", "download", "allow_scripts"})
 
 
 def device_of_rank(device: str, ranks: Ranks) -> str:
@@ -44,6 +46,11 @@ def device_of_rank(device: str, ranks: Ranks) -> str:
             f"--nproc_per_node={len(numbers)}, or --device cpu"
         )
     return numbers[ranks.local_rank]
+
+
+def own_machine(options: TrainOptions, given: TrainOptions) -> TrainOptions:
+    """The options of the run, which are those of rank 0, with what this rank's command line says of its machine."""
+    return replace(options, **{name: getattr(given, name) for name in OF_MACHINE & given.given})
 
 
 def check_alone(options: TrainOptions, ranks: Ranks, resumed: bool = False) -> TrainOptions:
@@ -120,7 +127,13 @@ class _SumOverRanks(torch.autograd.Function):
 
 
 class JointBatchNorm2d(nn.BatchNorm2d):
-    """Batch norm over the pictures of all ranks on any device; torch's SyncBatchNorm knows GPUs only."""
+    """Batch norm over the pictures of all ranks on any device; torch's SyncBatchNorm knows GPUs only.
+
+    Attributes:
+        blank: what comes next is not a picture but what a rank is given for which none was left: it does not count.
+    """
+
+    blank = False
 
     def forward(self, input: Tensor) -> Tensor:
         """[B, C, H, W] of this rank, normalised with mean and variance of all ranks in training."""
@@ -128,12 +141,13 @@ class JointBatchNorm2d(nn.BatchNorm2d):
             return super().forward(input)
         assert self.running_mean is not None and self.running_var is not None and self.momentum is not None
         x = input.float()
-        count = x.new_tensor([x.numel() / x.shape[1]])
-        sums = _SumOverRanks.apply(torch.cat([x.sum((0, 2, 3)), count]))
+        counted = len(x) * (not self.blank)
+        count = x.new_tensor([x[:counted].numel() / x.shape[1]])
+        sums = _SumOverRanks.apply(torch.cat([x[:counted].sum((0, 2, 3)), count]))
         mean, n = sums[:-1] / sums[-1], sums[-1]
         centred = x - mean[:, None, None]
         # A second message, because the difference of two large sums of squares would lose the small variances.
-        var = _SumOverRanks.apply(centred.square().sum((0, 2, 3))) / n
+        var = _SumOverRanks.apply(centred[:counted].square().sum((0, 2, 3))) / n
         with torch.no_grad():
             self.running_mean.lerp_(mean, self.momentum)
             self.running_var.lerp_(var * n / (n - 1).clamp(min=1), self.momentum)
@@ -154,3 +168,10 @@ def synchronize_norms(model: nn.Module, device: torch.device, ranks: Ranks) -> N
     for module in model.modules():
         if type(module) is nn.BatchNorm2d:
             module.__class__ = JointBatchNorm2d  # the same parameters, buffers and settings
+
+
+def mark_blank(model: nn.Module, blank: bool) -> None:
+    """Tell the joint norms whether this rank's next batch is a blank picture."""
+    for module in model.modules():
+        if isinstance(module, JointBatchNorm2d):
+            module.blank = blank

@@ -58,7 +58,14 @@ from utils.training.ema import ModelEMA
 from utils.training.freeze import FrozenLayers
 from utils.training.norms import NormWarmUp
 from utils.training.optim import build_optimizer
-from utils.training.parallel import check_alone, check_batch_size, device_of_rank, distribute, synchronize_norms
+from utils.training.parallel import (
+    check_alone,
+    check_batch_size,
+    device_of_rank,
+    distribute,
+    own_machine,
+    synchronize_norms,
+)
 from utils.training.precision import kept_precision, mixed_precision
 from utils.training.resume import Resumed, resume_options
 from utils.training.saver import sweep
@@ -81,10 +88,11 @@ def prepare(options: TrainOptions, ranks: Ranks = ALONE) -> Session:
     Raises:
         FileNotFoundError, InputError: something given does not fit; nothing has been trained or overwritten.
     """
-    options, resumed = ranks.on_main(resume_options, options)  # its file may lie on that machine only
+    shared, resumed = ranks.on_main(resume_options, options)  # its file may lie on that machine only
+    options = shared if ranks.main else own_machine(shared, options)
     options = check_alone(options, ranks, resumed is not None)
     check_batch_size(options.batch_size, options.quad, ranks, resumed is not None)
-    hyp = Hyp.from_dict(resumed.checkpoint.hyp, "checkpoint") if resumed else Hyp.load(options.hyp)
+    hyp = Hyp.from_dict(resumed.checkpoint.hyp, "checkpoint") if resumed else ranks.on_main(Hyp.load, options.hyp)
     if options.label_smoothing:
         hyp = replace(hyp, label_smoothing=options.label_smoothing)
     for wanted, require in (
