@@ -24,18 +24,13 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def start_two(*words: list[str], machines: int = 1) -> list[subprocess.Popen[str]]:
-    """Two processes that find each other as if torchrun had started them, which would cost a third.
-
-    ``words`` are those of both, or of each. On two ``machines`` each is the first of its own.
-    """
-    each = 2 // machines
-    common = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
-    common |= {"LOCAL_WORLD_SIZE": str(each), "OMP_NUM_THREADS": "1"}
+def start_two(words: list[str]) -> list[subprocess.Popen[str]]:
+    """Two processes that find each other as if torchrun had started them, which would cost a third."""
+    common = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     return [
         subprocess.Popen(
-            [sys.executable, *words[rank % len(words)]], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            text=True, env={**os.environ, **common, "RANK": str(rank), "LOCAL_RANK": str(rank % each)},
+            [sys.executable, *words], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1", **common, "RANK": str(rank), "LOCAL_RANK": str(rank)},
         )
         for rank in range(2)
     ]  # fmt: skip
@@ -110,6 +105,13 @@ def test_another_number_of_processes_goes_on_with_the_same_run(answers: Answers)
         assert found[resumed]["best"] == pytest.approx(found["whole"]["best"], rel=0.05)
 
 
+def test_two_machines_read_their_own_copies_of_the_data_and_the_first_writes(answers: Answers) -> None:
+    for found in (found["two_machines"] for found in answers):
+        assert found["code"] == 0 and found["own"] is True
+        assert found["written"] == [True, False]
+        assert "this run's machines do not have the same pictures: (train, val) [(9, 5), (8, 5)]" in found["refused"]
+
+
 def test_a_number_broken_on_one_rank_is_seen_by_both(answers: Answers) -> None:
     for found in (found["faulty_batch"] for found in answers):
         assert "batch 2 of 3" in found["refused"] and "model.9 (SPPF)" in found["refused"]
@@ -136,29 +138,3 @@ def test_torchrun_starts_the_processes_and_what_cannot_work_is_said_once(tmp_pat
     assert done.returncode == 1
     assert (done.stdout + done.stderr).count("error: --batch-size 3 is the total of 2 processes") == 1
     assert not any(tmp_path.iterdir())
-
-
-def test_two_machines_with_a_copy_of_the_data_each_train_one_model(
-    tmp_path: Path, make_dataset: Callable[..., Path]
-) -> None:
-    """Nothing is shared but the connection; what is written lies on the first one."""
-    words = []
-    for name in ("first", "second"):
-        data = make_dataset(tmp_path / name / "set", n_train=6)
-        options = ["--epochs=1", "--batch-size=4", "--imgsz=64", "--workers=0", "--device=cpu", "--cfg=yolov5n.yaml"]
-        words.append(["train.py", f"--data={data}", f"--project={tmp_path / name / 'runs'}", *options])
-    ends = ends_of(start_two(*words, machines=2))
-    assert [code for code, _ in ends] == [0, 0], "\n".join(output[-3000:] for _, output in ends)
-    assert (tmp_path / "first/runs/exp/weights/best.pt").is_file()
-    assert not (tmp_path / "second/runs").exists()
-
-
-def test_machines_with_different_pictures_are_refused(tmp_path: Path, make_dataset: Callable[..., Path]) -> None:
-    words = []
-    for name, count in (("first", 6), ("second", 5)):
-        data = make_dataset(tmp_path / name / "set", n_train=count)
-        words.append(["train.py", f"--data={data}", f"--project={tmp_path / name}", "--imgsz=64", "--device=cpu"])
-    ends = ends_of(start_two(*words, machines=2))
-    assert [code for code, _ in ends] == [1, 1]
-    text = "".join(output for _, output in ends)
-    assert text.count("this run's machines do not have the same pictures: (train, val) [(6, 4), (5, 4)]") == 1

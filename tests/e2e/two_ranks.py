@@ -14,6 +14,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -172,7 +173,7 @@ def run(ranks: Ranks, hook: Callable[[Session], None] | None = None, **given: An
             code: int | str = train.train(options, ranks)
         except InputError as error:
             code = str(error)
-    return sessions[0], code
+    return sessions[0] if sessions else None, code  # type: ignore[return-value]
 
 
 def state(session: Session) -> dict[str, Any]:
@@ -222,7 +223,11 @@ def other_numbers(ranks: Ranks) -> dict[str, Any]:
     def stop(session: Session) -> None:
         session.callbacks.add(At(1, 0, lambda: signal.raise_signal(signal.SIGTERM)))
 
-    given = {"sync_bn": True, "multi_scale": True}  # joint batch norm: else each process has statistics of its own
+    given = {
+        "sync_bn": True,
+        "multi_scale": True,
+        "noval": True,
+    }  # joint batch norm: else each process has statistics of its own
     mine = f"alone{ranks.rank}"
     whole, _ = run(ALONE, name=f"undivided{ranks.rank}", **given)
     first, _ = run(ALONE, stop, name=mine, **given)
@@ -237,6 +242,23 @@ def other_numbers(ranks: Ranks) -> dict[str, Any]:
     return {
         "codes": [code, other_code], "stopped": [first.position.batches, pair.position.batches],
         "whole": state(whole), "more": state(more), "fewer": state(fewer),
+    }  # fmt: skip
+
+
+def two_machines(ranks: Ranks) -> dict[str, Any]:
+    """A run of two machines of one process each, which have a copy of the data each; then one has a picture less."""
+    alone_there = replace(ranks, local_rank=0, local_size=1)
+    own = FOLDER / f"machine{ranks.rank}"
+    shutil.copytree(DATA.parent, own / "set")
+    given = {"data": str(own / "set" / DATA.name), "project": str(own / "runs"), "epochs": 1}
+    session, code = run(alone_there, **given)
+    if ranks.rank == 1:
+        (own / "set/images/train/0.png").unlink()
+    ranks.gather(None)
+    refused = run(alone_there, **given)[1]
+    return {
+        "code": code, "refused": refused, "own": session.records[0].image.is_relative_to(own),
+        "written": [(FOLDER / f"machine{rank}/runs/x/weights/best.pt").is_file() for rank in range(2)],
     }  # fmt: skip
 
 
@@ -301,6 +323,7 @@ def main() -> None:
             early_stop,
             stopped_and_resumed,
             other_numbers,
+            two_machines,
             faulty_batch,
             no_batch,
             idle_parameter,
