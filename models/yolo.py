@@ -144,6 +144,14 @@ class Model(nn.Module):
     def nc(self) -> int:
         return self.head.nc
 
+    @nc.setter
+    def nc(self, nc: int) -> None:
+        """Training scripts of v6.1 set what the model has anyway."""
+        if nc != self.head.nc:
+            raise ValueError(
+                f"the head is built for {self.head.nc} classes, not {nc}: Model(cfg, nc={nc}) builds another"
+            )
+
     def forward(self, x: Tensor, augment: bool = False) -> Any:
         """[B, C, H, W] in 0..1 -> what :class:`Detect` returns; with ``augment`` decoded boxes of several views."""
         if augment:

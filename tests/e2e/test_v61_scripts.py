@@ -150,8 +150,8 @@ import yaml
 from models.yolo import Model
 from utils.autoanchor import check_anchors
 from utils.datasets import create_dataloader
-from utils.general import (box_iou, check_dataset, check_img_size, colorstr, init_seeds, labels_to_class_weights,
-                           non_max_suppression, one_cycle, scale_coords, xywh2xyxy)
+from utils.general import (box_iou, check_dataset, check_img_size, check_yaml, colorstr, init_seeds,
+                           labels_to_class_weights, non_max_suppression, one_cycle, scale_coords, xywh2xyxy)
 from utils.loss import ComputeLoss
 from utils.metrics import ConfusionMatrix, ap_per_class, fitness
 from utils.plots import output_to_target, plot_images, plot_labels, plot_lr_scheduler
@@ -164,7 +164,7 @@ data_dict = check_dataset(data)
 nc, names = int(data_dict["nc"]), data_dict["names"]
 with open(hyp, errors="ignore") as f:
     hyp = yaml.safe_load(f)
-model = Model("models/yolov5n.yaml", ch=3, nc=nc, anchors=hyp.get("anchors")).to(device)
+model = Model(check_yaml("yolov5n.yaml"), ch=3, nc=nc, anchors=hyp.get("anchors")).to(device)
 gs = max(int(model.stride.max()), 32)
 imgsz = check_img_size(64, gs, floor=gs * 2)
 optimizer = torch.optim.SGD(model.parameters(), lr=hyp["lr0"], momentum=hyp["momentum"], nesterov=True)
