@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 _PART = 4  # statistics remember about the last quarter of the batches so far
@@ -25,28 +28,45 @@ class NormWarmUp:
 
     def __init__(self, model: nn.Module, enabled: bool = True) -> None:
         norms = [module for module in model.modules() if isinstance(module, _BatchNorm)] if enabled else []
-        self._young = {norm: norm.momentum for norm in norms if norm.momentum is not None and norm.track_running_stats}
+        self._young = [norm for norm in norms if norm.momentum and norm.track_running_stats]
         self._begun = False
 
-    def step(self) -> None:
-        """Call before each batch; costs nothing once all norms are old enough."""
+    @contextlib.contextmanager
+    def following(self) -> Iterator[None]:
+        """Around forward and backward pass of a batch; costs nothing once all norms are old enough.
+
+        The momenta themselves stay as they are, because a compiled model would be compiled anew for each.
+        """
         if not self._begun:
             self._begun = True
-            self._young = {norm: own for norm, own in self._young.items() if _count(norm) or not _has_learned(norm)}
+            self._young = [norm for norm in self._young if int(_count(norm)) or not _has_learned(norm)]
         if not self._young:
+            yield
             return
-        counts = torch.stack([norm.num_batches_tracked for norm in self._young]).tolist()  # one look at a GPU
-        for (norm, own), count in zip(list(self._young.items()), counts):
-            norm.momentum = max(own, _PART / (_PART + count))
-            if norm.momentum == own:
-                del self._young[norm]
+        counts = torch.stack([_count(norm) for norm in self._young]).tolist()  # one look at a GPU
+        wanted = [_PART / (_PART + count) for count in counts]
+        pairs = [(norm, w) for norm, w in zip(self._young, wanted) if w > (norm.momentum or 0.0)]
+        self._young = [norm for norm, _ in pairs]
+        before = [stats.clone() for norm, _ in pairs for stats in _statistics(norm)]
+        yield
+        after = [stats for norm, _ in pairs for stats in _statistics(norm)]
+        shares = [w / (norm.momentum or 1.0) for norm, w in pairs for _ in range(2)]
+        with torch.no_grad():
+            for old, new, share in zip(before, after, shares):
+                new.copy_(torch.lerp(old, new, share))  # the step it made, as if with the other momentum
 
 
-def _count(norm: _BatchNorm) -> int:
-    return int(norm.num_batches_tracked)
+def _count(norm: _BatchNorm) -> Tensor:
+    assert norm.num_batches_tracked is not None
+    return norm.num_batches_tracked
+
+
+def _statistics(norm: _BatchNorm) -> tuple[Tensor, Tensor]:
+    assert norm.running_mean is not None and norm.running_var is not None
+    return norm.running_mean, norm.running_var
 
 
 def _has_learned(norm: _BatchNorm) -> bool:
     """Whether the statistics are others than those of a new norm, as in files that do not count batches."""
-    assert norm.running_mean is not None and norm.running_var is not None
-    return bool(norm.running_mean.any()) or bool((norm.running_var != 1).any())
+    mean, var = _statistics(norm)
+    return bool(mean.any()) or bool((var != 1).any())

@@ -272,7 +272,7 @@ def _assemble(
         evaluator=Evaluator(
             val_loader, spec.nc, device, NmsSettings(), single_cls=options.single_cls, half=amp, ranks=ranks
         ),
-        norms=NormWarmUp(model, enabled=not (hyp.warmup_v61 or options.compile)),  # compiled, its changes cost minutes
+        norms=NormWarmUp(model, enabled=not hyp.warmup_v61),
         plan=plan, stopper=EarlyStopping(options.patience),
         callbacks=Callbacks(listeners), observers=[each for each in listeners if isinstance(each, WandbLogger)],
         stop=StopSignals(ranks),

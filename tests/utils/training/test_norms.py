@@ -8,24 +8,36 @@ from torch import nn
 
 from utils.training.norms import NormWarmUp
 
-
-def model() -> nn.Sequential:
-    first, second = nn.BatchNorm2d(2, momentum=0.03), nn.BatchNorm2d(2, momentum=0.03)
-    return nn.Sequential(first, second).train()
+Net = nn.Sequential
 
 
-def batches(count: int, shift: float = 5.0) -> list[torch.Tensor]:
+def model() -> Net:
+    return Net(nn.BatchNorm2d(2, momentum=0.03), nn.BatchNorm2d(2, momentum=0.03)).train()
+
+
+def batches(count: int) -> list[torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
-    return [torch.randn(4, 2, 3, 3, generator=generator) * 0.1 + shift for _ in range(count)]
+    return [torch.randn(4, 2, 3, 3, generator=generator) * 0.1 + 5 for _ in range(count)]
 
 
-def run(net: nn.Sequential, warm_up: NormWarmUp, data: list[torch.Tensor]) -> list[float]:
-    seen = []
+def run(net: Net, warm_up: NormWarmUp, data: list[torch.Tensor]) -> Net:
     for x in data:
-        warm_up.step()
-        seen.append(net[0].momentum)
+        with warm_up.following():
+            net(x)
+    return net
+
+
+def with_momenta(momenta: list[float], data: list[torch.Tensor]) -> Net:
+    """What torch itself makes of these momenta."""
+    net = model()
+    for x, momentum in zip(data, momenta, strict=True):
+        net[0].momentum = net[1].momentum = momentum
         net(x)
-    return seen
+    return net
+
+
+def assert_same(a: Net, b: Net) -> None:
+    torch.testing.assert_close(dict(a.state_dict()), dict(b.state_dict()), rtol=1e-4, atol=1e-5)
 
 
 def test_the_start_values_are_gone_after_a_few_batches() -> None:
@@ -37,19 +49,18 @@ def test_the_start_values_are_gone_after_a_few_batches() -> None:
     assert plain[0].running_mean.max() < 3 and plain[0].running_var.min() > 0.5  # what it is for
 
 
-def test_the_momentum_falls_to_its_own_and_stays() -> None:
-    net = model()
-    seen = run(net, NormWarmUp(net), batches(140))
-    assert seen[:3] == [1, 4 / 5, 4 / 6] and seen[129] > 0.03
-    assert seen[130:] == [0.03] * 10
+def test_it_is_as_if_the_momentum_fell_to_its_own_and_stayed() -> None:
+    net, data = model(), batches(140)
+    momenta = [max(4 / (4 + n), 0.03) for n in range(140)]
+    assert momenta[0] == 1 and momenta[129] > 0.03 and momenta[130:] == [0.03] * 10
+    assert_same(run(net, NormWarmUp(net), data), with_momenta(momenta, data))
+    assert net[0].momentum == 0.03
 
 
-def test_a_resumed_run_has_the_momenta_of_an_uninterrupted_one() -> None:
-    whole, parts = model(), model()
-    data = batches(10)
+def test_a_resumed_run_has_the_statistics_of_an_uninterrupted_one_to_the_last_digit() -> None:
+    whole, parts, again, data = model(), model(), model(), batches(10)
     run(whole, NormWarmUp(whole), data)
     run(parts, NormWarmUp(parts), data[:6])
-    again = model()
     warm_up = NormWarmUp(again)
     again.load_state_dict(parts.state_dict())  # as in a run: after the session has been made
     run(again, warm_up, data[6:])
@@ -57,17 +68,17 @@ def test_a_resumed_run_has_the_momenta_of_an_uninterrupted_one() -> None:
 
 
 def test_norms_of_trained_weights_keep_their_pace_counted_or_not() -> None:
-    net = model()
-    net[0].num_batches_tracked.fill_(10_000)
-    net[1].running_var.fill_(0.2)  # of a file that does not count
-    assert set(run(net, NormWarmUp(net), batches(3))) == {0.03}
-    assert net[1].momentum == 0.03
+    nets = model(), model()
+    for net in nets:
+        net[0].num_batches_tracked.fill_(10_000)
+        net[1].running_var.fill_(0.2)  # of a file that does not count
+    run(nets[0], NormWarmUp(nets[0]), batches(3))
+    run(nets[1], NormWarmUp(nets[1], enabled=False), batches(3))
+    assert all(torch.equal(a, b) for a, b in zip(nets[0].state_dict().values(), nets[1].state_dict().values()))
 
 
-def test_a_batch_that_was_taken_back_does_not_count() -> None:
+def test_frozen_norms_stand_still() -> None:
     net = model()
-    warm_up = NormWarmUp(net)
-    run(net, warm_up, batches(3))
-    net[0].num_batches_tracked.sub_(1)
-    warm_up.step()
-    assert net[0].momentum == 4 / 6
+    net[0].eval()
+    run(net, NormWarmUp(net), batches(3))
+    assert net[0].running_mean.tolist() == [0, 0] and net[1].running_mean.abs().max() > 0
