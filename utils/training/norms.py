@@ -24,9 +24,11 @@ class NormWarmUp:
         model: in training. A norm that has seen batches, in the run that is resumed or in that of ``--weights``, goes
             on from its own count.
         enabled: False leaves all as in v6.1.
+        shared: other processes train the model too: as the forward pass begins, all get the statistics of rank 0.
     """
 
-    def __init__(self, model: nn.Module, enabled: bool = True) -> None:
+    def __init__(self, model: nn.Module, enabled: bool = True, shared: bool = False) -> None:
+        self._model, self._shared = model, shared
         norms = [module for module in model.modules() if isinstance(module, _BatchNorm)] if enabled else []
         self._young = [norm for norm in norms if norm.momentum and norm.track_running_stats]
         self._begun = False
@@ -47,8 +49,21 @@ class NormWarmUp:
         wanted = [_PART / (_PART + count) for count in counts]
         pairs = [(norm, w) for norm, w in zip(self._young, wanted) if w > (norm.momentum or 0.0)]
         self._young = [norm for norm, _ in pairs]
-        before = [stats.clone() for norm, _ in pairs for stats in _statistics(norm)]
-        yield
+        before: list[Tensor] = []
+
+        def remember(*_: object) -> None:
+            if not before:
+                before.extend(stats.clone() for norm, _ in pairs for stats in _statistics(norm))
+
+        if self._shared:
+            hook = self._model.register_forward_pre_hook(remember)  # of the model in the wrapper, which spreads them
+            try:
+                yield
+            finally:
+                hook.remove()
+        else:
+            remember()
+            yield
         after = [stats for norm, _ in pairs for stats in _statistics(norm)]
         shares = [w / (norm.momentum or 1.0) for norm, w in pairs for _ in range(2)]
         with torch.no_grad():

@@ -272,7 +272,7 @@ def _assemble(
         evaluator=Evaluator(
             val_loader, spec.nc, device, NmsSettings(), single_cls=options.single_cls, half=amp, ranks=ranks
         ),
-        norms=NormWarmUp(model, enabled=not hyp.warmup_v61),
+        norms=NormWarmUp(model, enabled=not hyp.warmup_v61, shared=ranks.size > 1),
         plan=plan, stopper=EarlyStopping(options.patience),
         callbacks=Callbacks(listeners), observers=[each for each in listeners if isinstance(each, WandbLogger)],
         stop=StopSignals(ranks),

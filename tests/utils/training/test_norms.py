@@ -82,3 +82,27 @@ def test_frozen_norms_stand_still() -> None:
     net[0].eval()
     run(net, NormWarmUp(net), batches(3))
     assert net[0].running_mean.tolist() == [0, 0] and net[1].running_mean.abs().max() > 0
+
+
+def test_statistics_that_the_forward_pass_begins_with_are_the_ones_that_count() -> None:
+    """As among several processes, which get those of rank 0 first."""
+
+    class Wrapper(nn.Module):
+        def __init__(self, net: Net) -> None:
+            super().__init__()
+            self.net = net
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.net[0].running_mean.fill_(7.0)
+            return self.net(x)
+
+    net, plain, (x,) = model(), model(), batches(1)
+    net[0].num_batches_tracked.fill_(4)
+    plain[0].num_batches_tracked.fill_(4)
+    warm_up = NormWarmUp(net, shared=True)
+    with warm_up.following():
+        Wrapper(net)(x)
+    plain[0].running_mean.fill_(7.0)
+    plain[0].momentum = 0.5
+    plain[0](x)
+    torch.testing.assert_close(net[0].running_mean, plain[0].running_mean)
