@@ -185,7 +185,7 @@ class Session:
         processes = checkpoint.train_state.get("processes", self.ranks.size)
         if processes != self.ranks.size:
             LOG.info(
-                "%d processes go on with a run of %d: batches and gradients stay those of the run%s",
+                "%d process(es) go on with a run of %d: batches and gradients stay those of the run%s",
                 self.ranks.size, processes,
                 "" if self.options.sync_bn else "; batch norm, without --sync-bn, sees the pictures of each process",
             )  # fmt: skip
