@@ -50,6 +50,7 @@ from utils.training.compiled import Network
 from utils.training.evolve import LastRow, TrialStopped, evolve
 from utils.training.image_weights import weights_for_epoch
 from utils.training.multi_scale import resize_batch
+from utils.training.parallel import mark_blank
 from utils.training.position import BreakOff, Position, loading, rest_of_epoch, until_stopped
 from utils.training.prepare import prepare
 from utils.training.saver import keep_resumable, strip
@@ -115,13 +116,16 @@ def train_epoch(s: Session, epoch: int) -> None:
         if s.options.multi_scale:
             images = resize_batch(images, s.imgsz, int(s.model.stride.max()), (s.options.seed, iteration))
         s.watch.before_batch()
-        maps = forward(s, s.network, images)
-        items = s.loss(maps, batch.targets.to(s.device), batch.pictures)
-        fault = s.watch.of_loss(items.total, partial(forward, s, s.model, images), items.check)
-        if not fault:
-            # The loss grows with the batch: united pictures stand for four. Backward averages over the ranks.
-            s.scaler.scale(items.total * 4 if s.options.quad else items.total).backward()
-            fault = s.watch.of_gradient()
+        if s.options.sync_bn:
+            mark_blank(s.model, batch.pictures == 0)
+        with s.norms.following():
+            maps = forward(s, s.network, images)
+            items = s.loss(maps, batch.targets.to(s.device), batch.pictures)
+            fault = s.watch.of_loss(items.total, partial(forward, s, s.model, images), items.check)
+            if not fault:
+                # The loss grows with the batch: united pictures stand for four. Backward averages over the ranks.
+                s.scaler.scale(items.total * 4 if s.options.quad else items.total).backward()
+                fault = s.watch.of_gradient()
         if not fault and iteration - s.last_step >= accumulate:
             if s.hyp.grad_clip:
                 s.scaler.unscale_(s.optimizer)

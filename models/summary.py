@@ -115,15 +115,20 @@ def count_gflops(model: nn.Module, imgsz: int = 640, channels: int | None = None
     not scaled up from a small picture). A layer that computes without modules of torch, by functions on its own
     parameters, says in a method ``macs(x, y) -> int`` what a call costs, its children included.
     """
+    if channels is None:
+        channels = int(getattr(model, "yaml", {}).get("ch", 3))
+    return count_macs(model, torch.zeros(1, channels, imgsz, imgsz, device="meta")) * 2 / 1e9
+
+
+def count_macs(model: nn.Module, x: Tensor) -> float:
+    """Multiply-adds of a call with a tensor of the shape of ``x``; see :func:`count_gflops`."""
     import thop  # slow to import; only needed here
 
     shadow = nn.Sequential(copy.deepcopy(model).to("meta").float().eval())  # thop adds the children of the outermost
-    if channels is None:
-        channels = int(getattr(model, "yaml", {}).get("ch", 3))
-    picture = torch.zeros(1, channels, imgsz, imgsz, device="meta")
     counters = {kind: _counter(macs) for kind, macs in _rules(shadow).items()}
-    macs, _ = thop.profile(shadow, inputs=(picture,), custom_ops=counters, verbose=False)
-    return float(macs) * 2 / 1e9
+    given = torch.zeros(x.shape, device="meta")
+    macs, _ = thop.profile(shadow, inputs=(given,), custom_ops=counters, verbose=False)
+    return float(macs)
 
 
 def summarize(model: nn.Module, imgsz: int = 640) -> ModelSummary:

@@ -25,6 +25,8 @@ from utils.errors import InputError
 __all__ = ["MODELS_DIR", "Detect", "Model", "find_model_yaml", "parse_model", "read_model_yaml"]
 
 LOG = logging.getLogger(__name__)
+FILE = Path(__file__).resolve()
+ROOT = FILE.parents[1]  # both for other people's scripts
 
 
 @register("head")
@@ -142,6 +144,14 @@ class Model(nn.Module):
     def nc(self) -> int:
         return self.head.nc
 
+    @nc.setter
+    def nc(self, nc: int) -> None:
+        """Training scripts of v6.1 set what the model has anyway."""
+        if nc != self.head.nc:
+            raise ValueError(
+                f"the head is built for {self.head.nc} classes, not {nc}: Model(cfg, nc={nc}) builds another"
+            )
+
     def forward(self, x: Tensor, augment: bool = False) -> Any:
         """[B, C, H, W] in 0..1 -> what :class:`Detect` returns; with ``augment`` decoded boxes of several views."""
         if augment:
@@ -186,3 +196,6 @@ def norm_defaults(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.eps, module.momentum = 1e-3, 0.03
+
+
+DetectionModel = Model  # the name since v6.2

@@ -16,13 +16,15 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from models.user_modules import load_modules
 from utils.checkpoint import load_checkpoint
 from utils.checkpoint.find import newest_checkpoint
-from utils.config.cli import EXIT_INPUT, run_script
+from utils.config.cli import EXIT_INPUT, parse, run_script
 from utils.config.export_options import ELSEWHERE, FORMATS, ExportOptions
 from utils.config.flags import IMAGE_SIZE_FLAGS, at_least, fraction, option, plain_name, switch
+from utils.config.keywords import options_from
 from utils.config.paths import ROOT
 from utils.device import select_device
 from utils.export import Row, export_checkpoint, log_rows, table
@@ -30,6 +32,7 @@ from utils.files import increment_path, write_atomic
 from utils.plots.compare import Panel, plot_comparison
 
 LOG = logging.getLogger(__name__)
+FILE = Path(__file__).resolve()
 ALL = FORMATS + ELSEWHERE
 
 
@@ -108,6 +111,15 @@ def shortfalls(rows: Sequence[Row], floor: float) -> list[str]:
 
 
 def main(options: BenchmarkOptions) -> int:
+    rows = benchmark(options)
+    objections = [] if options.hard_fail is None else shortfalls(rows, options.hard_fail)
+    for objection in objections:
+        LOG.error("--hard-fail: %s", objection)
+    return EXIT_INPUT if objections else 0
+
+
+def benchmark(options: BenchmarkOptions) -> list[Row]:
+    """Make, score and time every format; the rows of the table, which is also written."""
     load_modules(options.modules)
     device = select_device(options.device)
     weights = Path(options.weights) if options.weights else newest_checkpoint(ROOT / "runs/train", "best.pt")
@@ -117,10 +129,17 @@ def main(options: BenchmarkOptions) -> int:
     log_rows(rows)
     write_files(rows, folder)
     LOG.info("results are in %s", folder)
-    objections = [] if options.hard_fail is None else shortfalls(rows, options.hard_fail)
-    for objection in objections:
-        LOG.error("--hard-fail: %s", objection)
-    return EXIT_INPUT if objections else 0
+    return rows
+
+
+def run(**options: Any) -> list[Row]:
+    """Benchmarks from Python, with the options by their names: ``benchmarks.run(weights="best.pt", imgsz=320)``."""
+    return benchmark(options_from(BenchmarkOptions, options))
+
+
+def parse_opt(argv: Sequence[str] | None = None) -> BenchmarkOptions:
+    """The options of a command line, by default that of this process."""
+    return parse(BenchmarkOptions, argv)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ Callbacks observe. Nothing that changes weights belongs into one.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -142,6 +142,7 @@ class Callbacks(Callback):
 
     def __init__(self, callbacks: Iterable[Callback] = ()) -> None:
         self._callbacks = list(callbacks)
+        self._actions: dict[str, list[dict[str, Any]]] = {}
 
     def __len__(self) -> int:
         return len(self._callbacks)
@@ -149,6 +150,23 @@ class Callbacks(Callback):
     def add(self, callback: Callback) -> None:
         """Append a callback; it hears the events from now on."""
         self._callbacks.append(callback)
+
+    # v6.1's use, as a register of functions by the names of events: scripts with a loop of their own call ``run``.
+
+    def register_action(self, hook: str, name: str = "", callback: Callable[..., Any] | None = None) -> None:
+        """Have ``run(hook)`` call a function."""
+        if not callable(callback):
+            raise TypeError(f"callback {callback!r} of {hook} is not a function")
+        self._actions.setdefault(hook, []).append({"name": name, "callback": callback})
+
+    def get_registered_actions(self, hook: str | None = None) -> Any:
+        """The functions of one event, or of all by its name, as dicts with ``name`` and ``callback``."""
+        return self._actions.get(hook, []) if hook else self._actions
+
+    def run(self, hook: str, *args: Any, **kwargs: Any) -> None:
+        """Call the functions registered for an event, in order."""
+        for action in self._actions.get(hook, ()):
+            action["callback"](*args, **kwargs)
 
     def _tell(self, name: str, event: Any) -> None:
         for callback in self._callbacks:

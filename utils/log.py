@@ -51,3 +51,27 @@ def colorstr(text: str, *styles: str, stream: TextIO | None = None) -> str:
     codes = "".join(f"\033[{_COLOURS[style]}m" for style in styles or ("blue", "bold"))
     target = sys.stdout if stream is None else stream
     return f"{codes}{text}\033[0m" if target.isatty() else text
+
+
+class ScriptLogger(logging.Logger):
+    """Writes INFO and above to stdout until the program that uses it installs a handler of its own.
+
+    v6.1 installed its handler on import, and scripts count on seeing its lines.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name, logging.INFO)
+        self.parent = logging.getLogger(name)  # so its handlers and level hold here too
+
+    def isEnabledFor(self, level: int) -> bool:
+        quiet = self.parent.level if self.parent is not None else logging.NOTSET
+        return level >= quiet and super().isEnabledFor(level)
+
+    def callHandlers(self, record: logging.LogRecord) -> None:
+        if self.hasHandlers():
+            super().callHandlers(record)
+        else:
+            print(record.getMessage())
+
+
+SCRIPT_LOG = ScriptLogger("yolov5")  # of the names that other people's scripts import

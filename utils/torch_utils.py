@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import logging
+import subprocess
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, distributed, nn
+from torch.nn.utils import prune as pruning
 
 from models.fuse import fuse_conv_bn as fuse_conv_and_bn
-from models.summary import summarize
+from models.summary import count_macs, summarize
 from models.tta import PADDING, View
 from models.yolo import norm_defaults as initialize_weights  # Model does so by itself
 from utils.checkpoint.transfer import intersect_dicts
@@ -99,6 +103,106 @@ def copy_attr(a: Any, b: Any, include: Iterable[str] = (), exclude: Iterable[str
             setattr(a, name, value)
 
 
+def date_modified(path: str | Path = __file__) -> str:
+    """The day a file was last changed, as year-month-day without leading zeros."""
+    day = datetime.datetime.fromtimestamp(Path(path).stat().st_mtime).date()
+    return f"{day.year}-{day.month}-{day.day}"
+
+
+def git_describe(path: str | Path = Path(__file__).parent) -> str:
+    """What ``git describe`` says of a checkout, its last tag and commit; "" where there is no git or no checkout."""
+    words = ["git", "-C", str(path), "describe", "--tags", "--long", "--always"]
+    try:
+        return subprocess.run(words, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return ""
+
+
+def device_count() -> int:
+    """Number of GPUs that can be used."""
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
+
+
+def find_modules(model: nn.Module, mclass: type[nn.Module] = nn.Conv2d) -> list[int]:
+    """Positions of the layers of a class in ``model.module_list``, or ``model.model`` where there is no such list."""
+    layers = getattr(model, "module_list", None) or getattr(model, "model")  # noqa: B009 (not every module has it)
+    return [i for i, layer in enumerate(layers) if isinstance(layer, mclass)]
+
+
+def sparsity(model: nn.Module) -> float:
+    """Share of the parameters that are 0."""
+    parameters = list(model.parameters())
+    total = sum(p.numel() for p in parameters)
+    return sum(int((p == 0).sum()) for p in parameters) / total if total else 0.0
+
+
+def prune(model: nn.Module, amount: float = 0.3) -> None:
+    """Set that share of each convolution's weights to 0, in place: those nearest to it."""
+    for layer in model.modules():
+        if isinstance(layer, nn.Conv2d):
+            pruning.l1_unstructured(layer, "weight", amount)
+            pruning.remove(layer, "weight")  # the zeros stay, the mask goes
+    LOG.info("pruned: %.3g of the parameters are 0", sparsity(model))
+
+
+def profile(
+    input: Tensor | Sequence[Tensor],
+    ops: nn.Module | Callable[..., Any] | Sequence[Any],
+    n: int = 10,
+    device: str | torch.device | None = None,
+) -> list[list[Any] | None]:
+    """Time and size of layers: forward and backward in milliseconds, means of ``n``.
+
+    Args:
+        input: what they are given, one or several tensors. ops: modules or functions, one or several.
+        device: where; None: the first GPU, else the CPU.
+
+    Returns:
+        For each input and operation: parameters, GFLOPs (0 for a function), GPU memory in GB, ms forward, ms backward
+        (nan without a gradient), shape in, shape out; None when the operation failed, which is logged.
+    """
+    where = torch.device(device) if device is not None else select_device()
+    inputs = [input] if isinstance(input, Tensor) else list(input)
+    every: list[Any] = list(ops) if isinstance(ops, (list, tuple)) else [ops]
+    row = "%12s%10s%10s%12s%12s%22s%22s"
+    LOG.info(row, "parameters", "GFLOPs", "GB", "forward ms", "backward ms", "in", "out")
+    results: list[list[Any] | None] = []
+    for x in inputs:
+        given = x.to(where).detach().requires_grad_()
+        for op in every:
+            try:
+                found = _measure(op.to(where) if isinstance(op, nn.Module) else op, given, n)
+            except Exception as error:  # one that fails must not lose the others
+                LOG.error("%s: %s", type(op).__name__, error)
+                results.append(None)
+                continue
+            parameters, gflops, memory, forward, backward, *shapes = found
+            LOG.info(row, parameters, f"{gflops:.4g}", f"{memory:.3f}", f"{forward:.4g}", f"{backward:.4g}", *shapes)
+            results.append(found)
+    return results
+
+
+def _measure(op: Callable[..., Any], x: Tensor, n: int) -> list[Any]:
+    gflops = 2e-9 * count_macs(op, x) if isinstance(op, nn.Module) else 0.0
+    forward = backward = 0.0
+    y: Any = None
+    for _ in range(n):
+        start = time_sync()
+        y = op(x)
+        middle = time_sync()
+        forward += middle - start
+        out = y if isinstance(y, Tensor) else sum(part.sum() for part in y)
+        if out.requires_grad:
+            out.sum().backward()
+            backward += time_sync() - middle
+        else:
+            backward = float("nan")
+    memory = torch.cuda.memory_reserved() / 1e9 if torch.cuda.is_available() else 0.0
+    parameters = sum(p.numel() for p in op.parameters()) if isinstance(op, nn.Module) else 0
+    shape_out = tuple(y.shape) if isinstance(y, Tensor) else "list"
+    return [parameters, gflops, memory, 1e3 * forward / n, 1e3 * backward / n, tuple(x.shape), shape_out]
+
+
 class ModelEMA(_ModelEMA):
     """The average of the weights; ``ema`` is the averaged model, which is called ``model`` elsewhere."""
 
@@ -121,14 +225,21 @@ __all__ = [
     "EarlyStopping",
     "ModelEMA",
     "copy_attr",
+    "date_modified",
     "de_parallel",
+    "device_count",
+    "find_modules",
     "fuse_conv_and_bn",
+    "git_describe",
     "initialize_weights",
     "intersect_dicts",
     "is_parallel",
     "model_info",
+    "profile",
+    "prune",
     "scale_img",
     "select_device",
+    "sparsity",
     "time_sync",
     "torch_distributed_zero_first",
 ]

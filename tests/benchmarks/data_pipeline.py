@@ -24,8 +24,8 @@ import numpy as np
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from utils import augmentations
 from utils.config.dataset_spec import DatasetSpec
+from utils.datasets import augment as augmentations
 from utils.datasets import dataset as dataset_module
 from utils.datasets import mosaic
 from utils.datasets.dataset import DetectionDataset

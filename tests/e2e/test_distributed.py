@@ -55,12 +55,14 @@ def answers(tmp_path_factory: pytest.TempPathFactory, make_dataset: Callable[...
     return [json.loads((folder / f"rank{rank}.json").read_text(encoding="utf-8")) for rank in range(2)]
 
 
-@pytest.mark.parametrize("case", ["batch norm still", "batch norm joint", "nothing for rank 1"])
+@pytest.mark.parametrize(
+    "case", ["batch norm still", "batch norm joint", "nothing for rank 1", "joint, nothing for rank 1"]
+)
 def test_the_gradients_of_two_processes_are_those_of_one_with_the_batch_of_both(answers: Answers, case: str) -> None:
     for found in answers:
-        assert found[case]["loss"] < 1e-6
-        # Batch norm over 20 values, as on the coarsest map here, makes more of a rounding.
-        assert found[case]["gradient"] < (2e-4 if "joint" in case else 1e-6)
+        assert found[case]["loss"] < (1e-5 if "joint," in case else 1e-6)
+        # Batch norm over 4 or 20 values, as on the coarsest map here, makes more of a rounding.
+        assert found[case]["gradient"] < (1e-3 if "joint" in case else 1e-6)
         assert found[case]["statistics"] < 1e-5
 
 
@@ -91,6 +93,23 @@ def test_a_signal_to_one_stops_both_after_the_same_step_and_the_run_can_go_on(an
     for found in (found["stopped_and_resumed"] for found in answers):
         assert (found["code"], found["at"], found["saved"]) == (0, [1, 1, "SIGTERM"], 1)
         assert found["resumed"] == found["whole"] | {"epochs": 1}
+
+
+def test_another_number_of_processes_goes_on_with_the_same_run(answers: Answers) -> None:
+    for found in (found["other_numbers"] for found in answers):
+        assert found["codes"] == [0, 0] and found["stopped"] == [1, 1]
+    found = answers[0]["other_numbers"]  # the average of rank 0 is the one that counts
+    for resumed in ("more", "fewer"):
+        for name in ("model", "ema", "updates"):
+            assert found[resumed][name] == pytest.approx(found["whole"][name], rel=1e-3), (resumed, name)
+        assert found[resumed]["best"] == pytest.approx(found["whole"]["best"], rel=0.05)
+
+
+def test_two_machines_read_their_own_copies_of_the_data_and_the_first_writes(answers: Answers) -> None:
+    for found in (found["two_machines"] for found in answers):
+        assert found["code"] == 0 and found["own"] is True
+        assert found["written"] == [True, False]
+        assert "this run's machines do not have the same pictures: (train, val) [(9, 5), (8, 5)]" in found["refused"]
 
 
 def test_a_number_broken_on_one_rank_is_seen_by_both(answers: Answers) -> None:

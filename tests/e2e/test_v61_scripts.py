@@ -138,6 +138,99 @@ mp, mr, map50, map, *losses = results
 json.dump({"map50": map50, "map": map, "classes": maps.tolist(), "times": len(times)}, open(out + "/scores.json", "w"))
 """
 
+TRAINER = """
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+import yaml
+
+from models.yolo import Model
+from utils.autoanchor import check_anchors
+from utils.datasets import create_dataloader
+from utils.general import (box_iou, check_dataset, check_img_size, check_yaml, colorstr, init_seeds,
+                           labels_to_class_weights, non_max_suppression, one_cycle, scale_coords, xywh2xyxy)
+from utils.loss import ComputeLoss
+from utils.metrics import ConfusionMatrix, ap_per_class, fitness
+from utils.plots import output_to_target, plot_images, plot_labels, plot_lr_scheduler
+from utils.torch_utils import ModelEMA, de_parallel, select_device
+
+data, hyp, out = sys.argv[1:]
+init_seeds(1)
+device = select_device("cpu")
+data_dict = check_dataset(data)
+nc, names = int(data_dict["nc"]), data_dict["names"]
+with open(hyp, errors="ignore") as f:
+    hyp = yaml.safe_load(f)
+model = Model(check_yaml("yolov5n.yaml"), ch=3, nc=nc, anchors=hyp.get("anchors")).to(device)
+gs = max(int(model.stride.max()), 32)
+imgsz = check_img_size(64, gs, floor=gs * 2)
+optimizer = torch.optim.SGD(model.parameters(), lr=hyp["lr0"], momentum=hyp["momentum"], nesterov=True)
+lf = one_cycle(1, hyp["lrf"], 2)
+scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lr_lambda=lf)
+plot_lr_scheduler(optimizer, scheduler, 2, save_dir=out)
+ema = ModelEMA(model)
+train_loader, dataset = create_dataloader(data_dict["train"], imgsz, 2, gs, False, hyp=hyp, augment=True, cache=None,
+                                          rect=False, rank=-1, workers=0, image_weights=False, quad=False,
+                                          prefix=colorstr("train: "), shuffle=True)
+val_loader = create_dataloader(data_dict["val"], imgsz, 2, gs, False, hyp=hyp, cache=None, rect=True, rank=-1,
+                               workers=0, pad=0.5, prefix=colorstr("val: "))[0]
+mlc = int(np.concatenate(dataset.labels, 0)[:, 0].max())
+assert mlc < nc
+check_anchors(dataset, model=model, thr=hyp["anchor_t"], imgsz=imgsz)
+model.nc, model.hyp, model.names = nc, hyp, names
+model.class_weights = labels_to_class_weights(dataset.labels, nc).to(device) * nc
+compute_loss = ComputeLoss(model)
+losses = []
+for epoch in range(2):
+    model.train()
+    for i, (imgs, targets, paths, _) in enumerate(train_loader):
+        imgs = imgs.to(device, non_blocking=True).float() / 255
+        pred = model(imgs)
+        loss, loss_items = compute_loss(pred, targets.to(device))
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        ema.update(model)
+        losses.append(loss_items.tolist())
+        if i == 0:
+            plot_images(imgs, targets, paths, Path(out) / f"train_batch{epoch}.jpg")
+    scheduler.step()
+ema.update_attr(model, include=["yaml", "nc", "hyp", "names", "stride", "class_weights"])
+
+model = de_parallel(ema.ema).eval()
+iouv = torch.linspace(0.5, 0.95, 10)
+confusion_matrix, stats, seen = ConfusionMatrix(nc=nc), [], 0
+for batch_i, (im, targets, paths, shapes) in enumerate(val_loader):
+    im = im.to(device).float() / 255
+    nb, _, height, width = im.shape
+    with torch.no_grad():
+        pred, train_out = model(im)
+    targets[:, 2:] *= torch.Tensor([width, height, width, height])
+    pred = non_max_suppression(pred, 0.0, 0.6, labels=[], multi_label=True, agnostic=False)
+    plot_images(im, output_to_target(pred), paths, Path(out) / f"val_batch{batch_i}_pred.jpg", names)
+    for si, found in enumerate(pred):
+        labels = targets[targets[:, 0] == si, 1:]
+        shape, seen = shapes[si][0], seen + 1
+        predn = found.clone()
+        scale_coords(im[si].shape[1:], predn[:, :4], shape, shapes[si][1])
+        tbox = xywh2xyxy(labels[:, 1:5])
+        scale_coords(im[si].shape[1:], tbox, shape, shapes[si][1])
+        labelsn = torch.cat((labels[:, 0:1], tbox), 1)
+        confusion_matrix.process_batch(predn, labelsn)
+        iou = box_iou(labelsn[:, 1:], predn[:, :4])
+        correct = (iou.max(0).values[:, None] > iouv) & (predn[:, 5:6] == labelsn[0, 0])
+        stats.append((correct, found[:, 4], found[:, 5], labels[:, 0]))
+stats = [torch.cat(x, 0).numpy() for x in zip(*stats)]
+tp, fp, p, r, f1, ap, ap_class = ap_per_class(*stats, plot=True, save_dir=out, names=dict(enumerate(names)))
+confusion_matrix.plot(save_dir=out, names=names)
+score = float(fitness(np.array([[p.mean(), r.mean(), ap[:, 0].mean(), ap.mean()]]))[0])
+with open(Path(out) / "result.json", "w") as f:
+    json.dump({"losses": losses, "seen": seen, "score": score, "classes": ap_class.tolist()}, f)
+"""
+
 Script = Callable[..., Path]
 
 
@@ -198,6 +291,17 @@ def test_a_script_that_scores_a_model(run_script: Script, eager_weights: Path, t
     assert np.mean(scores["classes"]) == pytest.approx(scores["map"])
     assert scores["times"] == 3
     assert list(out.iterdir()) == []  # everything goes below project
+
+
+def test_a_script_with_a_training_and_a_scoring_loop_of_its_own(run_script: Script, toy: Path, tmp_path: Path) -> None:
+    hyp = Path(__file__).resolve().parents[2] / "data/hyps/hyp.scratch-low.yaml"
+    out = run_script(TRAINER, toy, hyp, tmp_path)
+    result = json.loads((tmp_path / "result.json").read_text(encoding="utf-8"))
+    assert result["seen"] == 4 and result["classes"] == [0, 1] and 0 <= result["score"] <= 1
+    assert np.isfinite(result["losses"]).all() and np.shape(result["losses"]) == (4, 3)
+    for name in ("LR.png", "train_batch0.jpg", "val_batch0_pred.jpg", "PR_curve.png", "confusion_matrix.png"):
+        assert (tmp_path / name).is_file()
+    assert list(out.iterdir()) == []
 
 
 def test_detection_from_python(

@@ -195,6 +195,16 @@ def test_from_python_the_scores_are_those_of_coco_when_a_json_is_asked_for(
         val.run(**common, task="study")
 
 
+@pytest.mark.parametrize("v61", [False, True])
+def test_pairs_can_be_those_of_v61(score, shapes, monkeypatch, v61: bool) -> None:
+    used = []
+    for name in ("match_as_v61", "match_predictions"):
+        original = getattr(val, name)
+        monkeypatch.setattr(val, name, lambda *given, name=name, match=original: used.append(name) or match(*given))
+    score(v61_matching=v61, **shapes)
+    assert set(used) == {"match_as_v61" if v61 else "match_predictions"}
+
+
 def test_single_class_scores_all_classes_as_one(score, monkeypatch) -> None:
     seen = []
     monkeypatch.setattr(val, "log_table", lambda result, names, *_: seen.append((result, names)))
@@ -305,6 +315,17 @@ def test_labels_and_confidences_can_be_hidden(find, pictures: Path) -> None:
         for how in ({}, {"hide_conf": True}, {"hide_labels": True})
     ]
     assert (drawn[0] != drawn[1]).any() and (drawn[1] != drawn[2]).any()
+
+
+def test_lines_are_as_thick_as_asked_for(find, pictures: Path) -> None:
+    plain = cv2.imread(str(pictures / "a.png"))
+    changed = [
+        (
+            cv2.imread(str(find(pictures / "a.png", max_det=1, hide_labels=True, line_thickness=t) / "a.png")) != plain
+        ).sum()
+        for t in (1, 3, 6)
+    ]
+    assert 0 < changed[0] < changed[1] < changed[2]
 
 
 def test_agnostic_suppression_leaves_fewer_boxes(find, pictures: Path) -> None:

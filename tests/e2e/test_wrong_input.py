@@ -59,6 +59,15 @@ def test_class_beyond_nc_names_file_and_line(training_fails, make_dataset, tmp_p
     assert f"{label}:2" in line and "7" in line
 
 
+def test_classes_beyond_nc_of_both_sets_are_named_at_once(training_fails, make_dataset, tmp_path: Path) -> None:
+    data = make_dataset(tmp_path / "set")
+    files = [tmp_path / f"set/labels/{split}/1.txt" for split in ("train", "val")]
+    for file in files:
+        file.write_text("7 0.5 0.5 0.1 0.1\n")
+    line = training_fails(data=data)
+    assert all(f"{file}:1 (class 7)" in line for file in files)
+
+
 def test_empty_labels(training_fails, tmp_path: Path, make_dataset) -> None:
     data = make_dataset(tmp_path / "set")
     for label in (tmp_path / "set/labels/train").iterdir():

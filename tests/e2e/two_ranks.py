@@ -9,10 +9,12 @@ import copy
 import json
 import logging
 import math
+import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +37,7 @@ from utils.errors import InputError
 from utils.evaluation import Evaluator
 from utils.evaluation.observers import RoutingObserver
 from utils.loss import DetectionLoss
-from utils.training.parallel import distribute, synchronize_norms
+from utils.training.parallel import distribute, mark_blank, synchronize_norms
 from utils.training.session import Session
 
 CPU = torch.device("cpu")
@@ -70,6 +72,7 @@ def gradients(ranks: Ranks, count: int, cfg: str, sync_bn: bool) -> dict[str, fl
     own = targets[(targets[:, 0] >= places.start) & (targets[:, 0] < places.stop)]
     own[:, 0] -= places.start
     mine = images[places.start : places.stop] if len(places) else torch.full((1, 3, 64, 64), 0.4)
+    mark_blank(model, len(places) == 0)
     items = loss_of(model, ranks)(network(mine), own, len(places))
     items.total.backward()
 
@@ -170,7 +173,7 @@ def run(ranks: Ranks, hook: Callable[[Session], None] | None = None, **given: An
             code: int | str = train.train(options, ranks)
         except InputError as error:
             code = str(error)
-    return sessions[0], code
+    return sessions[0] if sessions else None, code  # type: ignore[return-value]
 
 
 def state(session: Session) -> dict[str, Any]:
@@ -212,6 +215,51 @@ def stopped_and_resumed(ranks: Ranks) -> dict[str, Any]:
     done = load_checkpoint(FOLDER / "parts/weights/last.pt").train_state["position"]["batches"]
     resumed, _ = run(ranks, resume=str(FOLDER / "parts"))
     return {"code": code, "at": at, "saved": done, "whole": state(whole), "resumed": state(resumed)}
+
+
+def other_numbers(ranks: Ranks) -> dict[str, Any]:
+    """Runs of one process that two go on with, and the other way round, in the middle of an epoch."""
+
+    def stop(session: Session) -> None:
+        session.callbacks.add(At(1, 0, lambda: signal.raise_signal(signal.SIGTERM)))
+
+    given = {
+        "sync_bn": True,
+        "multi_scale": True,
+        "noval": True,
+    }  # joint batch norm: else each process has statistics of its own
+    mine = f"alone{ranks.rank}"
+    whole, _ = run(ALONE, name=f"undivided{ranks.rank}", **given)
+    first, _ = run(ALONE, stop, name=mine, **given)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    ranks.gather(None)
+    more, code = run(ranks, resume=str(FOLDER / "alone0"))
+    pair, _ = run(ranks, stop, name="pair", **given)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    ranks.gather(None)
+    shutil.copytree(FOLDER / "pair", FOLDER / f"pair{ranks.rank}")
+    fewer, other_code = run(ALONE, resume=str(FOLDER / f"pair{ranks.rank}"))
+    return {
+        "codes": [code, other_code], "stopped": [first.position.batches, pair.position.batches],
+        "whole": state(whole), "more": state(more), "fewer": state(fewer),
+    }  # fmt: skip
+
+
+def two_machines(ranks: Ranks) -> dict[str, Any]:
+    """A run of two machines of one process each, which have a copy of the data each; then one has a picture less."""
+    alone_there = replace(ranks, local_rank=0, local_size=1)
+    own = FOLDER / f"machine{ranks.rank}"
+    shutil.copytree(DATA.parent, own / "set")
+    given = {"data": str(own / "set" / DATA.name), "project": str(own / "runs"), "epochs": 1}
+    session, code = run(alone_there, **given)
+    if ranks.rank == 1:
+        (own / "set/images/train/0.png").unlink()
+    ranks.gather(None)
+    refused = run(alone_there, **given)[1]
+    return {
+        "code": code, "refused": refused, "own": session.records[0].image.is_relative_to(own),
+        "written": [(FOLDER / f"machine{rank}/runs/x/weights/best.pt").is_file() for rank in range(2)],
+    }  # fmt: skip
 
 
 def faulty_batch(ranks: Ranks) -> dict[str, Any]:
@@ -268,8 +316,18 @@ def main() -> None:
             "batch norm still": gradients(ranks, 5, "yolov5n_dynamic.yaml", sync_bn=False),
             "batch norm joint": gradients(ranks, 5, "yolov5n.yaml", sync_bn=True),
             "nothing for rank 1": gradients(ranks, 1, "yolov5n.yaml", sync_bn=False),
+            "joint, nothing for rank 1": gradients(ranks, 1, "yolov5n.yaml", sync_bn=True),
         }
-        for answer in (evaluation, early_stop, stopped_and_resumed, faulty_batch, no_batch, idle_parameter):
+        for answer in (
+            evaluation,
+            early_stop,
+            stopped_and_resumed,
+            other_numbers,
+            two_machines,
+            faulty_batch,
+            no_batch,
+            idle_parameter,
+        ):
             answers[answer.__name__] = answer(ranks)
             (FOLDER / f"rank{ranks.rank}.json").write_text(json.dumps(answers), encoding="utf-8")
     assert not torch.distributed.is_initialized()

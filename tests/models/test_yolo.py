@@ -209,6 +209,13 @@ def test_missing_yaml_names_the_nearest_shipped_one() -> None:
         Model("yolov5n_dynmic.yaml")
 
 
+def test_the_number_of_classes_can_be_set_to_what_it_is_only() -> None:
+    model = Model("yolov5n.yaml", nc=2)
+    model.nc = 2
+    with pytest.raises(ValueError, match="built for 2 classes, not 3"):
+        model.nc = 3
+
+
 def test_number_of_anchors_in_place_of_their_sizes_and_anchors_turned_round() -> None:
     assert Model(small(anchors=3)).head.anchors_px.shape == (3, 3, 2)
     usual = small()["anchors"]

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from utils import downloads
 from utils.downloads import Remote, _Redirects, attempt_download, download, is_url, unpack
 from utils.errors import InputError
 
@@ -279,3 +280,22 @@ def test_a_damaged_archive_is_one_line(name: str, tmp_path: Path, target: Path) 
     archive.write_bytes(archive.read_bytes()[:200])
     with pytest.raises(InputError, match="cannot be unpacked"):
         unpack(archive, target)
+
+
+# Calls of v6.1 --------------------------------------------------------------------------------------------------------
+
+
+def test_the_second_address_is_tried_and_too_little_is_nothing(tmp_path: Path) -> None:
+    (tmp_path / "source").write_bytes(b"content")
+    good, target = (tmp_path / "source").as_uri(), tmp_path / "target"
+    downloads.safe_download(target, (tmp_path / "none").as_uri(), good)
+    assert target.read_bytes() == b"content"
+    with pytest.raises(InputError, match="not larger than 100 bytes; ask for help"):
+        downloads.safe_download(target, good, min_bytes=100, error_msg="ask for help")
+    assert not target.exists()
+
+
+@pytest.mark.parametrize("name", ["gdrive_download", "get_token", "gsutil_getsize"])
+def test_clouds_are_refused_by_name(name: str) -> None:
+    with pytest.raises(InputError, match=f"{name}: nothing is exchanged with a cloud"):
+        getattr(downloads, name)("x")

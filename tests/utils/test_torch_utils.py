@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -113,3 +115,35 @@ def test_model_info_counts(caplog: pytest.LogCaptureFixture) -> None:
         torch_utils.model_info(model, verbose=True, img_size=64)
     assert "0.weight" in caplog.messages[0]
     assert "2 layers, 4 parameters" in caplog.messages[-1]
+
+
+def test_days_and_commits(tmp_path: Path) -> None:
+    file = tmp_path / "a"
+    file.write_text("", encoding="utf-8")
+    os.utime(file, (1640995200 + 43200,) * 2)  # noon of the first day of 2022
+    assert torch_utils.date_modified(file) == "2022-1-1"
+    assert torch_utils.git_describe(tmp_path / "none") == ""
+    assert torch_utils.device_count() == torch.cuda.device_count()
+
+
+def test_layers_of_a_kind_are_found_and_pruned() -> None:
+    model = nn.Module()
+    model.model = nn.Sequential(nn.Conv2d(3, 8, 3, bias=False), nn.SiLU(), nn.Conv2d(8, 8, 1, bias=False))
+    assert torch_utils.find_modules(model) == [0, 2]
+    assert torch_utils.find_modules(model, nn.SiLU) == [1]
+    assert torch_utils.sparsity(model) == 0
+    torch_utils.prune(model, 0.25)
+    assert torch_utils.sparsity(model) == pytest.approx(0.25, abs=0.01)
+    assert [name for name, _ in model.named_parameters()] == ["model.0.weight", "model.2.weight"]
+
+
+def test_a_profile_has_a_row_for_every_input_and_operation() -> None:
+    def broken(_: torch.Tensor) -> torch.Tensor:
+        raise RuntimeError("no")
+
+    x = torch.zeros(2, 3, 8, 8)
+    conv, activation, failed = torch_utils.profile(x, [nn.Conv2d(3, 4, 1, bias=False), torch.tanh, broken], 2, "cpu")
+    assert conv is not None and conv[:2] == [12, pytest.approx(2e-9 * 2 * 64 * 12)]
+    assert conv[3] > 0 and conv[4] > 0 and conv[5:] == [(2, 3, 8, 8), (2, 4, 8, 8)]
+    assert activation is not None and activation[:2] == [0, 0.0]
+    assert failed is None

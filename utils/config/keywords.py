@@ -6,14 +6,16 @@ import logging
 from collections.abc import Mapping
 from dataclasses import Field, fields
 from pathlib import PurePath
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from utils.config.flags import Flag
-from utils.config.options import DetectOptions, ExportOptions, TrainOptions, ValOptions
 from utils.errors import InputError, nearest
 from utils.log import setup_logging
 
-OptionsT = TypeVar("OptionsT", TrainOptions, ValOptions, DetectOptions, ExportOptions)
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+OptionsT = TypeVar("OptionsT", bound="DataclassInstance")
 
 
 def options_from(options_class: type[OptionsT], given: Mapping[str, Any]) -> OptionsT:

@@ -1,5 +1,8 @@
 """From pictures and label files to batches."""
 
+import importlib
+from typing import Any
+
 from utils.datasets.compat import (
     IMG_FORMATS,
     VID_FORMATS,
@@ -37,3 +40,21 @@ __all__ = [
     "letterbox",
     "scan_labels",
 ]
+
+# v6.1's other names, looked up when they are asked for: most programs need none of them.
+_COMPAT = dict.fromkeys(
+    ("HELP_URL", "InfiniteDataLoader", "LoadImagesAndLabels", "_RepeatSampler", "create_dataloader"),
+    "utils.datasets.compat_training",
+) | dict.fromkeys(
+    (
+        "autosplit", "create_folder", "dataset_stats", "exif_transpose", "extract_boxes", "flatten_recursive",
+        "get_hash", "verify_image_label",
+    ),
+    "utils.datasets.compat_tools",
+)  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    if name in _COMPAT:
+        return getattr(importlib.import_module(_COMPAT[name]), name)
+    raise AttributeError(f"module '{__name__}' has no attribute '{name}'")

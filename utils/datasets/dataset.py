@@ -11,7 +11,9 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from utils.augmentations import (
+from utils.boxes import xyn2xy, xywh2xyxy
+from utils.config.hyp import Hyp
+from utils.datasets.augment import (
     GREY,
     Jitter,
     Sample,
@@ -24,8 +26,6 @@ from utils.augmentations import (
     mixup,
     planes_of,
 )
-from utils.boxes import xyn2xy, xywh2xyxy
-from utils.config.hyp import Hyp
 from utils.datasets.effects import chosen_effects
 from utils.datasets.labels import LabelRecord
 from utils.datasets.mosaic import lay_four, lay_nine, place_segments

@@ -14,8 +14,8 @@ from typing import Any
 import cv2
 import numpy as np
 
-from utils.augmentations import Sample
 from utils.config.hyp import Hyp
+from utils.datasets.augment import Sample
 
 LOG = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ import torch
 from torch.nn import functional
 from torch.utils.data import DataLoader, Sampler
 
-from utils.augmentations import GREY
+from utils.datasets.augment import GREY
 from utils.datasets.dataset import DetectionDataset, TrainItem
 from utils.dist import ALONE, Ranks
 from utils.image import LetterboxInfo
@@ -178,7 +178,7 @@ class RankBatches(Sampler[list[tuple[int, int]]]):
         return [order[start : start + self.batch_size] for start in starts]
 
 
-def _quiet_worker(_: int) -> None:
+def quiet_worker(_: int) -> None:
     """One thread per worker: the workers are the parallelism."""
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
@@ -244,7 +244,7 @@ def build_loader(
         num_workers=workers,
         collate_fn=QuadCollate(seed) if quad else collate,
         pin_memory=torch.cuda.is_available(),
-        worker_init_fn=_quiet_worker,
+        worker_init_fn=quiet_worker,
         persistent_workers=workers > 0,
     )
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from utils.augmentations import GREY, Jitter, Sample, Warp, as_image, join_segments
+from utils.datasets.augment import GREY, Jitter, Sample, Warp, as_image, join_segments
 from utils.image import LetterboxInfo
 
 Window = tuple[int, int, int, int]  # x, y, width, height in pixels of the canvas

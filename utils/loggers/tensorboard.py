@@ -1,12 +1,18 @@
-"""TensorBoard: curves, routing of the dynamic layers, and the pictures of the run, in the run folder itself."""
+"""TensorBoard: curves, routing of the dynamic layers, the graph of the model and the pictures, in the run folder."""
 
 from __future__ import annotations
 
+import copy
 import logging
+import warnings
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from models.yolo import Model
 from utils.callbacks import Callback, FitEpochEnd, TrainEnd, TrainStart, ValEnd
+from utils.errors import first_line
 from utils.image import read_image
 from utils.loggers.results_csv import WITHOUT
 from utils.packages import require
@@ -28,10 +34,14 @@ class TensorBoardLogger(Callback):
 
     Scalars bear the names of results.csv; each dynamic layer adds the mean weight and the share of its kernels and
     its entropy. Pictures are those the run writes anyway. A resumed run continues its curves.
+
+    Args:
+        model: whose graph is shown, as it looks at one picture of twice its largest stride; None: no graph.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, model: Model | None = None) -> None:
         self._make_writer = require_tensorboard()
+        self._model = model
         self._writer: Any = None
         self._save_dir = Path()
 
@@ -39,7 +49,21 @@ class TensorBoardLogger(Callback):
         """Open the event file; on resume, what an interrupted epoch wrote is hidden."""
         self._save_dir = event.save_dir
         self._writer = self._make_writer(str(event.save_dir), purge_step=event.resumed_epoch or None)
+        if self._model is not None and not event.resumed_epoch:
+            self._write_graph(self._model)
         logger.info("TensorBoard: tensorboard --logdir %s", event.save_dir.parent)
+
+    def _write_graph(self, model: Model) -> None:
+        """Trace a copy, so that statistics and random numbers of the run stay as they are."""
+        twin = copy.deepcopy(model).float().cpu().eval()
+        side = 2 * int(twin.stride.max())
+        picture = torch.zeros(1, twin.yaml["ch"], side, side)
+        try:
+            with warnings.catch_warnings(), torch.no_grad(), torch.random.fork_rng(devices=[]):
+                warnings.simplefilter("ignore")  # the trace holds for this picture, and that is all it is for
+                self._writer.add_graph(torch.jit.trace(twin, picture, strict=False), [])
+        except Exception as error:  # a layer of one's own that cannot be traced is no reason not to train
+            logger.warning("TensorBoard: the graph of the model cannot be shown: %s", first_line(error))
 
     def on_val_end(self, event: ValEnd) -> None:
         """The routing of every dynamic layer."""

@@ -1,5 +1,8 @@
 """How good detections are: matching, average precision, confusion of classes."""
 
+import importlib
+from typing import Any
+
 from utils.boxes import bbox_ioa, bbox_iou, box_iou, wh_iou
 from utils.metrics.ap import ApResult, compute_ap, fitness
 from utils.metrics.compat import ap_per_class
@@ -19,3 +22,12 @@ __all__ = [
     "match_predictions",
     "wh_iou",
 ]
+
+# Curves are drawn by ``utils.plots``; v6.1 has these two here.
+_CURVES = frozenset({"plot_mc_curve", "plot_pr_curve"})
+
+
+def __getattr__(name: str) -> Any:
+    if name in _CURVES:
+        return getattr(importlib.import_module("utils.plots.compat_figures"), name)
+    raise AttributeError(f"module '{__name__}' has no attribute '{name}'")

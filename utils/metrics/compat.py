@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import logging
+import importlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from utils.metrics.ap import ApResult
 from utils.metrics.ap import ap_per_class as _figures
-
-LOG = logging.getLogger(__name__)
 
 
 def ap_per_class(
@@ -25,10 +24,20 @@ def ap_per_class(
 ) -> tuple[np.ndarray, ...]:
     """Figures of each class that has labels: tp, fp, precision, recall, F1 [c], AP [c, thresholds], classes [c].
 
-    ``tp`` bool [n, thresholds], ``conf`` and ``pred_cls`` [n], ``target_cls`` [m]. ``plot`` draws nothing
-    (``val.py`` draws the curves); ``save_dir``, ``names`` and ``eps`` are of no effect either.
+    ``tp`` bool [n, thresholds], ``conf`` and ``pred_cls`` [n], ``target_cls`` [m]. ``plot`` writes the four curves into
+    ``save_dir``, with the ``names`` of the classes by their numbers; ``eps`` has no effect.
     """
-    if plot:
-        LOG.warning("ap_per_class(plot=True) draws nothing here; val.py does, with the functions of utils.plots")
     found = _figures(tp, conf, pred_cls, target_cls)
+    if plot:
+        known = names if isinstance(names, Mapping) else dict(enumerate(names))
+        _draw(found, [str(known.get(int(kind), kind)) for kind in found.classes], Path(save_dir))
     return found.tp, found.fp, found.p, found.r, found.f1, found.ap, found.classes
+
+
+def _draw(found: ApResult, names: Sequence[str], folder: Path) -> None:
+    plots = importlib.import_module("utils.plots.curves")  # matplotlib is for those who want pictures
+    plots.plot_pr_curve(found.px, found.py, found.ap[:, 0], names, folder / "PR_curve.png")
+    for letter, title, values in (
+        ("F1", "F1", found.f1_curve), ("P", "Precision", found.p_curve), ("R", "Recall", found.r_curve)
+    ):  # fmt: skip
+        plots.plot_metric_curve(found.px, values, names, folder / f"{letter}_curve.png", title)

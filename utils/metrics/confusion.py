@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
 import numpy as np
 import torch
 
 from utils.boxes import box_iou
+
+LOG = logging.getLogger(__name__)
 
 
 def _pair(overlap: np.ndarray, iou_thres: float) -> tuple[np.ndarray, np.ndarray]:
@@ -70,3 +77,14 @@ class ConfusionMatrix:
         """True and false positives of each class, [nc] each, background left out."""
         hits = self.matrix.diagonal()
         return hits[:-1].copy(), (self.matrix.sum(1) - hits)[:-1]
+
+    def plot(self, normalize: bool = True, save_dir: str | Path = "", names: Sequence[str] = ()) -> None:
+        """Write ``confusion_matrix.png`` into a folder: shares of each column, or counts. v6.1's call."""
+        shown = list(names) if len(names) == self.nc else [str(number) for number in range(self.nc)]
+        plots = importlib.import_module("utils.plots.curves")  # matplotlib is for those who want pictures
+        plots.plot_confusion(self.matrix, shown, Path(save_dir) / "confusion_matrix.png", normalize)
+
+    def print(self) -> None:
+        """Log the rows. v6.1's call."""
+        for row in self.matrix:
+            LOG.info(" ".join(map(str, row)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -17,6 +18,8 @@ from utils.dist import Ranks
 from utils.errors import InputError
 
 LOG = logging.getLogger(__name__)
+# Where files lie and what a machine has; everything else must be the same for all processes.
+OF_MACHINE = frozenset({"data", "weights", "device", "workers", "cache", "cache_dir", "download", "allow_scripts"})
 
 
 def device_of_rank(device: str, ranks: Ranks) -> str:
@@ -45,22 +48,40 @@ def device_of_rank(device: str, ranks: Ranks) -> str:
     return numbers[ranks.local_rank]
 
 
-def check_alone(options: TrainOptions, ranks: Ranks) -> None:
-    """Raise InputError: an option that only a run of one process can have."""
+def own_machine(options: TrainOptions, given: TrainOptions) -> TrainOptions:
+    """The options of the run, which are those of rank 0, with what this rank's command line says of its machine."""
+    return replace(options, **{name: getattr(given, name) for name in OF_MACHINE & given.given})
+
+
+def check_alone(options: TrainOptions, ranks: Ranks, resumed: bool = False) -> TrainOptions:
+    """The options, without --compile where a run that had it is resumed by several processes.
+
+    Raises:
+        InputError: an option that only a run of one process can have.
+    """
+    if options.compile and resumed and ranks.size > 1:
+        LOG.warning("--compile of this run is left out: it is for one process, and %d go on", ranks.size)
+        options = replace(options, compile=False)
     for flag, given in (("--batch-size -1", options.batch_size == AUTO), ("--compile", options.compile)):
         if given and ranks.size > 1:
             raise InputError(f"{flag} is for a run of one process, and this one has {ranks.size}; leave it out")
+    return options
 
 
-def check_batch_size(batch_size: int, quad: bool, ranks: Ranks) -> None:
+def check_batch_size(batch_size: int, quad: bool, ranks: Ranks, resumed: bool = False) -> None:
     """Raise InputError: the total ``--batch-size`` cannot be divided among the processes."""
-    unit = ranks.size * (4 if quad else 1)
-    if ranks.size > 1 and batch_size % unit:
-        of_quad = ", with --quad in fours" if quad else ""
-        raise InputError(
-            f"--batch-size {batch_size} is the total of {ranks.size} processes and cannot be divided among them"
-            f"{of_quad}; use a multiple of {unit}, for example {max(1, round(batch_size / unit)) * unit}"
-        )
+    unit, four = ranks.size * (4 if quad else 1), 4 if quad else 1
+    if ranks.size == 1 or batch_size % unit == 0:
+        return
+    of_quad = ", with --quad in fours" if quad else ""
+    cure = f"use a multiple of {unit}, for example {max(1, round(batch_size / unit)) * unit}"
+    if resumed:  # which keeps its batch size
+        numbers = [n for n in range(1, batch_size + 1) if batch_size % (n * four) == 0]
+        cure = f"go on with {' or '.join(map(str, numbers or [1]))} of them: a resumed run keeps its batch size"
+    raise InputError(
+        f"--batch-size {batch_size} is the total of {ranks.size} processes and cannot be divided among them"
+        f"{of_quad}; {cure}"
+    )
 
 
 def distribute(model: Model, device: torch.device, ranks: Ranks) -> nn.Module:
@@ -106,7 +127,13 @@ class _SumOverRanks(torch.autograd.Function):
 
 
 class JointBatchNorm2d(nn.BatchNorm2d):
-    """Batch norm over the pictures of all ranks on any device; torch's SyncBatchNorm knows GPUs only."""
+    """Batch norm over the pictures of all ranks on any device; torch's SyncBatchNorm knows GPUs only.
+
+    Attributes:
+        blank: what comes next is not a picture but what a rank is given for which none was left: it does not count.
+    """
+
+    blank = False
 
     def forward(self, input: Tensor) -> Tensor:
         """[B, C, H, W] of this rank, normalised with mean and variance of all ranks in training."""
@@ -114,12 +141,13 @@ class JointBatchNorm2d(nn.BatchNorm2d):
             return super().forward(input)
         assert self.running_mean is not None and self.running_var is not None and self.momentum is not None
         x = input.float()
-        count = x.new_tensor([x.numel() / x.shape[1]])
-        sums = _SumOverRanks.apply(torch.cat([x.sum((0, 2, 3)), count]))
+        counted = len(x) * (not self.blank)
+        count = x.new_tensor([x[:counted].numel() / x.shape[1]])
+        sums = _SumOverRanks.apply(torch.cat([x[:counted].sum((0, 2, 3)), count]))
         mean, n = sums[:-1] / sums[-1], sums[-1]
         centred = x - mean[:, None, None]
         # A second message, because the difference of two large sums of squares would lose the small variances.
-        var = _SumOverRanks.apply(centred.square().sum((0, 2, 3))) / n
+        var = _SumOverRanks.apply(centred[:counted].square().sum((0, 2, 3))) / n
         with torch.no_grad():
             self.running_mean.lerp_(mean, self.momentum)
             self.running_var.lerp_(var * n / (n - 1).clamp(min=1), self.momentum)
@@ -140,3 +168,10 @@ def synchronize_norms(model: nn.Module, device: torch.device, ranks: Ranks) -> N
     for module in model.modules():
         if type(module) is nn.BatchNorm2d:
             module.__class__ = JointBatchNorm2d  # the same parameters, buffers and settings
+
+
+def mark_blank(model: nn.Module, blank: bool) -> None:
+    """Tell the joint norms whether this rank's next batch is a blank picture."""
+    for module in model.modules():
+        if isinstance(module, JointBatchNorm2d):
+            module.blank = blank

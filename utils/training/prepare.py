@@ -17,7 +17,7 @@ from torch import Tensor
 from models.layout import fastest_layout, lay_out
 from models.summary import log_table, summarize
 from models.yolo import Model
-from utils.autoanchor import box_sizes, check_anchors
+from utils.anchors import box_sizes, check_anchors
 from utils.callbacks import Callback, Callbacks
 from utils.checkpoint import load_checkpoint, transfer
 from utils.config.dataset_spec import DatasetSpec
@@ -56,8 +56,16 @@ from utils.training.compiled import compile_network
 from utils.training.early_stop import EarlyStopping
 from utils.training.ema import ModelEMA
 from utils.training.freeze import FrozenLayers
+from utils.training.norms import NormWarmUp
 from utils.training.optim import build_optimizer
-from utils.training.parallel import check_alone, check_batch_size, device_of_rank, distribute, synchronize_norms
+from utils.training.parallel import (
+    check_alone,
+    check_batch_size,
+    device_of_rank,
+    distribute,
+    own_machine,
+    synchronize_norms,
+)
 from utils.training.precision import kept_precision, mixed_precision
 from utils.training.resume import Resumed, resume_options
 from utils.training.saver import sweep
@@ -80,10 +88,11 @@ def prepare(options: TrainOptions, ranks: Ranks = ALONE) -> Session:
     Raises:
         FileNotFoundError, InputError: something given does not fit; nothing has been trained or overwritten.
     """
-    options, resumed = ranks.on_main(resume_options, options)  # its file may lie on that machine only
-    check_alone(options, ranks)
-    check_batch_size(options.batch_size, options.quad, ranks)
-    hyp = Hyp.from_dict(resumed.checkpoint.hyp, "checkpoint") if resumed else Hyp.load(options.hyp)
+    shared, resumed = ranks.on_main(resume_options, options)  # its file may lie on that machine only
+    options = shared if ranks.main else own_machine(shared, options)
+    options = check_alone(options, ranks, resumed is not None)
+    check_batch_size(options.batch_size, options.quad, ranks, resumed is not None)
+    hyp = Hyp.from_dict(resumed.checkpoint.hyp, "checkpoint") if resumed else ranks.on_main(Hyp.load, options.hyp)
     if options.label_smoothing:
         hyp = replace(hyp, label_smoothing=options.label_smoothing)
     for wanted, require in (
@@ -139,10 +148,21 @@ def _read_labels(options: TrainOptions, spec: DatasetSpec) -> tuple[list[LabelRe
         spec = fetch_missing(
             spec, ("train", "val"), allow_scripts=options.allow_scripts, limit_gb=options.download_limit
         )  # fmt: skip
-    cache_dir = Path(options.cache_dir) if options.cache_dir else None
-    train = load_labels(spec, "train", single_cls=options.single_cls, require_labels=True, cache_dir=cache_dir)
-    val = load_labels(spec, "val", single_cls=options.single_cls, cache_dir=cache_dir)
-    return train.records, val.records
+    read = partial(
+        load_labels,
+        spec,
+        single_cls=options.single_cls,
+        cache_dir=Path(options.cache_dir) if options.cache_dir else None,
+    )
+    try:
+        train = read("train", require_labels=True)
+    except InputError as error:
+        try:
+            read("val")
+        except InputError as other:  # what is wrong with both is said at once
+            raise InputError(f"{error}; and {other}") from error
+        raise
+    return train.records, read("val").records
 
 
 def _tell_no_effect(options: TrainOptions, hyp: Hyp, spec: DatasetSpec, device: torch.device) -> None:
@@ -241,7 +261,7 @@ def _assemble(
         each.generator = torch.Generator()  # else every start of loader processes would move the run's own numbers on
         each.worker_init_fn = BehindTraining(each.worker_init_fn)
     scaler = torch.amp.GradScaler("cuda", enabled=amp and device.type == "cuda")  # bfloat16 has the range of float32
-    listeners = _listeners(options, hyp, {"train": train, "val": val}) if ranks.main else []
+    listeners = _listeners(options, hyp, model, {"train": train, "val": val}) if ranks.main else []
     return Session(
         options=options, hyp=hyp, spec=spec, device=device, save_dir=save_dir, imgsz=imgsz, ranks=ranks,
         model=model, network=distribute(model, device, ranks), layout=layout, frozen=frozen, ema=ModelEMA(model),
@@ -252,6 +272,7 @@ def _assemble(
         evaluator=Evaluator(
             val_loader, spec.nc, device, NmsSettings(), single_cls=options.single_cls, half=amp, ranks=ranks
         ),
+        norms=NormWarmUp(model, enabled=not hyp.warmup_v61, shared=ranks.size > 1),
         plan=plan, stopper=EarlyStopping(options.patience),
         callbacks=Callbacks(listeners), observers=[each for each in listeners if isinstance(each, WandbLogger)],
         stop=StopSignals(ranks),
@@ -269,12 +290,14 @@ def _compile(session: Session) -> None:
     session.network = compile_network(session.model, images, session.amp)
 
 
-def _listeners(options: TrainOptions, hyp: Hyp, sets: Mapping[str, Sequence[LabelRecord]]) -> list[Callback]:
+def _listeners(
+    options: TrainOptions, hyp: Hyp, model: Model, sets: Mapping[str, Sequence[LabelRecord]]
+) -> list[Callback]:
     listeners: list[Callback] = [ResultsCsv(), RoutingCsv(hyp.temperature_end), ConsoleLogger()]
     if options.evolve is None:
         listeners.append(PlotsLogger())
     if options.tensorboard:
-        listeners.append(TensorBoardLogger())  # after the plots, which these show
+        listeners.append(TensorBoardLogger(model))  # after the plots, which these show
     if options.wandb:
         listeners.append(WandbLogger(options, hyp, sets))
     if options.mlflow:

@@ -30,6 +30,7 @@ from utils.training.compiled import Network
 from utils.training.early_stop import EarlyStopping
 from utils.training.ema import ModelEMA
 from utils.training.freeze import FrozenLayers
+from utils.training.norms import NormWarmUp
 from utils.training.position import Position
 from utils.training.resume import (
     Resumed,
@@ -73,6 +74,7 @@ class Session:
     plan: StepPlan
     stopper: EarlyStopping
     watch: NumberWatch
+    norms: NormWarmUp
     callbacks: Callbacks
     ranks: Ranks
     stop: StopSignals
@@ -134,6 +136,7 @@ class Session:
                 "gradients": pending_gradients(self.model),
                 "warmup": self.plan.warmup,
                 "pictures": len(self.records),
+                "processes": self.ranks.size,
                 "skipped": self.watch.skipped,
                 "amp": self.amp,
                 "stopped_early": self.stopped_early,
@@ -178,6 +181,13 @@ class Session:
         if before != self.options.epochs:
             LOG.info(
                 describe_change(before, self.options.epochs, self.start_epoch, self.hyp, self.options.cos_lr)
+            )  # fmt: skip
+        processes = checkpoint.train_state.get("processes", self.ranks.size)
+        if processes != self.ranks.size:
+            LOG.info(
+                "%d process(es) go on with a run of %d: batches and gradients stay those of the run%s",
+                self.ranks.size, processes,
+                "" if self.options.sync_bn else "; batch norm, without --sync-bn, sees the pictures of each process",
             )  # fmt: skip
         pictures = checkpoint.train_state.get("pictures", len(self.records))
         if pictures != len(self.records):

@@ -169,3 +169,48 @@ def test_transfer_takes_what_fits_and_reports_the_rest() -> None:
     everything = {*report.taken, *report.other_shape, *report.absent, *report.excluded}
     assert everything == set(target.state_dict())
     assert get_temperature(target) == 34
+
+
+def pickled_as(cls_name: str, path: Path, model: Model, monkeypatch: pytest.MonkeyPatch, **extra: object) -> None:
+    """A file as v6.2 to v7 write it: a module whose class is called ``models.yolo.<cls_name>``, pickled whole."""
+    import models.yolo
+
+    kind = type(cls_name, (torch.nn.Module,), {"__module__": "models.yolo"})
+    monkeypatch.setattr(models.yolo, cls_name, kind, raising=False)
+    holder = kind()
+    holder.model = torch.nn.Sequential()
+    for name, tensor in model.state_dict().items():  # the tensors by their names; which classes hold them is no matter
+        parts = name.split(".")[1:]
+        at: torch.nn.Module = holder.model
+        for part in parts[:-1]:
+            if part not in at._modules:
+                at.add_module(part, torch.nn.Module())
+            at = at._modules[part]  # type: ignore[assignment]
+        if tensor.is_floating_point() and parts[-1] in ("weight", "bias"):
+            at.register_parameter(parts[-1], torch.nn.Parameter(tensor.clone()))
+        else:
+            at.register_buffer(parts[-1], tensor.clone())
+    holder.yaml, holder.names, holder.stride = dict(model.yaml), {0: "ant", 1: "bee"}, model.stride.clone()
+    torch.save({"model": holder, "epoch": -1, **extra}, path)
+    monkeypatch.undo()
+
+
+@pytest.mark.parametrize("cls_name", ["Model", "DetectionModel"])
+def test_a_file_is_read_under_the_class_names_of_all_releases(
+    cls_name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = Model("yolov5n.yaml", nc=2)
+    pickled_as(cls_name, tmp_path / "x.pt", made, monkeypatch)
+    read, checkpoint = load_model(tmp_path / "x.pt")
+    assert checkpoint.names == ["ant", "bee"]
+    assert all(torch.equal(value, made.state_dict()[name]) for name, value in read.state_dict().items())
+
+
+def test_a_model_of_another_kind_is_refused_by_the_layer_that_is_unknown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = Model("yolov5n.yaml", nc=2)
+    made.yaml["backbone"] = [[-1, 1, "C2f", [64]], *made.yaml["backbone"][1:]]
+    pickled_as("DetectionModel", tmp_path / "x.pt", made, monkeypatch)
+    with pytest.raises(InputError, match=r"x\.pt.*C2f"):
+        load_model(tmp_path / "x.pt")

@@ -14,8 +14,8 @@ import cv2
 import numpy as np
 import pytest
 
-from utils.augmentations import Sample
 from utils.config.hyp import Hyp
+from utils.datasets.augment import Sample
 from utils.datasets.dataset import DetectionDataset
 from utils.datasets.effects import Albumentations, chosen_effects, cutout, hist_equalize
 from utils.datasets.labels import LabelRecord

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from utils.augmentations import Sample
+from utils.datasets.augment import Sample
 from utils.datasets.mosaic import mosaic4
 from utils.image import LetterboxInfo
 

@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 import pytest
 
-from utils.augmentations import Jitter, Warp, draw_warp
 from utils.config.hyp import Hyp
+from utils.datasets.augment import Jitter, Warp, draw_warp
 from utils.datasets.dataset import DetectionDataset
 from utils.datasets.labels import LabelRecord
 from utils.datasets.mosaic import Layout, lay_four, lay_nine

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from utils.augmentations import (
+from utils.datasets.augment import (
     Sample,
     augment_hsv,
     copy_paste,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 import torch
 
 from models.routing import routing_stats
+from models.yolo import Model
 from utils.callbacks import FitEpochEnd, TrainEnd, TrainStart, ValEnd
 from utils.errors import InputError
 from utils.image import write_image
@@ -67,3 +69,24 @@ def test_without_the_package_the_option_says_how_to_get_it(monkeypatch: pytest.M
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(InputError, match=r"--tensorboard needs .* pip install tensorboard"):
         TensorBoardLogger()
+
+
+def test_the_graph_of_the_model_is_shown_and_the_model_stays_as_it_is(tmp_path: Path) -> None:
+    model = Model("yolov5n_dynamic.yaml", nc=2).train()
+    before, drawn = copy.deepcopy(model.state_dict()), torch.get_rng_state()
+    logger = TensorBoardLogger(model)
+    logger.on_train_start(start(tmp_path))
+    logger.on_train_end(TrainEnd(save_dir=tmp_path, best=None, epochs_run=0))
+    graph = read(tmp_path).Graph()
+    assert sum("Conv" in node.name for node in graph.node) > 50
+    assert model.training and torch.equal(torch.get_rng_state(), drawn)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_a_model_that_cannot_be_traced_costs_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    model = Model("yolov5n.yaml", nc=2)
+    model.forward = lambda x: {"x": object()}  # type: ignore[method-assign]
+    logger = TensorBoardLogger(model)
+    logger.on_train_start(start(tmp_path))
+    assert "the graph of the model cannot be shown" in caplog.text
+    logger.on_train_end(TrainEnd(save_dir=tmp_path, best=None, epochs_run=0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -82,3 +83,13 @@ def test_the_matrix_equals_the_reference(golden: Any, conf: float, iou: float) -
         tp, fp = confusion.tp_fp()
         assert tp.tolist() == golden.array("match/confusion_tp").tolist()
         assert fp.tolist() == golden.array("match/confusion_fp").tolist()
+
+
+def test_the_calls_of_v61_draw_and_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    matrix = ConfusionMatrix(2)
+    matrix.process_batch(None, torch.tensor([[1.0, 0, 0, 9, 9]]))
+    matrix.plot(save_dir=tmp_path, names=["ant", "bee"])
+    assert (tmp_path / "confusion_matrix.png").is_file()
+    with caplog.at_level("INFO"):
+        matrix.print()
+    assert [record.getMessage() for record in caplog.records] == ["0 0 0", "0 0 0", "0 1 0"]

@@ -85,3 +85,13 @@ def test_what_needs_a_run_of_one_process_is_refused_in_a_larger_one(values: dict
     check_alone(TrainOptions(**values), ALONE)
     with pytest.raises(InputError, match=f"{flag} is for a run of one process, and this one has 2"):
         check_alone(TrainOptions(**values), TWO)
+
+
+def test_a_resumed_run_keeps_its_batch_and_is_told_how_many_processes_can_share_it(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with pytest.raises(InputError, match=r"--batch-size 9 .*go on with 1 or 3 or 9 of them"):
+        check_batch_size(9, False, TWO, resumed=True)
+    assert check_alone(TrainOptions(compile=True), TWO, resumed=True).compile is False
+    assert "--compile of this run is left out" in caplog.text
+    assert check_alone(TrainOptions(compile=True), ALONE, resumed=True).compile is True
