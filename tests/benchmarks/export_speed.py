@@ -1,7 +1,7 @@
 """How fast exported files run against eager PyTorch, as ratios in one run.
 
 python tests/benchmarks/export_speed.py best.pt [more.pt ...] [--imgsz 640 320] [--batch 1] [--rounds 15]
-    [--formats onnx openvino ...] [--threads N]
+    [--formats onnx openvino ...] [--dynamic-form A1] [--threads N]
 
 Every format is made of every checkpoint in a folder that is deleted afterwards, and proved as by export.py. Then all
 of them and the fused model in PyTorch take turns on the same pictures. A ratio above 1 is faster than PyTorch; what
@@ -36,7 +36,8 @@ def made(weights: str, imgsz: int, folder: Path, options: argparse.Namespace) ->
     model, _ = load_model(weights)
     nets: dict[str, nn.Module] = {"eager": fuse(model.eval())}
     wanted = ExportOptions(
-        imgsz=(imgsz,), batch_size=options.batch, include=tuple(options.formats), output=str(folder)
+        imgsz=(imgsz,), batch_size=options.batch, include=tuple(options.formats), output=str(folder),
+        dynamic_form=options.dynamic_form,
     )  # fmt: skip
     for row in export_checkpoint(Path(weights), wanted, CPU):
         if row.path is not None and row.path.suffix != ".pt":
@@ -74,6 +75,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--formats", nargs="+", default=["torchscript", "onnx", "openvino", "pt2"])
+    parser.add_argument("--dynamic-form", default="auto")
     parser.add_argument("--threads", type=int, default=0, help="of PyTorch; 0: its own choice")
     options = parser.parse_args()
     logging.disable(logging.WARNING)

@@ -24,7 +24,7 @@ class AOTInductorExporter(Exporter):
 
     name = "aoti"
     ending = "_aoti.pt2"
-    fixed_forms: ClassVar[tuple[DynamicForm, ...]] = ()
+    fixed_forms: ClassVar[tuple[DynamicForm, ...]] = (DynamicForm.SINGLE,)
 
     def obstacle(self, job: Job) -> str | None:
         from torch._inductor.cpp_builder import get_cpp_compiler

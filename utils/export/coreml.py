@@ -30,6 +30,7 @@ class CoreMLExporter(Exporter):
     ending = ".mlpackage"
     packages: ClassVar[dict[str, str]] = {"coremltools": "coremltools"}
     forms = (DynamicForm.MERGED, DynamicForm.MATMUL, DynamicForm.PATCHES)
+    for_one = None
 
     def write(self, job: Job, path: Path) -> list[str]:
         import coremltools

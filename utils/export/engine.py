@@ -31,6 +31,7 @@ class EngineExporter(Exporter):
     ending = ".engine"
     packages: ClassVar[dict[str, str]] = {"tensorrt": "tensorrt", "onnx": "onnx"}
     forms: ClassVar[tuple[DynamicForm, ...]] = (DynamicForm.MERGED, DynamicForm.MATMUL, DynamicForm.PATCHES)
+    for_one = None
 
     def obstacle(self, job: Job) -> str | None:
         if job.device.type != "cuda":

@@ -25,6 +25,7 @@ class ExecuTorchExporter(Exporter):
     name = "executorch"
     ending = ".pte"
     packages: ClassVar[dict[str, str]] = {"executorch": "executorch"}
+    for_one = None  # XNNPACK leaves a computed kernel to the portable operators, which take a hundred times as long
 
     def write(self, job: Job, path: Path) -> list[str]:
         from executorch.exir import to_edge_transform_and_lower

@@ -29,6 +29,7 @@ class SavedModelExporter(TensorFlowExporter):
     ending = "_saved_model"
     packages: ClassVar[dict[str, str]] = {"onnx": "onnx"}
     forms = (DynamicForm.MERGED,)  # the only one of which no kernel is computed
+    for_one = None
     stack = ONNX2TF
     backend: ClassVar[type[TensorFlowBackend]] = SavedModelBackend
 

@@ -84,16 +84,10 @@ class TFLiteExporter(TensorFlowExporter):
 
     name = "tflite"
     ending = ".tflite"
-    forms = (DynamicForm.MATMUL, DynamicForm.PATCHES, DynamicForm.MERGED)
+    forms = (DynamicForm.MERGED, DynamicForm.MATMUL, DynamicForm.PATCHES)
+    for_one = None  # computed kernels take a slow way
     stack = LITERT_TORCH
     backend = TFLiteBackend
-
-    def form(self, options: ExportOptions) -> DynamicForm:
-        if options.dynamic_form != "auto":
-            return super().form(options)
-        if options.half or options.int8:
-            return DynamicForm.MERGED  # all kernels are constants, which can be stored in fewer bits
-        return DynamicForm.SINGLE if options.batch_size == 1 else DynamicForm.MATMUL
 
     def write(self, job: Job, path: Path) -> list[str]:
         options = job.options

@@ -18,6 +18,7 @@ from utils.config.export_options import ELSEWHERE, FORMATS
 from utils.config.options import DetectOptions, ExportOptions, ValOptions
 from utils.errors import InputError
 from utils.export import Row, table
+from utils.export.base import Exporter
 from utils.export.onnx import OnnxExporter
 from utils.export.run import EXPORTERS
 from utils.inference.autoshape import AutoShape
@@ -214,6 +215,19 @@ def test_a_file_that_does_not_run_here_is_in_the_tables_but_not_in_the_picture(
     assert (rows[1].made, rows[1].ran) == (True, False)
     assert (tmp_path / "benchmarks.csv").read_text().splitlines()[2] == "coreml,a.pt,2,,,,,Core ML runs on macOS only"
     assert table(rows)[2].split(maxsplit=4) == ["coreml", "a.pt", "2.0", "-", "Core ML runs on macOS only"]
+
+
+@pytest.mark.parametrize("exporter", EXPORTERS[: len(FORMATS)], ids=lambda exporter: exporter.name)
+def test_one_picture_a_call_is_computed_with_its_own_kernel_where_the_runtime_is_fast_at_that(
+    exporter: Exporter,
+) -> None:
+    constant = exporter.name in ("engine", "coreml", "saved_model", "pb", "tflite")
+    computed = exporter.name in ("onnx", "openvino", "pt2", "aoti", "ncnn")
+    several = "M" if constant else "A1" if exporter.name == "ncnn" else "B"
+    assert exporter.form(ExportOptions()).value == ("A1" if computed else several)
+    assert exporter.form(ExportOptions(dynamic_axes=("height",))).value == ("A1" if computed else several)
+    for options in (ExportOptions(batch_size=2), ExportOptions(dynamic=True)):
+        assert exporter.form(options).value == several
 
 
 def test_every_format_that_can_be_asked_for_has_one_exporter_in_the_order_of_the_documentation() -> None:

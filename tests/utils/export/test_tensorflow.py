@@ -67,10 +67,10 @@ def test_computed_kernels_are_refused_where_they_would_not_load(exporter: SavedM
 @pytest.mark.parametrize(
     ("options", "weights", "form"),
     [
-        ({}, "float32", "A1"),
+        ({}, "float32", "M"),
         ({"half": True}, "float16", "M"),
         ({"int8": True}, "int8", "M"),
-        ({"batch_size": 2}, "float32", "B/F"),
+        ({"batch_size": 2, "dynamic_form": "B"}, "float32", "B/F"),
     ],
 )
 def test_what_the_converter_of_tflite_gets_computes_what_the_model_does(
