@@ -148,9 +148,10 @@ class Calls:
                 silent += NEWS_S
 
     async def preview(self, request: Any) -> Any:
-        content = await self._in_thread(self._video(request).preview)
-        if content is None:
-            raise RefusedError(404, "there is no frame to show now")
+        job = self.service.find_video(request.path_params["key"])
+        content = None if job is None else await self._in_thread(job.preview)
+        if content is None:  # asked for by a page that has not heard of the end yet: nothing to see, no error
+            return self._answers.Response(status_code=204)
         return self._answers.Response(content, media_type="image/jpeg")
 
     async def result(self, request: Any) -> Any:

@@ -210,10 +210,15 @@ class Service:
 
     def video(self, key: str) -> VideoJob:
         """Raises RefusedError: it is no longer kept."""
+        job = self.find_video(key)
+        if job is None:
+            raise RefusedError(404, "this video is no longer kept; send it again")
+        return job
+
+    def find_video(self, key: str) -> VideoJob | None:
+        """None: it is no longer kept."""
         with self._lock:
-            if key not in self._videos:
-                raise RefusedError(404, "this video is no longer kept; send it again")
-            return self._videos[key]
+            return self._videos.get(key)
 
     def remove_video(self, key: str) -> None:
         """End the work on a video if it is still going on, and delete what there is of it."""

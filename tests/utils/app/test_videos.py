@@ -117,6 +117,8 @@ def test_while_it_is_in_work_there_are_previews_and_a_way_to_cancel(
     assert states[-1]["status"] == "cancelled"
     assert states[-1]["frames"] < 20
     assert folders(site) == before
+    late = site(f"/api/videos/{key}/preview")  # asked for before the end was known: nothing to see, and no error
+    assert (late.status, late.body) == (204, b"")
 
 
 def test_a_video_ends_when_its_visitor_goes_away(
