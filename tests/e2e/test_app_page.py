@@ -408,7 +408,8 @@ def test_a_video_can_be_cancelled_and_the_next_is_worked_on(browser: Browser, tm
     browser.click("#cancel")
     browser.until("document.getElementById('summary').textContent === 'long.avi: cancelled'")
     # The page may ask for a frame just as the video ends.
-    browser.js("window.late = new Image(); late.onerror = () => {late.title = 'none'}; late.src = 'api/videos/0/preview'")
+    browser.js("window.late = new Image(); late.onerror = () => {late.title = 'none'}")
+    browser.js("late.src = 'api/videos/0/preview'")
     browser.until("late.title === 'none'")
     browser.click("#items li:nth-child(2) button")
     browser.until("document.getElementById('summary').textContent.startsWith('short.avi: 3 frames')")

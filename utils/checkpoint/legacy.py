@@ -7,6 +7,8 @@ file.
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import logging
 from collections.abc import Iterable
 from pathlib import Path
@@ -31,8 +33,8 @@ def _stand_in(dotted: str) -> type:
 
 def _numpy_names() -> dict[str, Any]:
     """What numpy arrays and scalars name, under the old and the new module path."""
-    from numpy._core import multiarray
-
+    own = "numpy._core" if importlib.util.find_spec("numpy._core") else "numpy.core"  # before numpy 2
+    multiarray = importlib.import_module(f"{own}.multiarray")
     names: dict[str, Any] = {"numpy.ndarray": np.ndarray, "numpy.dtype": np.dtype}
     for package in ("numpy.core.multiarray", "numpy._core.multiarray"):
         names[f"{package}._reconstruct"] = multiarray._reconstruct
