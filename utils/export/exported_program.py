@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,8 @@ class ExportedProgramExporter(Exporter):
         network = job.network(self.form(job.options), free)
         program = captured(network, job, free)
         extra = {ABOUT: json.dumps(job.about(free, network).to_plain())}
-        program.example_inputs = None  # a batch of pictures, which would make most of a small file
+        with contextlib.suppress(ValueError):  # older releases of torch insist on it
+            program.example_inputs = None  # a batch of pictures, which would make most of a small file
         with path.open("wb") as stream:
             torch.export.save(program, stream, extra_files=extra)
         return []
