@@ -20,6 +20,10 @@ def quantized(model: Any, job: Job, folder: Path) -> Any:
     The head stays as it is, since scores and pixels share its maps, and so does the attention of dynamic layers, which
     is cheap and decides about everything behind it.
 
+    Weights use seven of the eight bits: processors without 8-bit units (before AVX512-VNNI) add two products in 16
+    bits, which overflow otherwise. Ranges of activations are moving averages over the pictures, since a few outliers
+    make all other values coarse. With the official yolov5n on tiny COCO the two together lose 0.001 of mAP instead of 0.070.
+
     Args:
         model: ``onnx.ModelProto`` of the older exporter.
         folder: for files on the way.
@@ -38,13 +42,29 @@ def quantized(model: Any, job: Job, folder: Path) -> Any:
             return None if batch is None else {self.name: batch.cpu().numpy()}
 
     before, after = folder / "float.onnx", folder / "int8.onnx"
+    constants_to_initializers(model)
     onnx.save(model, before)
     quantize_static(
         before, after, Pictures(model.graph.input[0].name, calibration_batches(job)), quant_format=QuantFormat.QDQ,
         op_types_to_quantize=["Conv"], per_channel=True, activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
-        nodes_to_exclude=kept_exact(model, len(job.model.model) - 1),
+        nodes_to_exclude=kept_exact(model, len(job.model.model) - 1), reduce_range=True,
+        extra_options={"CalibMovingAverage": True},
     )  # fmt: skip
     return onnx.load(after)
+
+
+def constants_to_initializers(model: Any) -> None:
+    """Move the values of Constant nodes, such as kernels put together from several, to where a kernel is looked for."""
+    left = []
+    for node in model.graph.node:
+        value = next((entry.t for entry in node.attribute if entry.name == "value"), None)
+        if node.op_type != "Constant" or value is None:
+            left.append(node)
+            continue
+        value.name = node.output[0]
+        model.graph.initializer.append(value)
+    del model.graph.node[:]
+    model.graph.node.extend(left)
 
 
 def kept_exact(model: Any, head: int) -> list[str]:
