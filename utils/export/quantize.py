@@ -22,7 +22,8 @@ def quantized(model: Any, job: Job, folder: Path) -> Any:
 
     Weights use seven of the eight bits: processors without 8-bit units (before AVX512-VNNI) add two products in 16
     bits, which overflow otherwise. Ranges of activations are moving averages over the pictures, since a few outliers
-    make all other values coarse. With the official yolov5n on tiny COCO the two together lose 0.001 of mAP instead of 0.070.
+    make all other values coarse. With the official yolov5n on tiny COCO the two together lose 0.001 of mAP instead of
+    0.070.
 
     Args:
         model: ``onnx.ModelProto`` of the older exporter.
