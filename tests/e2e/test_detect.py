@@ -317,6 +317,26 @@ def test_batches_and_order_change_no_box(reference: Any, batch_size: int, step: 
             np.testing.assert_allclose(found.boxes, alone[number], atol=1e-3, rtol=1e-5)
 
 
+def test_an_onnx_file_with_suppression_inside_gives_the_boxes_of_v61(
+    reference: Any, shared_weights: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("onnxruntime")
+    from utils.config.export_options import ExportOptions
+    from utils.export import export_checkpoint
+    from utils.inference.backends import open_exported
+
+    _, images, (entries, alone) = reference
+    cpu = torch.device("cpu")
+    options = ExportOptions(include=("onnx",), dynamic=True, nms=True, output=str(tmp_path), imgsz=(320,))
+    row = export_checkpoint(shared_weights / "yolov5n-coco-v6.0.pt", options, cpu)[1]
+    assert row.made, row.note
+    predictor = Predictor(open_exported(row.path, cpu), cpu)
+    for entry, image, expected in zip(entries, images, alone, strict=True):
+        boxes = predictor(image).boxes.numpy()
+        assert boxes.shape == expected.shape, entry["image"]
+        np.testing.assert_allclose(boxes, expected, atol=2e-3, rtol=1e-4, err_msg=entry["image"])
+
+
 def test_a_lossless_video_gives_the_boxes_of_its_pictures(reference: Any, tmp_path: Path) -> None:
     predictor, images, (_, alone) = reference
     numbers = [n for n in range(10) if images[n].shape == (480, 640, 3)][:3]
