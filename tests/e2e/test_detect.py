@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -27,6 +28,7 @@ from utils.datasets.sources_live import LiveSettings
 from utils.errors import InputError
 from utils.image import read_image
 from utils.inference.predictor import Detections, Predictor
+from utils.inference.window import give_fonts
 
 Find = Callable[..., Path]
 
@@ -239,6 +241,15 @@ def test_without_a_screen_a_window_is_one_warning(find: Find, film: Path, caplog
     monkeypatch.setattr("utils.inference.window.can_show", lambda: False)
     assert list(find(film, view_img=True).iterdir())
     assert caplog.text.count("--view-img: no window can be opened here") == 1
+
+
+def test_the_window_is_given_fonts_where_opencv_brings_none(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setenv("QT_QPA_FONTDIR", str(tmp_path / "missing"))
+    give_fonts()
+    assert list(Path(os.environ["QT_QPA_FONTDIR"]).glob("*.ttf"))
+    monkeypatch.setenv("QT_QPA_FONTDIR", str(tmp_path))  # a folder of the user's is left alone
+    give_fonts()
+    assert os.environ["QT_QPA_FONTDIR"] == str(tmp_path)
 
 
 def test_q_in_the_window_ends_a_video(find: Find, film: Path, monkeypatch: Any) -> None:

@@ -6,9 +6,12 @@ import logging
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import cv2
 import numpy as np
+
+from utils.plots.fonts import standard_file
 
 LOG = logging.getLogger(__name__)
 # Where a window cannot be opened, some window systems end the process at once. So another process tries first.
@@ -25,6 +28,7 @@ class Window:
     def __init__(self) -> None:
         self.quit = False
         self.works = can_show()
+        give_fonts()
         if not self.works:
             LOG.warning("--view-img: no window can be opened here; results are still saved")
 
@@ -41,6 +45,13 @@ class Window:
     def close(self) -> None:
         if self.works:
             cv2.destroyAllWindows()
+
+
+def give_fonts() -> None:
+    """Point Qt to matplotlib's fonts where OpenCV names a folder that it does not bring; Qt laments it line by line."""
+    named, font = os.environ.get("QT_QPA_FONTDIR"), standard_file()
+    if named and font and not Path(named).is_dir():
+        os.environ["QT_QPA_FONTDIR"] = str(Path(font).parent)
 
 
 def can_show() -> bool:

@@ -32,7 +32,7 @@ Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
 @lru_cache(maxsize=1)
-def _standard_file() -> str | None:
+def standard_file() -> str | None:
     """DejaVu Sans inside matplotlib's data folder; None without matplotlib. The package is found, but not imported."""
     spec = importlib.util.find_spec("matplotlib")
     for folder in (spec.submodule_search_locations if spec else None) or ():
@@ -61,7 +61,7 @@ def _wide_files() -> tuple[str, ...]:
 @lru_cache(maxsize=1024)
 def font_file(text: str) -> str | None:
     """The font file that can write most of ``text``; None when there is only Pillow's built-in font."""
-    standard = _standard_file()
+    standard = standard_file()
     if standard is None or text.isascii():
         return standard
     wanted = {ord(character) for character in text}
