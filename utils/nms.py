@@ -68,9 +68,8 @@ def _suppress(rows: torch.Tensor, iou_thres: float, agnostic: bool, max_det: int
         # would cost less precision (float32 leaves 1/16 px at class 79), but then borderline pairs would be decided
         # otherwise than by v6.1.
         boxes = boxes + rows[:, 5:6] * (boxes.max() - boxes.min() + 1).clamp(min=_CLASS_STEP_PX)
-    size = (
-        _FIRST_ROUND if len(rows) > 2 * _FIRST_ROUND else len(rows)
-    )  # a second round for a few costs more than it saves
+    # Where all meet all, few survive the first round: a second one for a few more costs more than it saves.
+    size = len(rows) if agnostic and len(rows) <= 2 * _FIRST_ROUND else _FIRST_ROUND
     kept = nms(boxes[:size], best[:size], iou_thres)
     while size < len(rows) and len(kept) < max_det:
         meeting = torch.cat([kept, torch.arange(size, min(3 * size, len(rows)), device=rows.device)])
