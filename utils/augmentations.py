@@ -105,15 +105,12 @@ def random_perspective(
     ``segments`` is empty or has a polygon [m, 2] in pixels per label; ``border`` adds pixels above and below, left and
     right, or takes them away.
     """
-    height, width = im.shape[:2]
-    out_hw = height + 2 * border[0], width + 2 * border[1]
-    warp = augment.draw_warp(
-        (height, width), out_hw, degrees=degrees, translate=translate, scale=scale, shear=shear,
-        perspective=perspective, rng=_rng(),
+    out_hw = im.shape[0] + 2 * border[0], im.shape[1] + 2 * border[1]
+    moved = augment.random_perspective(
+        _sample(im, np.asarray(targets), segments), out_hw, degrees=degrees, translate=translate, scale=scale,
+        shear=shear, perspective=perspective, rng=_rng(),
     )  # fmt: skip
-    sample = _sample(im, np.asarray(targets), segments)
-    boxes, _ = warp.move_labels(sample.boxes, sample.segments)
-    return np.ascontiguousarray(warp.apply(sample.image)), boxes if len(sample.boxes) else np.asarray(targets)
+    return np.ascontiguousarray(moved.image), moved.boxes if len(targets) else np.asarray(targets)
 
 
 def copy_paste(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from utils.config.flags import IMAGE_SIZE_FLAGS, at_least, fraction, option, switch
+from utils.config.flags import IMAGE_SIZE_FLAGS, at_least, fraction, option, picture_size, switch
 from utils.errors import InputError
 
 
@@ -31,10 +31,7 @@ class AppOptions:
     )
 
     def __post_init__(self) -> None:
-        if len(self.imgsz) not in (1, 2):
-            raise InputError(f"--imgsz takes one number, or height and width; {len(self.imgsz)} given")
-        for side in self.imgsz:
-            at_least("--imgsz", side, 32)
+        picture_size(self.imgsz)
         fraction("--conf-thres", self.conf_thres)
         fraction("--iou-thres", self.iou_thres)
         for flag, value in (

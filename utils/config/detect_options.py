@@ -10,6 +10,7 @@ from utils.config.flags import (
     at_least,
     fraction,
     option,
+    picture_size,
     plain_name,
     switch,
 )
@@ -75,10 +76,7 @@ class DetectOptions(Named):
     )
 
     def __post_init__(self) -> None:
-        if len(self.imgsz) not in (1, 2):
-            raise InputError(f"--imgsz takes one number, or height and width; {len(self.imgsz)} given")
-        for side in self.imgsz:
-            at_least("--imgsz", side, 32)
+        picture_size(self.imgsz)
         for index in self.classes or ():
             at_least("--classes", index, 0)
         at_least("--max-det", self.max_det, 1)

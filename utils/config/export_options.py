@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
-from utils.config.flags import IMAGE_SIZE_FLAGS, Named, at_least, fraction, one_of, option, switch
+from utils.config.flags import IMAGE_SIZE_FLAGS, Named, at_least, fraction, one_of, option, picture_size, switch
 from utils.errors import InputError, nearest
 
 AXES = ("batch", "height", "width")
@@ -25,6 +25,7 @@ ELSEWHERE = ("edgetpu", "tfjs")
 _ONLY_FOR: dict[str, tuple[str, ...]] = {
     "optimize": ("torchscript",), "simplify": ("onnx",), "opset": ("onnx",), "workspace": ("engine",),
     "venvs": ("tflite", "saved_model", "pb"),
+    **dict.fromkeys(("half", "dynamic", "dynamic_axes"), tuple(name for name in FORMATS if name != "static")),
 }  # fmt: skip
 _OF_NMS = frozenset({"agnostic_nms", "topk_per_class", "topk_all", "iou_thres", "conf_thres"})
 
@@ -96,16 +97,17 @@ class ExportOptions(Named):
             elif name == "cache_dir" and not self.data:
                 lines.append(f"{flag} has no effect without --data")
             elif formats and not set(formats) & set(self.include):
-                lines.append(f"{flag} has no effect on --include {' '.join(self.include)}: it is for {formats[0]}")
+                lines.append(
+                    f"{flag} has no effect on --include {' '.join(self.include)}: it is for {', '.join(formats)}"
+                )
         return lines
 
     def __post_init__(self) -> None:
         self._check_formats()
-        if len(self.imgsz) not in (1, 2):
-            raise InputError(f"--imgsz takes one number, or height and width; {len(self.imgsz)} given")
+        picture_size(self.imgsz)
         limits = [("--batch-size", self.batch_size, 1), ("--opset", self.opset, 11), ("--workspace", self.workspace, 1)]
         limits += [("--topk-per-class", self.topk_per_class, 1), ("--topk-all", self.topk_all, 1)]
-        for flag, value, low in limits + [("--imgsz", side, 32) for side in self.imgsz]:
+        for flag, value, low in limits:
             at_least(flag, value, low)
         fraction("--conf-thres", self.conf_thres)
         fraction("--iou-thres", self.iou_thres)

@@ -110,6 +110,14 @@ def check_download(download: bool, allow_scripts: bool, limit: int) -> None:
         raise InputError("--allow-scripts does nothing without --download; give both, or none")
 
 
+def picture_size(sides: tuple[int, ...]) -> None:
+    """Raise InputError: ``--imgsz`` is not one side, or height and width, of at least 32 pixels."""
+    if len(sides) not in (1, 2):
+        raise InputError(f"--imgsz takes one number, or height and width; {len(sides)} given")
+    for side in sides:
+        at_least("--imgsz", side, 32)
+
+
 def plain_name(value: str) -> None:
     """Raise InputError: the name of a run is empty."""
     if not value:

@@ -218,23 +218,23 @@ def draw_warp(
 
 def random_perspective(
     sample: Sample,
+    out_hw: tuple[int, int] | None = None,
     *,
     degrees: float = 10.0,
     translate: float = 0.1,
     scale: float = 0.1,
     shear: float = 10.0,
     perspective: float = 0.0,
-    border: int = 0,
     rng: np.random.Generator,
 ) -> Sample:
     """Rotate, scale, shear, shift and tilt a sample as :func:`draw_warp` says; boxes follow, clipped to the result.
 
-    ``border`` pixels are added on every side; a negative one crops (mosaic canvas to picture).
+    The centre comes to that of ``out_hw``, which may be smaller (mosaic canvas to picture); None: the size stays.
     """
     height, width = sample.image.shape[:2]
     warp = draw_warp(
         (height, width),
-        (height + 2 * border, width + 2 * border),
+        out_hw or (height, width),
         degrees=degrees,
         translate=translate,
         scale=scale,

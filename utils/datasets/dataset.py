@@ -25,6 +25,7 @@ from utils.datasets.augment import (
     interleaved,
     mixup,
     planes_of,
+    random_perspective,
 )
 from utils.datasets.effects import chosen_effects
 from utils.datasets.labels import LabelRecord
@@ -226,10 +227,7 @@ class DetectionDataset(Dataset[TrainItem]):
         return {name: getattr(self.hyp, name) for name in names}
 
     def _warp(self, sample: Sample, out_hw: tuple[int, int], rng: np.random.Generator) -> Sample:
-        height, width = sample.image.shape[:2]
-        warp = draw_warp((height, width), out_hw, rng=rng, **self._ranges())
-        boxes, segments = warp.move_labels(sample.boxes, sample.segments)
-        return replace(sample, image=warp.apply(sample.image), boxes=boxes, segments=segments)
+        return random_perspective(sample, out_hw, rng=rng, **self._ranges())
 
 
 def _blank(hw: tuple[int, int], key: tuple[int, int]) -> TrainItem:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -34,7 +33,7 @@ class ExecuTorchExporter(Exporter):
         free = self.free(job.options)
         network = job.network(self.form(job.options), free)
         program = captured(network, job, free, bounded=True)
-        about = json.dumps(job.about(free, network).to_plain())
+        about = job.about(free, network).to_json()
         by_xnnpack = partitioners()
         lowered = to_edge_transform_and_lower(program, partitioner=by_xnnpack, constant_methods={ABOUT: about})
         with path.open("wb") as stream:

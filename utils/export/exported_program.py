@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ class ExportedProgramExporter(Exporter):
         free = self.free(job.options)
         network = job.network(self.form(job.options), free)
         program = captured(network, job, free)
-        extra = {ABOUT: json.dumps(job.about(free, network).to_plain())}
+        extra = {ABOUT: job.about(free, network).to_json()}
         with contextlib.suppress(ValueError):  # older releases of torch insist on it
             program.example_inputs = None  # a batch of pictures, which would make most of a small file
         with path.open("wb") as stream:

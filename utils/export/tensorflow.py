@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
 from models.dynamic_forms import DynamicForm
-from utils.config.export_options import ExportOptions
-from utils.errors import InputError
 from utils.export.job import Job
 from utils.export.onnx import to_onnx
 from utils.export.tflite import Shares, TensorFlowExporter, fixed
@@ -29,14 +26,10 @@ class SavedModelExporter(TensorFlowExporter):
     ending = "_saved_model"
     packages: ClassVar[dict[str, str]] = {"onnx": "onnx"}
     forms = (DynamicForm.MERGED,)  # the only one of which no kernel is computed
+    fixed_forms = ()
     for_one = None
     stack = ONNX2TF
     backend: ClassVar[type[TensorFlowBackend]] = SavedModelBackend
-
-    def form(self, options: ExportOptions) -> DynamicForm:
-        if options.dynamic_form in ("A", "A1"):
-            raise InputError(f"--dynamic-form {options.dynamic_form} does not run as {self.name}; possible is M")
-        return super().form(options)
 
     def obstacle(self, job: Job) -> str | None:
         if job.options.half:
@@ -46,7 +39,7 @@ class SavedModelExporter(TensorFlowExporter):
     def write(self, job: Job, path: Path) -> list[str]:
         about, through = self.through_onnx(job, path)
         self.convert(job, source=str(through), target=str(path))
-        (path / ABOUT).write_text(about_text(about), encoding="utf-8")
+        (path / ABOUT).write_text(about.to_json(), encoding="utf-8")
         return fixed(job.options)
 
     def through_onnx(self, job: Job, path: Path) -> tuple[Metadata, Path]:
@@ -67,10 +60,5 @@ class FrozenGraphExporter(SavedModelExporter):
 
     def write(self, job: Job, path: Path) -> list[str]:
         about, through = self.through_onnx(job, path)
-        self.convert(job, source=str(through), target=str(path), about=about_text(about))
+        self.convert(job, source=str(through), target=str(path), about=about.to_json())
         return fixed(job.options)
-
-
-def about_text(about: Metadata) -> str:
-    """As JSON."""
-    return json.dumps(about.to_plain(), ensure_ascii=False)

@@ -101,5 +101,5 @@ class TFLiteExporter(TensorFlowExporter):
         torch.export.save(program, through)
         self.convert(job, source=str(through), target=str(path), weights=weights)
         with zipfile.ZipFile(path, "a") as archive:
-            archive.writestr(ABOUT, json.dumps(exact.about((), network).to_plain(), ensure_ascii=False))
+            archive.writestr(ABOUT, exact.about((), network).to_json())
         return [*fixed(options), *([] if weights == "float32" else [f"weights in {weights}"])]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from pathlib import Path
 
@@ -30,7 +29,7 @@ class TorchScriptExporter(Exporter):
                 from torch.utils.mobile_optimizer import optimize_for_mobile
 
                 traced = optimize_for_mobile(traced)
-            extra = {CONFIG: json.dumps(job.about(free, network).to_plain())}
+            extra = {CONFIG: job.about(free, network).to_json()}
             with path.open("wb") as stream:
                 torch.jit.save(traced, stream, _extra_files=extra)
         notes = ["deprecated by PyTorch, which has pt2 in its place"]

@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import glob
 import importlib.metadata
-import os
 import platform
 import re
 import socket
 import subprocess
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from utils.config.dataset_spec import SPLITS, DatasetSpec
 from utils.config.paths import ROOT
 from utils.datasets.prepare import GENERATORS
 from utils.errors import InputError
 from utils.general.logger import LOGGER
+from utils.inference.window import can_show
 from utils.plots.fonts import font_file
 
 
@@ -128,20 +125,10 @@ def _installed(requirement: str) -> bool:
 
 def check_imshow() -> bool:
     """Whether OpenCV can open a window here; warns if not."""
-    import cv2
-
-    # Qt ends the whole process where there is no display, so it is not even asked.
-    headless = sys.platform.startswith("linux") and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
-    if not headless:
-        try:
-            cv2.imshow("test", np.zeros((1, 1, 3), np.uint8))
-            cv2.waitKey(1)
-            cv2.destroyAllWindows()
-            return True
-        except cv2.error:
-            pass
-    LOGGER.warning("no window can be opened here")
-    return False
+    works = can_show()
+    if not works:
+        LOGGER.warning("no window can be opened here")
+    return works
 
 
 def check_dataset(data: str | Path | Mapping[str, Any], autodownload: bool = False) -> dict[str, Any]:

@@ -122,7 +122,7 @@ def is_docker() -> bool:
 
 def is_pip() -> bool:
     """Whether this repository is installed as a package, not a checkout."""
-    return "site-packages" in Path(__file__).resolve().parts
+    return not {"site-packages", "dist-packages"}.isdisjoint(Path(__file__).parts)
 
 
 def is_writeable(dir: str | Path, test: bool = False) -> bool:
@@ -157,7 +157,7 @@ def config_dir(dir: str = "Ultralytics", env_var: str = "YOLOV5_CONFIG_DIR") -> 
 
 def emojis(text: str = "") -> str:
     """The text, on Windows without characters beyond ASCII, which its consoles may not show."""
-    return text.encode().decode("ascii", "ignore") if sys.platform == "win32" else text
+    return "".join(filter(str.isascii, text)) if sys.platform == "win32" else text
 
 
 _AWKWARD = {ord(sign): "_" for sign in "!#$%&()*+,:;<=>?@^|¡¨´·¿€"}

@@ -86,8 +86,8 @@ def test_a_warp_with_all_ranges_zero_changes_nothing() -> None:
     np.testing.assert_allclose(result.boxes, sample.boxes)
 
 
-def test_a_negative_border_crops_the_centre() -> None:
-    result = random_perspective(marked(), **STILL, border=-16, rng=np.random.default_rng(0))
+def test_a_smaller_result_is_the_centre() -> None:
+    result = random_perspective(marked(), **STILL, out_hw=(32, 32), rng=np.random.default_rng(0))
     assert result.image.shape == (32, 32, 3)
     np.testing.assert_allclose(result.boxes, [[1, 4, 8, 24, 20]])
 

@@ -76,7 +76,8 @@ def test_a_warped_box_is_inside_and_on_its_object(
     sample: Sample, geometry: dict[str, float], seed: int, border: int
 ) -> None:
     border = max(border, 4 - min(sample.image.shape[:2]) // 2)
-    result = random_perspective(sample, **geometry, border=border, rng=np.random.default_rng(seed))
+    out_hw = sample.image.shape[0] + 2 * border, sample.image.shape[1] + 2 * border
+    result = random_perspective(sample, out_hw, **geometry, rng=np.random.default_rng(seed))
     assert inside(result)
     assert len(result.segments) in (0, len(result.boxes))
     # What is thinner than a few pixels is blended with its surroundings and has no bright middle.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ from torch import Tensor
 
 from utils.inference.backends.base import reading
 from utils.inference.backends.bounded import BoundedBackend
-from utils.inference.backends.metadata import as_text, from_text
+from utils.inference.backends.metadata import from_json, from_text
 from utils.packages import require
 
 ABOUT = "about"  # the method of the program that returns what it says of itself
@@ -34,8 +33,7 @@ class ExecuTorchBackend(BoundedBackend):
             method = program.load_method(FORWARD)
             sides = list(method.metadata.input_tensor_meta(0).sizes())  # where an axis is free, its end
             width = list(method.metadata.output_tensor_meta(0).sizes())[-1]
-        text = as_text(json.loads(said)) if said else {}
-        info = from_text(text, file, names, sides, width - 5 if width > 5 else None)
+        info = from_text(from_json(said), file, names, sides, width - 5 if width > 5 else None)
         super().__init__(info, file, device, (sides[0], sides[2], sides[3]))
         self.program, self.method = program, method
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,7 +14,7 @@ from torch import Tensor
 from utils.errors import InputError
 from utils.inference.backends.archive import check_archive
 from utils.inference.backends.base import FileBackend, reading
-from utils.inference.backends.metadata import as_text, from_text
+from utils.inference.backends.metadata import from_json, from_text
 
 ABOUT = "about.json"  # the file inside the archive
 
@@ -32,7 +31,7 @@ class ExportedProgramBackend(FileBackend):
             said = extra.get(ABOUT)
             if not said:
                 raise InputError(f"{file}: not exported by this program; make it with export.py --include pt2")
-            info = from_text(as_text(json.loads(said)), file, names)
+            info = from_text(from_json(said), file, names)
         super().__init__(info, file, device)
         self.module = module
 

@@ -69,6 +69,15 @@ class Metadata:
         """As text by key, for files that hold text: every value is JSON."""
         return as_text(self.to_plain())
 
+    def to_json(self) -> str:
+        """As one text, for files that hold a single one; :func:`from_json` reads it."""
+        return json.dumps(self.to_plain(), ensure_ascii=False)
+
+
+def from_json(said: str | bytes) -> dict[str, str]:
+    """What ``to_json`` wrote, as ``from_text`` reads it; nothing where nothing is said."""
+    return as_text(json.loads(said)) if said else {}
+
 
 def as_text(plain: Mapping[str, Any]) -> dict[str, str]:
     """Plain values as ``from_text`` reads them."""

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from utils.inference.backends.metadata import as_text
+from utils.inference.backends.metadata import from_json
 from utils.inference.backends.tensorflow import ABOUT, TensorFlowBackend
 from utils.inference.venvs import TENSORFLOW
 
@@ -21,4 +20,4 @@ class SavedModelBackend(TensorFlowBackend):
     @staticmethod
     def said_in(file: Path) -> Mapping[str, str]:
         about = file / ABOUT
-        return as_text(json.loads(about.read_text(encoding="utf-8"))) if about.is_file() else {}
+        return from_json(about.read_bytes()) if about.is_file() else {}

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from utils.inference.backends.metadata import as_text
+from utils.inference.backends.metadata import from_json
 from utils.inference.backends.tensorflow import ABOUT, TensorFlowBackend
 from utils.inference.venvs import LITERT
 
@@ -23,7 +22,7 @@ class TFLiteBackend(TensorFlowBackend):
     def said_in(file: Path) -> Mapping[str, str]:
         try:
             with zipfile.ZipFile(file) as archive:
-                return as_text(json.loads(archive.read(ABOUT)))
+                return from_json(archive.read(ABOUT))
         except (zipfile.BadZipFile, KeyError):  # without an archive, or with one of somebody else
             return {}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +11,7 @@ import torch
 from torch import Tensor
 
 from utils.inference.backends.base import FileBackend, reading
-from utils.inference.backends.metadata import as_text, from_text
+from utils.inference.backends.metadata import from_json, from_text
 
 CONFIG = "config.txt"  # the file inside the archive, as in v6.1
 
@@ -27,7 +26,7 @@ class TorchScriptBackend(FileBackend):
             with file.open("rb") as stream:  # a stream: names outside ASCII trouble torch on some systems
                 module = torch.jit.load(stream, map_location=device, _extra_files=extra)
             said = extra[CONFIG]
-            info = from_text(as_text(json.loads(said)) if said else {}, file, names)
+            info = from_text(from_json(said), file, names)
         super().__init__(info, file, device)
         self.module = module.eval()
 
