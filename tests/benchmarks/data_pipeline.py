@@ -4,6 +4,8 @@ python tests/benchmarks/data_pipeline.py my.yaml [...] [--imgsz 640 320] [--pict
 
 OpenCV and torch run on one thread. Times are those of the processor, the best of several rounds in which all kinds take
 turns, so that other work on the machine disturbs the ratios little. Mosaic items use the default hyper-parameters.
+They are those of one of eight loader processes in the middle of an epoch of --records pictures: a smaller data set is
+repeated, and each copy of a picture is decoded for itself.
 """
 
 from __future__ import annotations
@@ -28,11 +30,15 @@ from utils.config.dataset_spec import DatasetSpec
 from utils.datasets import augment as augmentations
 from utils.datasets import dataset as dataset_module
 from utils.datasets import mosaic
-from utils.datasets.dataset import DetectionDataset
+from utils.datasets.dataset import DetectionDataset, Key
 from utils.datasets.labels import LabelRecord
+from utils.datasets.loader import build_loader
+from utils.datasets.partners import LANES, kept_pictures
 from utils.datasets.pictures import Pictures
 from utils.datasets.prepare import load_labels
 from utils.memory import keep_freed_memory
+
+BATCH = 16  # pictures
 
 # Stage -> (owner, function): what a function spends in others of this table is counted there.
 STAGES: dict[str, tuple[tuple[Any, str], ...]] = {
@@ -94,29 +100,48 @@ def seconds_per(count: int, work: Callable[[], Any]) -> float:
     return (time.process_time() - start) / count
 
 
-def fetch(data: DetectionDataset, epoch: int, indices: Sequence[int]) -> None:
-    for index in indices:
-        data[(epoch, index)]
+def fetch(data: DetectionDataset, keys: Sequence[Key]) -> None:
+    for key in keys:
+        data[key]
+
+
+def training_keys(data: DetectionDataset, pictures: int, rounds: int, near: bool) -> list[list[Key]]:
+    """What a loader process asks for in the middle of an epoch, ``pictures`` a round; it has done what is before."""
+    loader = build_loader(data, batch_size=BATCH, workers=0, shuffle=True, near_partners=near)
+    if near:
+        data.keep_recent(kept_pictures(BATCH, LANES))
+    of_one_lane = list(loader.batch_sampler)[::LANES]  # type: ignore[arg-type]
+    before, keys = of_one_lane[:8], [key for batch in of_one_lane[8:] for key in batch]
+    if len(keys) < pictures * rounds:
+        raise SystemExit(f"{pictures} pictures in {rounds} rounds need more --records")
+    for batch in before:
+        fetch(data, batch)
+    return [keys[start : start + pictures] for start in range(0, pictures * rounds, pictures)]
 
 
 def compare(name: str, train: Sequence[LabelRecord], val: Sequence[LabelRecord], options: argparse.Namespace) -> None:
+    many = [train[i % len(train)] for i in range(max(options.records, len(train)))]
     for imgsz in options.imgsz:
         kinds = {
-            "mosaic": DetectionDataset(train, imgsz, augment=True),
+            "mosaic": DetectionDataset(many, imgsz, augment=True),
+            "mosaic, all": DetectionDataset(many, imgsz, augment=True),
             "mosaic, ram": DetectionDataset(train, imgsz, augment=True, cache_images="ram"),
             "val, rect": DetectionDataset(val, imgsz, rect=True, batch_size=32, pad=0.5),
         }
-        chosen = {
-            kind: np.random.default_rng(0).permutation(len(data))[: options.pictures].tolist()
-            for kind, data in kinds.items()
-        }
+        rng, chosen = np.random.default_rng(0), {}
+        for kind, data in kinds.items():
+            if kind in ("mosaic", "mosaic, all"):
+                chosen[kind] = training_keys(data, options.pictures, options.rounds + 1, kind == "mosaic")
+            else:
+                same = rng.permutation(len(data))[: options.pictures].tolist()
+                chosen[kind] = [[Key(epoch, index) for index in same] for epoch in range(options.rounds + 1)]
         best: dict[str, list[tuple[float, float]]] = defaultdict(list)  # (yardstick, ours) of each round
         for epoch in range(options.rounds):
             for kind, data in kinds.items():
-                indices = chosen[kind]
-                same = [data.records[i] for i in indices]
-                plain = seconds_per(len(indices), lambda: read_and_resize(same, imgsz))  # noqa: B023
-                ours = seconds_per(len(indices), lambda: fetch(data, epoch, indices))  # noqa: B023
+                keys = chosen[kind][epoch]
+                records = [data.records[key.picture] for key in keys]
+                plain = seconds_per(len(keys), lambda: read_and_resize(records, imgsz))  # noqa: B023
+                ours = seconds_per(len(keys), lambda: fetch(data, keys))  # noqa: B023
                 best[kind].append((plain, ours))
         for kind, rounds in best.items():
             plain, ours = (min(column) for column in zip(*rounds))
@@ -125,13 +150,13 @@ def compare(name: str, train: Sequence[LabelRecord], val: Sequence[LabelRecord],
                 f"{1e3 * plain:>8.2f} ms plain {ours / plain:>7.2f}x"
             )
             if options.stages:
-                print(f"{'':19}{shares(kinds[kind], chosen[kind])}")
+                print(f"{'':19}{shares(kinds[kind], chosen[kind][-1])}")
 
 
-def shares(data: DetectionDataset, indices: Sequence[int]) -> str:
+def shares(data: DetectionDataset, keys: Sequence[Key]) -> str:
     """The stages in percent; the clock that is read for each of them adds a little to the small ones."""
     with stage_times() as seconds:
-        fetch(data, 99, indices)
+        fetch(data, keys)
     total = sum(seconds.values())
     return "  ".join(f"{stage} {100 * seconds[stage] / total:.0f} %" for stage in STAGES if seconds[stage])
 
@@ -142,6 +167,7 @@ def main() -> None:
     parser.add_argument("--imgsz", type=int, nargs="+", default=[640, 320])
     parser.add_argument("--pictures", type=int, default=48)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--records", type=int, default=4096, help="pictures of the data set that mosaics are made of")
     parser.add_argument("--stages", action="store_true", help="also the share of each stage")
     options = parser.parse_args()
     cv2.setNumThreads(0)

@@ -10,6 +10,7 @@ import torch
 
 import train
 from utils.callbacks import BatchEnd
+from utils.datasets.dataset import DetectionDataset, Key, TrainItem
 from utils.files import read_yaml
 
 
@@ -39,3 +40,35 @@ def test_quad_training_from_pictures_kept_on_disk(
     assert len(list((tmp_path / "kept").glob("*.png.64.*.npy"))) == 6
     assert not list((tmp_path / "data" / "images").rglob("*.npy"))
     assert read_yaml(tmp_path / "runs/exp/opt.yaml")["quad"] is True
+
+
+@pytest.mark.usefixtures("log_handlers_restored")
+@pytest.mark.parametrize(
+    ("options", "near", "told"),
+    [
+        ({}, True, ""),
+        ({"mosaic_from": "all"}, False, ""),
+        ({"mosaic_from": "all", "rect": True}, False, "--mosaic-from has no effect with --rect"),
+    ],
+)
+def test_mosaics_take_their_pictures_from_where_they_are_told_to(
+    tmp_path: Path, make_dataset: Callable[..., Path], options: dict[str, str | bool], near: bool, told: str,
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    data = make_dataset(tmp_path / "data", n_train=6, n_val=2)
+    asked: list[Key] = []
+    ask = DetectionDataset.__getitem__
+
+    def noted(dataset: DetectionDataset, key: Key) -> TrainItem:
+        asked.extend([key] if dataset.augment else [])
+        return ask(dataset, key)
+
+    monkeypatch.setattr(DetectionDataset, "__getitem__", noted)
+    train.run(
+        data=str(data), cfg="yolov5n.yaml", imgsz=64, epochs=1, batch_size=4, workers=0, noautoanchor=True,
+        project=str(tmp_path / "runs"), **options,
+    )  # fmt: skip
+    assert len(asked) == 6
+    assert {bool(key.partners) for key in asked} == {near}
+    assert ("--mosaic-from has no effect" in caplog.text) == bool(told)
+    assert told in caplog.text

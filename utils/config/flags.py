@@ -16,6 +16,7 @@ OPTIMIZERS = ("SGD", "Adam", "AdamW")
 SAMPLERS = ("genetic", "tpe")
 TASKS = ("train", "val", "test", "speed", "study")
 CACHES = ("ram", "disk")
+PARTNERS = ("recent", "all")
 
 NamedT = TypeVar("NamedT", bound="Named")
 

@@ -8,6 +8,7 @@ from utils.config.flags import (
     CACHES,
     IMAGE_SIZE_FLAGS,
     OPTIMIZERS,
+    PARTNERS,
     SAMPLERS,
     Named,
     at_least,
@@ -68,6 +69,11 @@ class TrainOptions(Named):
         None, str, "--cache", "keep the decoded pictures in memory or on disk", nargs="?", const="ram", choices=CACHES
     )
     cache_dir: str = option("", str, "--cache-dir", "folder for the caches of labels and pictures, for read-only data")
+    mosaic_from: str = option(
+        "recent", str, "--mosaic-from",
+        "a mosaic joins a picture to others decoded shortly before, or (all, as v6.1) to any of the data set",
+        choices=PARTNERS,
+    )  # fmt: skip
     image_weights: bool = switch("--image-weights", "draw pictures of badly recognised classes more often")
     device: str = option("", str, "--device", "cpu, 0 or 0,1; empty: the first GPU if there is one")
     multi_scale: bool = switch("--multi-scale", "vary the picture size from half to one and a half")
@@ -137,6 +143,7 @@ class TrainOptions(Named):
                 at_least("--freeze", layer, 0)
         fraction("--label-smoothing", self.label_smoothing)
         one_of("--optimizer", self.optimizer, OPTIMIZERS)
+        one_of("--mosaic-from", self.mosaic_from, PARTNERS)
         plain_name(self.name)
         self._check_evolve()
         self._check_wandb()

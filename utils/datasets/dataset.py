@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -34,7 +36,23 @@ from utils.datasets.pictures import Pictures
 from utils.errors import InputError
 from utils.image import LetterboxInfo, letterbox
 
-__all__ = ["DetectionDataset", "Sample", "TrainItem", "rect_batches"]
+__all__ = ["DetectionDataset", "Key", "Sample", "TrainItem", "rect_batches"]
+
+
+class Key(NamedTuple):
+    """What an item is asked for by.
+
+    Attributes:
+        epoch: for which an item is made.
+        picture: its index; ~picture: a blank one.
+        turn: how often the picture has come before in this epoch.
+        partners: what else a mosaic is made of, in this order; empty: drawn from the whole data set.
+    """
+
+    epoch: int
+    picture: int
+    turn: int = 0
+    partners: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -45,7 +63,7 @@ class TrainItem:
     targets: torch.Tensor
     path: str
     info: LetterboxInfo
-    key: tuple[int, int] = (0, 0)  # epoch and index it was asked for by
+    key: tuple[int, ...] = (0, 0)  # epoch, index and turn it was asked for by
 
 
 def rect_batches(
@@ -75,12 +93,12 @@ def rect_batches(
 
 
 class DetectionDataset(Dataset[TrainItem]):
-    """Pictures with boxes; ``dataset[(epoch, index)]`` is one training or validation item.
+    """Pictures with boxes; ``dataset[Key(epoch, index)]`` is one training or validation item.
 
-    Every random choice of an item comes from a generator seeded by (seed, epoch, index): an item is the same whoever
-    computes it, in whatever order. ``rect`` sorts the records by shape, so that ``records`` is in the order served,
-    and turns the mosaic off; it needs the ``batch_size`` of the loader. A negative index stands for a blank picture
-    without path, of the shape that ~index has in its batch. ``cache_images`` and ``cache_dir`` are those
+    Every random choice of an item comes from its key and a generator seeded by (seed, epoch, index, turn): an item is
+    the same whoever computes it, in whatever order. ``rect`` sorts the records by shape, so that ``records`` is in the
+    order served, and turns the mosaic off; it needs the ``batch_size`` of the loader. A negative index stands for a
+    blank picture without path, of the shape that ~index has in its batch. ``cache_images`` and ``cache_dir`` are those
     of :class:`Pictures`.
     """
 
@@ -125,22 +143,33 @@ class DetectionDataset(Dataset[TrainItem]):
     def __len__(self) -> int:
         return len(self.records)
 
-    def __getitem__(self, key: tuple[int, int] | int) -> TrainItem:
-        epoch, index = (0, key) if isinstance(key, int) else key
+    @property
+    def makes_mosaics(self) -> bool:
+        """Whether items may be made of several pictures."""
+        return self._mosaic > 0
+
+    def keep_recent(self, pictures: int) -> None:
+        """Keep the pictures decoded last, so many of them, as far as memory is free; a loader knows how many help."""
+        self._pictures.keep_recent(pictures)
+
+    def __getitem__(self, key: Key | tuple[int, int] | int) -> TrainItem:
+        epoch, index, turn, partners = Key(0, key) if isinstance(key, int) else Key(*key)
         if index < 0:
             return _blank(self._shape_hw(~index), (epoch, ~index))
-        rng = np.random.default_rng((self.seed, epoch, index))
+        asked = (epoch, index, turn)
+        rng = np.random.default_rng((self.seed, *asked))
         if not self.augment:
-            return _to_item(self._letterbox_sample(index), (epoch, index))
+            return _to_item(self._letterbox_sample(index), asked)
         hyp = self.hyp
         jitter = draw_jitter(hyp.hsv_h, hyp.hsv_s, hyp.hsv_v, rng)
         of_mosaic, of_mixup, upside_down, mirrored = rng.random(4).tolist()
         if of_mosaic < self._mosaic:
             if of_mixup < hyp.mixup:
-                second = int(rng.integers(len(self)))
-                sample = mixup(self._mosaic_sample(index, rng), self._mosaic_sample(second, rng), rng)
+                others = iter(partners) if partners else self._drawn(rng)
+                first = self._mosaic_sample(index, others, rng)
+                sample = mixup(first, self._mosaic_sample(next(others), others, rng), rng)
             else:
-                sample, jitter = self._mosaic_sample(index, rng, jitter), None
+                sample, jitter = self._mosaic_sample(index, iter(partners or self._drawn(rng)), rng, jitter), None
         else:
             sample = self._letterbox_sample(index)
             sample = self._warp(sample, (sample.image.shape[0], sample.image.shape[1]), rng)
@@ -155,7 +184,12 @@ class DetectionDataset(Dataset[TrainItem]):
             sample = flip_horizontal(sample)
         # The letterbox of a cropped or warped picture means nothing any more.
         height, width = sample.image.shape[:2]
-        return _to_item(replace(sample, info=LetterboxInfo((height, width), (1.0, 1.0), (0.0, 0.0))), (epoch, index))
+        return _to_item(replace(sample, info=LetterboxInfo((height, width), (1.0, 1.0), (0.0, 0.0))), asked)
+
+    def _drawn(self, rng: np.random.Generator) -> Iterator[int]:
+        """Pictures of the whole data set, without end."""
+        while True:
+            yield int(rng.integers(len(self)))
 
     # Samples ----------------------------------------------------------------------------------------------------------
 
@@ -185,15 +219,16 @@ class DetectionDataset(Dataset[TrainItem]):
         total_wh = inner_wh[0] / original_hw[1], inner_wh[1] / original_hw[0]
         return self._sample(index, image, LetterboxInfo(original_hw, total_wh, pad_wh), inner_wh)
 
-    def _mosaic_sample(self, index: int, rng: np.random.Generator, jitter: Jitter | None = None) -> Sample:
-        """Picture ``index`` and random ones in random places of a canvas, of which a random part is kept.
+    def _mosaic_sample(
+        self, index: int, others: Iterator[int], rng: np.random.Generator, jitter: Jitter | None = None
+    ) -> Sample:
+        """Picture ``index`` and the next of ``others`` in random places of a canvas, of which a random part is kept.
 
         Pixels come last: only what is seen is decoded, and the canvas is not made if there is a way round it.
         """
         hyp, size, pictures = self.hyp, self.imgsz, self._pictures
         nine = bool(hyp.mosaic9) and rng.random() < hyp.mosaic9
-        others = [int(draw * len(self)) for draw in rng.random(8 if nine else 3).tolist()]
-        chosen = rng.permutation([index, *others]).tolist()
+        chosen = rng.permutation([index, *islice(others, 8 if nine else 3)]).tolist()
         sizes_hw = [pictures.sizes_hw[i] for i in chosen]
         layout = (lay_nine if nine else lay_four)(sizes_hw, size, rng)
         tile_boxes = [self._boxes(i) for i in chosen]
@@ -230,13 +265,13 @@ class DetectionDataset(Dataset[TrainItem]):
         return random_perspective(sample, out_hw, rng=rng, **self._ranges())
 
 
-def _blank(hw: tuple[int, int], key: tuple[int, int]) -> TrainItem:
+def _blank(hw: tuple[int, int], key: tuple[int, ...]) -> TrainItem:
     """A picture of padding, with nothing on it."""
     image = torch.full((3, *hw), GREY[0], dtype=torch.uint8)
     return TrainItem(image, torch.zeros(0, 6), "", LetterboxInfo(hw, (1.0, 1.0), (0.0, 0.0)), key)
 
 
-def _to_item(sample: Sample, key: tuple[int, int]) -> TrainItem:
+def _to_item(sample: Sample, key: tuple[int, ...]) -> TrainItem:
     """Normalise the boxes and turn the picture into RGB, channels first, in one copy at most."""
     height, width = sample.image.shape[:2]
     rows = np.zeros((len(sample.boxes), 6), np.float32)

@@ -6,10 +6,11 @@ import logging
 import math
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
@@ -18,14 +19,19 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, Sampler
 
 from utils.datasets.augment import GREY
-from utils.datasets.dataset import DetectionDataset, TrainItem
+from utils.datasets.dataset import DetectionDataset, Key, TrainItem
+from utils.datasets.partners import deal_partners, even_workers, kept_pictures
 from utils.dist import ALONE, Ranks
 from utils.image import LetterboxInfo
-from utils.memory import keep_freed_memory
+from utils.memory import free_memory, keep_freed_memory
 
 LOG = logging.getLogger(__name__)
 SHARED_MEMORY = Path("/dev/shm")  # where batches of workers lie on Linux
 _IN_FLIGHT = 3  # batches of one worker: two waiting and one in the making
+_BEFORE_FIRST = 2**32  # a seed cannot be negative: that of epoch -1 is one less than this
+_SHARE_OF_FREE = 8  # one part in so many of the free memory may hold pictures that were decoded lately
+
+ItemT = TypeVar("ItemT")
 
 
 @dataclass(frozen=True)
@@ -94,8 +100,8 @@ class QuadCollate:
         return replace(first, image=image, targets=torch.cat(targets), info=info)
 
 
-class EpochSampler(Sampler[tuple[int, int]]):
-    """Yields (epoch, index): the epoch travels with the index, so workers that persist know it too.
+class EpochSampler(Sampler[Key]):
+    """Yields keys: the epoch travels with the index, so workers that persist know it too.
 
     With ``shuffle`` the order is a permutation by (seed, epoch). After ``set_weights`` each epoch draws ``n`` indices
     with replacement, in proportion to the weights.
@@ -122,27 +128,40 @@ class EpochSampler(Sampler[tuple[int, int]]):
             raise ValueError(f"picture weights: {self.n} finite numbers >= 0 with a sum above 0 expected")
         self._shares = values / values.sum()
 
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        rng = np.random.default_rng((self.seed, self.epoch))
-        if self._shares is not None:
+    def order(self, epochs_ago: int = 0) -> list[int]:
+        """Indices in the order of this epoch or, without weights, of one before it (of -1, -2 ... before the first)."""
+        epoch = self.epoch - epochs_ago
+        rng = np.random.default_rng((self.seed, epoch if epoch >= 0 else _BEFORE_FIRST + epoch))
+        if self._shares is not None and not epochs_ago:
             order = rng.choice(self.n, self.n, p=self._shares)
         elif self.shuffle:
             order = rng.permutation(self.n)
         else:
             order = np.arange(self.n)
-        epoch = self.epoch
-        return ((epoch, index) for index in order.tolist())
+        return order.tolist()
+
+    def __iter__(self) -> Iterator[Key]:
+        epoch, order = self.epoch, self.order()
+        if self._shares is None:
+            return (Key(epoch, index) for index in order)
+        turns = Counter[int]()
+        keys = []
+        for index in order:
+            keys.append(Key(epoch, index, turns[index]))
+            turns[index] += 1
+        return iter(keys)
 
     def __len__(self) -> int:
         return self.n
 
 
-class RankBatches(Sampler[list[tuple[int, int]]]):
+class RankBatches(Sampler[list[Key]]):
     """The part of every batch that falls to one of several processes, so that all of them together see the whole one.
 
     Parts are neighbours in the batch and differ in size by ``unit`` at most. A process for which the last batch has
     nothing left gets the key (epoch, ~index), for which the data set has a blank picture. ``batches`` gives the indices
-    of every whole batch; otherwise the order of ``sampler`` is cut into equal ones.
+    of every whole batch; otherwise the order of ``sampler`` is cut into equal ones. ``partners`` says whether keys come
+    with the partners of mosaics (see :mod:`utils.datasets.partners`).
     """
 
     def __init__(
@@ -153,9 +172,10 @@ class RankBatches(Sampler[list[tuple[int, int]]]):
         ranks: Ranks,
         unit: int = 1,
         batches: Sequence[Sequence[int]] | None = None,
+        partners: bool = False,
     ) -> None:
         self.sampler, self.batch_size, self.drop_last = sampler, batch_size, drop_last
-        self.ranks, self.unit, self.batches = ranks, unit, batches
+        self.ranks, self.unit, self.batches, self.partners = ranks, unit, batches, partners
 
     def __len__(self) -> int:
         """Batches of an epoch, the same for all processes."""
@@ -163,17 +183,22 @@ class RankBatches(Sampler[list[tuple[int, int]]]):
             return len(self.batches)
         return (math.floor if self.drop_last else math.ceil)(len(self.sampler) / self.batch_size)
 
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+    def __iter__(self) -> Iterator[list[Key]]:
         for keys in self._whole_batches():
             each = math.ceil(len(keys) / self.unit) / self.ranks.size  # in units; rounded up, rank 0 is never without
             first, last = (math.ceil(each * rank) * self.unit for rank in (self.ranks.rank, self.ranks.rank + 1))
-            epoch, index = keys[0]
-            yield keys[first:last] or [(epoch, ~index)]
+            yield keys[first:last] or [Key(keys[0].epoch, ~keys[0].picture)]
 
-    def _whole_batches(self) -> list[list[tuple[int, int]]]:
+    def _whole_batches(self) -> Iterable[list[Key]]:
         if self.batches is not None:
-            return [[(self.sampler.epoch, index) for index in batch] for batch in self.batches]
-        order = list(self.sampler)
+            return [[Key(self.sampler.epoch, index) for index in batch] for batch in self.batches]
+        batches = self._cut(list(self.sampler))
+        if not self.partners:
+            return batches
+        seed = self.sampler.seed, self.sampler.epoch
+        return deal_partners(batches, lambda epochs: self._cut(self.sampler.order(epochs)), seed)
+
+    def _cut(self, order: list[ItemT]) -> list[list[ItemT]]:
         starts = range(0, len(self) * self.batch_size, self.batch_size)
         return [order[start : start + self.batch_size] for start in starts]
 
@@ -208,6 +233,16 @@ def _that_fit(workers: int, batch_size: int, batch_bytes: int) -> int:
     return fit
 
 
+def _recent_that_fit(imgsz: int, batch_size: int, workers: int, ranks: Ranks) -> int:
+    """How many decoded pictures each loader process may keep: fewer cost time only."""
+    wanted = kept_pictures(batch_size, workers)
+    free = free_memory(torch.device("cpu"))
+    if free is None:
+        return wanted
+    room = free // _SHARE_OF_FREE // (max(workers, 1) * ranks.local_size)
+    return min(wanted, room // (3 * imgsz * imgsz))
+
+
 def build_loader(
     dataset: DetectionDataset,
     *,
@@ -219,11 +254,14 @@ def build_loader(
     quad: bool = False,
     ranks: Ranks = ALONE,
     batches: Sequence[Sequence[int]] | None = None,
+    near_partners: bool = True,
 ) -> DataLoader[Any]:
     """Return a loader of ``Batch``; :func:`sampler_of` gives its sampler. The last batch may be smaller.
 
     ``quad`` unites every four pictures (:class:`QuadCollate`), so that batches have a quarter of ``batch_size``.
     ``batches`` gives the pictures of each batch, at most ``batch_size`` and of one shape, instead of an order.
+    ``near_partners``: mosaics take pictures that were decoded shortly before, which saves two thirds of the decoding
+    (:mod:`utils.datasets.partners`); False: from the whole data set, as v6.1.
 
     The batches of an epoch depend on ``seed`` and the epoch only, not on ``workers`` (0: in this process; capped at
     the number of CPUs). Of several processes each gets its part of every batch of ``batch_size``, and its share of
@@ -235,12 +273,20 @@ def build_loader(
     if workers:
         pixels, own = int(dataset.batch_shapes.prod(1).max()), math.ceil(batch_size / ranks.size)
         workers = _that_fit(workers, own, 3 * pixels * own * ranks.local_size)
+    partners = near_partners and batches is None and dataset.makes_mosaics
+    if partners:
+        if (even := even_workers(workers)) < workers:
+            LOG.info("%d loader processes instead of %d: so many share what is decoded evenly", even, workers)
+            workers = even
+        dataset.keep_recent(_recent_that_fit(dataset.imgsz, math.ceil(batch_size / ranks.size), workers, ranks))
     if not workers:
         keep_freed_memory()
     sampler = EpochSampler(len(dataset), seed, shuffle)
     return DataLoader(
         dataset,
-        batch_sampler=RankBatches(sampler, batch_size, drop_last, ranks, unit=4 if quad else 1, batches=batches),
+        batch_sampler=RankBatches(
+            sampler, batch_size, drop_last, ranks, unit=4 if quad else 1, batches=batches, partners=partners
+        ),
         num_workers=workers,
         collate_fn=QuadCollate(seed) if quad else collate,
         pin_memory=torch.cuda.is_available(),

@@ -78,6 +78,8 @@ class Pictures:
         self._folder = folder
         self._kept: list[tuple[np.ndarray, tuple[int, int]]] = []
         self._on_disk = False
+        self._recent: dict[int, tuple[np.ndarray, tuple[int, int]]] = {}  # by index, in the order of decoding
+        self._most_recent = 0
         if cache == "ram":
             self._kept = self._for_all(self._decode)
             size = sum(image.nbytes for image, _ in self._kept)
@@ -96,6 +98,11 @@ class Pictures:
             image = _resize_part(image, self.kept_hw[index], self.sizes_hw[index])
         return image, full_hw
 
+    def keep_recent(self, count: int) -> None:
+        """From now on keep the last ``count`` decoded pictures, whole; does nothing when all are kept anyway."""
+        self._most_recent = 0 if self._kept or self._on_disk else count
+        self._recent.clear()
+
     def _kept_picture(self, index: int, rows: float) -> tuple[np.ndarray, tuple[int, int]]:
         if self._kept:
             return self._kept[index]
@@ -103,7 +110,14 @@ class Pictures:
             stored = self._stored(index)
             if stored is not None:
                 return stored, self._full_hw[index]
-        return self._decode(index, rows)
+        if not self._most_recent:
+            return self._decode(index, rows)
+        found = self._recent.get(index)
+        if found is None:
+            while len(self._recent) >= self._most_recent:
+                del self._recent[next(iter(self._recent))]  # the one decoded first: partners are taken in that order
+            found = self._recent[index] = self._decode(index)
+        return found
 
     def _fit(self, hw: tuple[int, int]) -> tuple[int, int]:
         ratio = self.imgsz / max(hw)

@@ -173,6 +173,10 @@ def _tell_no_effect(options: TrainOptions, hyp: Hyp, spec: DatasetSpec, device: 
         LOG.warning("label smoothing has no effect with a single class: there is no class loss")
     if options.deterministic and device.type == "cpu":
         LOG.warning("--deterministic has no effect on a CPU: the same seed gives the same run anyway")
+    if "mosaic_from" in options.given and (options.rect or not hyp.mosaic):
+        LOG.warning(
+            "--mosaic-from has no effect %s: there are no mosaics", "with --rect" if options.rect else "at mosaic: 0"
+        )
 
 
 def _precision(
@@ -247,7 +251,7 @@ def _assemble(
     )  # fmt: skip
     loader = build_loader(
         train_data, batch_size=options.batch_size, workers=options.workers, shuffle=not options.rect,
-        seed=options.seed, quad=options.quad, ranks=ranks,
+        seed=options.seed, quad=options.quad, ranks=ranks, near_partners=options.mosaic_from == "recent",
     )  # fmt: skip
     val_loader = validation_loader(
         val, imgsz, stride, batch_size=2 * options.batch_size, workers=options.workers, ranks=ranks

@@ -35,7 +35,16 @@ WATCHED = {"--amp", "--deterministic", "--skip-nonfinite", "--save-steps", "--co
 TILES = {"--slice", "--overlap", "--slice-only"}
 SCORING = {"--v61-matching", "--annotations", "--study-sizes"}
 ADDED = {
-    "train": {"--seed", "--modules", "--cache-dir", "--tensorboard", "--evolve-sampler", "--wandb", "--mlflow"}
+    "train": {
+        "--seed",
+        "--modules",
+        "--cache-dir",
+        "--tensorboard",
+        "--evolve-sampler",
+        "--wandb",
+        "--mlflow",
+        "--mosaic-from",
+    }
     | DOWNLOAD
     | WATCHED,
     "val": {"--modules", "--cache-dir", "--rect", "--seed"} | DOWNLOAD | SCORING,
@@ -123,6 +132,7 @@ def test_options_cannot_be_changed() -> None:
         (TrainOptions, {"evolve": 0}, "--evolve 0"),
         (TrainOptions, {"evolve": 2, "epochs": 0}, "--evolve with --epochs 0"),
         (TrainOptions, {"evolve": 2, "save_period": 1}, "--evolve saves no checkpoints"),
+        (TrainOptions, {"mosaic_from": "near"}, "--mosaic-from near is unknown"),
         (TrainOptions, {"evolve_sampler": "tpe"}, "--evolve-sampler tpe does nothing without --evolve"),
         (TrainOptions, {"evolve": 2, "evolve_sampler": "tree"}, "genetic, tpe"),
         (TrainOptions, {"evolve": 2, "bucket": "gs://b"}, "--bucket gs://b: nothing is exchanged"),

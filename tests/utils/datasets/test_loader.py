@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from utils.config.dataset_spec import DatasetSpec
-from utils.datasets.dataset import DetectionDataset, TrainItem
+from utils.datasets.dataset import DetectionDataset, Key, TrainItem
 from utils.datasets.labels import LabelRecord
 from utils.datasets.loader import (
     Batch,
@@ -99,20 +99,28 @@ def test_the_sampler_carries_the_epoch_and_repeats_for_the_same_seed() -> None:
     sampler.set_epoch(3)
     order = list(sampler)
     assert order == list(sampler)
-    assert {epoch for epoch, _ in order} == {3}
-    assert sorted(index for _, index in order) == list(range(6))
-    assert list(EpochSampler(3, shuffle=False)) == [(0, 0), (0, 1), (0, 2)]
+    assert {key.epoch for key in order} == {3}
+    assert sorted(key.picture for key in order) == list(range(6))
+    assert list(EpochSampler(3, shuffle=False)) == [Key(0, 0), Key(0, 1), Key(0, 2)]
 
 
 def test_weights_draw_with_replacement_and_never_a_zero() -> None:
     sampler = EpochSampler(4, seed=0)
     sampler.set_weights([0, 1, 3, 0])
-    drawn = [index for epoch in range(200) for index in (sampler.set_epoch(epoch), [i for _, i in sampler])[1]]
+    drawn = [index for epoch in range(200) for index in (sampler.set_epoch(epoch), [k.picture for k in sampler])[1]]
     assert len(drawn) == 800
     assert set(drawn) == {1, 2}
     assert 0.7 < drawn.count(2) / 800 < 0.8
     sampler.set_weights(None)
-    assert sorted(index for _, index in sampler) == [0, 1, 2, 3]
+    assert sorted(key.picture for key in sampler) == [0, 1, 2, 3]
+
+
+def test_a_picture_drawn_twice_in_an_epoch_is_augmented_in_two_ways(dataset: DetectionDataset) -> None:
+    sampler = EpochSampler(5, seed=0)
+    sampler.set_weights([0, 0, 0, 1, 0])
+    keys = list(sampler)
+    assert [(key.picture, key.turn) for key in keys] == [(3, 0), (3, 1), (3, 2), (3, 3), (3, 4)]
+    assert len({dataset[key].image.numpy().tobytes() for key in keys}) == 5
 
 
 @pytest.mark.parametrize("weights", [[1, 1], [0, 0, 0, 0], [1, -1, 1, 1], [1, float("nan"), 1, 1]])
@@ -204,7 +212,7 @@ def test_too_little_shared_memory_means_fewer_workers_and_a_hint(
 def test_processes_share_every_batch(n: int, batch: int, size: int, unit: int, parts: list[list[list[int]]]) -> None:
     for rank, expected in enumerate(parts):
         batches = RankBatches(EpochSampler(n, shuffle=False), batch, False, Ranks(rank, size), unit)
-        assert [[index for _, index in keys] for keys in batches] == expected
+        assert [[key.picture for key in keys] for keys in batches] == expected
         assert len(batches) == len(expected)
 
 

@@ -1,0 +1,96 @@
+"""Which pictures a mosaic takes beside its own: those that the same loader process has decoded shortly before.
+
+Were they drawn from the whole data set, every mosaic would decode four pictures. Here the batches of an epoch are dealt
+to lanes by turns, like cards, and the partners of a batch are the last pictures of its lane: as the order is a random
+one, they are as random as any others, and whoever makes the batches of a lane has them at hand. The mosaics of a batch
+take different ones. What is dealt depends on the order and the seed only, not on how many processes load.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+
+from utils.datasets.dataset import Key
+
+LANES = 8  # 1, 2, 4 or 8 processes that take batches by turns share them evenly
+BLOCK = 16  # pictures of a batch that have a lane of their own
+POOL = 3 * BLOCK  # the last pictures of a lane; a mosaic takes three, so each is taken about three times
+_LATE = BLOCK // 2  # a picture that is hidden at first is decoded later than its neighbours, and goes later
+HAND = 17  # two mosaics of nine, blended, take 8 + 1 + 8
+
+Lane = tuple[int, int]  # number of the batch modulo LANES, number of the block in it
+
+
+def kept_pictures(batch_size: int, workers: int) -> int:
+    """How many pictures a loader process has to keep so that partners need not be decoded again.
+
+    Args:
+        batch_size: of this training process.
+        workers: its loader processes; 0: none but itself.
+    """
+    lanes = -(-LANES // max(workers, 1)) * -(-batch_size // BLOCK)
+    return lanes * (POOL + BLOCK + _LATE)
+
+
+def even_workers(workers: int) -> int:
+    """The most processes, up to ``workers``, for which every lane stays with one of them; above LANES all."""
+    return workers if workers >= LANES else max((n for n in range(1, workers + 1) if LANES % n == 0), default=0)
+
+
+def deal_partners(
+    batches: Sequence[Sequence[Key]], earlier: Callable[[int], Sequence[Sequence[int]]], seed: tuple[int, int]
+) -> Iterator[list[Key]]:
+    """The batches of an epoch, each key with its partners.
+
+    Args:
+        batches: keys of each batch.
+        earlier: indices of the batches so many epochs before, from 1.
+        seed: of the run, and the epoch.
+    """
+    rng = np.random.default_rng((*seed, 0, 0, 1))  # zeros at the end would not count: others use (seed, epoch)
+    pools = _pools_before([[key.picture for key in batch] for batch in batches[:LANES]], earlier)
+    for number, batch in enumerate(batches):
+        keys: list[Key] = []
+        for block, start in enumerate(range(0, len(batch), BLOCK)):
+            own = batch[start : start + BLOCK]
+            pool = pools[number % LANES, block]
+            cards = rng.permutation(np.array(pool)).tolist()
+            ring = cards * (1 + -(-HAND // len(cards)))
+            for place, key in enumerate(own):
+                first = 3 * place % len(cards)
+                keys.append(key._replace(partners=tuple(ring[first : first + HAND])))
+            pool.extend(key.picture for key in own)
+        yield keys
+
+
+def _blocks(batches: Sequence[Sequence[int]]) -> Iterator[tuple[Lane, Sequence[int]]]:
+    """Every block with its lane."""
+    for number, batch in enumerate(batches):
+        for block, start in enumerate(range(0, len(batch), BLOCK)):
+            yield (number % LANES, block), batch[start : start + BLOCK]
+
+
+def _pools_before(
+    first: Sequence[Sequence[int]], earlier: Callable[[int], Sequence[Sequence[int]]]
+) -> dict[Lane, deque[int]]:
+    """What every lane holds when an epoch begins, filled from the epochs before it, as far back as need be.
+
+    ``first``: the first batches of the epoch, in which every lane comes up.
+    """
+    wanted = {lane for lane, _ in _blocks(first)}
+    pools: dict[Lane, deque[int]] = defaultdict(lambda: deque(maxlen=POOL))
+    back = 0
+    while wanted:
+        back += 1
+        for lane, own in reversed(list(_blocks(earlier(back)))):
+            if lane in wanted:
+                pool = pools[lane]
+                pool.extendleft(list(own)[: -(POOL - len(pool)) - 1 : -1])
+                if len(pool) == POOL:
+                    wanted.remove(lane)
+            if not wanted:
+                break
+    return pools
