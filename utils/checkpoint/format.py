@@ -9,17 +9,19 @@ from __future__ import annotations
 import datetime
 import io
 import logging
-import pickle
+import math
+import types
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Any, get_args, get_origin, get_type_hints
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from models.dynamic import attention_layers
 from models.yolo import Model
 from utils.checkpoint.legacy import read_legacy
 from utils.errors import InputError, first_line
@@ -109,26 +111,58 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     if not path.is_file():
         raise FileNotFoundError(f"--weights {path}: no such file (looked at {path.absolute()}); nothing is downloaded")
     if not zipfile.is_zipfile(path):
-        raise InputError(f"{path}: not a checkpoint, or damaged (a .pt file is a zip archive and this is not one)")
+        raise InputError(
+            f"{path}: not a checkpoint, or damaged (a .pt file is a zip archive and this is {_kind(path)})"
+        )
     try:
         unknown = torch.serialization.get_unsafe_globals_in_checkpoint(path)
         if unknown:
             return Checkpoint(**read_legacy(path, unknown))
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, zipfile.BadZipFile, KeyError) as error:
+    except InputError:
+        raise
+    except Exception as error:  # damaged and foreign pickles fail in many ways, with one cure: another file
         raise InputError(f"{path}: cannot be read as a checkpoint: {first_line(error)}") from error
     return _from_content(content, path)
+
+
+def _kind(path: Path) -> str:
+    """What a file is that is no zip archive, for a message."""
+    with path.open("rb") as file:
+        if file.read(1) != b"\x80":
+            return "not one"
+    return "a bare pickle, as torch wrote before 1.6; load it where it was made and torch.save() it again"
 
 
 def _from_content(content: Any, path: Path) -> Checkpoint:
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise InputError(f"{path}: not a checkpoint of this program, nor an official YOLOv5 file (no model yaml in it)")
-    if content["format_version"] > VERSION:
-        raise InputError(
-            f"{path}: format {content['format_version']} is newer than this program's ({VERSION}); update it"
-        )
-    known = {f.name for f in fields(Checkpoint)}
-    return Checkpoint(**{k: v for k, v in content.items() if k in known})
+    version = content.get("format_version")
+    if isinstance(version, int) and version > VERSION:
+        raise InputError(f"{path}: format {version} is newer than this program's ({VERSION}); update it")
+    hints = get_type_hints(Checkpoint)
+    needed = {"model_yaml", "nc", "names", "stride", "model"}
+    problem = next((name for name in needed if name not in content), "")
+    wrong = [name for name, value in content.items() if name in hints and not _is_of(value, hints[name])]
+    if problem or wrong or not isinstance(version, int):
+        what = f"'{problem}' is missing" if problem else f"'{(wrong or ['format_version'])[0]}' is of a wrong kind"
+        raise InputError(f"{path}: not written by this program, or changed since: {what}")
+    checkpoint = Checkpoint(**{k: v for k, v in content.items() if k in hints})
+    if not 0 < checkpoint.nc == len(checkpoint.names):
+        raise InputError(f"{path}: {len(checkpoint.names)} names for {checkpoint.nc} classes")
+    return checkpoint
+
+
+def _is_of(value: Any, hint: Any) -> bool:
+    """Whether ``value`` is what a type hint says, down to the elements of a list and the values of a mapping."""
+    if hint is Any:
+        return True
+    if isinstance(hint, types.UnionType):
+        return any(_is_of(value, one) for one in get_args(hint))
+    kind, inside = get_origin(hint) or hint, get_args(hint)
+    if not isinstance(value, kind) or not inside:
+        return isinstance(value, kind)
+    return all(_is_of(item, inside[-1]) for item in (value.values() if kind is dict else value))
 
 
 def build_model(checkpoint: Checkpoint, source: str) -> Model:
@@ -138,7 +172,14 @@ def build_model(checkpoint: Checkpoint, source: str) -> Model:
     try:
         model.load_state_dict(weights, strict=True)
     except RuntimeError as error:
-        raise InputError(f"{source}: its tensors do not fit its own model yaml: {error}") from error
+        problem = " ".join(str(error).split())
+        raise InputError(f"{source}: its tensors do not fit its own model yaml: {problem[:300]}") from error
+    for name, layer in attention_layers(model):
+        if layer.temperature is not None and not 1 <= float(layer.temperature) < math.inf:
+            raise InputError(f"{source}: {name} has the temperature {float(layer.temperature)}; it must be 1 or more")
+    if broken := [k for k, v in weights.items() if v.is_floating_point() and not v.isfinite().all()]:
+        LOG.warning("%s: %s holds values that are not finite (%d such tensors): expect wrong or no detections",
+                    source, broken[0], len(broken))  # fmt: skip
     model.names = list(checkpoint.names)
     return model
 
@@ -149,14 +190,18 @@ def load_model(path: str | Path, device: torch.device | str = "cpu") -> tuple[Mo
     return build_model(checkpoint, str(path)).to(device).eval(), checkpoint
 
 
+def _halved(name: str, value: Tensor) -> Tensor:
+    """A tensor in half precision, where it can be."""
+    if not value.is_floating_point() or name.rpartition(".")[2] in ("temperature", "anchors"):
+        return value  # few values whose rounding would be seen
+    half = value.half()
+    return value if (half.isinf() & value.isfinite()).any() else half  # a norm's variance may be beyond 65504
+
+
 def strip_checkpoint(path: Path) -> float:
     """Turn a resumable file into a small one for use: averaged weights, half precision. Returns the size in MB."""
     checkpoint = load_checkpoint(path)
-    exact = ("temperature", "anchors")  # few values whose rounding would be seen
-    checkpoint.model = {
-        k: v.half() if v.is_floating_point() and k.rpartition(".")[2] not in exact else v
-        for k, v in checkpoint.weights.items()
-    }
+    checkpoint.model = {k: _halved(k, v) for k, v in checkpoint.weights.items()}
     checkpoint.ema = checkpoint.optimizer = checkpoint.scaler = None
     checkpoint.rng = {}
     checkpoint.train_state.pop("gradients", None)  # that wait for a step; as large as the weights

@@ -82,6 +82,33 @@ def test_stripping_halves_the_weights_but_not_the_temperature(model: Model, tmp_
     assert loaded.model[0].conv.weight.dtype == torch.float32
 
 
+def test_values_beyond_half_precision_are_kept_when_a_file_is_stripped(model: Model, tmp_path: Path) -> None:
+    model.model[3].bn.running_var[0] = 1e6
+    save_checkpoint(tmp_path / "m.pt", checkpoint_of(model))
+    strip_checkpoint(tmp_path / "m.pt")
+    loaded, checkpoint = load_model(tmp_path / "m.pt")
+    assert loaded.model[3].bn.running_var[0] == 1e6
+    assert checkpoint.model["model.4.cv1.bn.running_var"].dtype == torch.float16
+
+
+def test_weights_that_are_not_finite_are_pointed_out(
+    model: Model, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with torch.no_grad():
+        model.model[5].conv.weight[0] = float("nan")
+    save_checkpoint(tmp_path / "m.pt", checkpoint_of(model))
+    load_model(tmp_path / "m.pt")
+    assert "m.pt: model.5.conv.weight holds values that are not finite (1 such tensors)" in caplog.text
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.5, float("nan"), float("inf")])
+def test_a_temperature_that_training_never_sets_is_refused(model: Model, tmp_path: Path, temperature: float) -> None:
+    model.model[14].attention.temperature.fill_(temperature)
+    save_checkpoint(tmp_path / "m.pt", checkpoint_of(model))
+    with pytest.raises(InputError, match=rf"m\.pt: model\.14\.attention has the temperature {temperature}"):
+        load_model(tmp_path / "m.pt")
+
+
 def test_an_interrupted_save_leaves_the_old_file_whole(model: Model, tmp_path: Path, monkeypatch) -> None:
     path = tmp_path / "m.pt"
     save_checkpoint(path, checkpoint_of(model))
@@ -151,10 +178,75 @@ def test_truncated_files_are_refused_in_one_line(model: Model, tmp_path: Path) -
             load_checkpoint(path)
 
 
-def test_an_old_style_pickle_is_refused(tmp_path: Path) -> None:
+def test_an_old_style_pickle_is_refused_with_the_way_out(tmp_path: Path) -> None:
     (tmp_path / "old.pt").write_bytes(pickle.dumps({"a": 1}))
-    with pytest.raises(InputError, match="not a checkpoint"):
-        load_checkpoint(tmp_path / "old.pt")
+    torch.save({"a": torch.zeros(2)}, tmp_path / "older.pt", _use_new_zipfile_serialization=False)
+    for name in ("old.pt", "older.pt"):
+        with pytest.raises(InputError, match=r"not a checkpoint.*a bare pickle, as torch wrote before 1\.6"):
+            load_checkpoint(tmp_path / name)
+
+
+def test_other_archives_of_torch_are_refused_in_one_line(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "empty.pt", "w"):
+        pass
+    torch.jit.save(torch.jit.trace(torch.nn.Linear(2, 2), torch.zeros(1, 2)), str(tmp_path / "script.pt"))
+    for name in ("empty.pt", "script.pt"):
+        with pytest.raises(InputError, match=rf"{name}: cannot be read as a checkpoint") as caught:
+            load_checkpoint(tmp_path / name)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"format_version": 2}, "format 2 is newer"),
+        ({"format_version": "1"}, "'format_version' is of a wrong kind"),
+        ({"model": None}, "'model' is of a wrong kind"),
+        ({"model": {"model.0.conv.weight": 1}}, "'model' is of a wrong kind"),
+        ({"ema": [1]}, "'ema' is of a wrong kind"),
+        ({"model_yaml": [1]}, "'model_yaml' is of a wrong kind"),
+        ({"train_state": None}, "'train_state' is of a wrong kind"),
+        ({"names": ["only one"]}, "1 names for 3 classes"),
+        ({"nc": -1}, "3 names for -1 classes"),
+        ({"stride": "missing"}, "'stride' is of a wrong kind"),
+    ],
+)
+def test_a_file_with_parts_of_another_kind_is_refused_by_part(
+    model: Model, tmp_path: Path, change: dict[str, object], problem: str
+) -> None:
+    path = tmp_path / "m.pt"
+    save_checkpoint(path, checkpoint_of(model))
+    torch.save(torch.load(path, weights_only=True) | change, path)
+    with pytest.raises(InputError, match=rf"m\.pt: .*{problem}"):
+        load_model(path)
+
+
+@pytest.mark.parametrize("part", ["model_yaml", "nc", "names", "stride", "model", "format_version"])
+def test_a_file_that_lacks_a_part_is_refused_by_part(model: Model, tmp_path: Path, part: str) -> None:
+    path = tmp_path / "m.pt"
+    save_checkpoint(path, checkpoint_of(model))
+    content = torch.load(path, weights_only=True)
+    del content[part]
+    torch.save(content, path)
+    with pytest.raises(InputError, match=rf"m\.pt: .*'{part}' is"):
+        load_checkpoint(path)
+
+
+def test_changed_bytes_of_a_file_run_nothing_and_raise_nothing_but_an_input_error(model: Model, tmp_path: Path) -> None:
+    path, changed = tmp_path / "m.pt", tmp_path / "changed.pt"
+    save_checkpoint(path, checkpoint_of(model))
+    whole, rng = path.read_bytes(), np.random.default_rng(0)
+    refused = 0
+    for _ in range(60):
+        content = bytearray(whole)
+        for place in rng.integers(0, 12_000, rng.integers(1, 20)):  # the pickle comes first, tensors follow
+            content[place] = rng.integers(256)
+        changed.write_bytes(content)
+        try:
+            load_checkpoint(changed)
+        except InputError:
+            refused += 1
+    assert refused > 30
 
 
 def test_transfer_takes_what_fits_and_reports_the_rest() -> None:
