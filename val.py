@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from models.dynamic import get_temperature
+from models.dynamic import temperatures
 from models.ensemble import Detector
 from models.fuse import fuse
 from models.user_modules import load_modules
@@ -203,7 +203,7 @@ def compare(options: ValOptions) -> None:
                 replace(options, imgsz=imgsz), subject, NmsSettings(conf, iou), pad=0.0 if speed else 0.5
             )  # fmt: skip
             warm_up(subject, options.batch_size, imgsz)
-            dynamic = get_temperature(subject.model) is not None
+            dynamic = bool(temperatures(subject.model))
             rows.append(StudyRow(name, dynamic, subject.parameters, imgsz, evaluator.run(subject.model)))
             log_rows(rows[-1:])
     LOG.info("batch %d, conf %g, IoU %g, %s", options.batch_size, conf, iou, subject.device if subject else "")

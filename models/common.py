@@ -151,8 +151,8 @@ class KernelRouting(nn.Module):
 
     def __init__(self, temperature: float | None = None) -> None:
         super().__init__()
-        if temperature is not None and temperature < 1:
-            raise ValueError(f"temperature must be at least 1, got {temperature}")
+        if temperature is not None and not 1 <= temperature < math.inf:
+            raise ValueError(f"temperature must be a number of at least 1, got {temperature}")
         self.temperature: Tensor | None
         self.register_buffer("temperature", None if temperature is None else torch.tensor(float(temperature)))
 
@@ -201,7 +201,9 @@ class attention2d(KernelRouting):
     """
 
     def __init__(self, in_planes: int, ratios: float, K: int, temperature: float, init_weight: bool = True) -> None:
-        super().__init__(temperature)
+        super().__init__(float(temperature))
+        if not ratios > 0:
+            raise ValueError(f"ratio must be above 0, got {ratios}")
         hidden = K if in_planes == 3 else max(1, int(in_planes * ratios))
         self.fc1 = nn.Conv2d(in_planes, hidden, kernel_size=1, bias=False)
         self.fc2 = nn.Conv2d(hidden, K, kernel_size=1, bias=False)
@@ -251,6 +253,8 @@ class Dynamic_conv2d(nn.Module):
         super().__init__()
         if in_planes % groups or out_planes % groups:
             raise ValueError(f"groups={groups} must divide in_planes={in_planes} and out_planes={out_planes}")
+        if not isinstance(K, int) or K < 1:
+            raise ValueError(f"K must be a whole number of at least 1, got {K}")
         self.in_planes, self.out_planes, self.kernel_size = in_planes, out_planes, kernel_size
         self.stride, self.padding, self.dilation, self.groups, self.K = stride, padding, dilation, groups, K
         self._form: DynamicForm | None = None

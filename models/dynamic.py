@@ -10,6 +10,7 @@ from torch import nn
 from models.common import C3, Bottleneck, ConvNormAct, Dynamic_conv2d, KernelRouting, activation, autopad
 from models.dynamic_forms import DynamicForm
 from models.registry import register
+from utils.errors import InputError
 
 
 def attention_layers(model: nn.Module) -> Iterator[tuple[str, KernelRouting]]:
@@ -27,16 +28,21 @@ def set_temperature(model: nn.Module, temperature: float) -> int:
     return len(with_temperature)
 
 
+def temperatures(model: nn.Module) -> list[float]:
+    """The different temperatures of the model's dynamic layers, rising; one at most, but where a yaml gives more."""
+    return sorted({float(layer.temperature) for _, layer in attention_layers(model) if layer.temperature is not None})
+
+
 def get_temperature(model: nn.Module) -> float | None:
     """The temperature of the model's dynamic layers, or None when no layer has one.
 
     Raises:
-        RuntimeError: layers disagree, which no part of this program does.
+        InputError: layers disagree, as they may before any training.
     """
-    found = {float(layer.temperature) for _, layer in attention_layers(model) if layer.temperature is not None}
+    found = temperatures(model)
     if len(found) > 1:
-        raise RuntimeError(f"dynamic layers have different temperatures: {sorted(found)}")
-    return found.pop() if found else None
+        raise InputError(f"dynamic layers have different temperatures: {', '.join(f'{t:g}' for t in found)}")
+    return found[0] if found else None
 
 
 def use_form(model: nn.Module, form: DynamicForm) -> dict[str, DynamicForm]:

@@ -10,9 +10,11 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 
+from models.dynamic import temperatures
 from models.families import ODConv2d
-from models.yolo import Model
+from models.yolo import Model, read_model_yaml
 from utils.config.options import TrainOptions
 from utils.errors import InputError
 from utils.loss.focal import FocalLoss
@@ -34,8 +36,8 @@ def hyp_file(folder: Path, text: str) -> str:
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")
 def test_workers_load_both_sets(tmp_path: Path, options_for: Options, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("utils.datasets.loader.usable_cpus", lambda: 3)
-    for asked, used in ((0, 0), (2, 2), (8, 3)):
+    monkeypatch.setattr("utils.datasets.loader.usable_cpus", lambda: 4)
+    for asked, used in ((0, 0), (2, 2), (8, 4)):
         session = prepare(options_for(tmp_path, workers=asked))
         assert session.loader.num_workers == session.evaluator.batches.num_workers == used  # type: ignore[attr-defined]
 
@@ -122,6 +124,17 @@ def test_a_hyper_parameter_decays_the_attention(tmp_path: Path, options_for: Opt
     assert attention <= groups["decay" if decayed else "no_decay"]
     assert {"model.10.weight", "model.14.weight"} <= groups["decay"]  # the kernels themselves
     assert {"model.10.bias", "model.14.bias"} <= groups["bias"]
+
+
+def test_a_temperature_in_the_model_yaml_gives_way_to_the_schedule_and_this_is_told(
+    tmp_path: Path, training: Training, caplog: pytest.LogCaptureFixture
+) -> None:
+    content = read_model_yaml("yolov5n_dynamic.yaml")[0]
+    content["head"][0] = [-1, 1, "DynamicConv", [512, 1, 1, {"temperature": 10}]]
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
+    session = training(tmp_path, cfg=str(tmp_path / "own.yaml"), hyp=hyp_file(tmp_path, "temperature_end: 5.0"))
+    assert temperatures(session.model) == temperatures(session.ema.model) == [5]
+    assert "a temperature of 10 in the model yaml has no effect on training: temperature_start" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.common import Dynamic_conv2d, attention2d
-from models.dynamic import get_temperature, set_temperature
+from models.dynamic import get_temperature, set_temperature, temperatures
 from models.dynamic_forms import DynamicForm
 from models.yolo import Model
+from utils.errors import InputError
 
 
 def by_picture(layer: Dynamic_conv2d, x: Tensor) -> Tensor:
@@ -184,6 +185,30 @@ def test_temperature_below_one_is_refused_by_value() -> None:
         attention2d(4, 1.0, 4, temperature=0.5)
     set_temperature(layer := Dynamic_conv2d(4, 4, 1), 0.2)
     assert float(layer.attention.temperature) == 1
+
+
+@pytest.mark.parametrize("temperature", [0.5, float("nan"), float("inf")])
+def test_a_temperature_no_softmax_can_use_is_refused_by_value(temperature: float) -> None:
+    with pytest.raises(ValueError, match=f"temperature must be a number of at least 1, got {temperature}"):
+        Dynamic_conv2d(4, 4, 1, temperature=temperature)
+
+
+@pytest.mark.parametrize(
+    ("option", "problem"),
+    [({"K": 0}, "K must be .* got 0"), ({"K": 2.5}, "K must be .* got 2.5"), ({"ratio": 0}, "ratio .* got 0")],
+)
+def test_no_kernels_and_no_width_are_refused_by_value(option: dict[str, float], problem: str) -> None:
+    with pytest.raises(ValueError, match=problem):
+        Dynamic_conv2d(4, 4, 1, **option)  # type: ignore[arg-type]
+
+
+def test_layers_of_different_temperatures_are_listed_and_have_no_common_one() -> None:
+    layers = nn.ModuleList([Dynamic_conv2d(4, 4, 1), Dynamic_conv2d(4, 4, 1, temperature=10)])
+    assert temperatures(layers) == [10, 34]
+    with pytest.raises(InputError, match="different temperatures: 10, 34"):
+        get_temperature(layers)
+    set_temperature(layers, 5)
+    assert temperatures(layers) == [5] and get_temperature(layers) == 5
 
 
 def test_groups_that_do_not_divide_the_channels_are_refused() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from models.dynamic import get_temperature
+from models.dynamic import temperatures
 from models.ensemble import Detector, Ensemble
 from models.tta import AugmentedModel
 from models.yolo import Model
@@ -39,8 +39,8 @@ def load_detector(
     checkpoints = []
     for file in files:
         model, checkpoint = load_model(file, device)
-        temperature = get_temperature(model)
-        LOG.info("weights: %s%s", file, "" if temperature is None else f", dynamic layers at T={temperature:g}")
+        found = ", ".join(f"{temperature:g}" for temperature in temperatures(model))
+        LOG.info("weights: %s%s", file, f", dynamic layers at T={found}" if found else "")
         members.append(AugmentedModel(model).eval() if augment else model)
         checkpoints.append(checkpoint)
     detector = members[0] if len(members) == 1 else Ensemble(members, [str(file) for file in files]).eval()

@@ -193,6 +193,8 @@ def _class_names(content: Mapping[Any, Any], file: Path, jsons: Sequence[Path]) 
             raise InputError(f"{file}: no classes; give names: (a list of class names)")
         return tuple(f"class{i}" for i in range(nc))
     if isinstance(names, Mapping):
+        if all(isinstance(key, str) and key.isdecimal() for key in names):
+            names = {int(key): name for key, name in names.items()}  # '0': cat, as programs write that know JSON only
         if set(names) != set(range(len(names))):
             raise InputError(f"{file}: names: the keys must be 0 to {len(names) - 1}, found {sorted(map(str, names))}")
         names = [names[i] for i in range(len(names))]
@@ -235,11 +237,16 @@ def _difficult(entry: Any, file: Path) -> bool:
     return bool(entry == "drop")
 
 
+def _path(text: str) -> Path:
+    """A path of the yaml, which may have been written on Windows."""
+    return Path(text.strip().replace("\\", "/")).expanduser()
+
+
 def _bases(given: Any, file: Path) -> tuple[Path, ...]:
     """Absolute folders that ``path:`` may mean, best first."""
     if given is not None and not isinstance(given, str):
         raise InputError(f"{file}: path: {given!r} is not text")
-    relative = Path(given or "").expanduser()
+    relative = _path(given or "")
     return tuple(dict.fromkeys((start / relative).resolve() for start in (file.parent, Path.cwd())))
 
 
@@ -250,6 +257,6 @@ def _split_paths(entry: Any, split: str, root: Path, bases: tuple[Path, ...], fi
     for item in entries:
         if not isinstance(item, str) or not item:
             raise InputError(f"{file}: {split}: {item!r} is not a path")
-        tried = [(base / Path(item).expanduser()).resolve() for base in (root, *bases)]
+        tried = [(base / _path(item)).resolve() for base in (root, *bases)]
         paths.append(next((path for path in tried if path.exists()), tried[0]))
     return tuple(paths)

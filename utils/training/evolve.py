@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import yaml
 
-from models.dynamic import get_temperature
+from models.dynamic import temperatures
 from models.yolo import Model
 from utils.callbacks import Callback, FitEpochEnd
 from utils.checkpoint import load_checkpoint
@@ -235,7 +235,7 @@ def _open(options: TrainOptions, train: Train) -> Search:
 def _fixed(options: TrainOptions) -> list[str]:
     """The hyper-parameters that an option fixes, or that the model does not have."""
     of_weights = load_checkpoint(options.weights).model_yaml if options.weights and not options.cfg else DEFAULT_CFG
-    static = get_temperature(Model(options.cfg or of_weights)) is None
+    static = not temperatures(Model(options.cfg or of_weights))
     fixed = {"label_smoothing": bool(options.label_smoothing), "anchors": options.noautoanchor}
     fixed |= dict.fromkeys(("temperature_start", "temperature_step"), static)
     return [name for name, is_fixed in fixed.items() if is_fixed]

@@ -14,6 +14,7 @@ import torch
 import yaml
 from torch import Tensor
 
+from models.dynamic import temperatures
 from models.layout import fastest_layout, lay_out
 from models.summary import log_table, summarize
 from models.yolo import Model
@@ -77,6 +78,7 @@ from utils.training.watch import NumberWatch
 from utils.training.workers import BehindTraining
 
 LOG = logging.getLogger(__name__)
+DEFAULT_TEMPERATURE = 34.0  # of a dynamic layer whose row in the model yaml gives none
 DEFAULT_CFG = "yolov5n_dynamic.yaml"  # when neither --cfg nor --weights is given
 
 
@@ -200,6 +202,11 @@ def _build_model(options: TrainOptions, hyp: Hyp, spec: DatasetSpec, resumed: Re
     cfg: Any = options.cfg or of_weights
     model = Model(cfg, nc=spec.nc, anchors=anchors)
     model.names = list(spec.names)
+    if own := [t for t in temperatures(model) if t not in (DEFAULT_TEMPERATURE, hyp.temperature_start)]:
+        LOG.warning(
+            "a temperature of %g in the model yaml has no effect on training: temperature_start of the --hyp file "
+            "(%g) is that of all dynamic layers", own[0], hyp.temperature_start,
+        )  # fmt: skip
     if source is not None:
         exclude = ("anchors",) if options.cfg or anchors else ()
         report = transfer(model, source.weights, exclude)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
-from models.dynamic import get_temperature
+from models.dynamic import temperatures
 from models.routing import RoutingStats
 from models.yolo import Model
 from utils.callbacks import Callbacks
@@ -104,7 +104,7 @@ class Session:
 
     @property
     def dynamic(self) -> bool:
-        return get_temperature(self.model) is not None
+        return bool(temperatures(self.model))
 
     @property
     def resume_command(self) -> str:

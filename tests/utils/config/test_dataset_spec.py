@@ -51,6 +51,15 @@ def test_path_is_taken_against_the_working_directory_next(tmp_path: Path, monkey
     assert spec.sources("train") == [tmp_path / "here/set/train"]
 
 
+def test_paths_written_on_windows_are_understood(tmp_path: Path) -> None:
+    (tmp_path / "set/images/train").mkdir(parents=True)
+    text = "path: .\\set\ntrain: images\\train\nval: [images\\val, ' b/c ']\nimages: other\\folder\nnames: [x]\n"
+    spec = DatasetSpec.load(write(tmp_path, text))
+    assert spec.sources("train") == [tmp_path / "set/images/train"]
+    assert spec.val == (tmp_path / "set/images/val", tmp_path / "set/b/c")
+    assert spec.images["val"] == tmp_path / "set/other/folder"
+
+
 def test_pictures_made_after_loading_are_found(tmp_path: Path) -> None:
     spec = DatasetSpec.load(write(tmp_path, "path: set\ntrain: images/train\nnames: [x]\ngenerate: digits\n"))
     assert spec.generate == "digits"
@@ -87,7 +96,8 @@ def test_a_split_the_yaml_lacks_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["names: [a, b]", "names: {0: a, 1: b}", "names: {1: b, 0: a}", "nc: 2\nnames: [a, b]"]
+    "text",
+    ["names: [a, b]", "names: {0: a, 1: b}", "names: {1: b, 0: a}", "names: {'0': a, '1': b}", "nc: 2\nnames: [a, b]"],
 )
 def test_names_may_be_a_list_or_a_mapping_and_nc_is_optional(tmp_path: Path, text: str) -> None:
     spec = DatasetSpec.load(write(tmp_path, f"train: t\n{text}\n"))
