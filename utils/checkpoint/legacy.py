@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import logging
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -110,7 +111,7 @@ def read_legacy(path: Path, unsafe_names: Iterable[str]) -> dict[str, Any]:
         "%s: official YOLOv5 file, %d tensors, %d classes, read without executing it", path, len(state), len(names)
     )
     return {
-        "model_yaml": _clean_yaml(model_yaml),
+        "model_yaml": _clean_yaml(model_yaml) | _activation_of(holder, path),
         "nc": len(names),
         "names": names,
         "stride": [float(s) for s in strides],
@@ -127,5 +128,21 @@ def _state_of(holder: nn.Module) -> dict[str, Tensor]:
 
 def _clean_yaml(model_yaml: dict[str, Any]) -> dict[str, Any]:
     """The keys a model yaml has here; the original adds bookkeeping of its own."""
-    keep = ("nc", "depth_multiple", "width_multiple", "anchors", "backbone", "head", "ch", "activation")
+    keep = ("nc", "depth_multiple", "width_multiple", "anchors", "backbone", "head", "ch")
     return {k: model_yaml[k] for k in keep if k in model_yaml}
+
+
+def _activation_of(holder: nn.Module, path: Path) -> dict[str, str]:
+    """The ``act:`` key for a model whose layers have another activation than SiLU.
+
+    The layers themselves tell: before v7 an activation was changed in the code, and the yaml knows nothing of it.
+
+    Raises:
+        InputError: they have several, which one key cannot say.
+    """
+    acts = [act for module in holder.modules() if (act := module._modules.get("act")) is not None]
+    kinds = {re.sub(r"(, )?inplace=True", "", repr(act)) for act in acts if not isinstance(act, nn.Identity)}
+    if len(kinds) > 1:
+        raise InputError(f"{path}: its layers have different activations ({', '.join(sorted(kinds))}), not supported")
+    kind = kinds.pop() if kinds else "SiLU()"
+    return {} if kind == "SiLU()" else {"act": f"nn.{kind}"}

@@ -282,6 +282,9 @@ def pickled_as(cls_name: str, path: Path, model: Model, monkeypatch: pytest.Monk
             at.register_parameter(parts[-1], torch.nn.Parameter(tensor.clone()))
         else:
             at.register_buffer(parts[-1], tensor.clone())
+    for name, module in model.named_modules():
+        if name.endswith(".act"):
+            holder.get_submodule(name.rpartition(".")[0]).add_module("act", module)
     holder.yaml, holder.names, holder.stride = dict(model.yaml), {0: "ant", 1: "bee"}, model.stride.clone()
     torch.save({"model": holder, "epoch": -1, **extra}, path)
     monkeypatch.undo()
@@ -296,6 +299,28 @@ def test_a_file_is_read_under_the_class_names_of_all_releases(
     read, checkpoint = load_model(tmp_path / "x.pt")
     assert checkpoint.names == ["ant", "bee"]
     assert all(torch.equal(value, made.state_dict()[name]) for name, value in read.state_dict().items())
+
+
+@pytest.mark.parametrize("act", ["nn.LeakyReLU(0.1)", "nn.ReLU(inplace=True)", "nn.Hardswish()", "nn.PReLU()"])
+def test_a_file_made_by_code_with_another_activation_computes_with_it(
+    act: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = Model({**Model("yolov5n.yaml", nc=2).yaml, "act": act}).eval()
+    del made.yaml["act"]  # the yaml of such a file does not tell
+    pickled_as("Model", tmp_path / "x.pt", made, monkeypatch)
+    read, _ = load_model(tmp_path / "x.pt")
+    x = torch.rand(1, 3, 64, 64)
+    torch.testing.assert_close(read(x)[0], made(x)[0])
+
+
+def test_a_file_with_two_activations_is_refused_by_their_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = Model("yolov5n.yaml", nc=2)
+    made.model[3].act, made.model[5].act = torch.nn.LeakyReLU(0.1), torch.nn.SiLU(inplace=True)
+    pickled_as("Model", tmp_path / "x.pt", made, monkeypatch)
+    with pytest.raises(
+        InputError, match=r"x\.pt: its layers have different activations \(LeakyReLU\(negative_slope=0\.1\), SiLU\(\)\)"
+    ):
+        load_model(tmp_path / "x.pt")
 
 
 def test_a_model_of_another_kind_is_refused_by_the_layer_that_is_unknown(
