@@ -136,9 +136,16 @@ def _entries_of(images: list[Any], records: Sequence[LabelRecord], file: Path) -
             f"{file}: none of the {len(records)} pictures is among its images, such as {records[0].image.name}; "
             "--annotations names another file"
         )
-    if len(found) < len(records):
-        missing = next(record.image for record in records if str(record.image) not in found)
-        LOG.warning("%s: lacks %d pictures, such as %s: not scored", file, len(records) - len(found), missing.name)
+    owners: dict[int, str] = {}
+    for path, entry in found.items():
+        if (other := owners.setdefault(id(entry), path)) != path:
+            raise InputError(
+                f"{file}: its image '{entry['file_name']}' is {other} as well as {path}; give file_name with the folder"
+            )
+    missing = {str(record.image): record.image for record in records if str(record.image) not in found}
+    if missing:
+        first = next(iter(missing.values()))
+        LOG.warning("%s: lacks %d pictures, such as %s: not scored", file, len(missing), first.name)
     return found
 
 
@@ -147,6 +154,7 @@ def make_truth(records: Sequence[LabelRecord], names: Sequence[str]) -> Truth:
 
     Pictures are numbered by their names where these are different numbers, as in COCO, else from 1; classes from 0.
     """
+    records = list({record.image: record for record in records}.values())  # a list may name a picture twice
     stems = [record.image.stem for record in records]
     by_stem = all(stem.isdecimal() for stem in stems) and len(set(map(int, stems))) == len(stems)
     image_ids = [int(stem) for stem in stems] if by_stem else list(range(1, len(stems) + 1))
@@ -179,15 +187,17 @@ class CocoResults:
         self.truth = truth
         self._place = {path: number for number, path in enumerate(truth.image_ids)}
         self._rows = [np.zeros((0, 7))]  # picture, class, xywh, confidence: rounded
+        self._seen: set[int] = set()
 
     def on_batch(self, index: int, batch: Batch, detections: list[Tensor]) -> None:
         """Nothing per batch."""
 
     def on_image(self, result: ImageResult) -> None:
-        """Note the detections of a picture that the annotation file knows."""
+        """Note the detections of a picture that the annotation file knows, once if the set names it twice."""
         place = self._place.get(result.path)
-        if place is None:
+        if place is None or place in self._seen:
             return
+        self._seen.add(place)
         found = result.detections.numpy().astype(np.float64)  # [k, 6]
         kinds = found[:, 5].astype(int)
         known = np.array(self.truth.category_ids)[kinds] != NO_CATEGORY

@@ -64,6 +64,30 @@ def test_the_file_that_is_written_has_these_numbers_and_boxes_from_the_corner(tm
     ]
 
 
+def test_a_picture_that_the_set_names_twice_counts_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    box, found = [0, 0.5, 0.5, 0.2, 0.4], [80.0, 30.0, 120.0, 70.0, 0.9, 0.0]
+    records = [record(f"/data/{name}.png", [box]) for name in ("a", "a", "b", "c")]
+    entries = [{"id": number, "file_name": f"{name}.png"} for number, name in enumerate("abc")]
+    objects = [{"id": n, "image_id": n, "category_id": 17, "bbox": [80, 30, 40, 40]} for n in range(3)]
+    written = annotation_file(tmp_path, images=entries, annotations=objects)
+    for truth in (make_truth(records, NAMES), read_truth(written, records, NAMES)):
+        collected = CocoResults(truth)
+        for one in records:
+            collected.on_image(result(str(one.image), found))
+        assert truth.boxes[:, 0].tolist() == [0, 1, 2]
+        assert collected.figures().named()["AP"] == pytest.approx(1)
+        assert collected.write(tmp_path / "out.json") == 3
+    assert not caplog.text
+
+
+def test_two_pictures_that_the_file_cannot_tell_apart_are_named(tmp_path: Path) -> None:
+    records = [record("/data/left/b.png"), record("/data/right/b.png")]
+    with pytest.raises(
+        InputError, match=r"own\.json: its image 'b\.png' is /data/left/b\.png as well as /data/right/b"
+    ):
+        read_truth(annotation_file(tmp_path), records, NAMES)
+
+
 def test_without_detections_the_file_is_an_empty_list(tmp_path: Path) -> None:
     CocoResults(make_truth([record("a.png")], NAMES)).write(tmp_path / "out.json")
     assert json.loads((tmp_path / "out.json").read_text(encoding="utf-8")) == []
