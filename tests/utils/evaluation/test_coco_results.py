@@ -16,6 +16,7 @@ from utils.datasets.records import LabelRecord
 from utils.errors import InputError
 from utils.evaluation import ImageResult
 from utils.evaluation.coco_results import CocoResults, find_annotations, make_truth, read_truth
+from utils.metrics.coco import coco_tool
 
 NAMES = ("cat", "dog")
 
@@ -75,8 +76,9 @@ def test_a_picture_that_the_set_names_twice_counts_once(tmp_path: Path, caplog: 
         for one in records:
             collected.on_image(result(str(one.image), found))
         assert truth.boxes[:, 0].tolist() == [0, 1, 2]
-        assert collected.figures().named()["AP"] == pytest.approx(1)
         assert collected.write(tmp_path / "out.json") == 3
+        if coco_tool():
+            assert collected.figures().named()["AP"] == pytest.approx(1)
     assert not caplog.text
 
 
