@@ -79,9 +79,9 @@ def read_truth(file: Path, records: Sequence[LabelRecord], names: Sequence[str])
         raise InputError(f"{file}: none of its categories is called like a class of the data set ('{names[0]}', ...)")
     if unknown:
         LOG.warning("%s: no category '%s' (%d such classes): not scored", file, unknown[0], len(unknown))
-    entries = _entries_of(content["images"], records, file)
-    paths = list(entries)
-    place = {entries[path]["id"]: number for number, path in enumerate(paths)}
+    listed = _entries_of(content["images"], records, file)
+    entries = {path: same[0] for path, same in listed.items()}
+    place = {entry["id"]: number for number, same in enumerate(listed.values()) for entry in same}
     class_of = {number: kind for kind, number in enumerate(category_ids) if number != NO_CATEGORY}
     rows = []
     for number, item in enumerate(content["annotations"]):
@@ -112,32 +112,35 @@ def _scales(
     return scales
 
 
-def _entries_of(images: list[Any], records: Sequence[LabelRecord], file: Path) -> dict[str, Mapping[str, Any]]:
-    """Path of each picture -> its entry: by as much of its path as ``file_name`` has, else by the bare name."""
-    by_name: dict[str, Mapping[str, Any]] = {}
-    by_bare_name: dict[str, list[Mapping[str, Any]]] = {}
+def _entries_of(images: list[Any], records: Sequence[LabelRecord], file: Path) -> dict[str, list[Mapping[str, Any]]]:
+    """Path of each picture -> its entry: by as much of its path as ``file_name`` has, else by the bare name.
+
+    Several entries of one ``file_name`` are the same picture: it has the objects of all.
+    """
+    by_name: dict[str, list[Mapping[str, Any]]] = {}
+    by_bare_name: dict[str, set[str]] = {}
     for number, entry in enumerate(images):
         if not isinstance(entry, Mapping) or not {"id", "file_name"} <= entry.keys() or _is_list(entry["id"]):
             raise InputError(f"{file}: images[{number}]: an id and a file_name expected")
         name = PurePosixPath(str(entry["file_name"]).replace("\\", "/"))
-        by_name[str(name)] = entry
-        by_bare_name.setdefault(name.name, []).append(entry)
+        by_name.setdefault(str(name), []).append(entry)
+        by_bare_name.setdefault(name.name, set()).add(str(name))
     found = {}
     for record in records:
         parts = record.image.as_posix().split("/")
         tails = ("/".join(parts[start:]) for start in range(len(parts)))  # the longest first
-        entry = next((by_name[tail] for tail in tails if tail in by_name), None)
-        if entry is None and len(others := by_bare_name.get(parts[-1], [])) == 1:
-            entry = others[0]
-        if entry is not None:
-            found[str(record.image)] = entry
+        known = next((tail for tail in tails if tail in by_name), None)
+        if known is None and len(others := by_bare_name.get(parts[-1], ())) == 1:
+            (known,) = others
+        if known is not None:
+            found[str(record.image)] = by_name[known]
     if not found:
         raise InputError(
             f"{file}: none of the {len(records)} pictures is among its images, such as {records[0].image.name}; "
             "--annotations names another file"
         )
     owners: dict[int, str] = {}
-    for path, entry in found.items():
+    for path, (entry, *_) in found.items():
         if (other := owners.setdefault(id(entry), path)) != path:
             raise InputError(
                 f"{file}: its image '{entry['file_name']}' is {other} as well as {path}; give file_name with the folder"

@@ -82,6 +82,14 @@ def test_a_picture_that_the_set_names_twice_counts_once(tmp_path: Path, caplog: 
     assert not caplog.text
 
 
+def test_a_picture_that_the_file_lists_twice_has_the_objects_of_both(tmp_path: Path) -> None:
+    entries = [{"id": 3, "file_name": "a.png"}, {"id": 4, "file_name": "a.png"}]
+    objects = [{"id": n, "image_id": n, "category_id": 17, "bbox": [n, 0, 9, 9]} for n in (3, 4)]
+    truth = read_truth(annotation_file(tmp_path, images=entries, annotations=objects), [record("/d/a.png")], NAMES)
+    assert truth.image_ids == {"/d/a.png": 3}
+    assert truth.boxes[:, [0, 2]].tolist() == [[0, 3], [0, 4]]
+
+
 def test_two_pictures_that_the_file_cannot_tell_apart_are_named(tmp_path: Path) -> None:
     records = [record("/data/left/b.png"), record("/data/right/b.png")]
     with pytest.raises(
