@@ -130,7 +130,7 @@ def _entries_of(images: list[Any], records: Sequence[LabelRecord], file: Path) -
         parts = record.image.as_posix().split("/")
         tails = ("/".join(parts[start:]) for start in range(len(parts)))  # the longest first
         known = next((tail for tail in tails if tail in by_name), None)
-        if known is None and len(others := by_bare_name.get(parts[-1], ())) == 1:
+        if known is None and len(others := by_bare_name.get(parts[-1], set())) == 1:
             (known,) = others
         if known is not None:
             found[str(record.image)] = by_name[known]
