@@ -116,6 +116,7 @@ def test_a_number_broken_on_one_rank_is_seen_by_both(answers: Answers) -> None:
     for found in (found["faulty_batch"] for found in answers):
         assert "batch 2 of 3" in found["refused"] and "model.9 (SPPF)" in found["refused"]
         assert (found["code"], found["skipped"]) == (0, 1)
+        assert found["joint"] == [0, 1]  # with --sync-bn, and broken behind the last of these norms
     models = [found["faulty_batch"]["state"]["model"] for found in answers]
     assert models[0] == pytest.approx(models[1], rel=1e-3)  # up to the batch norm statistics
 

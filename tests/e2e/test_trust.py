@@ -361,8 +361,14 @@ def test_a_disk_full_to_the_end_is_exit_code_1_and_the_old_file_is_whole(
 
 
 def test_pictures_lost_on_the_way_stop_the_run_where_it_can_go_on(
-    tmp_path: Path, training: Training, settings: dict[str, Any], make_dataset: MakeDataset, whole: Path
+    tmp_path: Path,
+    training: Training,
+    settings: dict[str, Any],
+    make_dataset: MakeDataset,
+    whole: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("utils.datasets.loader.free_memory", lambda _: 0)  # else all pictures are kept after an epoch
     data = make_dataset(tmp_path / "set", n_train=2 * BATCHES)
     gone, aside = data.parent / "images/train", tmp_path / "aside"
     given = settings | {"data": str(data)}

@@ -273,7 +273,20 @@ def faulty_batch(ranks: Ranks) -> dict[str, Any]:
 
     _, refused = run(ranks, hook, epochs=1, noval=True, name="refused")
     session, code = run(ranks, hook, epochs=1, skip_nonfinite=2, noval=True, name="skipped")
-    return {"refused": refused, "code": code, "skipped": session.watch.skipped, "state": state(session)}
+
+    def behind_the_norms(session: Session) -> None:
+        if ranks.rank == 1:
+            session.model.head.m[0].register_forward_hook(
+                lambda m, _, out: out * math.nan if m.training and session.position.batches == 1 else out
+            )
+
+    joint, joint_code = run(
+        ranks, behind_the_norms, epochs=1, skip_nonfinite=2, noval=True, sync_bn=True, name="joint"
+    )  # fmt: skip
+    return {
+        "refused": refused, "code": code, "skipped": session.watch.skipped, "state": state(session),
+        "joint": [joint_code, joint.watch.skipped],
+    }  # fmt: skip
 
 
 def no_batch(ranks: Ranks) -> Any:

@@ -36,8 +36,14 @@ def kept_pictures(batch_size: int, workers: int) -> int:
 
 
 def even_workers(workers: int) -> int:
-    """The most processes, up to ``workers``, for which every lane stays with one of them; above LANES all."""
-    return workers if workers >= LANES else max((n for n in range(1, workers + 1) if LANES % n == 0), default=0)
+    """The most processes, up to ``workers``, that do not scatter the lanes.
+
+    Up to LANES each lane stays with one process. Above them a multiple of LANES makes a lane come back to the same few:
+    9 processes would decode all four pictures of every mosaic, 16 decode two.
+    """
+    if workers >= LANES:
+        return workers - workers % LANES
+    return max((n for n in range(1, workers + 1) if LANES % n == 0), default=0)
 
 
 def deal_partners(

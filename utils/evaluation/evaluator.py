@@ -50,7 +50,7 @@ class Evaluator:
         nc: number of classes; with ``single_cls`` every prediction counts as class 0.
         device: where to run.
         nms: suppression thresholds.
-        half: run under autocast (GPU only); the weights themselves stay as they are.
+        half: run under autocast (float16 on a GPU, bfloat16 on a CPU); the weights themselves stay as they are.
         hybrid: give observers the detections with the labels mixed in as well; the figures are made without these.
         matcher: decides which detections are correct.
         ranks: the processes that share the batches; all get the figures of all pictures.

@@ -12,10 +12,12 @@ from torch.nn import functional as F
 def resize_batch(images: Tensor, imgsz: int, stride: int, seed: tuple[int, int]) -> Tensor:
     """Resize [B, 3, H, W] to a long side drawn from the multiples of ``stride`` between 0.5 and 1.5 times ``imgsz``.
 
+    Never to one ``stride``: the coarsest map of a single picture would then be one pixel, which batch norm refuses.
+
     Args:
         seed: (run's seed, iteration): the size depends on nothing else.
     """
-    low, high = math.ceil(imgsz * 0.5 / stride), math.floor(imgsz * 1.5 / stride)
+    low, high = max(2, math.ceil(imgsz * 0.5 / stride)), math.floor(imgsz * 1.5 / stride)
     side = int(np.random.default_rng(seed).integers(low, high + 1)) * stride
     gain = side / max(images.shape[2:])
     if gain == 1:

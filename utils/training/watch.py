@@ -90,9 +90,9 @@ class NumberWatch:
         """
         if torch.isfinite(loss if joint is None else joint):
             return ""
+        layer = first_unsound_layer(self.model, forward)  # on all processes: joint batch norms wait for one another
         if torch.isfinite(loss) and self.ranks.size > 1:
             return ELSEWHERE
-        layer = first_unsound_layer(self.model, forward)
         where = f"the first layer with such an output is {layer}" if layer else "the outputs of all layers are finite"
         return f"the loss became {loss.item()}: {where}"
 

@@ -119,10 +119,26 @@ def test_no_order_of_an_earlier_epoch_is_that_of_this_one() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wanted", "even"), [(0, 0), (1, 1), (2, 2), (3, 2), (4, 4), (5, 4), (7, 4), (8, 8), (9, 9), (16, 16)]
+    ("wanted", "even"),
+    [(0, 0), (1, 1), (2, 2), (3, 2), (4, 4), (5, 4), (7, 4), (8, 8), (9, 8), (15, 8), (16, 16), (23, 16)],
 )
 def test_loader_processes_share_the_lanes_evenly(wanted: int, even: int) -> None:
     assert even_workers(wanted) == even
+
+
+def test_more_processes_than_lanes_still_find_half_of_what_they_need() -> None:
+    """Each of sixteen gets every other batch of a lane: its own pictures and a third of the partners are new to it."""
+    batches = list(RankBatches(EpochSampler(12_800), BLOCK, False, ALONE, partners=True))[:: even_workers(16)]
+    kept: dict[int, None] = {}
+    decoded = 0
+    for key in (key for batch in batches for key in batch):
+        for picture in (key.picture, *key.partners[:3]):
+            if picture not in kept:
+                decoded += 1
+                kept[picture] = None
+                if len(kept) > kept_pictures(BLOCK, 16):
+                    del kept[next(iter(kept))]
+    assert decoded <= 2.1 * sum(map(len, batches))
 
 
 @pytest.mark.parametrize("workers", [0, 1, 2, 4, 8])

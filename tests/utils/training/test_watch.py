@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from utils.dist import Ranks
 from utils.errors import InputError
-from utils.training.watch import NumberWatch, all_finite, first_unsound, first_unsound_layer
+from utils.training.watch import ELSEWHERE, NumberWatch, all_finite, first_unsound, first_unsound_layer
 
 
 class Poison(nn.Module):
@@ -79,6 +80,18 @@ def test_a_loss_that_breaks_by_itself_is_told_so() -> None:
     model = network()
     fault = NumberWatch(model).of_loss(torch.tensor(math.inf), lambda: model(IMAGES))
     assert fault == "the loss became inf: the outputs of all layers are finite"
+
+
+def test_all_processes_look_for_the_layer_that_broke_one_of_them() -> None:
+    """Joint batch norms run on all of them or on none: one that did not would leave the others waiting."""
+    model = network()
+    runs: list[Tensor] = []
+    for ranks in (Ranks(0, 2), Ranks(1, 2)):
+        fault = NumberWatch(model, ranks=ranks).of_loss(
+            torch.tensor(1.0), lambda: runs.append(model(IMAGES)), joint=torch.tensor(math.nan)
+        )
+        assert fault == ELSEWHERE
+    assert len(runs) == 2
 
 
 def test_the_gradient_is_followed_back_to_where_it_broke() -> None:
