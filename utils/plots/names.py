@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from utils.plots.fonts import can_write
 
 LONGEST = 24  # columns; longer names leave a figure no room for what it shows
+LONGEST_ON_SHEET = 14  # in the small pictures of a contact sheet, where longer ones hide the objects
 
 
 def drawn_name(names: Sequence[str] | Mapping[int, str], index: int, longest: int | None = LONGEST) -> str:
@@ -33,20 +34,21 @@ def shorten(text: str, longest: int | None) -> str:
 
     The end stays, since it is often where names differ.
     """
-    if longest is None or _columns(text) <= longest:
+    if longest is None or columns(text) <= longest:
         return text
     tail = _fitting(text[::-1], longest // 3)[::-1]
-    head = _fitting(text, longest - 1 - _columns(tail))
+    head = _fitting(text, longest - 1 - columns(tail))
     return f"{head.rstrip()}…{tail.lstrip()}"
 
 
-def _fitting(text: str, columns: int) -> str:
-    """The longest beginning of ``text`` that takes at most ``columns``."""
+def _fitting(text: str, room: int) -> str:
+    """The longest beginning of ``text`` that takes at most ``room`` columns."""
     for end in range(len(text), 0, -1):
-        if _columns(text[:end]) <= columns:
+        if columns(text[:end]) <= room:
             return text[:end]
     return ""
 
 
-def _columns(text: str) -> int:
+def columns(text: str) -> int:
+    """How many columns a text takes on a terminal, and about how wide it is in a picture."""
     return sum(2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in text)

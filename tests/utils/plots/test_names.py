@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from fontTools.fontBuilder import FontBuilder
 from fontTools.pens.ttGlyphPen import TTGlyphPen
+from matplotlib.font_manager import fontManager
 
 from utils.plots import fonts
+from utils.plots.batches import plot_batch
 from utils.plots.curves import plot_confusion
 from utils.plots.labels import plot_labels
 from utils.plots.names import drawn_name, figure_names, shorten
@@ -19,11 +23,17 @@ LONG = "red blood cell of a human being, seen through a microscope: ripe"
 
 
 @pytest.fixture(autouse=True)
-def _forget() -> None:
-    """Each test begins as a new process: nothing looked up, nothing told."""
-    fonts._told.clear()
-    for cached in (fonts.can_write, fonts.font_file, fonts._wide_files):
-        cached.cache_clear()
+def _forget() -> Iterator[None]:
+    """Each test begins, and leaves things, as in a new process: nothing looked up, nothing told."""
+
+    def forget() -> None:
+        fonts._told.clear()
+        for cached in (fonts.can_write, fonts.font_file, fonts._wide_files):
+            cached.cache_clear()
+
+    forget()
+    yield
+    forget()
 
 
 def _font(file: Path, family: str, characters: str) -> None:
@@ -48,7 +58,9 @@ def _font(file: Path, family: str, characters: str) -> None:
 
 
 def _fonts_of_the_system(monkeypatch: pytest.MonkeyPatch, *files: Path) -> None:
-    monkeypatch.setattr("matplotlib.font_manager.fontManager.ttflist", [])
+    """Beside those of matplotlib, which has noted none that can write Chinese."""
+    noted = [entry for entry in fontManager.ttflist if entry.name not in fonts._WIDE_FAMILIES]
+    monkeypatch.setattr("matplotlib.font_manager.fontManager.ttflist", noted)
     monkeypatch.setattr("matplotlib.font_manager.findSystemFonts", lambda: [str(file) for file in files])
 
 
@@ -98,6 +110,15 @@ def test_a_font_installed_after_matplotlib_made_its_list_is_found(
     assert figure_names(["红细胞"]) == ["红细胞"]
 
 
+def test_a_contact_sheet_shows_long_names_shorter_still(tmp_path: Path) -> None:
+    def red(name: str) -> int:
+        targets = np.array([[0, 0, 0.3, 0.5, 0.2, 0.2]])
+        plot_batch(np.zeros((1, 3, 256, 256), np.uint8), targets, [], tmp_path / "sheet.png", [name])
+        return int((cv2.imread(str(tmp_path / "sheet.png"))[..., 2] > 200).sum())
+
+    assert red(LONG) < 1.2 * red("red bloo…ripe")
+
+
 def test_dollars_and_underscores_are_written_as_they_are(tmp_path: Path) -> None:
     assert figure_names(["$5{$", "_rest"]) == [r"\$5{\$", " _rest"]
     plot_confusion(np.eye(3), ["$5{$", "_rest"], tmp_path / "matrix.png")  # "$5{$" is no formula that could be drawn
@@ -105,8 +126,6 @@ def test_dollars_and_underscores_are_written_as_they_are(tmp_path: Path) -> None
 
 
 def test_a_very_long_name_leaves_the_matrix_its_room(tmp_path: Path) -> None:
-    import cv2
-
     def blue(names: list[str]) -> int:
         plot_confusion(np.ones((3, 3)), names, tmp_path / "matrix.png", normalize=False)
         picture = cv2.imread(str(tmp_path / "matrix.png")).astype(int)
