@@ -160,7 +160,15 @@ def _build(row: LayerRow, channels: Sequence[int], scale: Scale) -> tuple[nn.Mod
         problem = f"cannot be built with arguments {list(plan.args)}: {place_in_module(error)}{first_line(error)}"
         raise row.fail(f"{problem}; it takes ({', '.join(signature(entry.cls).parameters)})") from error
     layer = copies[0] if plan.copies == 1 else nn.Sequential(*copies)
-    layer.i, layer.f, layer.type = row.index, row.sources, row.module  # type: ignore[assignment]
-    layer.takes_list, layer.promised = row.listed, plan.out_channels  # type: ignore[assignment]
-    layer.np = sum(p.numel() for p in layer.parameters())  # type: ignore[assignment]
+    _label(layer, row, plan.out_channels)
     return layer, plan.out_channels
+
+
+def _label(layer: nn.Module, row: LayerRow, out_channels: int) -> None:
+    """Say on the layer itself which row of the yaml it is."""
+    parameters = sum(p.numel() for p in layer.parameters())
+    labels = {"i": row.index, "f": row.sources, "type": row.module, "np": parameters}
+    for name, value in {**labels, "takes_list": row.listed, "promised": out_channels}.items():
+        if name in layer._modules or name in layer._parameters or name in layer._buffers:
+            raise row.fail(f"the layer calls a part of itself '{name}', which the model sets on every layer; rename it")
+        setattr(layer, name, value)

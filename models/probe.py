@@ -35,6 +35,7 @@ def probe(model: nn.Module, layers: nn.Sequential, rows: Sequence[LayerRow], cha
         raise row.fail(
             f"cannot be run on {_shapes(given)} (channels x height x width, from {list(row.sources)}) at "
             f"{PROBE_SIZE} px: {place_in_module(error)}{first_line(error)}; check its 'from' and arguments"
+            f"{_shrunk(rows[: row.index])}"
         ) from error
     finally:
         for hook in hooks:
@@ -53,8 +54,19 @@ def _check_width(row: LayerRow, layer: nn.Module, inputs: tuple[Any], output: An
     if isinstance(output, Tensor) and output.shape[1:2] != (layer.promised,):
         raise row.fail(
             f"returned {_shapes(output)} (channels x height x width), its rule promised {layer.promised} channels; "
-            "register it with a rule that fits"
+            "check its arguments; a layer of your own: register it with a rule that fits"
         )
+
+
+def _shrunk(rows: Sequence[LayerRow]) -> str:
+    """A hint where a bare dynamic convolution made a map smaller, which is seldom meant."""
+    for row in reversed(rows):
+        if row.module == "Dynamic_conv2d" and len(row.args) in (2, 3) and row.args[1] != 1 and not row.options:
+            return (
+                f". Layer {row.index}, Dynamic_conv2d, has no padding, and its third argument is the ratio of the "
+                "attention, not the stride: DynamicConv takes [outputs, kernel, stride]"
+            )
+    return ""
 
 
 def _shapes(value: Any) -> str:

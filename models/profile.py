@@ -24,6 +24,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from models.fuse import fuse
+from models.summary import log_unused
 from models.user_modules import load_modules
 from models.yolo import Model
 from utils.checkpoint import load_model
@@ -214,6 +215,7 @@ def main(options: ProfileOptions) -> None:
     imgsz = check_img_size(options.imgsz, int(model.stride.max()))
     rows = profile_layers(model, imgsz, options.batch_size, options.repeats, device)
     log_profile(rows)
+    log_unused(model)
     LOG.info(
         "%s: GFLOPs and ms per picture of %d x %d px, batch %d, median of %d runs on %s",
         options.weights or options.cfg or DEFAULT_CFG, imgsz, imgsz, options.batch_size, options.repeats, device,

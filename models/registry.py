@@ -120,6 +120,17 @@ def norm(row: LayerRow, channels: Sequence[int], scale: Scale) -> LayerPlan:
     return LayerPlan((_only(row, channels), *row.args), _only(row, channels), scale.repeats(row.number))
 
 
+def as_written(row: LayerRow, channels: Sequence[int], scale: Scale) -> LayerPlan:
+    """(in, out, ...): torch's own convolutions, whose arguments are not scaled, as in v6.1."""
+    arriving = _only(row, channels)
+    if len(row.args) < 2 or row.args[0] != arriving or not isinstance(row.args[1], int):
+        raise row.fail(
+            f"takes [{arriving}, channels out, kernel, ...], since {arriving} channels arrive and the arguments of "
+            f"nn layers are not scaled; got {list(row.args)}"
+        )
+    return LayerPlan(row.args, row.args[1])
+
+
 def concat(row: LayerRow, channels: Sequence[int], scale: Scale) -> LayerPlan:
     """A list of maps; channels of all sources add up."""
     return LayerPlan(row.args, sum(channels))
@@ -156,6 +167,9 @@ def expand(row: LayerRow, channels: Sequence[int], scale: Scale) -> LayerPlan:
 def head(row: LayerRow, channels: Sequence[int], scale: Scale) -> LayerPlan:
     """(nc, anchors, [in, in, ...]): the last layer; a bare number of anchors stands for placeholders per level."""
     nc, anchors, *rest = row.args
+    for word, value, kinds in (("nc", nc, int), ("anchors", anchors, (int, list, tuple))):
+        if not isinstance(value, kinds):
+            raise row.fail(f"the arguments are [nc, anchors]; '{value}' is not {word}{nearest(str(value), [word])}")
     if isinstance(anchors, int):  # the values are to be found by auto-anchor
         anchors = [list(range(2 * anchors)) for _ in channels]
     if len(anchors) != len(channels):
@@ -164,7 +178,8 @@ def head(row: LayerRow, channels: Sequence[int], scale: Scale) -> LayerPlan:
 
 
 RULES: dict[str, Rule] = {
-    rule.__name__: rule for rule in (scaled, scaled_inner, same, norm, concat, total, contract, expand, head)
+    rule.__name__: rule
+    for rule in (scaled, scaled_inner, same, norm, as_written, concat, total, contract, expand, head)
 }
 
 
@@ -187,16 +202,28 @@ def register(rule: str | Rule, name: str | None = None) -> Callable[[M], M]:
     return add
 
 
-# Layers of torch that yaml files name as nn.X.
-for _name, _rule in {"Upsample": "same", "MaxPool2d": "same", "ZeroPad2d": "same", "BatchNorm2d": "norm"}.items():
-    register(_rule, f"nn.{_name}")(getattr(nn, _name))
+# Layers of torch that yaml files name as nn.X. v6.1 evaluates any name; these are the ones that make sense in a row.
+_OF_TORCH = {
+    "same": (
+        "Upsample", "UpsamplingBilinear2d", "UpsamplingNearest2d", "MaxPool2d", "AvgPool2d", "AdaptiveAvgPool2d",
+        "AdaptiveMaxPool2d", "ZeroPad2d", "ReflectionPad2d", "ReplicationPad2d", "Identity", "Dropout", "Dropout2d",
+        "ReLU", "ReLU6", "LeakyReLU", "SiLU", "Hardswish", "Mish", "GELU", "ELU", "Sigmoid", "Tanh",
+    ),
+    "norm": ("BatchNorm2d", "InstanceNorm2d"),
+    "as_written": ("Conv2d", "ConvTranspose2d"),
+}  # fmt: skip
+for _rule, _names in _OF_TORCH.items():
+    for _name in _names:
+        register(_rule, f"nn.{_name}")(getattr(nn, _name))
 
 
 def look_up(row: LayerRow) -> Registered:
     """The registered layer of a row; the error names the nearest known one."""
     if row.module not in LAYERS:
+        of_torch = row.module.startswith("nn.")
+        known = sorted(name for name in LAYERS if name.startswith("nn.") == of_torch)
         raise row.fail(
-            f"unknown module '{row.module}'{nearest(row.module, LAYERS)}; known: {', '.join(sorted(LAYERS))}; "
+            f"unknown module '{row.module}'{nearest(row.module, LAYERS)}; known: {', '.join(known)}; "
             "a layer of your own: --modules my_layers.py"
         )
     return LAYERS[row.module]

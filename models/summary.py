@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -142,6 +142,21 @@ def summarize(model: nn.Module, imgsz: int = 640) -> ModelSummary:
     )
 
 
+def unused_layers(sources: Sequence[Sequence[int]]) -> list[int]:
+    """The layers, but for the last, whose output no later one takes, by the 'from' of every layer."""
+    used = {source if source >= 0 else index + source for index, froms in enumerate(sources) for source in froms}
+    return [index for index in range(len(sources) - 1) if index not in used]
+
+
+def log_unused(model: nn.Module) -> None:
+    """Warn of layers that change nothing: mostly a row was put in and the numbers behind it were not moved."""
+    for index in unused_layers([layer.f for layer in model.model]):  # type: ignore[union-attr]
+        LOG.warning(
+            "layer %d (%s) changes nothing: no later layer takes its output; after a row was added or removed, the "
+            "numbers in 'from' of the rows behind it must move with it", index, model.model[index].type,  # type: ignore[index]
+        )  # fmt: skip
+
+
 def log_table(model: nn.Module) -> None:
     """One line per layer of the yaml: index, source, parameters, module; also what is trained if not everything is."""
     some_frozen = not all(parameter.requires_grad for parameter in model.parameters())
@@ -152,3 +167,4 @@ def log_table(model: nn.Module) -> None:
         if some_frozen:
             trained = f" {sum(p.numel() for p in layer.parameters() if p.requires_grad):>11}"
         LOG.info("%4d %14s %11d%s  %s", layer.i, sources, layer.np, trained, layer.type)
+    log_unused(model)

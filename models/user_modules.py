@@ -146,7 +146,9 @@ def _run(path: Path, content: bytes, name: str) -> tuple[str, ...]:
     ours = {module for module in set(sys.modules) - imported if module.startswith("models.")}
     mine = []
     for layer, entry in LAYERS.items():
-        if entry == before.get(layer) or entry.cls.__module__ in ours:  # ours: a module of ours first imported by it
+        old = before.get(layer)
+        same = entry is old if layer.startswith("nn.") else entry == old
+        if same or entry.cls.__module__ in ours:  # ours: a module of ours first imported by it
             continue
         _refuse_taken(layer, before, path)
         mine.append(layer)
@@ -154,11 +156,11 @@ def _run(path: Path, content: bytes, name: str) -> tuple[str, ...]:
 
 
 def _refuse_taken(layer: str, before: Mapping[str, Registered], path: Path) -> None:
-    if layer not in before:
+    owner = next((str(entry.path) for entry in _LOADED.values() if layer in entry.record.layers), None)
+    if layer not in before or (owner is None and layer.startswith("nn.")):  # a rule of one's own for torch's layers
         return
-    owner = next((str(entry.path) for entry in _LOADED.values() if layer in entry.record.layers), "this program")
     raise InputError(
-        f"{path}: the layer name '{layer}' is already taken by {owner}; "
+        f"{path}: the layer name '{layer}' is already taken by {owner or 'this program'}; "
         f"choose another: @register(rule, name='My{layer.rpartition('.')[2]}')"
     )
 

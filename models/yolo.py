@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import logging
 import math
+import runpy
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+if __name__ == "__main__":  # python models/yolo.py: the packages lie beside its folder, not in it
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import models.blocks
 import models.dynamic
@@ -21,7 +26,6 @@ from models.parser import MODELS_DIR, find_model_yaml, parse_model, read_model_y
 from models.probe import PROBE_SIZE, probe
 from models.registry import register
 from utils.config.paths import ROOT
-from utils.errors import InputError
 
 __all__ = ["MODELS_DIR", "Detect", "Model", "find_model_yaml", "parse_model", "read_model_yaml"]
 
@@ -130,7 +134,7 @@ class Model(nn.Module):
         if "act" in self.yaml:
             replace_activations(self, read_activation(self.yaml["act"], self.yaml_file))
         if not isinstance(self.model[-1], Detect):
-            raise InputError(f"{self.yaml_file}: the last row must be Detect, not {type(self.model[-1]).__name__}")
+            raise rows[-1].fail("the last row must be Detect, such as [[17, 20, 23], 1, Detect, [nc, anchors]]")
         self.stride = self._settle_strides(probe(self, self.model, rows, ch))
         self.head.init_biases()
 
@@ -199,3 +203,6 @@ def norm_defaults(model: nn.Module) -> None:
 
 
 DetectionModel = Model  # the name since v6.2
+
+if __name__ == "__main__":  # python models/yolo.py --cfg my.yaml, by which tutorials for v6.1 try a yaml
+    runpy.run_module("models.profile", run_name="__main__")

@@ -18,6 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+if __name__ == "__main__":  # python utils/benchmarks.py: the packages lie beside its folder, not in it
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
 from models.user_modules import load_modules
 from utils.checkpoint import load_checkpoint
 from utils.checkpoint.find import newest_checkpoint

@@ -20,6 +20,8 @@ from utils.errors import InputError
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".dng", ".jpeg", ".jpg", ".mpo", ".png", ".tif", ".tiff", ".webp"})
 _OTHER_PICTURES = frozenset({".arw", ".avif", ".cr2", ".gif", ".heic", ".heif", ".jfif", ".jp2", ".nef", ".raw"})
+# Signs as Chinese and Japanese keyboards write them, which yaml takes for letters, and what was meant.
+_WIDE_SIGNS = dict(zip("：，［］【】｛｝“”‘’－", ":,[][]{}\"\"''-"))
 logger = logging.getLogger(__name__)
 
 
@@ -34,14 +36,36 @@ def read_yaml(path: str | Path) -> Any:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such yaml file")
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8-sig"))
+        text = path.read_text(encoding="utf-8-sig")
+        return yaml.safe_load(text)
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: byte {error.start} is not UTF-8; save the file as UTF-8 text") from error
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f"{path}:{mark.line + 1}" if mark else str(path)
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-        raise InputError(f"{place}: not valid yaml: {problem}") from error
+        raise InputError(f"{place}: not valid yaml: {problem}{_yaml_cure(text, error)}") from error
+
+
+def _yaml_cure(text: str, error: yaml.YAMLError) -> str:
+    """What to do about a mistake in a yaml: "; write spaces in place of tabs", or "" where nothing is known."""
+    mark = getattr(error, "problem_mark", None)
+    if mark is None:
+        return ""
+    began = getattr(error, "context_mark", None)
+    bracket = began.line if began is not None and "flow" in str(getattr(error, "context", "")) else None
+    first = max(0, mark.line - 1) if bracket is None else bracket
+    lines = [line.partition("#")[0] for line in text.splitlines()[first : mark.line + 1]]
+    for number, line in enumerate(lines, first + 1):
+        if wide := next((character for character in line if character in _WIDE_SIGNS), ""):
+            return f"; line {number} has the wide sign '{wide}': write '{_WIDE_SIGNS[wide]}'"
+    if any("\t" in line for line in lines):
+        return "; write spaces in place of tabs"
+    if bracket is not None and bracket < mark.line:
+        return f"; a bracket of line {bracket + 1} is not closed"
+    if "block end" in str(getattr(error, "problem", "")):
+        return "; lines of one list begin in the same column: compare this line with those before it"
+    return ""
 
 
 def write_atomic(path: str | Path, content: bytes) -> None:

@@ -92,7 +92,7 @@ def test_an_interrupted_trial_ends_as_if_nothing_had_happened(
 
 @pytest.mark.usefixtures("no_plots")
 def test_numbers_that_break_are_a_failed_trial(
-    tmp_path: Path, options_for: Options, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, options_for: Options, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     forward = train.forward
 
@@ -102,6 +102,7 @@ def test_numbers_that_break_are_a_failed_trial(
 
     monkeypatch.setattr(train, "forward", breaking)
     assert train.main(options_for(tmp_path, evolve=2)) == 0
+    assert "no effect" not in caplog.text  # of options that the search itself has set
     first, second = rows(tmp_path / "exp")
     assert (first["fitness"], first["val/box_loss"]) == ("0", "nan")
     assert math.isfinite(float(second["val/box_loss"]))

@@ -36,13 +36,18 @@ def with_row(section: str, number: int, row: Row) -> dict[str, Any]:
 
 def refusal(section: str, number: int, row: Row) -> str:
     """The error of a model with that row, after checking that it is one line that names file, row and layer."""
-    with pytest.raises(InputError) as caught:
-        Model(with_row(section, number, row))
-    message = str(caught.value)
-    assert "\n" not in message
+    message = refusal_of(with_row(section, number, row))
     index = number + (10 if section == "head" else 0)
     assert message.startswith(f"mine.yaml: {section} row {number} (layer {index}, {row[2]}): ")
     return message
+
+
+def refusal_of(content: dict[str, Any]) -> str:
+    """The error of a model, after checking that it is one line."""
+    with pytest.raises(InputError) as caught:
+        Model(content)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -96,6 +101,52 @@ def test_maps_of_different_size_are_named_with_their_shapes_and_sources() -> Non
     # At 256 px layer 11 is upsampled to stride 16, layer 4 has stride 8.
     assert "cannot be run on 128x16x16 and 64x32x32 (channels x height x width, from [-1, 4]) at 256 px" in message
     assert message.endswith("check its 'from' and arguments")
+
+
+@pytest.mark.parametrize(("arguments", "word"), [(["nc", "anchor"], "anchors"), (["n", "anchors"], "nc")])
+def test_a_misspelt_argument_of_the_head_is_told_and_not_counted_by_its_letters(arguments: Row, word: str) -> None:
+    message = refusal("head", 14, [[17, 20, 23], 1, "Detect", arguments])
+    assert f"the arguments are [nc, anchors]; '{arguments[word == 'anchors']}' is not {word}" in message
+
+
+def test_a_model_that_does_not_end_in_detect_names_its_last_row() -> None:
+    assert "the last row must be Detect, such as [[17," in refusal("head", 14, [-1, 1, "Conv", [64]])
+
+
+def test_a_bare_dynamic_convolution_meant_with_a_stride_is_named_where_maps_do_not_meet() -> None:
+    message = refusal_of(with_row("head", 8, [-1, 1, "Dynamic_conv2d", [256, 3, 2]]))
+    assert message.startswith("mine.yaml: head row 9 (layer 19, Concat): cannot be run on 64x30x30 and 64x16x16")
+    assert "Layer 18, Dynamic_conv2d, has no padding, and its third argument is the ratio" in message
+    # One with its own padding keeps the size, and is not to blame for another row's mistake.
+    content = with_row("head", 4, [-1, 1, "Dynamic_conv2d", [256, 3, 1, 1, 1]])
+    content["head"][2] = [[-1, 4], 1, "Concat", [1]]
+    assert "Dynamic_conv2d" not in refusal_of(content)
+
+
+def test_a_layer_with_a_part_of_a_name_that_the_model_sets_is_told_to_rename_it() -> None:
+    class Named(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.f = nn.Identity()
+
+    register("same")(Named)
+    assert "calls a part of itself 'f', which the model sets" in refusal("backbone", 4, [-1, 1, "Named", []])
+
+
+def test_a_convolution_of_torch_takes_its_channels_as_written() -> None:
+    row = [-1, 1, "nn.ConvTranspose2d", [128, 128, 4, 2, 1]]
+    model = Model(with_row("head", 1, row))
+    assert isinstance(model.model[11], nn.ConvTranspose2d)
+    message = refusal("head", 1, [-1, 1, "nn.ConvTranspose2d", [512, 512, 4, 2, 1]])
+    assert "takes [128, channels out, kernel, ...], since 128 channels arrive" in message
+
+
+@pytest.mark.parametrize(
+    "row", [["nn.Dropout", [0.1]], ["nn.Identity", []], ["nn.Hardswish", []], ["nn.AvgPool2d", [3, 1, 1]]]
+)
+def test_layers_of_torch_that_keep_the_channels_can_stand_in_a_row(row: Row) -> None:
+    model = Model(with_row("backbone", 9, [-1, 1, *row]))
+    assert type(model.model[9]).__name__ == row[0].removeprefix("nn.")
 
 
 def test_a_map_too_small_for_its_layer_is_named_with_its_shape() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,7 @@ import torch
 
 from models.profile import LayerProfile, ProfileOptions, format_profile, main, profile_layers
 from models.yolo import Model
+from utils.config.paths import ROOT
 from utils.errors import InputError
 
 
@@ -113,6 +116,20 @@ def test_the_command_logs_the_table_of_a_yaml(caplog: pytest.LogCaptureFixture) 
     with caplog.at_level("INFO"):
         main(ProfileOptions(cfg="yolov5n.yaml", imgsz=64, repeats=1, device="cpu", fuse=True))
     assert "SPPF" in caplog.text and "64 x 64 px" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("file", "arguments", "seen"),
+    [
+        ("models/yolo.py", ["--cfg", "yolov5n.yaml", "--imgsz", "64", "--repeats", "1"], "Detect"),
+        ("utils/benchmarks.py", ["--help"], "--hard-fail"),
+    ],
+)
+def test_files_that_v61_users_run_by_their_path_run(file: str, arguments: list[str], seen: str, tmp_path: Path) -> None:
+    command = [sys.executable, str(ROOT / file), *arguments]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert seen in done.stdout + done.stderr
 
 
 def test_the_command_measures_a_checkpoint(model: Model, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

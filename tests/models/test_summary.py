@@ -15,7 +15,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from models.common import C3, C3TR, Conv, Dynamic_conv2d, attention2d
 from models.fuse import fuse
-from models.summary import count_gflops, summarize
+from models.parser import read_model_yaml, read_rows
+from models.summary import count_gflops, log_table, summarize, unused_layers
 from models.yolo import MODELS_DIR, Model
 
 PUBLISHED = "thop 0.0.31 (current when v6.1 came out)"
@@ -225,3 +226,23 @@ def test_convolutions_are_those_of_the_reference(golden: Any, counted: Counted) 
     assert counted.gflops - products_of_attention(counted) == pytest.approx(
         figures(golden, counted)[CONVOLUTIONS][1], rel=0.001
     )
+
+
+# --- layers that change nothing ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("file", YAMLS, ids=lambda file: file.name)
+def test_every_layer_of_our_models_is_used(file: Path) -> None:
+    content, source = read_model_yaml(file)
+    assert unused_layers([row.sources for row in read_rows(content, source)]) == []
+
+
+def test_a_row_put_in_without_moving_the_numbers_behind_it_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    content = yaml.safe_load((MODELS_DIR / "yolov5n.yaml").read_text("utf-8"))
+    content["backbone"].insert(
+        9, [-1, 1, "nn.Identity", []]
+    )  # the head still takes 17, 20 and 23 instead of 18, 21, 24
+    log_table(Model(content))
+    warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert len(warnings) == 1
+    assert warnings[0].startswith("layer 24 (C3) changes nothing: no later layer takes its output")

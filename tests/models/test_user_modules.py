@@ -160,6 +160,13 @@ def test_a_layer_of_torch_can_be_registered(write: WriteFile) -> None:
     assert "nn.Hardswish" in str(Model(content_with([-1, 1, "nn.Hardswish", []])).model[4].type)
 
 
+def test_a_rule_of_ones_own_for_a_layer_of_torch_comes_before_ours(write: WriteFile) -> None:
+    text = "from torch import nn\nfrom models.registry import register\nregister('scaled', 'nn.Conv2d')(nn.Conv2d)"
+    assert load_modules([write(text)])[0].layers == ("nn.Conv2d",)
+    layer = Model(content_with([-1, 1, "nn.Conv2d", [256, 1]])).model[4]
+    assert (layer.in_channels, layer.out_channels) == (64, 64)  # 256 scaled by 0.25
+
+
 # What is refused ------------------------------------------------------------------------------------------------------
 
 

@@ -27,6 +27,29 @@ def test_broken_yaml_is_reported_with_file_and_line(tmp_path: Path) -> None:
         read_yaml(tmp_path / "a.yaml")
 
 
+@pytest.mark.parametrize(
+    ("text", "line", "cure"),
+    [
+        ("nc: 2\nnames：[a, b]\n", 3, "; line 2 has the wide sign '：': write ':'"),
+        ("nc: 2\nnames: [a， [b]]\n", 2, "; line 2 has the wide sign '，': write ','"),
+        ("path:\tset\ntrain: x\n", 1, "write spaces in place of tabs"),
+        ("rows:\n  - [a, [1, 2]\n  - [b, [3]]\n", 3, "a bracket of line 2 is not closed"),
+        (
+            "rows:\n  - a\n   - b\n  - [c]\n    [d]\n",
+            5,
+            "list begin in the same column: compare this line with those before it",
+        ),
+        ("x: !!python/object/apply:os.getcwd []  # ：\n", 1, "'tag:yaml.org,2002:python/object/apply:os.getcwd'"),
+    ],
+)
+def test_broken_yaml_comes_with_the_cure_of_common_mistakes(tmp_path: Path, text: str, line: int, cure: str) -> None:
+    (tmp_path / "a.yaml").write_text(text, encoding="utf-8")
+    with pytest.raises(InputError) as caught:
+        read_yaml(tmp_path / "a.yaml")
+    assert f"a.yaml:{line}: not valid yaml: " in str(caught.value)
+    assert str(caught.value).endswith(cure)
+
+
 def test_yaml_that_asks_for_code_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text("x: !!python/object/apply:os.getcwd []\n")
     with pytest.raises(InputError, match=r"a\.yaml:1: not valid yaml"):

@@ -131,7 +131,9 @@ class DatasetSpec:
         elif self.download_script:
             hint = "; 'download:' is a script, which runs only with --download --allow-scripts"
         places = ", ".join(map(str, tried))
-        raise FileNotFoundError(f"{self.source}: {split} pictures not found; tried {places}; correct 'path:'{hint}")
+        raise FileNotFoundError(
+            f"{self.source}: {split} pictures not found; tried {places}; correct '{split}:' or 'path:'{hint}"
+        )
 
 
 def _check_keys(content: Mapping[Any, Any], file: Path) -> None:
@@ -196,7 +198,10 @@ def _class_names(content: Mapping[Any, Any], file: Path, jsons: Sequence[Path]) 
         if all(isinstance(key, str) and key.isdecimal() for key in names):
             names = {int(key): name for key, name in names.items()}  # '0': cat, as programs write that know JSON only
         if set(names) != set(range(len(names))):
-            raise InputError(f"{file}: names: the keys must be 0 to {len(names) - 1}, found {sorted(map(str, names))}")
+            keys = ", ".join(map(str, names))
+            raise InputError(
+                f"{file}: names: the keys must be 0 to {len(names) - 1}, as classes are counted from 0; found {keys}"
+            )
         names = [names[i] for i in range(len(names))]
     if not isinstance(names, list) or not names:
         raise InputError(f"{file}: names: {names!r} is not a list of class names")
@@ -251,12 +256,19 @@ def _bases(given: Any, file: Path) -> tuple[Path, ...]:
 
 
 def _split_paths(entry: Any, split: str, root: Path, bases: tuple[Path, ...], file: Path) -> tuple[Path, ...]:
-    """Absolute paths of one split: where they exist, else where they should be."""
+    """Absolute paths of one split: where they exist, else where they should be.
+
+    Either slash will do. ``../train/images`` is tried inside the yaml's folder as well: labelling services write it so
+    and put the yaml beside the folder ``train``.
+    """
     entries = entry if isinstance(entry, list) else [] if entry is None else [entry]
     paths = []
     for item in entries:
         if not isinstance(item, str) or not item:
-            raise InputError(f"{file}: {split}: {item!r} is not a path")
-        tried = [(base / _path(item)).resolve() for base in (root, *bases)]
-        paths.append(next((path for path in tried if path.exists()), tried[0]))
+            raise InputError(f"{file}: {split}: {item!r} is not a path; give one, or a plain list of them")
+        path = _path(item)
+        tried = [(base / path).resolve() for base in (root, *bases)]
+        if path.parts[:1] == ("..",):  # labelling services write one folder too high
+            tried.append((file.parent / Path(*path.parts[1:])).resolve())
+        paths.append(next((place for place in tried if place.exists()), tried[0]))
     return tuple(paths)

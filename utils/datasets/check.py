@@ -85,7 +85,8 @@ def check(
                 strict=False,
             )
         except (InputError, FileNotFoundError) as error:  # the other splits are still worth a look
-            report.findings.append((split, Finding(NO_SPLIT, str(spec.source), value=f"{split}:", problem=str(error))))
+            problem = str(error).removeprefix(f"{spec.source}: ")  # the finding names the file itself
+            report.findings.append((split, Finding(NO_SPLIT, str(spec.source), problem=problem)))
             continue
         usable[split] = labels.records
         counts = class_counts(labels.records, spec.nc)

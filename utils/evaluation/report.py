@@ -11,6 +11,7 @@ from utils.evaluation.results import EvalResult
 from utils.evaluation.tables import ClassRow, class_rows, mean_row
 from utils.metrics.coco import NAMES, CocoFigures
 from utils.plots.curves import plot_confusion, plot_metric_curve, plot_pr_curve
+from utils.plots.names import columns, shorten
 
 LOG = logging.getLogger(__name__)
 _WIDTHS = {"P": 10, "R": 10, "mAP@.5": 10, "mAP@.5:.95": 12, "best F1": 10, "at": 8}
@@ -35,7 +36,8 @@ def _line(row: ClassRow) -> str:
     figures = (row.precision, row.recall, row.ap50, row.ap50_95, row.best_f1, row.best_f1_conf)
     cells = [f"{'-' if v is None else f'{v:.3f}':>{width}}" for v, width in zip(figures, _WIDTHS.values())]
     ending = "  absent" if row.absent and row.number is not None else ""
-    return f"{row.name:>20.20}{row.images:>10d}{row.labels:>10d}{''.join(cells)}{ending}"
+    name = shorten(row.name, 20)
+    return f"{' ' * (20 - columns(name))}{name}{row.images:>10d}{row.labels:>10d}{''.join(cells)}{ending}"
 
 
 def log_coco(figures: CocoFigures) -> None:

@@ -38,7 +38,9 @@ class Detections:
     def summary(self) -> str:
         """ "3 cats, 1 dog", in order of class; "nothing" without detections."""
         counts = Counter(self.boxes[:, 5].int().tolist())
-        return ", ".join(f"{n} {self.names[c]}{'s' * (n > 1)}" for c, n in sorted(counts.items())) or "nothing"
+        # A plural s is for latin names only.
+        named = [(n, self.names[c]) for c, n in sorted(counts.items())]
+        return ", ".join(f"{n} {name}{'s' * (n > 1 and name.isascii())}" for n, name in named) or "nothing"
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from utils.image import write_image
 from utils.inference.predictor import Detections
 from utils.plots.annotate import Annotator, color_for
 from utils.plots.crops import crop_box
+from utils.plots.names import drawn_name
 
 
 class DrawnImages:
@@ -28,7 +29,7 @@ class DrawnImages:
         """A copy of the picture with the boxes; the most confident are drawn last, on top."""
         annotator = Annotator(frame.image, line_width=self.line_width)
         for *xyxy, conf, cls in reversed(found.boxes.tolist()):
-            name = found.names[int(cls)]
+            name = drawn_name(found.names, int(cls), longest=None)
             label = "" if self.hide_labels else name if self.hide_conf else f"{name} {conf:.2f}"
             annotator.box_label(xyxy, label, color=color_for(int(cls)))
         return annotator.result()

@@ -41,5 +41,7 @@ class ConsoleLogger(Callback):
 
     def on_train_end(self, event: TrainEnd) -> None:
         """Log where the results lie."""
-        best = f"best checkpoint {event.best}" if event.best is not None else f"results in {event.save_dir}"
-        logger.info("%d epochs done, %s", event.epochs_run, best)
+        done = f"{event.epochs_run} epoch{'s' * (event.epochs_run != 1)} done"
+        logger.info("%s, results in %s", done, event.save_dir)
+        if event.best is not None:
+            logger.info("best checkpoint: %s", event.best)

@@ -12,6 +12,7 @@ import torch
 
 from utils.image import write_image
 from utils.plots.annotate import Annotator, color_for
+from utils.plots.names import LONGEST_ON_SHEET, drawn_name
 
 _GAP = 4  # white pixels between the pictures
 _SMALLEST_CELL = 256  # longer side in pixels up to which small pictures are enlarged, so that labels leave room
@@ -70,7 +71,7 @@ def _annotate(
     # Large boxes first, so that their lines do not run through the labels of the small ones.
     for row in targets[np.argsort(-targets[:, 4] * targets[:, 5], kind="stable")]:
         index, (x, y, bw, bh) = int(row[1]), row[2:6]
-        label = names[index] if 0 <= index < len(names) else str(index)
+        label = drawn_name(names, index, LONGEST_ON_SHEET)
         if len(row) > 6:
             if row[6] < conf_thres:
                 continue

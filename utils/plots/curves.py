@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from utils.plots.figure import MAIN_COLOR, class_color, font_of, new_figure, save_figure, tidy
+from utils.plots.names import figure_names
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,7 +31,7 @@ def plot_pr_curve(
         names: [nc] names of the classes in the rows of ``precision``.
         file: picture to write.
     """
-    legends = [f"{name}  {value:.3f}" for name, value in zip(names, ap50)]
+    legends = [f"{name}  {value:.3f}" for name, value in zip(figure_names(names), ap50)]
     mean = f"all classes  {float(np.mean(ap50)):.3f} mAP@0.5" if len(ap50) else ""
     _curves(recall, precision, legends, mean, ("Precision over recall", "recall", "precision"), file)
 
@@ -51,7 +52,7 @@ def plot_metric_curve(
         average = np.mean(values, axis=0)
         best = int(np.argmax(average))
         mean = f"all classes  {average[best]:.2f} at {confidence[best]:.3f}"
-    _curves(confidence, values, list(names), mean, (f"{metric} over confidence", "confidence", metric), file)
+    _curves(confidence, values, figure_names(names), mean, (f"{metric} over confidence", "confidence", metric), file)
 
 
 def _curves(
@@ -88,7 +89,7 @@ def plot_confusion(matrix: np.ndarray, names: Sequence[str], file: Path, normali
     if normalize:
         totals = shown.sum(axis=0, keepdims=True)
         shown = np.divide(shown, totals, out=np.zeros_like(shown), where=totals > 0)
-    ticks = [*names, "background"]
+    ticks = [*figure_names(names), "background"]
     side = min(16.0, 6.0 + 0.28 * len(ticks))
     figure = new_figure(side + 1.2, side)
     axes = figure.subplots()

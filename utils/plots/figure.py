@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,7 +30,10 @@ def new_figure(width: float, height: float) -> Figure:
 
 def save_figure(figure: Figure, file: Path, dpi: int = 150) -> None:
     """Write a figure; the suffix of ``file`` gives the format."""
-    figure.savefig(file, dpi=dpi, facecolor="white")
+    with warnings.catch_warnings():
+        # A text that no font can write has been told once, in a line of our own; this would be one for each letter.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+        figure.savefig(file, dpi=dpi, facecolor="white")
 
 
 def tidy(axes: Axes, title: str = "", x: str = "", y: str = "", grid: bool = True) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+from collections.abc import Iterable
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
@@ -30,6 +32,8 @@ _WIDE_FAMILIES = (
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
+_told: list[str] = []  # one line of warning a process is enough, however many classes there are
+
 
 @lru_cache(maxsize=1)
 def standard_file() -> str | None:
@@ -52,10 +56,24 @@ def _characters(file: str) -> frozenset[int]:
 @lru_cache(maxsize=1)
 def _wide_files() -> tuple[str, ...]:
     """Installed fonts of the wide families, in the order of the table. Looked up once; it takes a moment."""
-    from matplotlib.font_manager import fontManager
+    from matplotlib.font_manager import findSystemFonts, fontManager
 
     installed = {entry.name: entry.fname for entry in fontManager.ttflist}
+    known = set(installed).intersection(_WIDE_FAMILIES)
+    if not known:  # matplotlib keeps its list from an earlier start; a font may have been installed since
+        installed = _families(set(findSystemFonts()).difference(entry.fname for entry in fontManager.ttflist))
     return tuple(installed[family] for family in _WIDE_FAMILIES if family in installed)
+
+
+def _families(files: Iterable[str]) -> dict[str, str]:
+    """Family name to file, for those of the font files that can be read."""
+    from matplotlib.ft2font import FT2Font
+
+    found = {}
+    for file in sorted(files):
+        with suppress(OSError, RuntimeError):
+            found[FT2Font(file).family_name] = file
+    return found
 
 
 @lru_cache(maxsize=1024)
@@ -67,15 +85,22 @@ def font_file(text: str) -> str | None:
     wanted = {ord(character) for character in text}
     if wanted <= _characters(standard):
         return standard
-    best = max((standard, *_wide_files()), key=lambda file: len(wanted & _characters(file)))
-    if missing := wanted - _characters(best):
-        _warn_once("".join(sorted(map(chr, missing))))
-    return best
+    return max((standard, *_wide_files()), key=lambda file: len(wanted & _characters(file)))
 
 
 @lru_cache(maxsize=1024)
-def _warn_once(characters: str) -> None:
-    logger.warning("no installed font can write '%s'; boxes are drawn instead (Noto Sans CJK has most)", characters)
+def can_write(text: str) -> bool:
+    """Whether an installed font has every character of ``text``; the first text without one is told as a warning."""
+    file = font_file(text)
+    if text.isascii() or (file is not None and {ord(character) for character in text} <= _characters(file)):
+        return True
+    if not _told:
+        _told.append(text)
+        logger.warning(
+            "no installed font can write '%s': such classes are numbered in the pictures; Noto Sans CJK has most "
+            "characters (for example: apt install fonts-noto-cjk)", text,
+        )  # fmt: skip
+    return False
 
 
 @lru_cache(maxsize=256)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from utils.plots.figure import MAIN_COLOR, class_color, font_of, new_figure, save_figure, tidy
+from utils.plots.names import figure_names
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -44,13 +45,13 @@ def _class_histogram(axes: Axes, classes: np.ndarray, names: Sequence[str]) -> N
     count = max(len(names), int(classes.max(initial=-1)) + 1, 1)
     heights = np.bincount(classes[classes >= 0], minlength=count)
     axes.bar(range(count), heights, width=0.8, color=[class_color(i) for i in range(count)])
-    tidy(axes, f"{len(classes)} boxes in {len(names)} classes", y="boxes")
+    tidy(axes, f"{len(classes)} boxes in {len(names)} class{'es' * (len(names) != 1)}", y="boxes")
     axes.grid(visible=False, axis="x")
     axes.set_xlim(-0.7, count - 0.3)
     if count <= _FEW_CLASSES:
         for i, height in enumerate(heights):
             axes.text(i, height, str(height), ha="center", va="bottom", fontsize=8 if count <= 15 else 6)
-    shown = [names[i] if i < len(names) else str(i) for i in range(count)]
+    shown = [*figure_names(names), *map(str, range(len(names), count))]
     # Names fit beside each other at this size; beyond that every k-th class is named.
     step = -(-count // 90)
     size = 9.0 if count <= 50 else 6.8

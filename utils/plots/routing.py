@@ -14,6 +14,7 @@ import numpy as np
 from models.routing import RoutingStats
 from utils.errors import InputError
 from utils.plots.figure import MAIN_COLOR, font_of, new_figure, save_figure, tidy
+from utils.plots.names import figure_names
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -184,13 +185,14 @@ def plot_class_routing(stats: Sequence[RoutingStats], names: Sequence[str], file
     seen = np.flatnonzero(np.isfinite(np.stack([layer.per_class.sum(axis=1) for layer in chosen])).any(axis=0))
     if not len(seen):
         return False
-    shown = [names[int(c)] for c in seen]
+    drawn = figure_names(names)
+    shown = [drawn[int(c)] for c in seen]
     differences = [layer.per_class[seen] - layer.mean for layer in chosen]  # [classes, K] each
     limit = max(0.01, *(float(np.nanmax(np.abs(part))) for part in differences))
     widths = [max(4, layer.kernels) for layer in chosen]
     longest = max(len(name) for name in shown)
     figure = new_figure(
-        max(7.0, 0.55 * sum(widths) + 0.09 * min(longest, 40) + 2.5), min(max(3.6, 0.24 * len(shown) + 1.6), 60.0)
+        max(7.0, 0.55 * sum(widths) + 0.09 * longest + 2.5), min(max(3.6, 0.24 * len(shown) + 1.6), 60.0)
     )
     panels = figure.subplots(1, len(chosen), squeeze=False, width_ratios=widths)[0]
     for axes, layer, part in zip(panels, chosen, differences):

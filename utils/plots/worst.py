@@ -12,6 +12,7 @@ import numpy as np
 
 from utils.image import write_image
 from utils.plots.annotate import Annotator
+from utils.plots.names import LONGEST_ON_SHEET, drawn_name
 
 FOUND, MISSED, FALSE = (80, 175, 60), (230, 130, 0), (40, 40, 225)  # green, blue, red as b, g, r
 _CELL_WH = (560, 440)
@@ -69,9 +70,9 @@ def _cell(case: Case, image: np.ndarray, names: Sequence[str]) -> np.ndarray:
     for box in case.detections[case.right]:
         pen.box_label(box[:4] * zoom, "", FOUND)
     for box in case.labels[case.missed]:
-        pen.box_label(box[1:] * zoom, names[int(box[0])], MISSED)
+        pen.box_label(box[1:] * zoom, drawn_name(names, int(box[0]), LONGEST_ON_SHEET), MISSED)
     for box in case.detections[~case.right]:
-        pen.box_label(box[:4] * zoom, f"{names[int(box[5])]} {box[4]:.2f}", FALSE)
+        pen.box_label(box[:4] * zoom, f"{drawn_name(names, int(box[5]), LONGEST_ON_SHEET)} {box[4]:.2f}", FALSE)
     cell = np.full((height, width, 3), 245, np.uint8)
     left, top = (width - size[0]) // 2, (inner - size[1]) // 2
     cell[top : top + size[1], left : left + size[0]] = small

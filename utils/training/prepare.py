@@ -169,7 +169,7 @@ def _read_labels(options: TrainOptions, spec: DatasetSpec) -> tuple[list[LabelRe
 
 def _tell_no_effect(options: TrainOptions, hyp: Hyp, spec: DatasetSpec, device: torch.device) -> None:
     """Warn of options that change nothing beside the others."""
-    if options.noval and "patience" in options.given and options.patience:
+    if options.noval and options.evolve is None and "patience" in options.given and options.patience:
         LOG.warning("--patience has no effect with --noval: there is no fitness to wait for")
     if hyp.label_smoothing and spec.nc == 1:
         LOG.warning("label smoothing has no effect with a single class: there is no class loss")

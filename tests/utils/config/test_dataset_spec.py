@@ -60,6 +60,17 @@ def test_paths_written_on_windows_are_understood(tmp_path: Path) -> None:
     assert spec.images["val"] == tmp_path / "set/other/folder"
 
 
+def test_a_labelling_service_that_writes_one_folder_too_high_is_understood(tmp_path: Path) -> None:
+    (tmp_path / "export/train/images").mkdir(parents=True)
+    file = write(tmp_path / "export", "train: ../train/images\nval: ../valid/images\nnames: [x]\n")
+    spec = DatasetSpec.load(file)
+    assert spec.sources("train") == [tmp_path / "export/train/images"]
+    with pytest.raises(FileNotFoundError, match=r"val pictures not found; .* correct 'val:' or 'path:'"):
+        spec.sources("val")
+    (tmp_path / "train/images").mkdir(parents=True)  # what is written counts first
+    assert DatasetSpec.load(file).sources("train") == [tmp_path / "train/images"]
+
+
 def test_pictures_made_after_loading_are_found(tmp_path: Path) -> None:
     spec = DatasetSpec.load(write(tmp_path, "path: set\ntrain: images/train\nnames: [x]\ngenerate: digits\n"))
     assert spec.generate == "digits"
@@ -122,6 +133,8 @@ def test_single_cls_keeps_the_name_of_a_lone_class(tmp_path: Path) -> None:
     [
         ("train: t\nnc: 3\nnames: [a, b]", "nc: 3 but names: has 2"),
         ("train: t\nnames: {0: a, 2: b}", "keys must be 0 to 1"),
+        ("train: t\nnames: {1: a, 2: b}", "0 to 1, as classes are counted from 0; found 1, 2"),
+        ("train: [[a, b]]\nnames: [a]", r"train: \['a', 'b'\] is not a path; give one, or a plain list of them"),
         ("train: t\nnames: [a, no]", "class 1 is False, not text; put the name in quotes"),
         ("train: t\nnames: []", r"names: \[\] is not a list"),
         ("train: t\nnc: two", "nc: 'two' is not a whole number"),

@@ -21,6 +21,7 @@ from utils.evaluation.worst import WorstPictures
 from utils.metrics import ConfusionMatrix, match_predictions
 from utils.metrics.coco import NAMES as COCO_NAMES
 from utils.metrics.coco import CocoFigures
+from utils.plots.names import columns
 
 NAMES = ("cat", "dog", "bird")
 
@@ -90,6 +91,15 @@ def test_the_text_table_has_a_row_per_class(caplog: pytest.LogCaptureFixture) ->
     assert header.split()[-3:] == ["best", "F1", "at"]
     assert everything.split()[:3] == ["all", "4", "4"] and cat.split()[:3] == ["cat", "3", "3"]
     assert bird.split()[-2:] == ["-", "absent"]
+
+
+def test_the_text_table_is_straight_with_long_and_with_wide_names(caplog: pytest.LogCaptureFixture) -> None:
+    names = ("cat", "红细胞", "a bird that nobody has ever seen")
+    with caplog.at_level("INFO"):
+        log_table(tally_of(*FOUR).figures(3, {}), names)
+    rows = caplog.messages[2:]
+    assert [columns(row.removesuffix("  absent")) for row in rows] == [columns(caplog.messages[0])] * 3
+    assert rows[1].startswith(" " * 14 + "红细胞 ") and rows[2].startswith("a bird that n…r seen ")
 
 
 def test_tallies_of_several_processes_join_to_the_figures_of_one() -> None:

@@ -52,3 +52,8 @@ def test_the_json_has_an_entry_per_picture_and_is_whole_at_any_time(tmp_path: Pa
     }  # fmt: skip
     assert (empty["frame"], empty["detections"]) == (7, [])
     assert len(frame["detections"]) == 2
+
+
+def test_the_summary_counts_in_words_and_only_latin_names_take_an_s() -> None:
+    boxes = torch.tensor([[0.0, 0, 9, 9, 0.9, kind] for kind in (1, 0, 1, 0, 2)])
+    assert Detections(boxes, ["ant", "红细胞", "bee"], (10, 10)).summary() == "2 ants, 2 红细胞, 1 bee"

@@ -103,10 +103,16 @@ def test_the_console_gets_one_line_per_epoch(tmp_path: Path, caplog: pytest.LogC
     assert line.endswith("T 31  s 2.2")
 
 
-def test_the_end_names_the_best_checkpoint(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.INFO):
-        ConsoleLogger().on_train_end(TrainEnd(save_dir=tmp_path, best=tmp_path / "best.pt", epochs_run=5))
-    assert str(tmp_path / "best.pt") in caplog.text
+def test_the_end_names_the_run_folder_and_the_best_checkpoint(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    best = tmp_path / "weights/best.pt"
+    ConsoleLogger().on_train_end(TrainEnd(save_dir=tmp_path, best=best, epochs_run=5))
+    ConsoleLogger().on_train_end(TrainEnd(save_dir=tmp_path, best=None, epochs_run=1))
+    assert [record.getMessage() for record in caplog.records] == [
+        f"5 epochs done, results in {tmp_path}",
+        f"best checkpoint: {best}",
+        f"1 epoch done, results in {tmp_path}",
+    ]
 
 
 def test_pictures_of_labels_first_batches_and_results_are_written(tmp_path: Path) -> None:
