@@ -1,8 +1,10 @@
-"""The one exception type that means "the input is wrong", so that scripts print it as a line and never hide a bug."""
+"""The one exception type that means "the input is wrong", so that scripts print it as a line and never hide a bug; and
+how other things that went wrong are put into a line."""
 
 from __future__ import annotations
 
 import difflib
+import signal
 from collections.abc import Iterable
 
 
@@ -23,3 +25,16 @@ def nearest(word: str, known: Iterable[str]) -> str:
 def first_line(error: Exception) -> str:
     """The first line of an exception's message, or its type when it has none."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def how_it_ended(code: int) -> str:
+    """The exit code of a process that did not do its work, in words; a negative one is the signal that ended it."""
+    if code >= 0:
+        return f"failed (exit code {code})"
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:
+        name = f"signal {-code}"
+    if name == "SIGKILL":
+        return "was killed (SIGKILL, which is what the system sends when memory runs out)"
+    return f"was stopped ({name})" if name in ("SIGTERM", "SIGINT", "SIGHUP") else f"crashed ({name})"

@@ -219,6 +219,24 @@ def test_a_file_that_does_not_run_here_is_in_the_tables_but_not_in_the_picture(
     assert table(rows)[2].split(maxsplit=4) == ["coreml", "a.pt", "2.0", "-", "Core ML runs on macOS only"]
 
 
+def test_what_is_not_known_of_a_format_is_a_gap_with_a_dash_in_the_picture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.pt").write_bytes(b"x")
+    rows = [
+        Row(format="pytorch", path=tmp_path / "a.pt", ms=1.0, map50=0.5, map=0.0),  # a true zero is written as such
+        Row(format="onnx", path=tmp_path / "a.pt", ms=2.0),
+    ]
+    drawn: dict[str, Any] = {}
+    monkeypatch.setattr(
+        benchmarks, "plot_comparison", lambda _, panels, *__: drawn.update({p.title: p for p in panels})
+    )
+    benchmarks.write_files(rows, tmp_path)
+    assert drawn["mAP@.5:.95"].texts == ["0.000", "-"]
+    assert drawn["mAP@.5:.95"].values == [0.0, 0.0]
+    assert drawn["ms per picture"].texts == ["1.0", "2.0"]
+
+
 @pytest.mark.parametrize("exporter", EXPORTERS[: len(FORMATS)], ids=lambda exporter: exporter.name)
 def test_one_picture_a_call_is_computed_with_its_own_kernel_where_the_runtime_is_fast_at_that(
     exporter: Exporter,

@@ -132,9 +132,17 @@ def test_the_converter_is_told_shape_precision_and_names(pnnx: Callable[[str], P
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        ("print('first'); print('unknown operator'); raise SystemExit(3)", "pnnx ended with code 3: unknown operator"),
-        ("print('done')", "pnnx ended with code 0: done"),
-        ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", "pnnx ended with code -9: it says nothing"),
+        (
+            "print('first'); print('unknown operator'); raise SystemExit(3)",
+            "pnnx failed (exit code 3): unknown operator",
+        ),
+        ("print('done')", f"pnnx wrote no {PARAM} and no {BIN}: done"),
+        (f"open({PARAM!r}, 'w'); print('a.pt')", f"pnnx wrote no {BIN}: a.pt"),
+        (
+            "import os, signal; os.kill(os.getpid(), signal.SIGKILL)",
+            "pnnx was killed (SIGKILL, which is what the system sends when memory runs out): it said nothing",
+        ),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", "pnnx crashed (SIGSEGV): it said nothing"),
         ("import time; time.sleep(60)", "pnnx did not end within 1 seconds"),
     ],
 )
