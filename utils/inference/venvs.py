@@ -116,10 +116,13 @@ def quiet_environment(python: Path) -> dict[str, str]:
     return {**os.environ, **quiet, "PATH": path}
 
 
-def run_program(python: Path, program: Path, words: Sequence[str], seconds: float = SECONDS) -> None:
+def run_program(
+    python: Path, program: Path, words: Sequence[str], seconds: float = SECONDS, what: str = "the converter"
+) -> None:
     """Run one of our programs in another interpreter, to its end.
 
     It is ended with this process, also when this is killed: its standard input is closed then, which it watches.
+    ``what`` is what messages call it.
 
     Raises:
         InputError: it failed, crashed, or took longer than ``seconds``.
@@ -132,11 +135,11 @@ def run_program(python: Path, program: Path, words: Sequence[str], seconds: floa
         try:
             process.wait(seconds)
         except subprocess.TimeoutExpired as error:
-            raise InputError(f"the converter took longer than {seconds:g} s and was ended") from error
+            raise InputError(f"{what} took longer than {seconds:g} s and was ended") from error
         finally:
             end(process)
         if process.returncode:
-            raise InputError(f"the converter {how_it_ended(process.returncode)}: {last_word(said)}")
+            raise InputError(f"{what} {how_it_ended(process.returncode)}: {last_word(said)}")
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
