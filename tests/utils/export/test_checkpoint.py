@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import json
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -132,8 +134,11 @@ def test_val_scores_a_file_of_one_size_with_square_pictures(
     monkeypatch.setattr("utils.evaluation.observers.plot_batch", lambda *_: None)
     monkeypatch.setattr(val, "save_plots", lambda *_: None)
     options = ValOptions(weights=(str(onnx_file),), data=str(ants), workers=0, device="cpu", project=str(tmp_path))
+    caplog.set_level(logging.INFO, "utils")
     assert val.score(options).result.images == 4
-    assert "takes pictures of 64 x 64 only: running at that size" in caplog.text
+    assert caplog.text.count("takes pictures of 64 x 64 only: running at that size") == 1
+    assert "picture at batch 32, 64 px" in caplog.text
+    assert json.loads((tmp_path / "exp/metrics.json").read_text())["options"]["imgsz"] == 64
 
 
 @pytest.mark.parametrize("dnn", [False, True])
