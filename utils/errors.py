@@ -4,8 +4,11 @@ how other things that went wrong are put into a line."""
 from __future__ import annotations
 
 import difflib
+import re
 import signal
 from collections.abc import Iterable
+
+_PLACE = re.compile(r"\.(?:c|cc|cpp|cxx|h|hpp):\d+:\s*$")
 
 
 class InputError(ValueError):
@@ -23,8 +26,12 @@ def nearest(word: str, known: Iterable[str]) -> str:
 
 
 def first_line(error: Exception) -> str:
-    """The first line of an exception's message, or its type when it has none."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    """The first line of an exception's message that says what is wrong, or its type when it has none.
+
+    Libraries in C++ begin with lines that end in a place of their own source, such as ``core.cpp:84:``.
+    """
+    lines = (str(error).strip() or type(error).__name__).splitlines()
+    return next((line for line in lines if not _PLACE.search(line)), lines[0])
 
 
 def how_it_ended(code: int) -> str:
