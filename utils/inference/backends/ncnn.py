@@ -99,8 +99,10 @@ def checksum(file: Path) -> str:
 def check_sums(folder: Path, about: dict[str, Any]) -> None:
     """Raise InputError: a file is not the one that the description was written for."""
     sums = about.get(SUMS)
+    if not isinstance(sums, dict):
+        raise InputError(f"{folder}: {ABOUT} says nothing of {SUMS} (cut off or changed); export it anew")
     for name in (PARAM, BIN):
-        if not isinstance(sums, dict) or sums.get(name) != checksum(folder / name):
+        if sums.get(name) != checksum(folder / name):
             raise InputError(f"{folder}: {name} is not the file that was exported (cut off or changed); export it anew")
 
 
