@@ -138,7 +138,7 @@ def test_val_scores_a_file_of_one_size_with_square_pictures(
     assert val.score(options).result.images == 4
     assert caplog.text.count("takes pictures of 64 x 64 only: running at that size") == 1
     assert "picture at batch 32, 64 px" in caplog.text
-    assert json.loads((tmp_path / "exp/metrics.json").read_text())["options"]["imgsz"] == 64
+    assert json.loads((tmp_path / "exp/metrics.json").read_text())["settings"]["imgsz"] == 64
 
 
 @pytest.mark.parametrize("dnn", [False, True])
