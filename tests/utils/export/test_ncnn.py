@@ -187,7 +187,7 @@ def test_a_graph_that_ncnn_would_stumble_over_is_refused(tmp_path: Path, old: st
 def test_damaged_and_foreign_folders_are_named_in_one_line(folder: Path) -> None:
     (folder / BIN).write_bytes(b"weigh")
     refused(folder, rf"{BIN} is not the file that was exported \(cut off or changed\)")
-    (folder / ABOUT).write_text((folder / ABOUT).read_text(encoding="utf-8").partition("sha256")[0], encoding="utf-8")
+    (folder / ABOUT).write_text((folder / ABOUT).read_text(encoding="utf-8").replace("sha256", "sha"), encoding="utf-8")
     refused(folder, f"{ABOUT} says nothing of sha256")
     (folder / PARAM).write_bytes(b"\x80\x04 nothing of the kind")
     refused(folder, "cannot be read as an ncnn model")
