@@ -134,6 +134,7 @@ def score(options: ValOptions) -> Scores:
     """``--task train``, ``val``, ``test``: one detector, with everything that is known about its errors."""
     subject = open_subject(options, options.weights)
     spec, records = subject.spec, subject.labels.records
+    options = replace(options, imgsz=input_size(subject.model, (options.imgsz,))[0])  # the size that is told at the end
     truth = find_truth(options, spec, records) if options.save_json else None
     evaluator = build_evaluator(options, subject, NmsSettings(options.conf_thres, options.iou_thres))
     folder = increment_path(Path(options.project) / options.name, options.exist_ok, mkdir=True)

@@ -45,8 +45,8 @@ def create_app(predictor: Predictor, model: str, max_bytes: int = MAX_BYTES, max
             rows.append({**about, "box": [round(side, 1) for side in xyxy]})
         return {"width": image.shape[1], "height": image.shape[0], "detections": rows}
 
-    @app.get("/health")
-    def health() -> dict[str, Any]:
+    @app.get("/health")  # without a thread of its own: those may all wait for the model
+    async def health() -> dict[str, Any]:
         return {"model": model, "classes": list(predictor.names)}
 
     @app.post("/detect")

@@ -102,8 +102,8 @@ def write_files(rows: Sequence[Row], folder: Path) -> None:
 
 
 def _panel(title: str, values: Sequence[float | None], form: str) -> Panel:
-    known = [value or 0.0 for value in values]
-    return Panel(title, known, [format(value, form) for value in known])
+    """What is not known has no bar and a dash in its place."""
+    return Panel(title, [v or 0.0 for v in values], ["-" if v is None else format(v, form) for v in values])
 
 
 def shortfalls(rows: Sequence[Row], floor: float) -> list[str]:

@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 from utils.config.paths import ROOT
+from utils.errors import how_it_ended
 
 RUNS = Path("runs/demo")
 SIZE = ["--imgsz", "256", "--project", str(RUNS), "--exist-ok"]
@@ -34,8 +35,10 @@ def run(script: str, arguments: list[str]) -> None:
     command = [f"{script}.py", *arguments, *SIZE]
     print(f"\n$ python {' '.join(command)}", flush=True)
     done = subprocess.run([sys.executable, *command], cwd=ROOT, check=False)
-    if done.returncode:
+    if done.returncode > 0:  # it has said why
         sys.exit(done.returncode)
+    if done.returncode:
+        sys.exit(f"error: {script}.py {how_it_ended(done.returncode)}")
 
 
 def best_row(results: Path) -> dict[str, str]:

@@ -21,7 +21,7 @@ from pathlib import Path
 from utils.config.dataset_spec import DatasetSpec
 from utils.config.paths import ROOT
 from utils.downloads import GB, MAX_BYTES, Remote, download, is_archive, unpack
-from utils.errors import InputError, first_line
+from utils.errors import InputError, first_line, how_it_ended
 from utils.files import read_yaml
 
 LOG = logging.getLogger(__name__)
@@ -158,7 +158,8 @@ def _run_script(spec: DatasetSpec, text: str, allowed: bool) -> None:
     except OSError as error:
         raise InputError(f"{spec.source}: the download script cannot run: {first_line(error)}") from error
     if done.returncode:
-        raise InputError(f"{spec.source}: the download script ended with code {done.returncode}; see its output above")
+        ended = how_it_ended(done.returncode)
+        raise InputError(f"{spec.source}: the download script {ended}; see its output above")
 
 
 def _script_file(words: str, spec: DatasetSpec) -> tuple[Path, list[str]]:

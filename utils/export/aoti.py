@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from models.dynamic_forms import DynamicForm
-from utils.errors import first_line
+from utils.errors import InputError, first_line, how_it_ended
 from utils.export.base import Exporter
 from utils.export.check import Proof, prove
 from utils.export.exported_program import captured
@@ -45,12 +45,32 @@ class AOTInductorExporter(Exporter):
         program = captured(network, job, free)
         # The compiler takes no folder with blanks in its name, and leaves a lot behind.
         with tempfile.TemporaryDirectory(prefix="aoti-") as folder, fresh_inductor_cache(dir=folder):
-            aoti_compile_and_package(program, package_path=str(path), inductor_configs=settings(said))
+            try:
+                aoti_compile_and_package(program, package_path=str(path), inductor_configs=settings(said))
+            except Exception as error:  # torch wraps what it gets in several of its own
+                reason = by_the_compiler(error)
+                if reason is None:
+                    raise
+                raise reason from error
         return []
 
     def check(self, job: Job, path: Path) -> tuple[nn.Module, Proof]:
         backend = AOTInductorBackend(path, job.device, own=True)
         return backend, prove(backend, job)
+
+
+def by_the_compiler(error: BaseException) -> InputError | None:
+    """How the C++ compiler ended and what it said, where this is behind an error; torch only says that it failed."""
+    found: BaseException | None = error
+    while found is not None and not isinstance(found, subprocess.CalledProcessError):
+        found = found.__cause__ or found.__context__
+    if found is None:
+        return None
+    said = found.output or ""
+    text = said if isinstance(said, str) else said.decode(errors="replace")
+    lines = [line.strip() for line in text.splitlines() if line.strip()] or ["it said nothing"]
+    telling = next((line for line in lines if "error" in line.lower() or "No space left" in line), lines[-1])
+    return InputError(f"the C++ compiler {how_it_ended(found.returncode)}: {telling}")
 
 
 def settings(said: dict[str, str]) -> dict[str, Any]:

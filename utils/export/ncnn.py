@@ -16,7 +16,7 @@ import yaml
 from torch import nn
 
 from models.dynamic_forms import DynamicForm
-from utils.errors import InputError
+from utils.errors import InputError, how_it_ended
 from utils.export.base import Exporter, missing
 from utils.export.job import Job
 from utils.inference.backends.ncnn import ABOUT, BIN, HALF, PARAM, SUMS, checksum
@@ -114,9 +114,11 @@ def convert(folder: Path, shape: Sequence[int], half: bool, verbose: bool = Fals
         raise InputError(f"{command[0]}: cannot be started ({error.strerror})") from error
     if verbose:
         print(done.stdout)
-    if done.returncode or not all((folder / name).is_file() for name in (PARAM, BIN)):
-        said = [line for line in done.stdout.splitlines() if line.strip()] or ["it says nothing"]
-        raise InputError(f"pnnx ended with code {done.returncode}: {said[-1].strip()}")
+    absent = [name for name in (PARAM, BIN) if not (folder / name).is_file()]
+    if done.returncode or absent:
+        said = [line for line in done.stdout.splitlines() if line.strip()] or ["it said nothing"]
+        ended = how_it_ended(done.returncode) if done.returncode else f"wrote no {' and no '.join(absent)}"
+        raise InputError(f"pnnx {ended}: {said[-1].strip()}")
 
 
 def check_layers(file: Path) -> None:

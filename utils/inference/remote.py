@@ -12,8 +12,8 @@ from typing import IO, Any
 
 import numpy as np
 
-from utils.errors import InputError
-from utils.inference.venvs import command, end, how_it_ended, last_word, quiet_environment
+from utils.errors import InputError, how_it_ended
+from utils.inference.venvs import command, end, last_word, quiet_environment
 from utils.inference.worker import read_message, write_message
 
 PROGRAM = Path(__file__).with_name("worker.py")

@@ -11,7 +11,6 @@ import importlib.util
 import os
 import re
 import shlex
-import signal
 import subprocess
 import sys
 import tempfile
@@ -21,12 +20,13 @@ from pathlib import Path
 from typing import IO
 
 from utils.config.paths import ROOT
-from utils.errors import InputError
+from utils.errors import InputError, how_it_ended
 
 VARIABLE = "YOLOV5_VENVS"
 SECONDS = 3600  # a conversion that takes longer hangs
 _ERROR = re.compile(r"^(?:Fatal Python error|[\w.]*(?:Error|Exception|Exit|Interrupt)): *(\S.*)")
 _PROBE = "import importlib.util, sys; sys.exit(not all(map(importlib.util.find_spec, sys.argv[1:])))"
+_FOUND: set[tuple[Path, tuple[str, ...]]] = set()  # interpreters that have these modules
 
 
 @dataclass(frozen=True)
@@ -54,16 +54,13 @@ class Stack:
             return Path(sys.executable)
         folder = venvs_folder(venvs) / self.folder
         found = next((p for p in (folder / "bin/python", folder / "Scripts/python.exe") if p.exists()), None)
-        return found if found and self._has_all(found) else None
-
-    def _has_all(self, python: Path) -> bool:
-        done = subprocess.run(command(python, "-c", _PROBE, *self.modules), capture_output=True, check=False)
-        return done.returncode == 0
+        return found if found and _has_all(found, self.modules) else None
 
     def missing(self, venvs: str = "") -> str | None:
         """The line about what is not there, with the commands that make it; None if all is."""
-        if self.python_in(venvs):
-            return None
+        return None if self.python_in(venvs) else self._remedy(venvs)
+
+    def _remedy(self, venvs: str) -> str:
         folder, packages = venvs_folder(venvs) / self.folder, " ".join(map(shlex.quote, self.packages))
         place = shlex.quote(str(folder))
         pip = shlex.quote(str(folder / ("Scripts/pip" if os.name == "nt" else "bin/pip")))
@@ -78,7 +75,7 @@ class Stack:
         """
         python = self.python_in(venvs)
         if python is None:
-            raise InputError(f"{why}: {self.missing(venvs)}")
+            raise InputError(f"{why}: {self._remedy(venvs)}")
         return python
 
 
@@ -87,6 +84,16 @@ LITERT = Stack("litert", ("ai_edge_litert",), ("ai-edge-litert",))
 LITERT_TORCH = Stack("litert", ("litert_torch", "ai_edge_litert"), ("litert-torch",))
 TENSORFLOW = Stack("tf", ("tensorflow",), ("tensorflow-cpu",), "python3.12")
 ONNX2TF = Stack("tf", ("onnx2tf", "tensorflow", "tf_keras"), ("onnx2tf[tensorflow]",), "python3.12")
+
+
+def _has_all(python: Path, modules: tuple[str, ...]) -> bool:
+    """Whether an interpreter finds all of these. It is started for this, so a yes is kept; packages may still come."""
+    if (python, modules) not in _FOUND:
+        done = subprocess.run(command(python, "-c", _PROBE, *modules), capture_output=True, check=False)
+        if done.returncode:
+            return False
+        _FOUND.add((python, modules))
+    return True
 
 
 def venvs_folder(given: str = "") -> Path:
@@ -109,10 +116,13 @@ def quiet_environment(python: Path) -> dict[str, str]:
     return {**os.environ, **quiet, "PATH": path}
 
 
-def run_program(python: Path, program: Path, words: Sequence[str], seconds: float = SECONDS) -> None:
+def run_program(
+    python: Path, program: Path, words: Sequence[str], seconds: float = SECONDS, what: str = "the converter"
+) -> None:
     """Run one of our programs in another interpreter, to its end.
 
     It is ended with this process, also when this is killed: its standard input is closed then, which it watches.
+    ``what`` is what messages call it.
 
     Raises:
         InputError: it failed, crashed, or took longer than ``seconds``.
@@ -125,11 +135,11 @@ def run_program(python: Path, program: Path, words: Sequence[str], seconds: floa
         try:
             process.wait(seconds)
         except subprocess.TimeoutExpired as error:
-            raise InputError(f"the converter took longer than {seconds:g} s and was ended") from error
+            raise InputError(f"{what} took longer than {seconds:g} s and was ended") from error
         finally:
             end(process)
         if process.returncode:
-            raise InputError(f"the converter {how_it_ended(process.returncode)}: {last_word(said)}")
+            raise InputError(f"{what} {how_it_ended(process.returncode)}: {last_word(said)}")
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
@@ -143,16 +153,6 @@ def end(process: subprocess.Popen[bytes]) -> None:
                 pipe.close()
             except OSError:  # what was not yet sent cannot be sent any more
                 continue
-
-
-def how_it_ended(code: int) -> str:
-    """A process's exit code in words."""
-    if code >= 0:
-        return f"failed (exit code {code})"
-    try:
-        return f"crashed ({signal.Signals(-code).name})"
-    except ValueError:
-        return f"crashed (signal {-code})"
 
 
 def last_word(said: IO[bytes]) -> str:

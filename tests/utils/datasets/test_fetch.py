@@ -166,9 +166,16 @@ def test_a_python_script_runs_in_the_folder_of_the_yaml_and_knows_its_content(tm
     assert (tmp_path / "sets/birds/images/train").is_dir()
 
 
-def test_a_script_that_fails_is_one_line_with_its_code(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="the download script ended with code 3"):
-        fetch_missing(spec_of(tmp_path, "raise SystemExit(3)"), ("train",), allow_scripts=True)
+@pytest.mark.parametrize(
+    ("script", "message"),
+    [
+        ("raise SystemExit(3)", r"failed \(exit code 3\)"),
+        ("import os; os.kill(os.getpid(), 9)", r"was killed \(SIGKILL, .* memory runs out\)"),
+    ],
+)
+def test_a_script_that_fails_is_one_line_with_how_it_ended(tmp_path: Path, script: str, message: str) -> None:
+    with pytest.raises(InputError, match=f"the download script {message}; see its output above"):
+        fetch_missing(spec_of(tmp_path, script), ("train",), allow_scripts=True)
 
 
 def test_a_shell_script_beside_the_yaml_runs_with_its_arguments(

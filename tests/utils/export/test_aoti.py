@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import subprocess
+import tempfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -183,3 +185,38 @@ def test_the_missing_compiler_is_named_before_any_work(exported: Exported, monke
     row = exported("static", include=("aoti",))[1]
     assert (row.made, row.impossible) == (False, True)
     assert row.note.startswith("it takes a C++ compiler (apt install g++, or CXX=path): No working C++ compiler found")
+
+
+KILLED = "the C++ compiler was killed (SIGKILL, which is what the system sends when memory runs out): it said nothing"
+
+
+@pytest.mark.parametrize(
+    ("code", "said", "note"),
+    [
+        (-9, b"", KILLED),
+        (1, b"a.cpp: in f\na.s: No space left on device\nstopped\n", "exit code 1): a.s: No space left on device"),
+        (1, "a.cpp:1: error: no such thing\n1 | x\n", "exit code 1): a.cpp:1: error: no such thing"),
+        (None, b"", "no kernel for this"),
+    ],
+)
+def test_a_compiler_that_fails_is_told_with_its_own_words_and_leaves_nothing(
+    exported: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int | None, said: Any, note: str
+) -> None:
+    def compile_(*_: Any, package_path: str, **__: Any) -> None:
+        Path(package_path).write_bytes(b"half")
+        if code is None:
+            raise ValueError("no kernel for this")
+        try:
+            raise subprocess.CalledProcessError(code, "g++", said)
+        except subprocess.CalledProcessError as error:
+            inner = RuntimeError("C++ compile error")
+            inner.__cause__ = error
+            raise RuntimeError("torch's own around it") from inner
+
+    monkeypatch.setattr("torch._inductor.cpp_builder.get_cpp_compiler", lambda: "g++")
+    monkeypatch.setattr("torch._inductor.aoti_compile_and_package", compile_)
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    row = exported("static", include=("aoti",), output=str(tmp_path / "out"))[1]
+    assert (row.made, row.note[-len(note) :]) == (False, note)
+    assert [*(tmp_path / "out").iterdir(), *(tmp_path / "temporary").iterdir()] == []

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import json
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -132,8 +134,11 @@ def test_val_scores_a_file_of_one_size_with_square_pictures(
     monkeypatch.setattr("utils.evaluation.observers.plot_batch", lambda *_: None)
     monkeypatch.setattr(val, "save_plots", lambda *_: None)
     options = ValOptions(weights=(str(onnx_file),), data=str(ants), workers=0, device="cpu", project=str(tmp_path))
+    caplog.set_level(logging.INFO, "utils")
     assert val.score(options).result.images == 4
-    assert "takes pictures of 64 x 64 only: running at that size" in caplog.text
+    assert caplog.text.count("takes pictures of 64 x 64 only: running at that size") == 1
+    assert "picture at batch 32, 64 px" in caplog.text
+    assert json.loads((tmp_path / "exp/metrics.json").read_text())["settings"]["imgsz"] == 64
 
 
 @pytest.mark.parametrize("dnn", [False, True])
@@ -217,6 +222,24 @@ def test_a_file_that_does_not_run_here_is_in_the_tables_but_not_in_the_picture(
     assert (rows[1].made, rows[1].ran) == (True, False)
     assert (tmp_path / "benchmarks.csv").read_text().splitlines()[2] == "coreml,a.pt,2,,,,,Core ML runs on macOS only"
     assert table(rows)[2].split(maxsplit=4) == ["coreml", "a.pt", "2.0", "-", "Core ML runs on macOS only"]
+
+
+def test_what_is_not_known_of_a_format_is_a_gap_with_a_dash_in_the_picture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.pt").write_bytes(b"x")
+    rows = [
+        Row(format="pytorch", path=tmp_path / "a.pt", ms=1.0, map50=0.5, map=0.0),  # a true zero is written as such
+        Row(format="onnx", path=tmp_path / "a.pt", ms=2.0),
+    ]
+    drawn: dict[str, Any] = {}
+    monkeypatch.setattr(
+        benchmarks, "plot_comparison", lambda _, panels, *__: drawn.update({p.title: p for p in panels})
+    )
+    benchmarks.write_files(rows, tmp_path)
+    assert drawn["mAP@.5:.95"].texts == ["0.000", "-"]
+    assert drawn["mAP@.5:.95"].values == [0.0, 0.0]
+    assert drawn["ms per picture"].texts == ["1.0", "2.0"]
 
 
 @pytest.mark.parametrize("exporter", EXPORTERS[: len(FORMATS)], ids=lambda exporter: exporter.name)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import importlib.machinery
 import importlib.util
 import json
 import sys
@@ -15,6 +17,8 @@ import torch
 
 from utils.checkpoint import load_model
 from utils.errors import InputError
+from utils.export.check import Proof
+from utils.export.executorch import ExecuTorchExporter, weights_as_they_are
 from utils.inference.backends import DetectMultiBackend, open_exported
 from utils.inference.backends.metadata import Metadata
 
@@ -54,11 +58,18 @@ def test_a_program_of_fixed_sizes_takes_any_number_of_pictures(exported: Exporte
 
 
 @needs_package
-def test_a_program_in_half_precision_takes_such_pictures(exported: Exported) -> None:
+def test_a_program_in_half_precision_takes_such_pictures_and_is_smaller(
+    exported: Exported, tiny: Callable[[str], Path]
+) -> None:
     row = exported("dynamic", include=("executorch",), half=True)[1]
     assert row.made, row.note
     assert 1e-7 < row.worst < 0.05
+    assert row.note == "half precision"
     assert DetectMultiBackend(row.path).fp16
+    half = row.path.stat().st_size
+    whole = exported("dynamic", include=("executorch",))[1].path.stat().st_size  # in the same place
+    weights = sum(tensor.numel() for tensor in load_model(tiny("dynamic"))[0].parameters())
+    assert whole - half > 0.8 * weights  # two bytes each, less what a small graph grows by; 0.1 with kernels in float32
 
 
 @needs_package
@@ -137,3 +148,79 @@ def test_pictures_come_in_as_many_calls_as_the_end_of_the_free_axes_makes_needfu
 def test_a_program_of_others_has_classes_without_names(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     backend = opened(monkeypatch, tmp_path, {"forward": Method(lambda x: x, [2, 3, 64, 96], [2, 10, 7])})
     assert (backend.names, backend.fixed_hw, backend.info.batch) == (["class0", "class1"], (64, 96), 2)
+
+
+@pytest.fixture
+def given(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What a stand-in for the converter is given; a file without XNNPACK is not run. ``given["full"]``: the disk is."""
+    told: dict[str, Any] = {}
+
+    def write(stream: Any) -> None:
+        stream.write(b"half of a prog")
+        if "full" in told:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    def lower(program: Any, partitioner: Any, constant_methods: dict[str, str]) -> Any:
+        told.update(program=program, partitioner=partitioner, about=json.loads(constant_methods["about"]))
+        return types.SimpleNamespace(to_executorch=lambda: types.SimpleNamespace(write_to_file=write))
+
+    package, exir = types.ModuleType("executorch"), types.ModuleType("executorch.exir")
+    package.__spec__ = importlib.machinery.ModuleSpec("executorch", None)
+    exir.to_edge_transform_and_lower = lower  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "executorch", package)
+    monkeypatch.setitem(sys.modules, "executorch.exir", exir)
+    monkeypatch.setattr("utils.export.executorch.partitioners", lambda: None)
+    monkeypatch.setattr(ExecuTorchExporter, "check", lambda *_: (None, Proof(0.0, 1.0)))
+    return told
+
+
+@pytest.mark.parametrize("options", [{}, {"half": True}, {"dynamic": True}, {"batch_size": 2}])
+def test_what_the_converter_gets_computes_what_the_model_does(
+    exported: Exported, tiny: Callable[[str], Path], given: dict[str, Any], options: dict[str, Any]
+) -> None:
+    row = exported("dynamic", include=("executorch",), **options)[1]
+    assert (row.made, row.path.read_bytes()) == (True, b"half of a prog")
+    half = "half" in options
+    assert row.note == "without XNNPACK, so slow" + (", half precision" if half else "")
+    about = given["about"]
+    assert (about["names"], about["half"], about["form"]) == (["ant", "bee", "甲虫"], half, "B/F")
+    assert about["dynamic"] == (["batch", "height", "width"] if "dynamic" in options else [])
+    images = torch.rand(options.get("batch_size", 1), 3, 64, 64)
+    with torch.no_grad():
+        expected, found = load_model(tiny("dynamic"))[0](images)[0], given["program"].module()
+    boxes = found(images.half() if half else images)
+    torch.testing.assert_close(boxes, expected, rtol=0.05 if half else 1e-4, atol=1.0 if half else 1e-3)
+    if "dynamic" in options:
+        assert found(torch.rand(8, 3, 32, 48)).shape[0] == 8
+        with pytest.raises(Exception, match="9"):
+            found(torch.rand(9, 3, 32, 48))
+
+
+def test_a_full_disk_is_told_and_leaves_nothing(exported: Exported, given: dict[str, Any], tmp_path: Path) -> None:
+    given["full"] = True
+    row = exported("static", include=("executorch",), output=str(tmp_path / "out"))[1]
+    assert (row.made, row.note) == (False, "[Errno 28] No space left on device")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_xnnpack_is_given_kernels_in_the_precision_of_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    class NodeVisitor:
+        def define_tensor(self, tensor: str, quant_params: Any = None, force_fp32: bool = False) -> None:
+            seen.append((tensor, quant_params, force_fp32))
+
+    name = "executorch.backends.xnnpack.operators.node_visitor"
+    for parent in [name.rsplit(".", depth)[0] for depth in range(4, 0, -1)]:
+        monkeypatch.setitem(sys.modules, parent, types.ModuleType(parent))
+    monkeypatch.setitem(sys.modules, name, types.SimpleNamespace(NodeVisitor=NodeVisitor))
+    with pytest.raises(KeyError), weights_as_they_are() as kept:
+        NodeVisitor().define_tensor("picture")
+        NodeVisitor().define_tensor("kernel", force_fp32=True)
+        NodeVisitor().define_tensor("whole numbers", quant_params=8, force_fp32=True)
+        raise KeyError
+    NodeVisitor().define_tensor("kernel", force_fp32=True)  # as before, also after an error
+    assert seen == [
+        ("picture", None, False), ("kernel", None, False), ("whole numbers", 8, True), ("kernel", None, True),
+    ]  # fmt: skip
+    assert kept == [1]

@@ -132,9 +132,17 @@ def test_the_converter_is_told_shape_precision_and_names(pnnx: Callable[[str], P
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        ("print('first'); print('unknown operator'); raise SystemExit(3)", "pnnx ended with code 3: unknown operator"),
-        ("print('done')", "pnnx ended with code 0: done"),
-        ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", "pnnx ended with code -9: it says nothing"),
+        (
+            "print('first'); print('unknown operator'); raise SystemExit(3)",
+            "pnnx failed (exit code 3): unknown operator",
+        ),
+        ("print('done')", f"pnnx wrote no {PARAM} and no {BIN}: done"),
+        (f"open({PARAM!r}, 'w'); print('a.pt')", f"pnnx wrote no {BIN}: a.pt"),
+        (
+            "import os, signal; os.kill(os.getpid(), signal.SIGKILL)",
+            "pnnx was killed (SIGKILL, which is what the system sends when memory runs out): it said nothing",
+        ),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", "pnnx crashed (SIGSEGV): it said nothing"),
         ("import time; time.sleep(60)", "pnnx did not end within 1 seconds"),
     ],
 )
@@ -179,6 +187,8 @@ def test_a_graph_that_ncnn_would_stumble_over_is_refused(tmp_path: Path, old: st
 def test_damaged_and_foreign_folders_are_named_in_one_line(folder: Path) -> None:
     (folder / BIN).write_bytes(b"weigh")
     refused(folder, rf"{BIN} is not the file that was exported \(cut off or changed\)")
+    (folder / ABOUT).write_text((folder / ABOUT).read_text(encoding="utf-8").replace("sha256", "sha"), encoding="utf-8")
+    refused(folder, f"{ABOUT} says nothing of sha256")
     (folder / PARAM).write_bytes(b"\x80\x04 nothing of the kind")
     refused(folder, "cannot be read as an ncnn model")
     (folder / PARAM).write_text(GRAPH)
@@ -236,6 +246,7 @@ class FakeMat:
 def fake_ncnn(monkeypatch: pytest.MonkeyPatch) -> type[FakeNet]:
     net = type("Net", (FakeNet,), {})
     monkeypatch.setitem(sys.modules, "ncnn", types.SimpleNamespace(Net=net, Mat=FakeMat))
+    monkeypatch.setattr("utils.inference.backends.ncnn.try_once", lambda *_: None)  # another process has no stand-in
     return net
 
 
@@ -272,3 +283,54 @@ def test_the_graph_of_the_tests_is_one_that_ncnn_takes(folder: Path) -> None:
     images = torch.rand(1, 3, 32, 64)
     found = open_exported(folder, CPU).run(images)[0]
     np.testing.assert_allclose(found, 2 * images.numpy())
+
+
+# Stands in for the package in a process of its own as well, where it falls at the place that the graph names.
+FALLING = """
+import os, signal
+def fall(here):
+    if Net.where == here: os.kill(os.getpid(), signal.SIGSEGV)
+class Net:
+    where = ""
+    def __init__(self): self.opt = type("Option", (), {})()
+    def load_param(self, path):
+        Net.where = open(path).read().split("#")[-1].strip()
+        return fall("param") or 0
+    def load_model(self, path): return fall("model") or 0
+    def create_extractor(self): return self
+    def input(self, name, picture): return fall("input") or 0
+    def extract(self, name): return fall("extract") or 0, self
+class Mat:
+    def __init__(self, picture): assert picture.shape == (3, 32, 64)
+    def clone(self): return self
+"""
+
+
+@pytest.mark.parametrize("where", ["param", "model", "input", "extract", "nowhere"])
+def test_a_model_that_makes_ncnn_fall_does_so_in_another_process(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    (tmp_path / "ncnn.py").write_text(FALLING)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "ncnn", raising=False)
+    (folder / PARAM).write_text(GRAPH.replace("0=0", f"0=0 #{where}"))
+    describe(folder)
+    try:
+        if where == "nowhere":
+            assert open_exported(folder, CPU).names == ["ant", "甲虫"]
+        else:
+            refused(
+                folder, r"ü_ncnn_model: cannot .*: ncnn, in a process of its own, crashed \(SIGSEGV\).*; export it anew"
+            )
+    finally:
+        sys.modules.pop("ncnn", None)
+
+
+@pytest.mark.usefixtures("needs_ncnn")
+def test_a_graph_whose_sums_are_right_and_whose_settings_are_not_is_one_line(folder: Path) -> None:
+    graph = GRAPH.replace("Split    split 1 2 in0 a b", "Swish    split 1 1 in0 a").replace(
+        "2 1 a b out0", "1 1 a out0"
+    )
+    (folder / PARAM).write_text(graph.replace("3 4", "3 3"))  # a sum of two values with one of them given
+    describe(folder)
+    refused(folder, r"cannot be read as an ncnn model: .* crashed \(SIG")

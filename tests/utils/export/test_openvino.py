@@ -66,3 +66,14 @@ def test_signals_are_still_handled_when_models_are_gone(exported: Exported) -> N
         [sys.executable, "-c", "\n".join(lines), str(row.path)], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert (ended.returncode, ended.stdout) == (0, "heard\n")
+
+
+def test_weights_that_are_gone_or_cut_off_are_told_by_the_line_that_says_so(exported: Exported, tmp_path: Path) -> None:
+    folder = exported("static", include=("openvino",))[1].path
+    weights = next(folder.glob("*.bin"))
+    whole = weights.read_bytes()
+    for content, message in ((whole[:100], "Incorrect weights"), (None, "bin file cannot be found")):
+        weights.unlink() if content is None else weights.write_bytes(content)
+        with pytest.raises(InputError, match=f"cannot be read as an OpenVINO model: .*{message}") as caught:
+            DetectMultiBackend(folder)
+        assert "\n" not in str(caught.value)

@@ -137,7 +137,10 @@ def test_a_file_that_says_nothing_gets_its_classes_from_elsewhere(tmp_path: Path
     [
         (b"", "cannot be read as a TFLite file: no model in it"),
         (b"PK\x03\x04", "cannot be read as a TFLite file: no model in it"),
-        (b"crash", r"cannot be read as a TFLite file: the process that runs it crashed \(SIGKILL\): about to fall"),
+        (
+            b"crash",
+            r"cannot be read as a TFLite file: the process that runs it was killed \(SIGKILL, .*\): about to fall",
+        ),
         (b"model wide", r"takes \[\[1, 3, 32, 64\]\], expected pictures \[batch, height, width, 3\]"),
     ],
 )
@@ -166,7 +169,7 @@ def test_what_a_file_says_about_itself_must_be_readable(tmp_path: Path) -> None:
 def test_a_model_that_falls_while_it_runs_is_named_and_stays_down(tmp_path: Path) -> None:
     backend = DetectMultiBackend(model_file(tmp_path, b"model falls", ABOUT))
     backend(torch.zeros(2, 3, 32, 64))
-    with pytest.raises(InputError, match=r"größe 图\.tflite: cannot be run: .* crashed \(SIGKILL\)"):
+    with pytest.raises(InputError, match=r"größe 图\.tflite: cannot be run: .* was killed \(SIGKILL, "):
         backend(torch.ones(2, 3, 32, 64))
     with pytest.raises(InputError, match="was ended"):
         backend(torch.zeros(2, 3, 32, 64))
@@ -265,6 +268,24 @@ def test_a_missing_environment_is_named_with_the_commands_that_make_it(
 def test_an_environment_without_the_package_gets_the_one_command(environments: Path) -> None:
     line = venvs.LITERT_TORCH.missing()
     assert line is not None and " -m venv " not in line and line.endswith("bin/pip' install litert-torch")
+
+
+def test_an_environment_is_probed_once_and_its_lack_told_after_one_look(
+    environments: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started, run = [], subprocess.run
+    monkeypatch.setattr("subprocess.run", lambda words, **more: (started.append(words), run(words, **more))[1])
+    monkeypatch.setattr(venvs, "_FOUND", set())
+    for _ in range(2):
+        assert venvs.LITERT.missing() is None
+        assert venvs.LITERT.require("a.tflite") == environments / "litert/bin/python"
+    assert len(started) == 1
+    with pytest.raises(InputError, match="a: needs litert-torch"):  # which may be installed any moment
+        venvs.LITERT_TORCH.require("a")
+    assert len(started) == 2
+    with pytest.raises(InputError, match="a: needs litert-torch"):
+        venvs.LITERT_TORCH.require("a")
+    assert len(started) == 3
 
 
 def test_the_running_interpreter_is_used_where_it_has_the_packages() -> None:

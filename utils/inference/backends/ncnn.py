@@ -1,11 +1,14 @@
 """ncnn models: a folder ``<name>_ncnn_model`` with the graph (``.param``), the weights (``.bin``) and a description.
 
-ncnn reads a file as it is and may crash on a broken one, so both files are looked at before it sees them.
+ncnn reads a file as it is and may crash on a broken one, so both files are looked at before it sees them, and it runs
+them once in a process of its own.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,14 +19,17 @@ import yaml
 from torch import Tensor
 
 from utils.errors import InputError
+from utils.inference import ncnn_trial
 from utils.inference.backends.base import FileBackend, reading
 from utils.inference.backends.metadata import KEY, as_text, from_text
+from utils.inference.venvs import run_program
 from utils.packages import require
 
+TRIAL = Path(ncnn_trial.__file__)
 PARAM, BIN, ABOUT = "model.ncnn.param", "model.ncnn.bin", "metadata.yaml"
-INPUT, OUTPUT = "in0", "out0"
 HALF, SUMS = "half_weights", "sha256"  # keys of the description beside those of every format
 MAGIC = "7767517"
+_SECONDS = 600  # for one picture
 
 
 class NcnnBackend(FileBackend):
@@ -37,24 +43,35 @@ class NcnnBackend(FileBackend):
             info = from_text(as_text(about), file, names)
         super().__init__(info, file, device)
         ncnn = require("ncnn", "ncnn", f"{file}")
-        net = ncnn.Net()
         half = bool(about.get(HALF))
-        net.opt.use_vulkan_compute = False
-        net.opt.use_fp16_packed = net.opt.use_fp16_storage = net.opt.use_fp16_arithmetic = half
-        net.opt.use_bf16_storage = False
-        net.opt.num_threads = torch.get_num_threads()
-        if net.load_param(str(file / PARAM)) or net.load_model(str(file / BIN)):
+        try_once(file, half, info.imgsz)
+        net = ncnn_trial.opened(ncnn, str(file / PARAM), str(file / BIN), half, torch.get_num_threads())
+        if net is None:
             raise InputError(f"{file}: cannot be read as an ncnn model by the installed ncnn; export it anew")
         self.library, self.net = ncnn, net
 
     def run(self, images: Tensor) -> Sequence[Any]:
         picture = np.ascontiguousarray(images[0].float().cpu().numpy())  # [3, H, W]; a batch is one picture
-        extractor = self.net.create_extractor()
-        failed = extractor.input(INPUT, self.library.Mat(picture).clone())
-        ended, boxes = (failed, None) if failed else extractor.extract(OUTPUT)
+        ended, boxes = ncnn_trial.run(self.library, self.net, picture)
         if ended:
             raise InputError(f"{self.file}: ncnn cannot run it (code {ended}); export it anew")
         return [np.array(boxes)[None]]
+
+
+def try_once(folder: Path, half: bool, hw: tuple[int, int]) -> None:
+    """Let ncnn run the model on one picture of size ``hw`` in a process of its own.
+
+    Raises:
+        InputError: this ended the process, as it would have ended ours.
+    """
+    work = {
+        "param": str((folder / PARAM).absolute()), "weights": str((folder / BIN).absolute()), "half": half, "hw": hw,
+        "path": sys.path, "seconds": _SECONDS + 10,
+    }  # fmt: skip
+    try:
+        run_program(Path(sys.executable), TRIAL, [json.dumps(work)], _SECONDS, "ncnn, in a process of its own,")
+    except InputError as error:
+        raise InputError(f"{folder}: cannot be read as an ncnn model: {error}; export it anew") from error
 
 
 def read_about(folder: Path) -> dict[str, Any]:
@@ -82,8 +99,10 @@ def checksum(file: Path) -> str:
 def check_sums(folder: Path, about: dict[str, Any]) -> None:
     """Raise InputError: a file is not the one that the description was written for."""
     sums = about.get(SUMS)
+    if not isinstance(sums, dict):
+        raise InputError(f"{folder}: {ABOUT} says nothing of {SUMS} (cut off or changed); export it anew")
     for name in (PARAM, BIN):
-        if not isinstance(sums, dict) or sums.get(name) != checksum(folder / name):
+        if sums.get(name) != checksum(folder / name):
             raise InputError(f"{folder}: {name} is not the file that was exported (cut off or changed); export it anew")
 
 
