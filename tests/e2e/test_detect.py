@@ -24,7 +24,7 @@ from utils.config.cli import parse, run_script
 from utils.config.options import DetectOptions
 from utils.config.paths import ROOT
 from utils.datasets.sources import FileSource, Frame, LiveSource
-from utils.datasets.sources_live import LiveSettings
+from utils.datasets.sources.live import LiveSettings
 from utils.errors import InputError
 from utils.image import read_image
 from utils.inference.predictor import Detections, Predictor

@@ -16,8 +16,8 @@ import cv2
 import numpy as np
 
 from utils.app.engine import Engine, Look
-from utils.datasets.sources_base import Frame
-from utils.datasets.sources_video import VideoFile
+from utils.datasets.sources.base import Frame
+from utils.datasets.sources.video import VideoFile
 from utils.errors import InputError, first_line
 from utils.inference.predictor import Detections, Thresholds
 from utils.inference.tables import JsonTable

@@ -44,13 +44,13 @@ __all__ = [
 # v6.1's other names, looked up when they are asked for: most programs need none of them.
 _COMPAT = dict.fromkeys(
     ("HELP_URL", "InfiniteDataLoader", "LoadImagesAndLabels", "_RepeatSampler", "create_dataloader"),
-    "utils.datasets.compat_training",
+    "utils.datasets.compat.training",
 ) | dict.fromkeys(
     (
         "autosplit", "create_folder", "dataset_stats", "exif_transpose", "extract_boxes", "flatten_recursive",
         "get_hash", "verify_image_label",
     ),
-    "utils.datasets.compat_tools",
+    "utils.datasets.compat.tools",
 )  # fmt: skip
 
 

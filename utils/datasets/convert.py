@@ -31,13 +31,13 @@ from utils.config.categories import NO_CATEGORY, read_categories
 from utils.config.cli import run_script
 from utils.config.dataset_spec import SPLITS, DatasetSpec
 from utils.config.flags import option, switch
-from utils.datasets.annotations import LEFT_OUT
-from utils.datasets.formats import FORMATS, SplitPlan, plan, write_labels
+from utils.datasets.formats.annotations import LEFT_OUT
+from utils.datasets.formats.voc_layout import ANNOTATIONS
+from utils.datasets.formats.voc_xml import VocLabels, read_voc
+from utils.datasets.formats.writing import FORMATS, SplitPlan, plan, write_labels
 from utils.datasets.labels import scan_labels
 from utils.datasets.prepare import join, log_oddities, open_split
 from utils.datasets.records import LOSSES, REPEATED, LabelRecord, LabelSet
-from utils.datasets.voc_layout import ANNOTATIONS
-from utils.datasets.voc_xml import VocLabels, read_voc
 from utils.errors import InputError
 from utils.files import read_yaml, write_atomic
 

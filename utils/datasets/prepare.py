@@ -18,20 +18,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from utils.config.dataset_spec import DatasetSpec
-from utils.datasets.annotations import LEFT_OUT, NOTE
 from utils.datasets.cache import cache_path_for
-from utils.datasets.coco_json import CocoLabels
 from utils.datasets.digits import ensure_digits
-from utils.datasets.labels import RowReader, scan_labels
-from utils.datasets.records import Finding, LabelSet, ScanReport
-from utils.datasets.voc_layout import (
+from utils.datasets.formats.annotations import LEFT_OUT, NOTE
+from utils.datasets.formats.coco_json import CocoLabels
+from utils.datasets.formats.voc_layout import (
     annotations_of,
     pictures_of_folder,
     pictures_of_list,
     read_ids,
     walk_xml,
 )
-from utils.datasets.voc_xml import VocLabels
+from utils.datasets.formats.voc_xml import VocLabels
+from utils.datasets.labels import RowReader, scan_labels
+from utils.datasets.records import Finding, LabelSet, ScanReport
 from utils.errors import InputError, nearest
 from utils.files import find_images
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from utils.datasets.annotations import LEFT_OUT, NOTE
+from utils.datasets.formats.annotations import LEFT_OUT, NOTE
 from utils.datasets.label_file import row_lines
 from utils.datasets.records import BAD_LABELS, BAD_PICTURE, BAD_ROW, CLIPPED, FOREIGN, REPEATED, Finding, LabelRecord
 from utils.files import IMAGE_SUFFIXES

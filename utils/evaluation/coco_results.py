@@ -18,7 +18,7 @@ from torch import Tensor
 from utils.boxes import xywh2xyxy
 from utils.config.categories import NO_CATEGORY, parse_categories, read_json
 from utils.config.dataset_spec import DatasetSpec
-from utils.datasets.annotations import numbers
+from utils.datasets.formats.annotations import numbers
 from utils.datasets.loader import Batch
 from utils.datasets.records import LabelRecord
 from utils.errors import InputError

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from utils.config.detect_options import DetectOptions
-from utils.datasets.sources_base import Frame
+from utils.datasets.sources.base import Frame
 from utils.inference.predictor import Detections, Finder, Predictor
 from utils.inference.tables import CsvTable, JsonTable
 from utils.inference.videos import VideoFiles

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from utils.boxes import xyxy2xywhn
-from utils.datasets.sources_base import Frame
+from utils.datasets.sources.base import Frame
 from utils.inference.predictor import Detections
 
 COLUMNS = (

@@ -21,7 +21,7 @@ from typing import Any, Protocol
 import cv2
 import numpy as np
 
-from utils.datasets.sources_base import Clip, Frame
+from utils.datasets.sources.base import Clip, Frame
 from utils.errors import InputError
 from utils.files import increment_path
 

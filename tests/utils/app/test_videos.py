@@ -192,7 +192,7 @@ def test_too_many_frames_or_pixels_are_refused_with_the_way_out(site: Any, video
 def test_a_header_that_lies_about_the_frames_does_not_get_around_the_limit(
     site: Any, video: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("utils.datasets.sources_video.plausible_count", lambda _: None)
+    monkeypatch.setattr("utils.datasets.sources.video.plausible_count", lambda _: None)
     last = site.news(site("/api/videos", video(21)).json["id"])[-1]
     assert (last["status"], last["frames"], last["total"]) == ("done", 20, None)
     assert last["note"].startswith("Only the first 20 frames were looked at")

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from utils.config.dataset_spec import DatasetSpec
-from utils.datasets.annotations import CROWD, MASK, NOTE, UnreadableLabels, frame, merge_outlines
-from utils.datasets.coco_json import CocoLabels, picture_folders
 from utils.datasets.dataset import DetectionDataset
+from utils.datasets.formats.annotations import CROWD, MASK, NOTE, UnreadableLabels, frame, merge_outlines
+from utils.datasets.formats.coco_json import CocoLabels, picture_folders
 from utils.datasets.labels import LabelSet
 from utils.datasets.prepare import load_labels
 from utils.errors import InputError
@@ -126,7 +126,7 @@ def test_a_file_that_has_not_changed_is_not_parsed_again(
 ) -> None:
     annotations = [box(10, 5, 20, 10), {"id": 5, "image_id": 99}]
     first = load(annotations)
-    monkeypatch.setattr("utils.datasets.coco_json.read_json", lambda file: pytest.fail("parsed"))
+    monkeypatch.setattr("utils.datasets.formats.coco_json.read_json", lambda file: pytest.fail("parsed"))
     data = first.records[0].image.parent / "data.yaml"
     second = load_labels(DatasetSpec.load(data), "val")
     np.testing.assert_array_equal(first.records[0].boxes, second.records[0].boxes)

@@ -13,8 +13,11 @@ import numpy as np
 import pytest
 import yaml
 
-from utils.datasets import digit_drawing, digits
-from utils.datasets.digit_drawing import (
+from utils.config.paths import ROOT
+from utils.datasets import digits
+from utils.datasets.digits import MARKER, ensure_digits, generate_digits, is_complete, label_text
+from utils.datasets.digits import drawing as digit_drawing
+from utils.datasets.digits.drawing import (
     STYLE,
     Canvas,
     DigitDeck,
@@ -30,7 +33,6 @@ from utils.datasets.digit_drawing import (
     pick_colour,
     render_glyph,
 )
-from utils.datasets.digits import MARKER, ensure_digits, generate_digits, is_complete, label_text
 from utils.errors import InputError
 
 pytest.importorskip("sklearn")
@@ -334,6 +336,6 @@ def test_a_missing_scikit_learn_is_named_with_its_cure(tmp_path: Path, monkeypat
 
 
 def test_the_yaml_describes_what_is_generated() -> None:
-    spec = yaml.safe_load((Path(digits.__file__).parents[2] / "data" / "digits.yaml").read_text(encoding="utf-8"))
+    spec = yaml.safe_load((ROOT / "data" / "digits.yaml").read_text(encoding="utf-8"))
     assert spec["names"] == list(digit_drawing.NAMES) and spec["nc"] == 10 and spec["generate"] == "digits"
     assert [spec[split] for split in digits.SPLITS] == [f"images/{split}" for split in digits.SPLITS]

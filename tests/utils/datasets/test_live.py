@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from utils.datasets.sources import LiveSettings, LiveSource, open_source
-from utils.datasets.sources_live import open_address
+from utils.datasets.sources.live import open_address
 
 QUICK = LiveSettings(reconnect=2, wait_s=0.01)
 

@@ -10,10 +10,11 @@ import cv2
 import numpy as np
 import pytest
 
-from utils.datasets import sources, sources_files
+from utils.datasets import sources
 from utils.datasets.sources import FileSource, Frame, LiveSource, ScreenSource, open_source
-from utils.datasets.sources_base import Skipped, file_name_for, plausible_count, plausible_fps, without_password
-from utils.datasets.sources_video import VideoFile
+from utils.datasets.sources import files as sources_files
+from utils.datasets.sources.base import Skipped, file_name_for, plausible_count, plausible_fps, without_password
+from utils.datasets.sources.video import VideoFile
 from utils.errors import InputError
 from utils.image import write_image
 
@@ -220,7 +221,7 @@ def test_a_file_of_another_kind_is_refused_with_the_known_kinds(tmp_path: Path) 
 
 def test_an_address_of_a_video_file_is_read_in_order(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = VideoFile(folder / "a.avi")
-    monkeypatch.setattr("utils.datasets.sources_url.VideoFile", lambda address, stride: real)
+    monkeypatch.setattr("utils.datasets.sources.url.VideoFile", lambda address, stride: real)
     source = open_source("https://host/films/a.mp4")
     assert not source.live and source.total == 5
     frames = list(source)

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from xml.parsers import expat
 
-from utils.datasets.annotations import (
+from utils.datasets.formats.annotations import (
     DIFFICULT,
     NOTE,
     PixelObject,

@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from utils.datasets.voc_xml import read_voc
+from utils.datasets.formats.voc_xml import read_voc
 from utils.errors import InputError
 from utils.files import IMAGE_SUFFIXES, find_images, label_path_for
 

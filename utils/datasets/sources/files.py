@@ -9,8 +9,8 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
-from utils.datasets.sources_base import Frame, Source
-from utils.datasets.sources_video import VIDEO_SUFFIXES, VideoFile
+from utils.datasets.sources.base import Frame, Source
+from utils.datasets.sources.video import VIDEO_SUFFIXES, VideoFile
 from utils.errors import InputError
 from utils.files import IMAGE_SUFFIXES, find_images
 from utils.image import read_image

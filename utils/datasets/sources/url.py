@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
-from utils.datasets.sources_base import Frame, Source, file_name_for
-from utils.datasets.sources_video import VideoFile
+from utils.datasets.sources.base import Frame, Source, file_name_for
+from utils.datasets.sources.video import VideoFile
 
 
 class UrlVideo(Source):

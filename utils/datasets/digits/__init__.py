@@ -23,7 +23,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from utils.datasets.digit_drawing import STYLE, DigitDeck, FloatArray, Source, compose, load_source
+from utils.datasets.digits.drawing import STYLE, DigitDeck, FloatArray, Source, compose, load_source
 from utils.errors import InputError
 
 LOGGER = logging.getLogger(__name__)

@@ -12,8 +12,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from utils.datasets.sources_base import Clip, Frame, Source, file_name_for, plausible_fps, without_password
-from utils.datasets.sources_video import Capture, as_bgr
+from utils.datasets.sources.base import Clip, Frame, Source, file_name_for, plausible_fps, without_password
+from utils.datasets.sources.video import Capture, as_bgr
 from utils.errors import InputError
 
 LOG = logging.getLogger(__name__)

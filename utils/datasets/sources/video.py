@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import cv2
 import numpy as np
 
-from utils.datasets.sources_base import Clip, Skipped, plausible_count, plausible_fps, without_password
+from utils.datasets.sources.base import Clip, Skipped, plausible_count, plausible_fps, without_password
 from utils.errors import InputError
 
 VIDEO_SUFFIXES = frozenset(

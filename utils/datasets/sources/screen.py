@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from utils.datasets.sources_base import Clip, Frame, Source
+from utils.datasets.sources.base import Clip, Frame, Source
 from utils.errors import InputError
 from utils.packages import require
 

@@ -5,7 +5,7 @@ category_id, bbox in pixels, iscrowd, segmentation) and ``categories`` (id, name
 
 * Crowd annotations (``iscrowd: 1``) outline a group and not an object: they are left out and counted.
 * The box is always ``bbox``. A polygon segmentation becomes the outline of the object; of several parts one outline is
-  made (:func:`utils.datasets.annotations.merge_outlines`). Run-length masks are not used.
+  made (:func:`utils.datasets.formats.annotations.merge_outlines`). Run-length masks are not used.
 * A picture without annotations is background.
 """
 
@@ -22,7 +22,8 @@ from typing import Any
 import numpy as np
 
 from utils.config.categories import Categories, parse_categories, read_json
-from utils.datasets.annotations import (
+from utils.datasets.cache import fingerprint, load_cache, save_cache
+from utils.datasets.formats.annotations import (
     CROWD,
     MASK,
     NOTE,
@@ -32,7 +33,6 @@ from utils.datasets.annotations import (
     numbers,
     to_label_file,
 )
-from utils.datasets.cache import fingerprint, load_cache, save_cache
 from utils.datasets.records import BAD_ROW, FOREIGN, Finding, LabelFile
 from utils.errors import InputError, nearest
 from utils.files import collector_off

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from utils.datasets.sources_base import Clip, Frame, Source, without_password
-from utils.datasets.sources_files import FileSource
-from utils.datasets.sources_live import LiveSettings, LiveSource
-from utils.datasets.sources_screen import ScreenSource
-from utils.datasets.sources_url import UrlVideo
-from utils.datasets.sources_video import VIDEO_SUFFIXES
+from utils.datasets.sources.base import Clip, Frame, Source, without_password
+from utils.datasets.sources.files import FileSource
+from utils.datasets.sources.live import LiveSettings, LiveSource
+from utils.datasets.sources.screen import ScreenSource
+from utils.datasets.sources.url import UrlVideo
+from utils.datasets.sources.video import VIDEO_SUFFIXES
 from utils.errors import InputError
 from utils.files import IMAGE_SUFFIXES
 

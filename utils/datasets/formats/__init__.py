@@ -1,0 +1,1 @@
+"""Labels in the formats of COCO and VOC: read as they are, and written."""
