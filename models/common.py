@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from models.dynamic_forms import DynamicForm, constants_of, convolve, eager_form, export_form
 from models.registry import register
 
+TEMPERATURE = 34.0  # of a dynamic layer at its start, where its row in the model yaml gives none
+
 Size = int | tuple[int, int]  # one number, or (height, width)
 
 
@@ -247,7 +249,7 @@ class Dynamic_conv2d(nn.Module):
         groups: int = 1,
         bias: bool = True,
         K: int = 4,
-        temperature: float = 34,
+        temperature: float = TEMPERATURE,
         init_weight: bool = True,
     ) -> None:
         super().__init__()

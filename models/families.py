@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.common import Dynamic_conv2d, KernelRouting
+from models.common import TEMPERATURE, Dynamic_conv2d, KernelRouting
 from models.dynamic import DynamicBlock
 from models.dynamic_forms import convolve
 from models.registry import register
@@ -137,7 +137,7 @@ class ODConv2d(Dynamic_conv2d):
         bias: bool = True,
         K: int = 4,
         ratio: float = 1 / 16,
-        temperature: float = 34,
+        temperature: float = TEMPERATURE,
     ) -> None:
         super().__init__(
             in_planes, out_planes, kernel_size, ratio, stride, padding, dilation, groups, bias, K, temperature

@@ -13,7 +13,7 @@ import math
 import types
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path, PurePath
 from typing import Any, get_args, get_origin, get_type_hints
 
@@ -141,7 +141,7 @@ def _from_content(content: Any, path: Path) -> Checkpoint:
     if isinstance(version, int) and version > VERSION:
         raise InputError(f"{path}: format {version} is newer than this program's ({VERSION}); update it")
     hints = get_type_hints(Checkpoint)
-    needed = {"model_yaml", "nc", "names", "stride", "model"}
+    needed = [f.name for f in fields(Checkpoint) if f.default is f.default_factory is MISSING]
     problem = next((name for name in needed if name not in content), "")
     wrong = [name for name, value in content.items() if name in hints and not _is_of(value, hints[name])]
     if problem or wrong or not isinstance(version, int):

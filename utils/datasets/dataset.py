@@ -149,8 +149,13 @@ class DetectionDataset(Dataset[TrainItem]):
         return self._mosaic > 0
 
     def keep_recent(self, pictures: int) -> None:
-        """Keep the pictures decoded last, so many of them, as far as memory is free; a loader knows how many help."""
+        """Keep so many of the pictures decoded last; a loader knows how many help and how many memory is free for."""
         self._pictures.keep_recent(pictures)
+
+    @property
+    def keeps_all(self) -> bool:
+        """Whether all decoded pictures are at hand anyway, in memory or on disk."""
+        return self._pictures.keeps_all
 
     def __getitem__(self, key: Key | tuple[int, int] | int) -> TrainItem:
         epoch, index, turn, partners = Key(0, key) if isinstance(key, int) else Key(*key)
@@ -164,12 +169,12 @@ class DetectionDataset(Dataset[TrainItem]):
         jitter = draw_jitter(hyp.hsv_h, hyp.hsv_s, hyp.hsv_v, rng)
         of_mosaic, of_mixup, upside_down, mirrored = rng.random(4).tolist()
         if of_mosaic < self._mosaic:
+            others = iter(partners or self._drawn(rng))
             if of_mixup < hyp.mixup:
-                others = iter(partners) if partners else self._drawn(rng)
                 first = self._mosaic_sample(index, others, rng)
                 sample = mixup(first, self._mosaic_sample(next(others), others, rng), rng)
             else:
-                sample, jitter = self._mosaic_sample(index, iter(partners or self._drawn(rng)), rng, jitter), None
+                sample, jitter = self._mosaic_sample(index, others, rng, jitter), None
         else:
             sample = self._letterbox_sample(index)
             sample = self._warp(sample, (sample.image.shape[0], sample.image.shape[1]), rng)

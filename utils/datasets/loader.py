@@ -274,7 +274,7 @@ def build_loader(
         pixels, own = int(dataset.batch_shapes.prod(1).max()), math.ceil(batch_size / ranks.size)
         workers = _that_fit(workers, own, 3 * pixels * own * ranks.local_size)
     partners = near_partners and batches is None and dataset.makes_mosaics
-    if partners:
+    if partners and not dataset.keeps_all:
         if (even := even_workers(workers)) < workers:
             LOG.info("%d loader processes instead of %d: so many share what is decoded evenly", even, workers)
             workers = even

@@ -8,8 +8,9 @@ take different ones. What is dealt depends on the order and the seed only, not o
 
 from __future__ import annotations
 
-from collections import defaultdict, deque
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
 
 import numpy as np
 
@@ -21,6 +22,7 @@ POOL = 3 * BLOCK  # the last pictures of a lane; a mosaic takes three, so each i
 _LATE = BLOCK // 2  # a picture that is hidden at first is decoded later than its neighbours, and goes later
 HAND = 17  # two mosaics of nine, blended, take 8 + 1 + 8
 
+ItemT = TypeVar("ItemT")
 Lane = tuple[int, int]  # number of the batch modulo LANES, number of the block in it
 
 
@@ -57,12 +59,12 @@ def deal_partners(
         seed: of the run, and the epoch.
     """
     rng = np.random.default_rng((*seed, 0, 0, 1))  # zeros at the end would not count: others use (seed, epoch)
-    pools = _pools_before([[key.picture for key in batch] for batch in batches[:LANES]], earlier)
+    wanted = {lane for number, batch in enumerate(batches[:LANES]) for lane, _ in _blocks(number, batch)}
+    pools = _pools_before(wanted, earlier)
     for number, batch in enumerate(batches):
         keys: list[Key] = []
-        for block, start in enumerate(range(0, len(batch), BLOCK)):
-            own = batch[start : start + BLOCK]
-            pool = pools[number % LANES, block]
+        for lane, own in _blocks(number, batch):
+            pool = pools[lane]
             cards = rng.permutation(np.array(pool)).tolist()
             ring = cards * (1 + -(-HAND // len(cards)))
             for place, key in enumerate(own):
@@ -72,31 +74,25 @@ def deal_partners(
         yield keys
 
 
-def _blocks(batches: Sequence[Sequence[int]]) -> Iterator[tuple[Lane, Sequence[int]]]:
-    """Every block with its lane."""
-    for number, batch in enumerate(batches):
-        for block, start in enumerate(range(0, len(batch), BLOCK)):
-            yield (number % LANES, block), batch[start : start + BLOCK]
+def _blocks(number: int, batch: Sequence[ItemT]) -> Iterator[tuple[Lane, Sequence[ItemT]]]:
+    """The blocks of batch ``number`` of an epoch, each with its lane."""
+    for block, start in enumerate(range(0, len(batch), BLOCK)):
+        yield (number % LANES, block), batch[start : start + BLOCK]
 
 
-def _pools_before(
-    first: Sequence[Sequence[int]], earlier: Callable[[int], Sequence[Sequence[int]]]
-) -> dict[Lane, deque[int]]:
-    """What every lane holds when an epoch begins, filled from the epochs before it, as far back as need be.
-
-    ``first``: the first batches of the epoch, in which every lane comes up.
-    """
-    wanted = {lane for lane, _ in _blocks(first)}
-    pools: dict[Lane, deque[int]] = defaultdict(lambda: deque(maxlen=POOL))
-    back = 0
+def _pools_before(lanes: set[Lane], earlier: Callable[[int], Sequence[Sequence[int]]]) -> dict[Lane, deque[int]]:
+    """What each lane holds when an epoch begins, filled from the epochs before it, as far back as need be."""
+    pools = {lane: deque[int](maxlen=POOL) for lane in lanes}
+    wanted, back = set(lanes), 0
     while wanted:
         back += 1
-        for lane, own in reversed(list(_blocks(earlier(back)))):
-            if lane in wanted:
-                pool = pools[lane]
-                pool.extendleft(list(own)[: -(POOL - len(pool)) - 1 : -1])
-                if len(pool) == POOL:
-                    wanted.remove(lane)
+        for number, batch in reversed(list(enumerate(earlier(back)))):
+            for lane, own in _blocks(number, batch):
+                if lane in wanted:
+                    room = POOL - len(pools[lane])
+                    pools[lane].extendleft(reversed(own[-room:]))
+                    if len(own) >= room:
+                        wanted.remove(lane)
             if not wanted:
                 break
     return pools

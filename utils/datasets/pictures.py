@@ -98,9 +98,14 @@ class Pictures:
             image = _resize_part(image, self.kept_hw[index], self.sizes_hw[index])
         return image, full_hw
 
+    @property
+    def keeps_all(self) -> bool:
+        """Whether nothing needs decoding any more."""
+        return bool(self._kept) or self._on_disk
+
     def keep_recent(self, count: int) -> None:
         """From now on keep the last ``count`` decoded pictures, whole; does nothing when all are kept anyway."""
-        self._most_recent = 0 if self._kept or self._on_disk else count
+        self._most_recent = 0 if self.keeps_all else count
         self._recent.clear()
 
     def _kept_picture(self, index: int, rows: float) -> tuple[np.ndarray, tuple[int, int]]:

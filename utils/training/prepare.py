@@ -14,6 +14,7 @@ import torch
 import yaml
 from torch import Tensor
 
+from models.common import TEMPERATURE
 from models.dynamic import temperatures
 from models.layout import fastest_layout, lay_out
 from models.summary import log_table, summarize
@@ -78,7 +79,6 @@ from utils.training.watch import NumberWatch
 from utils.training.workers import BehindTraining
 
 LOG = logging.getLogger(__name__)
-DEFAULT_TEMPERATURE = 34.0  # of a dynamic layer whose row in the model yaml gives none
 DEFAULT_CFG = "yolov5n_dynamic.yaml"  # when neither --cfg nor --weights is given
 
 
@@ -176,9 +176,8 @@ def _tell_no_effect(options: TrainOptions, hyp: Hyp, spec: DatasetSpec, device: 
     if options.deterministic and device.type == "cpu":
         LOG.warning("--deterministic has no effect on a CPU: the same seed gives the same run anyway")
     if "mosaic_from" in options.given and (options.rect or not hyp.mosaic):
-        LOG.warning(
-            "--mosaic-from has no effect %s: there are no mosaics", "with --rect" if options.rect else "at mosaic: 0"
-        )
+        cause = "--rect" if options.rect else f"mosaic: 0 in {options.hyp}"
+        LOG.warning("--mosaic-from has no effect with %s: there are no mosaics", cause)
 
 
 def _precision(
@@ -202,7 +201,7 @@ def _build_model(options: TrainOptions, hyp: Hyp, spec: DatasetSpec, resumed: Re
     cfg: Any = options.cfg or of_weights
     model = Model(cfg, nc=spec.nc, anchors=anchors)
     model.names = list(spec.names)
-    if own := [t for t in temperatures(model) if t not in (DEFAULT_TEMPERATURE, hyp.temperature_start)]:
+    if own := [t for t in temperatures(model) if t not in (TEMPERATURE, hyp.temperature_start)]:
         LOG.warning(
             "a temperature of %g in the model yaml has no effect on training: temperature_start of the --hyp file "
             "(%g) is that of all dynamic layers", own[0], hyp.temperature_start,

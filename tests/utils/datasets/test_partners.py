@@ -231,3 +231,12 @@ def test_pictures_drawn_by_weight_come_as_partners_by_weight(records: list[Label
     batches = list(loader.batch_sampler)  # type: ignore[arg-type]
     late = [key for batch in batches[3 * LANES :] for key in batch]
     assert {picture for key in late for picture in key.partners} <= set(range(10))
+
+
+@pytest.mark.parametrize(("cache", "workers"), [(None, 2), ("ram", 3), ("disk", 3)])
+def test_loader_processes_are_not_left_out_where_nothing_is_decoded_again(
+    records: list[LabelRecord], cache: str | None, workers: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("utils.datasets.loader.usable_cpus", lambda: 3)
+    data = DetectionDataset(records, 32, augment=True, cache_images=cache, cache_dir=tmp_path / "kept")
+    assert build_loader(data, batch_size=16, workers=8, shuffle=True).num_workers == workers
