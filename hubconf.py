@@ -22,13 +22,14 @@ def custom(
     autoshape: bool = True,
     verbose: bool = True,
     device: str | torch.device | None = None,
+    _verbose: bool = True,
 ) -> Any:
     """The model of a checkpoint.
 
     Args:
         path: ``.pt`` file.
         autoshape: wrap it in AutoShape, which takes pictures; False: it takes tensors.
-        verbose: log what is built.
+        verbose, _verbose: log what is built; the second is the later name, which ``torch.hub`` does not keep to itself.
         device: "cpu", "0"; left out: the first GPU if there is one.
 
     Raises:
@@ -37,7 +38,7 @@ def custom(
     from utils.inference.backends import DetectMultiBackend
 
     target = _device(device)
-    return _finish(DetectMultiBackend(path, device=target), target, autoshape, verbose)
+    return _finish(DetectMultiBackend(path, device=target), target, autoshape, verbose and _verbose)
 
 
 def _create(
@@ -98,8 +99,9 @@ def _entry(name: str) -> Callable[..., Any]:
         autoshape: bool = True,
         verbose: bool = True,
         device: str | torch.device | None = None,
+        _verbose: bool = True,
     ) -> Any:
-        return _create(name, pretrained, channels, classes, autoshape, verbose, device)
+        return _create(name, pretrained, channels, classes, autoshape, verbose and _verbose, device)
 
     build.__name__ = build.__qualname__ = name
     build.__doc__ = f"""{name}.yaml, untrained; with ``pretrained`` the tensors of a local ``{name}.pt`` that fit.
@@ -107,7 +109,7 @@ def _entry(name: str) -> Callable[..., Any]:
     Args:
         pretrained: read ``{name}.pt`` from the working directory or from ``weights/`` in it.
         channels, classes: of the pictures, of the data set.
-        autoshape, verbose, device: as for ``custom``.
+        autoshape, verbose, device, _verbose: as for ``custom``.
 
     Raises:
         FileNotFoundError: ``pretrained``, and no such file.

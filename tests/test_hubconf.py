@@ -40,6 +40,15 @@ def test_a_checkpoint_of_ones_own_takes_pictures(eager_weights: Path) -> None:
     assert len(model(np.zeros((48, 64, 3), np.uint8), size=64).xyxy[0])
 
 
+def test_the_later_name_of_verbose_silences_the_load(eager_weights: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    load("custom", path=eager_weights, _verbose=False)
+    load("yolov5n", classes=2, _verbose=False)
+    assert not [record for record in caplog.records if "AutoShape" in record.getMessage()]
+    load("custom", path=eager_weights)
+    assert [record for record in caplog.records if "AutoShape" in record.getMessage()]
+
+
 def test_without_autoshape_it_takes_tensors(eager_weights: Path) -> None:
     model = load("custom", path=eager_weights, autoshape=False)
     assert isinstance(model, DetectMultiBackend)

@@ -35,6 +35,7 @@ _PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 _TIFF_WIDTH, _TIFF_HEIGHT, _EXIF_ORIENTATION = 256, 257, 274
 _AS_STORED = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
 _LEAST_CUT = 64  # two rows of the largest blocks: a decoder reads ahead and must not meet the end of the bytes
+_OVERSHOOT = 1e-3  # by which rounding may leave a range of floats
 _SPARE_ROWS = 16  # decoded below the rows that are wanted: the last ones of a cut picture are not exact
 
 
@@ -251,11 +252,40 @@ def _decode(path: Path, content: bytes) -> np.ndarray:
         raise InputError(
             f"{path}: not a readable image; expected jpg, png, bmp, tif, webp ... of 8 or 16 bits a channel"
         )
-    if image.dtype == np.uint16:
-        image = ((image.astype(np.uint32) + 128) // 257).astype(np.uint8)
-    elif image.dtype != np.uint8:
+    if image.dtype not in (np.uint8, np.uint16):
         raise InputError(f"{path}: pixels are {image.dtype}, expected 8 or 16 bits; convert the image first")
-    return image
+    return to_uint8(image, path)
+
+
+def to_uint8(pixels: np.ndarray, name: str | Path) -> np.ndarray:
+    """Pixel values of any type as uint8 of the same shape; ``name`` is for messages.
+
+    8-bit values stay, 16-bit ones are divided by 257 and rounded, booleans become 0 and 255. Other types have no
+    range of their own, so the largest value decides: floats up to 1 are multiplied by 255, values up to 255 stay, those
+    up to 65535 are 16-bit ones.
+
+    Raises:
+        InputError: values outside 0..65535, not finite, or not numbers.
+    """
+    if pixels.dtype == np.uint8:
+        return pixels
+    if pixels.dtype == np.bool_:
+        return pixels.astype(np.uint8) * np.uint8(255)
+    if pixels.dtype.kind == "u" and pixels.dtype.itemsize == 2:  # of either byte order
+        return ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    if pixels.dtype.kind not in "iuf":
+        raise InputError(f"{name}: pixels are {pixels.dtype}, expected numbers from 0 to 255, 0 to 65535 or 0 to 1")
+    if not pixels.size:
+        return pixels.astype(np.uint8)
+    low, high = float(pixels.min()), float(pixels.max())
+    if not (low >= -_OVERSHOOT and high <= 65535):  # also true of NaN
+        raise InputError(
+            f"{name}: pixels are {pixels.dtype} from {low:g} to {high:g}, expected 0 to 255, 0 to 65535 or 0 to 1"
+        )
+    if high > 255:
+        return to_uint8(np.rint(np.clip(pixels, 0, None)).astype(np.uint16), name)
+    factor = 255.0 if pixels.dtype.kind == "f" and high <= 1 + _OVERSHOOT else 1.0
+    return np.rint(np.clip(pixels.astype(np.float64) * factor, 0, 255)).astype(np.uint8)
 
 
 def read_image(path: str | Path) -> np.ndarray:

@@ -17,8 +17,9 @@ from models.registry import make_divisible
 from models.tta import augmented_forward
 from models.yolo import Model
 from utils.boxes import scale_coords
+from utils.config.class_names import ClassNames
 from utils.errors import InputError
-from utils.image import decode_image, letterbox, read_image, to_model_input
+from utils.image import decode_image, letterbox, read_image, to_model_input, to_uint8
 from utils.inference.results import Detections
 from utils.nms import non_max_suppression
 from utils.timing import StageTimer
@@ -30,21 +31,24 @@ Picture: TypeAlias = "str | Path | bytes | BytesIO | Image.Image | np.ndarray"
 class AutoShape(nn.Module):
     """A model with everything around it: reading, letterbox, suppression, back to the pictures' own pixels.
 
-    Attributes that may be set at any time: ``conf`` and ``iou`` thresholds, ``agnostic`` (boxes of different classes
-    suppress one another), ``multi_label`` (several classes for a box), ``classes`` (numbers to keep, None for all),
-    ``max_det`` (most detections in a picture), ``amp`` (mixed precision on a GPU).
+    ``names`` are the classes, as list and as mapping. Attributes that may be set at any time: ``conf`` and ``iou``
+    thresholds, ``agnostic`` (boxes of different classes suppress one another), ``multi_label`` (several classes for a
+    box), ``classes`` (numbers to keep, None for all), ``max_det`` (most detections in a picture), ``amp`` (mixed
+    precision on a GPU).
 
     Args:
         model: :class:`DetectMultiBackend`, what ``attempt_load`` returns, or a Model; put into evaluation mode.
         verbose: log that the model was wrapped.
     """
 
+    __module__ = "models.common"  # where scripts import it from; clients such as sahi know it by this name
+
     def __init__(self, model: nn.Module, verbose: bool = True) -> None:
         super().__init__()
         if verbose:
             LOG.info("AutoShape: the model takes files, PIL pictures, arrays and lists of them")
         self.model = model.eval()
-        self.names: Sequence[str] = model.names  # type: ignore[assignment]
+        self.names = ClassNames(model.names)  # type: ignore[arg-type]
         self.stride: int | Tensor = model.stride  # type: ignore[assignment]
         self.conf, self.iou = 0.25, 0.45
         self.agnostic, self.multi_label, self.amp = False, False, False
@@ -55,7 +59,7 @@ class AutoShape(nn.Module):
     def forward(
         self,
         imgs: Picture | Tensor | Sequence[Picture],
-        size: int = 640,
+        size: int | Sequence[int] = 640,
         augment: bool = False,
         profile: bool = False,
     ) -> Any:
@@ -63,9 +67,10 @@ class AutoShape(nn.Module):
 
         Args:
             imgs: a picture or a list of them: file name, the bytes of a file, PIL picture, or array HWC (also CHW or
-                HW) **RGB** uint8. Turn an array that OpenCV read round first: ``image[..., ::-1]``. A tensor
-                [B, 3, H, W] in 0..1 goes to the model as it is.
-            size: longest side of the network's input in pixels; rounded up to a multiple of the stride.
+                HW) **RGB**, whose values :func:`utils.image.to_uint8` brings to 0..255. Turn an array that OpenCV read
+                round first: ``image[..., ::-1]``. A tensor [B, 3, H, W] in 0..1 goes to the model as it is.
+            size: longest side, or (height, width), of the network's input in pixels; rounded up to multiples of the
+                stride.
             augment: look in three views.
             profile: without effect, kept for old scripts.
 
@@ -95,7 +100,7 @@ class AutoShape(nn.Module):
                 decoded, self.conf, self.iou, self.classes, self.agnostic, self.multi_label, max_det=self.max_det
             )
             pred = [scale_coords(batch.shape[2:], rows, image.shape[:2]) for rows, image in zip(boxes, pictures)]
-        before, inference, after = (1000 * seconds / len(items) for seconds in timer.seconds.values())
+        before, inference, after = timer.seconds.values()
         return Detections(pictures, pred, files, self.names, (before, inference, after), tuple(batch.shape))
 
     def _mixed(self, parameter: Tensor) -> bool:
@@ -108,10 +113,13 @@ class AutoShape(nn.Module):
             return augmented_forward(self.model, images), None
         return self.model(images, augment=True)
 
-    def _letterboxed(self, pictures: Sequence[np.ndarray], size: int) -> Tensor:
-        """[B, 3, H, W] uint8: all on the smallest common canvas, whose longest side is ``size``."""
+    def _letterboxed(self, pictures: Sequence[np.ndarray], size: int | Sequence[int]) -> Tensor:
+        """[B, 3, H, W] uint8: all on the smallest common canvas within ``size``."""
         stride = int(self.stride.max()) if isinstance(self.stride, Tensor) else int(self.stride)
-        side = make_divisible(size, stride)
+        sides = [size, size] if isinstance(size, int) else [size[0], size[-1]]
+        if min(sides) < 1:
+            raise InputError(f"size is {size}; expected the longest side in pixels, or (height, width)")
+        side = [make_divisible(one, stride) for one in sides]
         fixed = getattr(self.model, "fixed_hw", None)
         if fixed is not None:  # an exported file that takes one size only
             whole = [letterbox(picture, fixed, auto=False)[0] for picture in pictures]
@@ -149,7 +157,7 @@ def read_rgb(item: Any, number: int) -> tuple[np.ndarray, str]:
         image = decode_image(content, f"picture {number}")[..., ::-1]
     elif isinstance(item, Image.Image):
         upright = ImageOps.exif_transpose(item)
-        image, name = np.asarray(upright.convert("RGB")), Path(getattr(item, "filename", "") or name).name
+        image, name = _rgb_pil(upright, number), Path(getattr(item, "filename", "") or name).name
     elif isinstance(item, np.ndarray):
         image = _rgb_array(item, number)
     else:
@@ -158,10 +166,25 @@ def read_rgb(item: Any, number: int) -> tuple[np.ndarray, str]:
     return np.ascontiguousarray(image), str(Path(name).with_suffix(".jpg"))
 
 
+def _rgb_pil(image: Image.Image, number: int) -> np.ndarray:
+    """A PIL picture of any mode as HWC RGB uint8; transparency is dropped."""
+    if image.mode.startswith("I"):  # what Pillow makes of 16-bit files; its own conversion cuts off at 255
+        values = np.asarray(image)
+        if values.size and values.min() >= 0 and values.max() <= 65535:
+            values = values.astype(np.uint16)
+        return _rgb_array(values, number)
+    if image.mode == "F":
+        return _rgb_array(np.asarray(image), number)
+    try:
+        straight = image.convert({"La": "LA", "RGBa": "RGBA"}.get(image.mode, image.mode))
+        return np.asarray(straight.convert("RGB"))
+    except ValueError as error:
+        raise InputError(f"picture {number}: a PIL picture of mode {image.mode} cannot become RGB") from error
+
+
 def _rgb_array(array: np.ndarray, number: int) -> np.ndarray:
-    """HWC, CHW or HW, with one, three or four channels -> HWC RGB; transparency is dropped."""
-    if array.dtype != np.uint8:
-        raise InputError(f"picture {number}: expected uint8 values 0 to 255, got an array of {array.dtype}")
+    """HWC, CHW or HW, with one, three or four channels -> HWC RGB uint8; transparency is dropped."""
+    array = to_uint8(array, f"picture {number}")
     image = array[..., None] if array.ndim == 2 else array
     if image.ndim == 3 and image.shape[0] in (1, 3, 4) and image.shape[2] not in (1, 3, 4):
         image = image.transpose(1, 2, 0)

@@ -14,6 +14,7 @@ from models.fuse import fuse as fold_norms
 from models.tta import augmented_forward
 from models.yolo import Model
 from utils.checkpoint import load_model
+from utils.config.class_names import ClassNames
 
 
 class LoadedModel(Model):
@@ -41,6 +42,7 @@ def takes_v61_calls(model: Model) -> LoadedModel:
     """The same object, from now on a :class:`LoadedModel`: it has all of a Model's state and one method more."""
     model.__class__ = LoadedModel
     assert isinstance(model, LoadedModel)
+    model.names = ClassNames(model.names)
     return model
 
 
@@ -49,12 +51,13 @@ def attempt_load(
     map_location: torch.device | str | None = None,
     inplace: bool = True,
     fuse: bool = True,
+    device: torch.device | str | None = None,
 ) -> LoadedModel | LoadedEnsemble:
     """Load one checkpoint, or several as an ensemble, in float32 and in evaluation mode.
 
     Args:
         weights: file, or files of models with the same classes.
-        map_location: device; the CPU when left out.
+        map_location, device: the device, by its name in v6.1 and by the later one; the CPU when left out.
         inplace: without effect, nothing here works in place.
         fuse: fold batch norm into the convolutions. Such a model cannot be trained on.
 
@@ -62,7 +65,7 @@ def attempt_load(
         FileNotFoundError, InputError: a file is missing or unreadable, or the classes differ.
     """
     files = [weights] if isinstance(weights, (str, Path)) else list(weights)
-    members = [takes_v61_calls(load_model(file, map_location or "cpu")[0]) for file in files]
+    members = [takes_v61_calls(load_model(file, device or map_location or "cpu")[0]) for file in files]
     if fuse:
         for member in members:
             fold_norms(member)

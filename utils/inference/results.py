@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import base64
+import html
+import importlib
+import io
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageShow
 from torch import Tensor
 
 from utils.boxes import xyxy2xywh
+from utils.config.class_names import ClassNames
 from utils.datasets.sources import Frame
 from utils.files import increment_path
 from utils.inference.predictor import Detections as OnePicture
+from utils.inference.window import has_display, in_notebook
 from utils.inference.writers import Crops, DrawnImages
 from utils.packages import require
 from utils.plots.crops import crop_box
 
+LOG = logging.getLogger(__name__)
+_NOTEBOOK_IMAGES, _NOTEBOOK_SIDE = 8, 640  # of those a notebook shows by itself: how many, and their longest side
 _CORNERS = ("xmin", "ymin", "xmax", "ymax", "confidence", "class", "name")
 _CENTRES = ("xcenter", "ycenter", "width", "height", "confidence", "class", "name")
 
@@ -34,35 +43,73 @@ class Tables:
     xywhn: list[Any]
 
 
+@dataclass(frozen=True)
+class StageTime:
+    """How many seconds a stage took."""
+
+    t: float
+
+
 class Detections:
     """Detections of several pictures; those of one picture are :class:`utils.inference.predictor.Detections`.
 
     Attributes:
-        imgs: the pictures, HWC RGB uint8; :meth:`render` draws the boxes into them.
+        imgs, ims: the images, HWC RGB uint8; :meth:`render` draws the boxes into them.
         pred, xyxy: per picture [k, 6]: x1 y1 x2 y2 in pixels of the picture, confidence, class; best first.
-        names: of the classes. files: name of each picture, ending in ``.jpg``.
+        names: of the classes, as list and as mapping. files: name of each picture, ending in ``.jpg``.
         n: number of pictures, also ``len()``.
-        t: milliseconds per picture for pre-processing, inference, suppression.
+        times: pre-processing, inference, suppression of all, each with its seconds ``t``.
+        t: the same in milliseconds per picture.
         s: shape [B, C, H, W] of the network's input.
     """
+
+    __module__ = "models.common"  # where scripts import it from
 
     def __init__(
         self,
         imgs: Sequence[np.ndarray],
         pred: Sequence[Tensor],
         files: Sequence[str],
-        names: Sequence[str],
-        ms: tuple[float, float, float] = (0.0, 0.0, 0.0),
+        names: Sequence[str] | Mapping[int, str],
+        seconds: tuple[float, ...] = (0.0, 0.0, 0.0),
         shape: tuple[int, ...] = (),
     ) -> None:
-        self.imgs, self.pred, self.files, self.names = list(imgs), list(pred), list(files), names
-        self.n, self.t, self.s = len(self.imgs), ms, shape
+        self.imgs, self.pred, self.files, self.names = list(imgs), list(pred), list(files), ClassNames(names)
+        self.n, self.s = len(self.imgs), shape
+        self.times = tuple(StageTime(stage) for stage in seconds)
+        self.t = tuple(1000 * stage / max(1, self.n) for stage in seconds)
 
     def __len__(self) -> int:
         return self.n
 
     def __str__(self) -> str:
         return "\n".join(self._lines())
+
+    def __repr__(self) -> str:
+        return f"Detections\n{self}"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the summary, and the images with their boxes."""
+        image = base64.b64encode(self._repr_png_()).decode()
+        return f'<pre>{html.escape(str(self))}</pre><img src="data:image/png;base64,{image}">'
+
+    def _repr_png_(self) -> bytes:
+        """The images with their boxes, one below the other, as a PNG; the first few where there are many."""
+        drawn = [Image.fromarray(self._drawn(index)) for index in range(min(self.n, _NOTEBOOK_IMAGES))]
+        for image in drawn:
+            image.thumbnail((_NOTEBOOK_SIDE, _NOTEBOOK_SIDE))
+        sheet = Image.new("RGB", (max((i.width for i in drawn), default=1), sum(i.height for i in drawn) or 1), "white")
+        top = 0
+        for image in drawn:
+            sheet.paste(image, (0, top))
+            top += image.height
+        content = io.BytesIO()
+        sheet.save(content, "PNG")
+        return content.getvalue()
+
+    @property
+    def ims(self) -> list[np.ndarray]:
+        return self.imgs
 
     @property
     def xyxy(self) -> list[Tensor]:
@@ -106,27 +153,61 @@ class Detections:
         """Print what was found in each picture, and the times."""
         print(self)
 
-    def _drawn(self, index: int, labels: bool) -> np.ndarray:
-        """HWC BGR copy with the boxes; the width of the lines goes by the size of the picture."""
+    def _drawn(self, index: int, labels: bool = True) -> np.ndarray:
+        """HWC RGB copy with the boxes; the width of the lines goes by the size of the picture."""
         frame, found = self._single(index)
-        return DrawnImages(Path(), line_width=None, hide_labels=not labels).draw(frame, found)
+        bgr = DrawnImages(Path(), line_width=None, hide_labels=not labels).draw(frame, found)
+        return np.ascontiguousarray(bgr[..., ::-1])
 
     def render(self, labels: bool = True) -> list[np.ndarray]:
         """Draw the boxes into :attr:`imgs` and return these, HWC RGB."""
-        self.imgs = [np.ascontiguousarray(self._drawn(i, labels)[..., ::-1]) for i in range(self.n)]
+        self.imgs = [self._drawn(index, labels) for index in range(self.n)]
         return self.imgs
 
     def show(self, labels: bool = True) -> None:
-        """Open every picture with its boxes in the system's picture viewer; nothing happens where there is none."""
-        for index, name in enumerate(self.files):
-            Image.fromarray(self._drawn(index, labels)[..., ::-1].copy()).show(title=name)
+        """Show every image with its boxes: in a notebook below its cell, else in the system's image viewer.
 
-    def save(self, labels: bool = True, save_dir: str | Path = "runs/detect/exp") -> Path:
+        Where there is neither display nor viewer they are saved, and the folder is reported.
+        """
+        notebook = in_notebook()
+        for index, name in enumerate(self.files):
+            image = Image.fromarray(self._drawn(index, labels))
+            if notebook:
+                importlib.import_module("IPython.display").display(image)
+            elif not (has_display() and ImageShow.show(image, title=name)):
+                LOG.warning("no display to show images on: they are saved in %s", self.save(labels))
+                return
+
+    def display(
+        self,
+        pprint: bool = False,
+        show: bool = False,
+        save: bool = False,
+        crop: bool = False,
+        render: bool = False,
+        labels: bool = True,
+        save_dir: str | Path = "runs/detect/exp",
+    ) -> list[dict[str, Any]] | None:
+        """Call :meth:`print`, :meth:`show`, :meth:`save`, :meth:`crop` and :meth:`render`; the crops if asked for."""
+        if pprint:
+            self.print()
+        if show:
+            self.show(labels)
+        if save:
+            self.save(labels, save_dir)
+        crops = self.crop(save, save_dir) if crop else None
+        if render:
+            self.render(labels)
+        return crops
+
+    def save(self, labels: bool = True, save_dir: str | Path = "runs/detect/exp", exist_ok: bool | None = None) -> Path:
         """Write the pictures with their boxes under their own names, and return the folder.
 
-        The default folder gets a number when it is taken and lies in the working directory; any other is used as it is.
+        Args:
+            exist_ok: whether a folder that is there is used; False: a number is added to its name. Left out: the
+                default folder, which lies in the working directory, gets a number, any other is used as it is.
         """
-        folder = _run_folder(save_dir)
+        folder = _run_folder(save_dir, exist_ok)
         writer = DrawnImages(folder)
         written: set[Path] = set()
         for index in range(self.n):
@@ -134,16 +215,22 @@ class Detections:
             # Pictures of different folders may have one name.
             path = increment_path(folder / frame.relative, exist_ok=folder / frame.relative not in written, sep="-")
             written.add(path)
-            writer.write(Frame(frame.image, frame.path, path.relative_to(folder)), self._drawn(index, labels))
+            writer.write(
+                Frame(frame.image, frame.path, path.relative_to(folder)), self._drawn(index, labels)[..., ::-1].copy()
+            )
         return folder
 
-    def crop(self, save: bool = True, save_dir: str | Path = "runs/detect/exp") -> list[dict[str, Any]]:
+    def crop(
+        self, save: bool = True, save_dir: str | Path = "runs/detect/exp", exist_ok: bool | None = None
+    ) -> list[dict[str, Any]]:
         """Cut out every detection, with a small margin; ``save`` writes them to ``<save_dir>/crops/<class>/``.
+
+        ``exist_ok`` as for :meth:`save`.
 
         Returns:
             One dict per detection: ``box`` [4] xyxy, ``conf``, ``cls``, ``label`` ("dog 0.87"), ``im`` HWC BGR.
         """
-        writer = Crops(_run_folder(save_dir) / "crops") if save else None
+        writer = Crops(_run_folder(save_dir, exist_ok) / "crops") if save else None
         crops = []
         for index in range(self.n):
             frame, found = self._single(index)
@@ -179,9 +266,11 @@ class Detections:
     def tolist(self) -> list[Detections]:
         """One object of this kind per picture: ``for result in results.tolist(): ...``."""
         parts = zip(self.imgs, self.pred, self.files)
-        return [Detections([image], [boxes], [name], self.names, self.t, self.s) for image, boxes, name in parts]
+        each = tuple(stage.t / self.n for stage in self.times)
+        return [Detections([image], [boxes], [name], self.names, each, self.s) for image, boxes, name in parts]
 
 
-def _run_folder(save_dir: str | Path) -> Path:
-    """The folder to write to, made; a number is added to the default one when it is taken."""
-    return increment_path(save_dir, exist_ok=Path(save_dir) != Path("runs/detect/exp"), mkdir=True)
+def _run_folder(save_dir: str | Path, exist_ok: bool | None) -> Path:
+    """The folder to write to, made; see :meth:`Detections.save` for the number that may be added."""
+    same = Path(save_dir) != Path("runs/detect/exp") if exist_ok is None else exist_ok
+    return increment_path(save_dir, exist_ok=same, mkdir=True)

@@ -54,9 +54,21 @@ def give_fonts() -> None:
         os.environ["QT_QPA_FONTDIR"] = str(Path(font).parent)
 
 
+def has_display() -> bool:
+    """Whether this system has a display; on Linux its variables tell."""
+    named = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+    return bool(named) or not sys.platform.startswith("linux")
+
+
+def in_notebook() -> bool:
+    """Whether this is the kernel of a notebook, which shows images below its cells."""
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    return hasattr(shell, "kernel")
+
+
 def can_show() -> bool:
     """Whether a window can be opened on this machine."""
-    if sys.platform.startswith("linux") and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+    if not has_display():
         return False
     try:
         trial = subprocess.run([sys.executable, "-c", _TRIAL], capture_output=True, timeout=20)

@@ -121,7 +121,11 @@ def test_a_picture_taken_with_a_turned_camera_is_put_upright(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("item", "message"),
     [
-        (np.zeros((4, 4, 3), np.float32), "uint8 values 0 to 255, got an array of float32"),
+        (np.full((4, 4, 3), -1, np.float32), "picture 0: pixels are float32 from -1 to -1, expected 0 to 255"),
+        (np.full((4, 4, 3), np.nan), "float64 from nan to nan"),
+        (np.full((4, 4, 3), 70000), "int64 from 70000 to 70000"),
+        (np.full((4, 4, 3), 1j), "complex128, expected numbers"),
+        (Image.fromarray(np.full((4, 4), -5, np.int32)), "int32 from -5 to -5"),
         (np.zeros((2, 4, 4, 3), np.uint8), r"\[2, 4, 4, 3\]"),
         (np.zeros((5, 4, 2), np.uint8), r"\[5, 4, 2\]"),
         (np.zeros((0, 4, 3), np.uint8), r"\[0, 4, 3\]"),
@@ -185,3 +189,73 @@ def test_the_bytes_of_a_file_are_a_picture(shaped: AutoShape, tmp_path: Path) ->
     assert all((image == results.imgs[2]).all() for image in results.imgs)
     with pytest.raises(InputError, match="picture 0: not a readable image"):
         shaped(b"no picture")
+
+
+GREY16 = np.arange(0, 65536, 1024, dtype=np.uint16).reshape(8, 8)
+AS_8_BIT = ((GREY16.astype(np.uint32) + 128) // 257).astype(np.uint8)
+
+
+@pytest.mark.parametrize("mode", ["I;16", "I;16B", "I", "F"])
+def test_a_16_bit_pil_image_is_divided_by_257_as_from_a_file(mode: str, tmp_path: Path) -> None:
+    write_image(tmp_path / "a.png", GREY16)
+    image = Image.open(tmp_path / "a.png")
+    if mode == "I;16B":
+        image = Image.frombytes(mode, (8, 8), GREY16.astype(">u2").tobytes())
+    elif mode != image.mode:
+        image = image.convert(mode)
+    from_file = read_rgb(tmp_path / "a.png", 0)[0]
+    assert np.array_equal(from_file[..., 0], AS_8_BIT)
+    assert np.array_equal(read_rgb(image, 0)[0], from_file)
+
+
+def test_a_dark_16_bit_pil_image_stays_dark() -> None:
+    for image in (Image.fromarray(GREY16 // 512), Image.fromarray((GREY16 // 512).astype(np.int32))):
+        assert read_rgb(image, 0)[0].max() == 0  # 126 of 65535
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        GREY16,
+        GREY16.astype(">u2"),
+        GREY16.astype(np.int64),
+        GREY16.astype(np.float32),
+        AS_8_BIT.astype(np.float32),
+        AS_8_BIT.astype(np.float64) / 255,
+        (AS_8_BIT / 255).astype(np.float16),
+        AS_8_BIT.astype(np.float64) / 255 * (1 + 1e-6),
+        AS_8_BIT.astype(int),
+    ],
+)
+def test_arrays_of_every_number_type_mean_the_same_image(array: np.ndarray) -> None:
+    assert np.array_equal(read_rgb(array, 0)[0][..., 0], AS_8_BIT)
+
+
+def test_a_mask_of_booleans_is_black_and_white() -> None:
+    assert np.unique(read_rgb(GREY16 > 30000, 0)[0]).tolist() == [0, 255]
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "La", "P", "PA", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV"])
+def test_pil_images_of_every_mode_become_red_green_blue(mode: str) -> None:
+    red = Image.new("RGB", (6, 4), (255, 0, 0))
+    source = {"La": "LA", "RGBa": "RGBA", "PA": "P"}.get(mode, mode)
+    image = red.convert(source).convert(mode) if mode != "PA" else red.convert("P").convert("PA")
+    found = read_rgb(image, 0)[0]
+    expected = {"1": None, "L": [76] * 3, "LA": [76] * 3, "La": [76] * 3}.get(mode, [255, 0, 0])
+    assert found.shape == (4, 6, 3)
+    assert expected is None or np.abs(found[0, 0].astype(int) - expected).max() <= 2
+
+
+def test_the_size_may_be_height_and_width() -> None:
+    net = OneBox(16, 16, 8, 8)
+    AutoShape(net, verbose=False)([noise(100, 100), noise(50, 200)], size=(64, 128))
+    assert net.seen[0].shape == (2, 3, 64, 128)
+    with pytest.raises(InputError, match="size is 0"):
+        AutoShape(net, verbose=False)(noise(10, 10), size=0)
+
+
+def test_clients_find_the_classes_in_models_common(shaped: AutoShape) -> None:
+    results = shaped(noise(64, 64), size=64)
+    assert {type(shaped).__module__, type(results).__module__} == {"models.common"}
+    assert shaped.names == ["ant", "bee"] == list(results.names)
+    assert results.names.items() == [(0, "ant"), (1, "bee")]

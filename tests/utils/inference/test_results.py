@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import sys
+import types
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageShow
 
 import models.common
 from utils.errors import InputError
@@ -23,7 +26,7 @@ def results() -> Detections:
     boxes = torch.tensor([[20.0, 10, 60, 50, 0.9, 1], [100, 20, 120, 40, 0.5, 0]])
     pictures = [np.full((100, 200, 3), (250, 0, 0), np.uint8), np.zeros((60, 40, 3), np.uint8)]
     return Detections(
-        pictures, [boxes, torch.zeros(0, 6)], ["a.jpg", "b.jpg"], ["ant", "bee"], (1.0, 2.0, 3.0), (2, 3, 64, 64)
+        pictures, [boxes, torch.zeros(0, 6)], ["a.jpg", "b.jpg"], ["ant", "bee"], (0.002, 0.004, 0.006), (2, 3, 64, 64)
     )
 
 
@@ -49,7 +52,11 @@ def test_scripts_find_the_class_in_models_common() -> None:
 
 
 def test_counts_and_times(results: Detections) -> None:
-    assert (len(results), results.n, results.t, results.s) == (2, 2, (1.0, 2.0, 3.0), (2, 3, 64, 64))
+    assert (len(results), results.n, results.s) == (2, 2, (2, 3, 64, 64))
+    assert results.t == pytest.approx((1.0, 2.0, 3.0))
+    assert [stage.t for stage in results.times] == [0.002, 0.004, 0.006]
+    assert results.tolist()[1].t == pytest.approx((1.0, 2.0, 3.0))
+    assert results.ims is results.imgs
 
 
 def test_print_names_what_was_found(results: Detections, capsys: pytest.CaptureFixture[str]) -> None:
@@ -122,9 +129,73 @@ def test_crops_need_not_be_saved(results: Detections, tmp_path: Path, monkeypatc
 
 def test_show_opens_every_picture(results: Detections, monkeypatch: pytest.MonkeyPatch) -> None:
     shown: list[tuple[str, tuple[int, int]]] = []
-    monkeypatch.setattr(Image.Image, "show", lambda self, title: shown.append((title, self.size)))
+    monkeypatch.setenv("DISPLAY", ":0")
+    monkeypatch.setattr(ImageShow, "show", lambda image, title: not shown.append((title, image.size)))
     results.show()
     assert shown == [("a.jpg", (200, 100)), ("b.jpg", (40, 60))]
+
+
+@pytest.mark.parametrize("display", ["", ":0"])
+def test_show_without_a_display_or_a_viewer_saves_and_says_where(
+    results: Detections, display: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setenv("DISPLAY", display)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    monkeypatch.setattr(ImageShow, "show", lambda image, title: not display)
+    results.show()
+    assert [record.getMessage() for record in caplog.records] == [
+        f"no display to show images on: they are saved in {Path('runs/detect/exp')}"
+    ]
+    assert sorted(path.name for path in (tmp_path / "runs/detect/exp").iterdir()) == ["a.jpg", "b.jpg"]
+
+
+def test_show_in_a_notebook_puts_the_images_below_the_cell(
+    results: Detections, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: list[Image.Image] = []
+    shell = types.SimpleNamespace(get_ipython=lambda: types.SimpleNamespace(kernel=object()))
+    monkeypatch.setitem(sys.modules, "IPython", shell)  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "IPython.display", types.SimpleNamespace(display=shown.append))  # type: ignore[arg-type]
+    results.show()
+    assert [image.size for image in shown] == [(200, 100), (40, 60)]
+
+
+def test_the_representation_is_the_summary(results: Detections) -> None:
+    assert repr(results).splitlines() == ["Detections", *str(results).splitlines()]
+
+
+def test_a_notebook_shows_summary_and_images(results: Detections) -> None:
+    results.names[1] = "<script>"
+    page = results._repr_html_()
+    assert "100x200 1 ant, 1 &lt;script&gt;" in page
+    assert "<script>" not in page
+    assert base64.b64encode(results._repr_png_()).decode() in page
+    sheet = Image.open(io.BytesIO(results._repr_png_()))
+    assert sheet.size == (200, 160)
+    assert sheet.getpixel((190, 90)) == (250, 0, 0)
+    assert Image.open(io.BytesIO(Detections([], [], [], [])._repr_png_())).size == (1, 1)
+
+
+def test_display_does_what_its_switches_say(
+    results: Detections, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = results.ims[0].copy()
+    assert results.display() is None
+    assert capsys.readouterr().out == ""
+    assert np.array_equal(results.ims[0], before)
+    crops = results.display(pprint=True, save=True, crop=True, render=True, save_dir=tmp_path / "out")
+    assert [crop["label"] for crop in crops or ()] == ["bee 0.90", "ant 0.50"]
+    assert "1 ant, 1 bee" in capsys.readouterr().out
+    assert (tmp_path / "out/a.jpg").is_file()
+    assert (tmp_path / "out/crops/bee/a.jpg").is_file()
+    assert (results.ims[0] != before).any()
+
+
+def test_a_folder_that_is_there_gets_a_number_when_asked(results: Detections, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    assert results.save(save_dir=tmp_path / "out", exist_ok=False) == tmp_path / "out2"
 
 
 def test_without_pandas_the_cure_is_named(results: Detections, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from utils.config.class_names import ClassNames
 from utils.config.dataset_spec import DatasetSpec
 from utils.errors import InputError
 from utils.inference.backends.base import FileBackend
@@ -51,7 +52,7 @@ FORMATS = (
 DNN = Format((".onnx",), "dnn", "opencv_dnn", "OpenCVBackend")
 FLAGS = (
     "jit", "onnx", "xml", "engine", "coreml", "saved_model", "pb", "tflite", "edgetpu", "tfjs", "pt2", "ncnn",
-    "dnn", "aoti", "executorch",
+    "dnn", "aoti", "executorch", "triton",
 )  # fmt: skip
 
 
@@ -108,9 +109,11 @@ class DetectMultiBackend(nn.Module):
         device: the CPU when left out.
         dnn: run an ONNX file by OpenCV.
         data: data yaml with the class names of an exported file that has none.
+        fp16: half precision, for a ``.pt`` file on a GPU; an exported file has the precision it was made with.
+        fuse: fold batch norm into the convolutions.
 
     Attributes:
-        stride: the largest, in pixels. names: of the classes. device: where it runs.
+        stride: the largest, in pixels. names: of the classes, as list and as mapping. device: where it runs.
         pt: True for a ``.pt`` file; jit, onnx, xml, pt2, dnn and the other formats likewise.
         fixed_hw: height and width of the pictures it takes, None for any.
 
@@ -119,6 +122,7 @@ class DetectMultiBackend(nn.Module):
         InputError: an unknown format, or an unreadable file.
     """
 
+    __module__ = "models.common"  # where scripts import it from
     pt: bool
     jit: bool
     onnx: bool
@@ -129,6 +133,8 @@ class DetectMultiBackend(nn.Module):
         device: torch.device | str | None = None,
         dnn: bool = False,
         data: str | Path | None = None,
+        fp16: bool = False,
+        fuse: bool = True,
     ) -> None:
         super().__init__()
         files = [weights] if isinstance(weights, (str, Path)) else list(weights)
@@ -141,7 +147,11 @@ class DetectMultiBackend(nn.Module):
         self.device = torch.device(device or "cpu")
         self.backend: PyTorchBackend | FileBackend
         if exported is None:
-            self.backend = PyTorchBackend(files, self.device)
+            self.backend = PyTorchBackend(files, self.device, fuse)
+            if fp16 and self.device.type == "cpu":
+                LOG.warning("fp16 needs a GPU: running in float32")
+            elif fp16:
+                self.backend.model.half()
         else:
             self.backend = open_exported(exported, self.device, dnn, data)
             if data and list(DatasetSpec.load(data).names) != self.backend.names:
@@ -150,7 +160,8 @@ class DetectMultiBackend(nn.Module):
         self.pt = kind is None
         for flag in FLAGS:
             setattr(self, flag, kind is not None and (flag == kind.flag or (flag == "dnn" and dnn)))
-        self.names, self.stride = self.backend.names, int(torch.as_tensor(self.backend.stride).max())
+        self.names = ClassNames(self.backend.names)
+        self.stride = int(torch.as_tensor(self.backend.stride).max())
         self.fixed_hw: tuple[int, int] | None = getattr(self.backend, "fixed_hw", None)
 
     @property

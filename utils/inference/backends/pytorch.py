@@ -19,9 +19,9 @@ class PyTorchBackend(nn.Module):
         names: of the classes. stride: the largest, in pixels.
     """
 
-    def __init__(self, weights: Sequence[str | Path], device: torch.device) -> None:
+    def __init__(self, weights: Sequence[str | Path], device: torch.device, fuse: bool = True) -> None:
         super().__init__()
-        self.model = attempt_load(weights, device)
+        self.model = attempt_load(weights, device, fuse=fuse)
         self.names = list(self.model.names)
         self.stride = int(self.model.stride.max())
 
