@@ -230,3 +230,15 @@ def test_a_file_that_is_not_there_is_named_before_any_package_is_missed(
         monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(FileNotFoundError, match=f"{name}: no such file"):
         DetectMultiBackend(tmp_path / name)
+
+
+def test_later_arguments_name_precision_folding_and_device(
+    eager_weights: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    backend = DetectMultiBackend(eager_weights, fp16=True, fuse=False)
+    assert not backend.fp16
+    assert "fp16 needs a GPU" in caplog.text
+    assert backend.triton is False
+    assert hasattr(backend.model.model[0], "bn")
+    assert not hasattr(attempt_load(eager_weights, device="cpu").model[0], "bn")
+    assert next(attempt_load(eager_weights, device="meta", fuse=False).parameters()).is_meta
