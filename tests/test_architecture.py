@@ -22,6 +22,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "utils.image",
         "utils.jpeg",
         "utils.files",
+        "utils.yaml_names",
         "utils.log",
         "utils.memory",
         "utils.errors",

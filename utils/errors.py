@@ -19,9 +19,12 @@ class UntrainableError(InputError):
     """The numbers broke: other hyper-parameters may train on the same input."""
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
-    """Return "; did you mean 'x'?" for the known name closest to ``word``, or "" when nothing is close."""
-    close = difflib.get_close_matches(word, list(known), n=1)
+def nearest(word: str, known: Iterable[str], likeness: float = 0.6) -> str:
+    """Return "; did you mean 'x'?" for the known name closest to ``word``, or "" when nothing is close.
+
+    ``likeness`` is the least share of equal letters; with 0.75 only misspelt words are close.
+    """
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=likeness)
     return f"; did you mean '{close[0]}'?" if close else ""
 
 

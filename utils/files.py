@@ -17,6 +17,7 @@ from typing import Any
 import yaml
 
 from utils.errors import InputError
+from utils.yaml_names import load_yaml
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".dng", ".jpeg", ".jpg", ".mpo", ".png", ".tif", ".tiff", ".webp"})
 _OTHER_PICTURES = frozenset({".arw", ".avif", ".cr2", ".gif", ".heic", ".heif", ".jfif", ".jp2", ".nef", ".raw"})
@@ -26,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 
 def read_yaml(path: str | Path) -> Any:
-    """The content of a yaml file, plain types only.
+    """The content of a yaml file, plain types only; class names (below ``names``) are text as it is written.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -37,7 +38,7 @@ def read_yaml(path: str | Path) -> Any:
         raise FileNotFoundError(f"{path}: no such yaml file")
     try:
         text = path.read_text(encoding="utf-8-sig")
-        return yaml.safe_load(text)
+        content = load_yaml(text)
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: byte {error.start} is not UTF-8; save the file as UTF-8 text") from error
     except yaml.YAMLError as error:
@@ -45,6 +46,17 @@ def read_yaml(path: str | Path) -> Any:
         place = f"{path}:{mark.line + 1}" if mark else str(path)
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
         raise InputError(f"{place}: not valid yaml: {problem}{_yaml_cure(text, error)}") from error
+    if isinstance(content, str):  # what is left of 'key: value' lines without a colon that yaml knows
+        for number, line in enumerate(text.splitlines(), 1):
+            if wide := wide_sign(line.partition("#")[0]):
+                raise InputError(f"{path}:{number}: expected 'key: value', found {wide}")
+    return content
+
+
+def wide_sign(text: str) -> str:
+    """What to do about the first sign of a Chinese or Japanese keyboard in ``text``; "" when there is none."""
+    wide = next((character for character in text if character in _WIDE_SIGNS), "")
+    return f"the wide sign '{wide}': write '{_WIDE_SIGNS[wide]}'" if wide else ""
 
 
 def _yaml_cure(text: str, error: yaml.YAMLError) -> str:
@@ -57,8 +69,10 @@ def _yaml_cure(text: str, error: yaml.YAMLError) -> str:
     first = max(0, mark.line - 1) if bracket is None else bracket
     lines = [line.partition("#")[0] for line in text.splitlines()[first : mark.line + 1]]
     for number, line in enumerate(lines, first + 1):
-        if wide := next((character for character in line if character in _WIDE_SIGNS), ""):
-            return f"; line {number} has the wide sign '{wide}': write '{_WIDE_SIGNS[wide]}'"
+        if wide := wide_sign(line):
+            return f"; line {number} has {wide}"
+    if "double-quoted" in str(getattr(error, "context", "")) and any("\\" in line for line in lines):
+        return "; in double quotes a backslash begins an escape: write the path in single quotes, or with /"
     if any("\t" in line for line in lines):
         return "; write spaces in place of tabs"
     if bracket is not None and bracket < mark.line:

@@ -32,6 +32,7 @@ def test_broken_yaml_is_reported_with_file_and_line(tmp_path: Path) -> None:
     [
         ("nc: 2\nnames：[a, b]\n", 3, "; line 2 has the wide sign '：': write ':'"),
         ("nc: 2\nnames: [a， [b]]\n", 2, "; line 2 has the wide sign '，': write ','"),
+        ('path: "C:\\Users\\me"\n', 1, "write the path in single quotes, or with /"),
         ("path:\tset\ntrain: x\n", 1, "write spaces in place of tabs"),
         ("rows:\n  - [a, [1, 2]\n  - [b, [3]]\n", 3, "a bracket of line 2 is not closed"),
         (
@@ -48,6 +49,12 @@ def test_broken_yaml_comes_with_the_cure_of_common_mistakes(tmp_path: Path, text
         read_yaml(tmp_path / "a.yaml")
     assert f"a.yaml:{line}: not valid yaml: " in str(caught.value)
     assert str(caught.value).endswith(cure)
+
+
+def test_yaml_whose_every_colon_is_wide_is_named_by_the_first_such_line(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("# 中文：\ntrain：a\nval：b\n", encoding="utf-8")
+    with pytest.raises(InputError, match=r"a\.yaml:2: expected 'key: value', found the wide sign '：': write ':'"):
+        read_yaml(tmp_path / "a.yaml")
 
 
 def test_yaml_that_asks_for_code_is_refused(tmp_path: Path) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,13 +14,22 @@ from utils.config.categories import read_categories
 from utils.config.paths import find_yaml
 from utils.downloads import Remote, is_sha256, is_url
 from utils.errors import InputError, nearest
-from utils.files import read_yaml
+from utils.files import read_yaml, wide_sign
 
+LOG = logging.getLogger(__name__)
 SPLITS = ("train", "val", "test")
 KNOWN_KEYS = ("path", *SPLITS, "nc", "names", "images", "difficult", "download", "generate")
 DIFFICULT = ("keep", "drop")
-# Written by a labelling service into every file it exports; says where the set came from and nothing we use.
-_NOTES = frozenset({"roboflow"})
+# Other words for a key: to pass them over would lose what they say.
+_MEANT = {
+    **dict.fromkeys(("classes", "class_names", "labels", "label_names"), "names"),
+    **dict.fromkeys(("num_classes", "n_classes", "number_of_classes"), "nc"),
+    **dict.fromkeys(("valid", "validation", "val_images"), "val"),
+    **dict.fromkeys(("training", "train_images"), "train"),
+    **dict.fromkeys(("testing", "test_images"), "test"),
+}
+_MISSPELT = 0.75
+_DRIVE = re.compile(r"[A-Za-z]:/")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +79,7 @@ class DatasetSpec:
 
         Raises:
             FileNotFoundError: no such yaml.
-            InputError: unknown key, class count and names at odds, no split; the message names the file and the key.
+            InputError: misspelt key, class count and names at odds, no split; the message names the file and the key.
         """
         file = find_yaml(path, "data")
         content = read_yaml(file)
@@ -130,6 +142,8 @@ class DatasetSpec:
             hint = f"; the set can be had from {addresses} (--download fetches it)"
         elif self.download_script:
             hint = "; 'download:' is a script, which runs only with --download --allow-scripts"
+        elif os.name != "nt" and (drive := _DRIVE.search(str(path))):
+            hint = f" with the place of the set on this machine ({drive[0]} is a drive of Windows)"
         places = ", ".join(map(str, tried))
         raise FileNotFoundError(
             f"{self.source}: {split} pictures not found; tried {places}; correct '{split}:' or 'path:'{hint}"
@@ -137,13 +151,27 @@ class DatasetSpec:
 
 
 def _check_keys(content: Mapping[Any, Any], file: Path) -> None:
-    for key in content:
-        if key in KNOWN_KEYS or key in _NOTES or str(key).startswith("x-"):
-            continue
-        raise InputError(
-            f"{file}: unknown key '{key}'{nearest(str(key), KNOWN_KEYS)} (known: {', '.join(KNOWN_KEYS)}; "
-            f"notes of your own start with x-)"
-        )
+    """Refuse keys that seem to mean one that the file lacks; others are notes of whoever made the set.
+
+    Raises:
+        InputError: such a key, with the one that is meant.
+    """
+    absent = [key for key in KNOWN_KEYS if key not in content]
+    notes = []
+    for key in (key for key in content if key not in KNOWN_KEYS and not str(key).startswith("x-")):
+        word = str(key).lower()
+        swapped = [known for known in absent if sorted(known) == sorted(word)]  # short words with two letters swapped
+        meant = _MEANT.get(word, swapped[0] if swapped else "")
+        hint = f"; did you mean '{meant}'?" if meant in absent else nearest(word, absent, _MISSPELT)
+        if wide := wide_sign(str(key)):
+            hint = f"; {wide}"
+        if hint:
+            raise InputError(
+                f"{file}: unknown key '{key}'{hint} (known: {', '.join(KNOWN_KEYS)}; notes of your own start with x-)"
+            )
+        notes.append(str(key))
+    if notes:
+        LOG.warning("%s: keys without a meaning here are passed over: %s", file, ", ".join(notes))
 
 
 def _text(content: Mapping[Any, Any], key: str, file: Path) -> str | None:
@@ -177,6 +205,8 @@ def _downloads(entry: Any, file: Path) -> tuple[tuple[Remote, ...], str | None]:
 def _class_names(content: Mapping[Any, Any], file: Path, jsons: Sequence[Path]) -> tuple[str, ...]:
     """Names from ``names:`` (list, or mapping from 0), else of the first json, else class0 ... from ``nc:``."""
     nc, names = content.get("nc"), content.get("names")
+    if isinstance(nc, str) and nc.strip().isdecimal():
+        nc = int(nc)
     if nc is not None and (isinstance(nc, bool) or not isinstance(nc, int) or nc < 1):
         raise InputError(f"{file}: nc: {nc!r} is not a whole number of at least 1")
     if names is None and jsons:
@@ -194,6 +224,23 @@ def _class_names(content: Mapping[Any, Any], file: Path, jsons: Sequence[Path]) 
         if nc is None:
             raise InputError(f"{file}: no classes; give names: (a list of class names)")
         return tuple(f"class{i}" for i in range(nc))
+    listed = parse_names(names, file)
+    wide = "，" in listed[0] and len(listed) == 1
+    if wide or nc not in (None, len(listed)):
+        stated = f"nc: {nc} but " if nc not in (None, len(listed)) else ""
+        cure = f"'{listed[0]}' has {wide_sign('，')}" if wide else "correct one of them or leave out nc:"
+        raise InputError(f"{file}: {stated}names: has {len(listed)} entries; {cure}")
+    return listed
+
+
+def parse_names(names: Any, file: Path) -> tuple[str, ...]:
+    """Class names from the value of ``names:``: a list, a mapping from 0, or a file with a name in every line.
+
+    Raises:
+        InputError: it is none of these; names ``file``.
+    """
+    if isinstance(names, str) and Path(names).suffix.lower() in (".names", ".txt"):
+        return read_name_list(file.parent / _path(names, "names", file))
     if isinstance(names, Mapping):
         if all(isinstance(key, str) and key.isdecimal() for key in names):
             names = {int(key): name for key, name in names.items()}  # '0': cat, as programs write that know JSON only
@@ -204,14 +251,31 @@ def _class_names(content: Mapping[Any, Any], file: Path, jsons: Sequence[Path]) 
             )
         names = [names[i] for i in range(len(names))]
     if not isinstance(names, list) or not names:
-        raise InputError(f"{file}: names: {names!r} is not a list of class names")
+        cure = f"; write names: [{names}]" if isinstance(names, str) else ""
+        raise InputError(f"{file}: names: {names!r} is not a list of class names{cure}")
     for i, name in enumerate(names):
-        # An unquoted yes, no, on, off is a truth value in yaml, and an empty entry is None.
-        if isinstance(name, bool) or not isinstance(name, (str, int, float)):
-            raise InputError(f"{file}: names: class {i} is {name!r}, not text; put the name in quotes")
-    if nc is not None and nc != len(names):
-        raise InputError(f"{file}: nc: {nc} but names: has {len(names)} entries; correct one of them or leave out nc:")
-    return tuple(str(name) for name in names)
+        if not isinstance(name, str):
+            raise InputError(f"{file}: names: class {i} is {name!r}, not text; give its name only, such as - cat")
+    return tuple(names)
+
+
+def read_name_list(file: Path) -> tuple[str, ...]:
+    """Class names of a text file, one a line, as labelling tools write (``obj.names``, ``classes.txt``).
+
+    Raises:
+        FileNotFoundError, InputError: no such file, not UTF-8, or no line in it.
+    """
+    try:
+        lines = [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines()]
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{file}: no such list of class names") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{file}: byte {error.start} is not UTF-8; save the list as UTF-8 text") from error
+    while lines and not lines[-1]:
+        lines.pop()
+    if not lines or not all(lines):
+        raise InputError(f"{file}: expected a class name in every line")
+    return tuple(lines)
 
 
 def _category_ids(jsons: Mapping[str, Sequence[Path]], names: tuple[str, ...]) -> tuple[int, ...]:
@@ -242,16 +306,22 @@ def _difficult(entry: Any, file: Path) -> bool:
     return bool(entry == "drop")
 
 
-def _path(text: str) -> Path:
+def _path(text: str, key: str, file: Path) -> Path:
     """A path of the yaml, which may have been written on Windows."""
-    return Path(text.strip().replace("\\", "/")).expanduser()
+    text = text.strip()
+    if any(ord(character) < ord(" ") for character in text):
+        raise InputError(
+            f"{file}: {key}: {text!r} has a line break, tab or the like, which is what \\n and \\t mean in "
+            "double quotes; write the path in single quotes, or with /"
+        )
+    return Path(text.replace("\\", "/")).expanduser()
 
 
 def _bases(given: Any, file: Path) -> tuple[Path, ...]:
     """Absolute folders that ``path:`` may mean, best first."""
     if given is not None and not isinstance(given, str):
         raise InputError(f"{file}: path: {given!r} is not text")
-    relative = _path(given or "")
+    relative = _path(given or "", "path", file)
     return tuple(dict.fromkeys((start / relative).resolve() for start in (file.parent, Path.cwd())))
 
 
@@ -266,7 +336,7 @@ def _split_paths(entry: Any, split: str, root: Path, bases: tuple[Path, ...], fi
     for item in entries:
         if not isinstance(item, str) or not item:
             raise InputError(f"{file}: {split}: {item!r} is not a path; give one, or a plain list of them")
-        path = _path(item)
+        path = _path(item, split, file)
         tried = [(base / path).resolve() for base in (root, *bases)]
         if path.parts[:1] == ("..",):  # labelling services write one folder too high
             tried.append((file.parent / Path(*path.parts[1:])).resolve())

@@ -24,12 +24,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
 from tqdm import tqdm
 
 from utils.config.categories import NO_CATEGORY, read_categories
 from utils.config.cli import run_script
-from utils.config.dataset_spec import SPLITS, DatasetSpec
+from utils.config.dataset_spec import SPLITS, DatasetSpec, parse_names, read_name_list
 from utils.config.flags import option, switch
 from utils.datasets.formats.annotations import LEFT_OUT
 from utils.datasets.formats.voc_layout import ANNOTATIONS
@@ -40,6 +39,7 @@ from utils.datasets.prepare import join, log_oddities, open_split
 from utils.datasets.records import LOSSES, REPEATED, LabelRecord, LabelSet
 from utils.errors import InputError
 from utils.files import read_yaml, write_atomic
+from utils.yaml_names import dump_yaml
 
 LOG = logging.getLogger(__name__)
 
@@ -71,18 +71,18 @@ class ConvertOptions:
 
 
 def read_names(file: str | Path) -> tuple[str, ...]:
-    """Class names of a yaml with ``names:`` (list, or mapping from 0), such as a data yaml.
+    """Class names of a yaml with ``names:`` (list, or mapping from 0), such as a data yaml, or of a list of names.
 
     Raises:
         FileNotFoundError, InputError: there is no such file, or it has no such list.
     """
+    if Path(file).suffix.lower() in (".names", ".txt"):
+        return read_name_list(Path(file).expanduser())
     content = read_yaml(file)
     names = content.get("names") if isinstance(content, Mapping) else content
-    if isinstance(names, Mapping) and set(names) == set(range(len(names))):
-        names = [names[i] for i in range(len(names))]
-    if not isinstance(names, list) or not names or not all(isinstance(name, (str, int, float)) for name in names):
+    if names is None:
         raise InputError(f"{file}: no names: with a list of class names")
-    return tuple(map(str, names))
+    return parse_names(names, Path(file))
 
 
 def open_source(options: ConvertOptions) -> DatasetSpec:
@@ -207,7 +207,7 @@ def data_yaml(plans: Sequence[SplitPlan], to: str, names: Sequence[str], placed:
     if to != "yolo" and not placed:
         content["images"] = {of_split.split: str(of_split.root) for of_split in plans}
     content["names"] = list(names)
-    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+    return dump_yaml(content)
 
 
 def report_text(splits: Mapping[str, LabelSet], names: Sequence[str], lost: int) -> str:

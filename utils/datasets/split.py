@@ -23,7 +23,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import yaml
 
 from utils.config.cli import run_script
 from utils.config.dataset_spec import SPLITS, DatasetSpec
@@ -33,6 +32,7 @@ from utils.datasets.partition import Units, assign
 from utils.datasets.prepare import load_labels
 from utils.errors import InputError, nearest
 from utils.files import find_images, label_path_for, write_atomic
+from utils.yaml_names import dump_yaml
 
 LOG = logging.getLogger(__name__)
 
@@ -258,7 +258,7 @@ def files_of(
             files[folder / f"{prefix}{part}.txt"] = "".join(f"{lines[i]}\n" for i in indices)
             content[part] = f"{prefix}{part}.txt"
         content |= {"nc": len(names), "names": dict(enumerate(names))}
-        files[folder / f"{name}.yaml"] = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+        files[folder / f"{name}.yaml"] = dump_yaml(content)
     return files
 
 

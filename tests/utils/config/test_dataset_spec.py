@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -135,12 +136,31 @@ def test_single_cls_keeps_the_name_of_a_lone_class(tmp_path: Path) -> None:
         ("train: t\nnames: {0: a, 2: b}", "keys must be 0 to 1"),
         ("train: t\nnames: {1: a, 2: b}", "0 to 1, as classes are counted from 0; found 1, 2"),
         ("train: [[a, b]]\nnames: [a]", r"train: \['a', 'b'\] is not a path; give one, or a plain list of them"),
-        ("train: t\nnames: [a, no]", "class 1 is False, not text; put the name in quotes"),
+        ("train: t\nnames: [a, ]\nnc: 2", "nc: 2 but names: has 1"),
+        ("train: t\nnames:\n- a\n-\n", "class 1 is None, not text; give its name only"),
+        ("train: t\nnames:\n- {id: 0, name: a}\n", "class 0 is .*, not text; give its name only, such as - cat"),
+        ("train: t\nnames: a", r"names: 'a' is not a list of class names; write names: \[a\]"),
+        ("train: t\nnames: [猫，狗]", "names: has 1 entries; '猫，狗' has the wide sign '，': write ','"),
         ("train: t\nnames: []", r"names: \[\] is not a list"),
         ("train: t\nnc: two", "nc: 'two' is not a whole number"),
         ("train: t", "no classes"),
         ("names: [a]", "give at least one of train:, val:, test:"),
         ("trian: t\nnames: [a]", "unknown key 'trian'; did you mean 'train'"),
+        ("train: t\nnmaes: [a]\nnc: 1", "unknown key 'nmaes'; did you mean 'names'"),
+        ("train: t\nvla: t\nnames: [a]", "unknown key 'vla'; did you mean 'val'"),
+        ("train: t\nvalid: t\nnames: [a]", "unknown key 'valid'; did you mean 'val'"),
+        ("train: t\nclasses: [a]\nnc: 1", "unknown key 'classes'; did you mean 'names'"),
+        ("train: t\nNames: [a]\nnc: 1", "unknown key 'Names'; did you mean 'names'"),
+        ("train: t\nnames: [a]\ndifficulty: drop", "unknown key 'difficulty'; did you mean 'difficult'"),
+        ("train: t\nnames：a: [a]\nnc: 1", "unknown key 'names：a'; the wide sign '：': write ':'"),
+        (
+            'train: "C:\\new\\train"\nnames: [a]',
+            "train: .* has a line break.*; write the path in single quotes, or with /",
+        ),
+        (
+            'path: "C:\\new"\ntrain: t\nnames: [a]',
+            "path: .* has a line break.*; write the path in single quotes, or with /",
+        ),
         ("train: [1]\nnames: [a]", "train: 1 is not a path"),
         ("path: [x]\ntrain: t\nnames: [a]", r"path: \['x'\] is not text"),
         ("train: t\nnames: [a]\ngenerate: 3", "generate: 3 is not text"),
@@ -152,9 +172,48 @@ def test_a_mistake_names_file_key_and_cure(tmp_path: Path, text: str, message: s
         DatasetSpec.load(write(tmp_path, text))
 
 
-def test_notes_of_ones_own_and_of_a_labelling_service_are_allowed(tmp_path: Path) -> None:
-    text = "train: t\nnames: [a]\nx-license: MIT\nroboflow:\n  version: 3\n"
+def test_notes_of_ones_own_and_of_other_tools_are_passed_over_and_named_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    text = "train: t\nnames: [a]\nx-license: MIT\nroboflow:\n  version: 3\nauthor: me\nchannels: 3\ndate: 2024-01-01\n"
     assert DatasetSpec.load(write(tmp_path, text)).nc == 1
+    assert [record.getMessage().partition("data.yaml: ")[2] for record in caplog.records] == [
+        "keys without a meaning here are passed over: roboflow, author, channels, date"
+    ]
+
+
+ODD_NAMES = ("02146", "12:30", "1_000", "1.10", "0x1F", "007", "1e3", "yes", "null", "2024-01-01", "~", "0o17", ".inf")
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        f"names: [{', '.join(ODD_NAMES)}]",
+        "names:\n" + "".join(f"  - {name}\n" for name in ODD_NAMES),
+        "names:\n" + "".join(f"  {i}: {name}\n" for i, name in enumerate(ODD_NAMES)),
+        "x-first: &first 02146\nnames: [*first, " + ", ".join(ODD_NAMES[1:]) + "]",
+        "x-first: &first\n  0: 02146\nnames:\n  <<: *first\n"
+        + "".join(f"  {i}: '{name}'\n" for i, name in enumerate(ODD_NAMES[1:], 1)),
+    ],
+)
+def test_a_name_that_yaml_takes_for_a_number_or_a_truth_value_is_the_text_as_written(tmp_path: Path, form: str) -> None:
+    spec = DatasetSpec.load(write(tmp_path, f"train: t\nnc: '13'\n{form}\n"))
+    assert spec.names == ODD_NAMES
+
+
+def test_names_may_stand_in_a_file_with_one_a_line(tmp_path: Path) -> None:
+    (tmp_path / "obj.names").write_text("\ufeffcat\r\n007\r\n\r\n", encoding="utf-8")
+    assert DatasetSpec.load(write(tmp_path, "train: t\nnames: obj.names\n")).names == ("cat", "007")
+    (tmp_path / "obj.names").write_text("cat\n\ndog\n", encoding="utf-8")
+    with pytest.raises(InputError, match=r"obj\.names: expected a class name in every line"):
+        DatasetSpec.load(write(tmp_path, "train: t\nnames: obj.names\n"))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there it may be a path of this machine")
+def test_a_path_of_a_windows_machine_is_named_as_such(tmp_path: Path) -> None:
+    spec = DatasetSpec.load(write(tmp_path, "path: C:\\Users\\me\ntrain: images\nnames: [a]\n"))
+    with pytest.raises(FileNotFoundError, match=r"'path:' with the place of the set on this machine \(C:/ is a drive"):
+        spec.sources("train")
 
 
 def test_a_missing_yaml_lists_the_places_tried() -> None:

@@ -232,17 +232,31 @@ def test_the_source_stays_as_it_is(source: Path, tmp_path: Path) -> None:
     assert sorted(source.parent.rglob("*")) == before
 
 
-@pytest.mark.parametrize("form", ["names: [a, b]", "names: {0: a, 1: b}", "[a, b]"])
+@pytest.mark.parametrize("form", ["names: [a, 007]", "names: {0: a, 1: 007}", "[a, 007]"])
 def test_names_are_read_from_a_data_yaml_or_a_plain_list(tmp_path: Path, form: str) -> None:
     text(tmp_path / "n.yaml", form)
-    assert read_names(tmp_path / "n.yaml") == ("a", "b")
+    assert read_names(tmp_path / "n.yaml") == ("a", "007")
 
 
-@pytest.mark.parametrize("form", ["names: 3", "nc: 2", "names: {1: a}", "names: []", "names: [[a]]"])
-def test_a_yaml_without_names_is_named(tmp_path: Path, form: str) -> None:
+@pytest.mark.parametrize(
+    ("form", "problem"),
+    [
+        ("names: 3", "names: '3' is not a list of class names"),
+        ("nc: 2", "no names: with a list"),
+        ("names: {1: a}", "names: the keys must be 0 to 0"),
+        ("names: []", r"names: \[\] is not a list"),
+        ("names: [[a]]", r"names: class 0 is \['a'\], not text"),
+    ],
+)
+def test_a_yaml_without_names_is_named(tmp_path: Path, form: str, problem: str) -> None:
     text(tmp_path / "n.yaml", form)
-    with pytest.raises(InputError, match=r"n\.yaml: no names:"):
+    with pytest.raises(InputError, match=rf"n\.yaml: {problem}"):
         read_names(tmp_path / "n.yaml")
+
+
+def test_names_are_read_from_the_list_of_a_labelling_tool(tmp_path: Path) -> None:
+    text(tmp_path / "obj.names", "cat\n02146\n\n")
+    assert read_names(tmp_path / "obj.names") == ("cat", "02146")
 
 
 # What can go wrong ----------------------------------------------------------------------------------------------------

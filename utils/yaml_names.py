@@ -1,0 +1,79 @@
+"""Class names in yaml: read as the text that stands there, and written so that every yaml reader gets that text back.
+
+Yaml turns plain words into other values: 007 is 7, 12:30 is 750, 1e3 may be 1000, no is false. Below ``names`` they are
+names.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, ClassVar
+
+import yaml
+
+_KEY = "names"
+_TAG = "tag:yaml.org,2002:"
+_TEXT = f"{_TAG}str"
+_OTHER_VALUES = frozenset(f"{_TAG}{kind}" for kind in ("int", "float", "bool", "null", "timestamp", "merge", "value"))
+# What may stand without quotes in any version of yaml: it begins with a letter and is no word for a value.
+_PLAIN = re.compile(r"(?!(?:y|n|yes|no|on|off|true|false|null|none|nan|inf)$)[^\W\d_]", re.IGNORECASE)
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML's safe loader, but for scalars below a key ``names`` (or in a file that is a list): these are text."""
+
+    def construct_document(self, node: yaml.Node) -> Any:
+        return super().construct_document(self._with_text(node) if isinstance(node, yaml.SequenceNode) else node)
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        if isinstance(node, yaml.MappingNode):
+            self.flatten_mapping(node)
+            node.value = [(key, self._with_text(value) if key.value == _KEY else value) for key, value in node.value]
+        return super().construct_mapping(node, deep)
+
+    def _with_text(self, node: yaml.Node) -> yaml.Node:
+        """A copy whose scalars are text; a copy, because an alias may use the same node elsewhere."""
+        if isinstance(node, yaml.SequenceNode):
+            items = [_text(item) for item in node.value]
+            return yaml.SequenceNode(node.tag, items, node.start_mark, node.end_mark)
+        if isinstance(node, yaml.MappingNode):
+            self.flatten_mapping(node)
+            pairs = [(key, _text(value)) for key, value in node.value]
+            return yaml.MappingNode(node.tag, pairs, node.start_mark, node.end_mark)
+        return _text(node)
+
+
+def _text(node: yaml.Node) -> yaml.Node:
+    if isinstance(node, yaml.ScalarNode) and node.value and node.tag in _OTHER_VALUES:
+        return yaml.ScalarNode(_TEXT, node.value, node.start_mark, node.end_mark, node.style)
+    return node
+
+
+def load_yaml(text: str) -> Any:
+    """Plain types from the text of a yaml file. Below a key ``names``, or in a file that is a list, words are text.
+
+    An empty entry stays None. Keys, and values anywhere else, are what yaml makes of them. Raises yaml.YAMLError.
+    """
+    loader = _Loader(text)
+    try:
+        return loader.get_single_data()
+    finally:
+        loader.dispose()
+
+
+def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar(_TEXT, text, style=None if _PLAIN.match(text) else "'")
+
+
+class _Dumper(yaml.SafeDumper):
+    """PyYAML knows the values of yaml 1.1 only: it would leave 1e3 and 0o17 bare, which are numbers in yaml 1.2."""
+
+    yaml_representers: ClassVar[dict[type, Any]] = {**yaml.SafeDumper.yaml_representers, str: _represent_text}
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def dump_yaml(content: Any) -> str:
+    """Plain types as the text of a yaml file, keys in their order."""
+    return yaml.dump(content, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
