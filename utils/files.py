@@ -23,6 +23,7 @@ IMAGE_SUFFIXES = frozenset({".bmp", ".dng", ".jpeg", ".jpg", ".mpo", ".png", ".t
 _OTHER_PICTURES = frozenset({".arw", ".avif", ".cr2", ".gif", ".heic", ".heif", ".jfif", ".jp2", ".nef", ".raw"})
 # Signs as Chinese and Japanese keyboards write them, which yaml takes for letters, and what was meant.
 _WIDE_SIGNS = dict(zip("：，［］【】｛｝“”‘’－", ":,[][]{}\"\"''-"))
+_PREFIX = "data/"  # CVAT begins every line so, whatever folder the set is unpacked to
 logger = logging.getLogger(__name__)
 
 
@@ -174,6 +175,7 @@ def _walk_images(folder: Path, kinds: frozenset[str]) -> Iterator[Path]:
 def _listed_images(listing: Path, bases: Sequence[Path], kinds: frozenset[str]) -> Iterator[Path]:
     """Files named in a text file, one a line; relative ones lie beside the list, in one of ``bases`` or in the cwd.
 
+    Where there is none by a name that begins with ``data/``, the rest of the name is tried.
     "./" never means the cwd, as in the lists that come with COCO. A line that is no picture is warned about once.
     """
     try:
@@ -193,6 +195,8 @@ def _listed_images(listing: Path, bases: Sequence[Path], kinds: frozenset[str]) 
             yield beside
             continue
         tried = [beside, *(base / text for base in bases), *([] if text.startswith("./") else [Path(text)])]
+        if text.startswith(_PREFIX):
+            tried += [folder / text[len(_PREFIX) :] for folder in (listing.parent, *bases)]
         yield next((path for path in tried if os.path.exists(path)), beside)  # noqa: PTH110  (never raises)
     if named and others:
         logger.warning("%s names no picture; %d such lines are left out", others[0], len(others))

@@ -18,7 +18,7 @@ from utils.files import read_yaml, wide_sign
 
 LOG = logging.getLogger(__name__)
 SPLITS = ("train", "val", "test")
-KNOWN_KEYS = ("path", *SPLITS, "nc", "names", "images", "difficult", "download", "generate")
+KNOWN_KEYS = ("path", *SPLITS, "nc", "names", "images", "difficult", "kpt_shape", "download", "generate")
 DIFFICULT = ("keep", "drop")
 # Other words for a key: to pass them over would lose what they say.
 _MEANT = {
@@ -48,6 +48,8 @@ class DatasetSpec:
             ``single_cls`` made one class of several.
         images: split -> folder with the pictures of COCO or VOC annotations, for the splits that the yaml says it of.
         drop_difficult: leave out VOC objects marked as difficult.
+        keypoint_columns: how many numbers of key points follow the box in a row of a label file (``kpt_shape:``, as
+            pose sets have it); only the box is used.
         generate: name of a built-in generator that makes the pictures, or None.
         download: where the pictures can be had; nothing is fetched or run from here (see utils/datasets/fetch.py).
         download_script: the text of ``download:`` when it is no address: what v6.1 would run to get the pictures.
@@ -64,6 +66,7 @@ class DatasetSpec:
     category_ids: tuple[int, ...] = ()
     images: Mapping[str, Path] = field(default_factory=dict)
     drop_difficult: bool = False
+    keypoint_columns: int = 0
     generate: str | None = None
     download: tuple[Remote, ...] = ()
     download_script: str | None = None
@@ -108,6 +111,7 @@ class DatasetSpec:
             category_ids=category_ids,
             images=_image_folders(content.get("images"), root, bases, file),
             drop_difficult=_difficult(content.get("difficult"), file),
+            keypoint_columns=_keypoint_columns(content.get("kpt_shape"), file),
             generate=_text(content, "generate", file),
             download=remotes,
             download_script=script,
@@ -304,6 +308,15 @@ def _difficult(entry: Any, file: Path) -> bool:
     if entry is not None and entry not in DIFFICULT:
         raise InputError(f"{file}: difficult: {entry!r} is unknown; allowed is {' or '.join(DIFFICULT)}")
     return bool(entry == "drop")
+
+
+def _keypoint_columns(entry: Any, file: Path) -> int:
+    """Numbers of key points in a row: ``kpt_shape: [17, 3]`` stands for 17 points of x, y and visibility."""
+    if entry is None:
+        return 0
+    if not (isinstance(entry, list) and len(entry) == 2 and all(type(n) is int and 0 < n < 10_000 for n in entry)):
+        raise InputError(f"{file}: kpt_shape: {entry!r} is not [number of key points, numbers for each]")
+    return int(entry[0] * entry[1])
 
 
 def _path(text: str, key: str, file: Path) -> Path:

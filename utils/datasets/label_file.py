@@ -14,13 +14,14 @@ from __future__ import annotations
 import codecs
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
 from utils.boxes import segments2boxes
-from utils.datasets.records import BAD_ROW, CLIPPED, REPEATED, Finding, LabelFile
+from utils.datasets.records import BAD_ROW, CLIPPED, KEYPOINTS, REPEATED, Finding, LabelFile
 from utils.files import label_name, label_path_for
 
 TOLERANCE = 0.01
@@ -56,9 +57,10 @@ def _listing(folder: Path) -> dict[str, Path]:
 class TextRows:
     """YOLO label files: one ``.txt`` a picture."""
 
-    settings = ""
-
-    def __init__(self) -> None:
+    def __init__(self, keypoint_columns: int = 0) -> None:
+        """``keypoint_columns``: how many numbers of key points follow a box in a row; they are not used."""
+        self.settings = f"keypoints {keypoint_columns}" if keypoint_columns else ""
+        self._keypoint_columns = keypoint_columns
         self._listed: dict[str, dict[str, Path]] = {}
 
     def file_for(self, image: Path) -> Path:
@@ -71,7 +73,7 @@ class TextRows:
     def read(self, image: Path, hw: tuple[int, int], nc: int | None) -> LabelFile | None:
         """The rows of its label file; None when there is no such file."""
         try:
-            return read_label_file(self.file_for(image), hw, nc)
+            return read_label_file(self.file_for(image), hw, nc, self._keypoint_columns)
         except FileNotFoundError:
             return None
 
@@ -129,7 +131,16 @@ def _parse_row(words: list[str], hw: tuple[int, int]) -> tuple[np.ndarray, bool]
     if len(words) != 5 and (len(words) < 7 or len(words) % 2 == 0):
         if len(words) == 1:
             _number(words[0])  # a row with other separators is explained better by this
-        raise ValueError(f"{len(words)} columns instead of 5 (class cx cy w h) or a class and 3 or more points")
+        hint = ""
+        if len(words) == 6:
+            hint = (
+                "; the sixth looks like the confidence that detect.py --save-txt --save-conf writes: write the labels "
+                "without --save-conf, or keep columns 1 to 5 only (cut -d' ' -f1-5)"
+            )
+        elif len(words) > 6 and (len(words) - 5) % 3 == 0:
+            points = (len(words) - 5) // 3
+            hint = f"; if these are key points, say kpt_shape: [{points}, 3] in the data yaml, and the boxes are used"
+        raise ValueError(f"{len(words)} columns instead of 5 (class cx cy w h) or a class and 3 or more points{hint}")
     row = np.array([_number(word) for word in words])
     if not np.isfinite(row).all():
         raise ValueError("not finite")
@@ -150,16 +161,21 @@ def _parse_row(words: list[str], hw: tuple[int, int]) -> tuple[np.ndarray, bool]
     return row, bool(excess.any())
 
 
-def read_label_file(path: Path, hw: tuple[int, int], nc: int | None) -> LabelFile:
+def read_label_file(path: Path, hw: tuple[int, int], nc: int | None, keypoint_columns: int = 0) -> LabelFile:
     """Read one label file by the policy of this module.
 
-    ``hw`` is the size of the picture, for messages. ``nc`` None accepts every class from 0 on. Raises OSError when the
-    file cannot be read.
+    ``hw`` is the size of the image, for messages. ``nc`` None accepts every class from 0 on. Of rows with
+    ``keypoint_columns`` numbers behind the box only the box is used. Raises OSError when the file cannot be read.
     """
     text = _read_text(path)
     lines = [line.split() for line in text.splitlines()]
+    found: list[Finding] = []
+    if keypoint_columns and (posed := [i for i, words in enumerate(lines) if len(words) == 5 + keypoint_columns]):
+        lines = [words[:5] if len(words) == 5 + keypoint_columns else words for words in lines]
+        found.append(Finding(KEYPOINTS, str(path), posed[0] + 1, f"{len(posed)} rows", "", "boxes used"))
     plain = None if "_" in text else _plain_boxes([words for words in lines if words], nc)
-    return _read_rows(path, lines, hw, nc)[0] if plain is None else LabelFile(plain)
+    labels = _read_rows(path, lines, hw, nc)[0] if plain is None else LabelFile(plain)
+    return replace(labels, findings=(*found, *labels.findings)) if found else labels
 
 
 def row_lines(path: Path, hw: tuple[int, int], nc: int | None) -> list[int]:

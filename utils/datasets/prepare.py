@@ -30,7 +30,7 @@ from utils.datasets.formats.voc_layout import (
     walk_xml,
 )
 from utils.datasets.formats.voc_xml import VocLabels
-from utils.datasets.labels import RowReader, scan_labels
+from utils.datasets.labels import RowReader, TextRows, scan_labels
 from utils.datasets.records import Finding, LabelSet, ScanReport
 from utils.errors import InputError, nearest
 from utils.files import find_images
@@ -56,7 +56,7 @@ class Part:
 
     def cache_path(self, cache_dir: Path | None) -> Path:
         """Where the scan of this part is kept: for annotations beside their file or folder, unless moved elsewhere."""
-        if self.reader is None:
+        if self.reader is None or isinstance(self.reader, TextRows):
             return cache_path_for(self.images, cache_dir, sources=self.sources)
         return _beside(self.sources[0], cache_dir)
 
@@ -163,7 +163,8 @@ def open_split(
             plain.append(entry)
             images += pictures
     if plain:
-        parts.insert(0, Part(sorted(images, key=str) or find_images(plain), tuple(plain)))
+        rows = TextRows(spec.keypoint_columns) if spec.keypoint_columns else None
+        parts.insert(0, Part(sorted(images, key=str) or find_images(plain), tuple(plain), rows))
     return parts
 
 

@@ -19,6 +19,7 @@ REPEATED = "repeated row"
 FOREIGN = "unknown class"
 BAD_PICTURE = "unusable picture"
 BAD_LABELS = "unreadable labels"
+KEYPOINTS = "key points"
 LOSSES = (BAD_ROW, BAD_PICTURE, BAD_LABELS)  # a row or a picture that will not be used
 
 

@@ -292,6 +292,7 @@ def test_difficult_objects_are_kept_unless_the_yaml_says_drop(tmp_path: Path, li
         ("train: t\nnames: [a]\nimages: 3", "images: 3 is not a folder"),
         ("train: t\nnames: [a]\nimages: {trian: x}", "images: unknown split 'trian'; did you mean 'train'"),
         ("train: t\nnames: [a]\nimages: {train: [x]}", r"images: \['x'\] is not a folder"),
+        ("train: t\nnames: [a]\nkpt_shape: 17", r"kpt_shape: 17 is not \[number of key points"),
         ("train: t\nnames: [a]\ndifficult: maybe", "difficult: 'maybe' is unknown; allowed is keep or drop"),
         ("train: t\nnames: [a]\ndifficult: [keep]", r"difficult: \['keep'\] is unknown"),
         ("train: cats.json\nnc: 3", r"nc: 3 but .*cats\.json has 2 categories"),

@@ -160,6 +160,8 @@ LISTS = {
     "relative to the yaml": ("lists/train.txt", "images/all/a.png\nimages/all/b.png\n"),
     "with ./ relative to the yaml": ("lists/train.txt", "./images/all/a.png\n./images/all/b.png\n"),
     "with bare names beside it": ("images/all/train.txt", "a.png\nb.png\n"),
+    "of CVAT": ("train.txt", "data/images/all/a.png\ndata/images/all/b.png\n"),
+    "of CVAT, elsewhere": ("lists/train.txt", "data/images/all/a.png\ndata\\images\\all\\b.png\n"),
     "absolute": ("lists/train.txt", "{root}/images/all/a.png\n{root}/images/all/b.png"),
 }
 
@@ -178,6 +180,13 @@ def test_lists_of_every_style(kind: str, tmp_path: Path, monkeypatch: pytest.Mon
     labels = load_labels(DatasetSpec.load(data), "train")
     assert [record.image.name for record in labels.records] == ["a.png", "b.png"]
     assert labels.report.found == 2
+
+
+def test_a_folder_that_is_really_called_data_comes_first(tmp_path: Path) -> None:
+    save(tmp_path / "data" / "a.png", rgb())
+    save(tmp_path / "a.png", rgb())
+    (tmp_path / "train.txt").write_text("data/a.png\n")
+    assert find_images([tmp_path / "train.txt"]) == [tmp_path / "data" / "a.png"]
 
 
 def test_several_lists_and_folders_make_one_split(tmp_path: Path) -> None:

@@ -74,6 +74,17 @@ def test_a_bad_row_is_dropped_with_file_line_value_and_reason(tmp_path: Path, ro
     assert message.endswith("row dropped")
 
 
+def test_rows_with_a_confidence_are_dropped_with_the_way_to_be_rid_of_it(tmp_path: Path) -> None:
+    problem = read(tmp_path, "0 0.5 0.5 0.2 0.2 0.873\n").findings[0].problem
+    assert "the sixth looks like the confidence that detect.py --save-txt --save-conf writes" in problem
+    assert "write the labels without --save-conf, or keep columns 1 to 5 only" in problem
+
+
+def test_rows_that_may_hold_key_points_name_the_key_for_them(tmp_path: Path) -> None:
+    problem = read(tmp_path, "0 0.5 0.5 0.2 0.2" + " 0.5 0.5 2" * 17).findings[0].problem
+    assert problem.endswith("say kpt_shape: [17, 3] in the data yaml, and the boxes are used")
+
+
 def test_control_characters_do_not_reach_the_terminal(tmp_path: Path) -> None:
     (message,) = read(tmp_path, "0 0.5 \x1b[31m\0 0.1 0.1\n").messages
     assert message.isprintable()

@@ -48,6 +48,18 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.parametrize("points", [2, 4])  # of 3 numbers: 2 make an odd row, 4 one that could be a polygon
+def test_of_pose_labels_the_boxes_are_used(root: Path, points: int) -> None:
+    row = "1 0.2 0.2 0.2 0.2"
+    text(root / "yolo/labels/y.txt", f"{row}{' 0.5 0.5 2' * points}\n0 0.5 0.5 0.1 0.1\n")
+    labels = load(root, f"train: yolo/images\nnames: [a, b]\nkpt_shape: [{points}, 3]\n")
+    assert labels.records[0].boxes.round(4).tolist() == pytest.approx(
+        np.array([[1, 0.2, 0.2, 0.2, 0.2], [0, 0.5, 0.5, 0.1, 0.1]])
+    )
+    assert labels.records[0].segments == ()
+    assert labels.report.counts == {"key points": 1}
+
+
 def load(root: Path, yaml_text: str, **options: bool) -> LabelSet:
     text(root / "data.yaml", yaml_text)
     return load_labels(DatasetSpec.load(root / "data.yaml", options.get("single_cls", False)), "train", **options)

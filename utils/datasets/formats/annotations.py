@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from utils.datasets.records import BAD_ROW, CLIPPED, REPEATED, Finding, LabelFile
+from utils.datasets.records import BAD_ROW, CLIPPED, KEYPOINTS, REPEATED, Finding, LabelFile
 
 NOTE = "note"  # nothing is lost, but somebody should look at it
 CROWD = "crowd annotation"
@@ -30,6 +30,7 @@ LEFT_OUT = {
     CROWD: "crowd annotations left out",
     MASK: "run-length masks, of which only the boxes are used",
     DIFFICULT: "difficult objects left out",
+    KEYPOINTS: "label files with key points, of which only the boxes are used",
 }
 
 _FAR = 0.01  # of the picture's side: further outside is worth a note
