@@ -1,4 +1,4 @@
-"""Fixtures shared by all tests. Figures of the reference live beside the checkout and are optional."""
+"""Fixtures shared by all tests. Official weights and real data sets may lie beside the checkout and are optional."""
 
 from __future__ import annotations
 
@@ -14,32 +14,45 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
+GOLDEN = ROOT / "tests" / "golden"
 CLASS_NAMES = ("red", "green", "blue", "yellow")
 COLOURS = ((40, 40, 220), (60, 200, 60), (220, 90, 30), (30, 210, 220))  # BGR
 
 
 class Golden:
-    """Lazy access to the figures of the reference: ``golden.array("iou/matrix")``, ``golden.json("tensors")``."""
+    """Reference values of YOLOv5 v6.1: ``golden.array("iou/matrix")``, ``golden.json("tensors")``; read when asked for.
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._arrays: Any = None
+    Outputs of the official network are large and need its weights: they are read from beside the checkout; without them
+    the test is skipped.
+    """
+
+    folder = GOLDEN
+
+    def __init__(self) -> None:
+        self._archives: dict[Path, Any] = {}
 
     def json(self, name: str) -> Any:
-        return json.loads((self.folder / f"{name}.json").read_text(encoding="utf-8"))
+        return json.loads((GOLDEN / f"{name}.json").read_text(encoding="utf-8"))
 
     def array(self, name: str) -> np.ndarray:
-        if self._arrays is None:
-            self._arrays = np.load(self.folder / "tensors.npz")
-        return self._arrays[name]
+        folder = SHARED / "golden" if name.startswith("model/") else GOLDEN
+        if not folder.is_dir():
+            pytest.skip("outputs of the official network are not beside this checkout")
+        if folder not in self._archives:
+            self._archives[folder] = np.load(folder / "tensors.npz")
+        values: np.ndarray = self._archives[folder][name]
+        return values
+
+    def labels(self, name: str) -> tuple[list[tuple[int, int]], list[np.ndarray]]:
+        """Sizes (height, width) and label rows [n, 5] of every image of a real training set, by file name."""
+        rows = self.array(f"boxes/{name}_rows")  # [N, 6] image, class, x, y, w, h
+        sizes = [(int(h), int(w)) for h, w in self.array(f"boxes/{name}_hw")]
+        return sizes, [rows[rows[:, 0] == i, 1:] for i in range(len(sizes))]
 
 
 @pytest.fixture(scope="session")
 def golden() -> Golden:
-    folder = SHARED / "golden"
-    if not folder.is_dir():
-        pytest.skip("reference figures are not beside this checkout")
-    return Golden(folder)
+    return Golden()
 
 
 @pytest.fixture(scope="session")

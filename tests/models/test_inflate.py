@@ -86,18 +86,18 @@ def test_another_number_of_kernels_or_a_dynamic_source_is_no_inflation() -> None
     assert torch.equal(target.model[10].conv.weight, source.model[10].conv.weight)
 
 
-@pytest.mark.parametrize("temperature", [34.0, 1.0])
 @pytest.mark.parametrize("name", STATIC_TWINS)
 def test_the_official_model_inflated_gives_the_same_boxes_at_any_temperature(
-    golden: Any, shared_weights: Path, name: str, temperature: float
+    golden: Any, shared_weights: Path, name: str
 ) -> None:
     static, _ = load_model(shared_weights / "yolov5n-coco-v6.0.pt")
     dynamic = Model(name)
     report = transfer(dynamic, load_checkpoint(shared_weights / "yolov5n-coco-v6.0.pt").weights)
     assert not report.absent and not report.other_shape and not report.unused
-    set_temperature(dynamic.eval(), temperature)
-    picture = torch.from_numpy(golden.array("model/pic_input_u8")).float() / 255
-    with torch.no_grad():
-        expected, got = static(picture)[0], dynamic(picture)[0]
-    torch.testing.assert_close(got[..., :4], expected[..., :4], rtol=1e-4, atol=5e-3)  # pixels
-    torch.testing.assert_close(got[..., 4:], expected[..., 4:], rtol=0, atol=5e-5)
+    image = torch.from_numpy(golden.array("model/pic_input_u8")).float() / 255
+    for temperature in (34.0, 1.0):
+        set_temperature(dynamic.eval(), temperature)
+        with torch.no_grad():
+            expected, got = static(image)[0], dynamic(image)[0]
+        torch.testing.assert_close(got[..., :4], expected[..., :4], rtol=1e-4, atol=5e-3)  # pixels
+        torch.testing.assert_close(got[..., 4:], expected[..., 4:], rtol=0, atol=5e-5)

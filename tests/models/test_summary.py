@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,13 @@ from models.parser import read_model_yaml, read_rows
 from models.summary import count_gflops, log_table, summarize, unused_layers
 from models.yolo import MODELS_DIR, Model
 
+GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 PUBLISHED = "thop 0.0.31 (current when v6.1 came out)"
 CONVOLUTIONS = "conv2d multiply-adds only"
 # Files without a backbone, such as the list of anchors, are no models.
 YAMLS = [file for file in sorted(MODELS_DIR.rglob("*.yaml")) if "backbone" in yaml.safe_load(file.read_text("utf-8"))]
+REFERENCE = json.loads((GOLDEN / "models.json").read_text(encoding="utf-8"))["models"]
+OF_V61 = [file for file in YAMLS if file.stem in REFERENCE]
 
 
 def macs(layer: nn.Module, imgsz: int, channels: int) -> int:
@@ -179,22 +183,28 @@ class Counted:
     by_torch: float
 
 
-@pytest.fixture(scope="module", params=YAMLS, ids=lambda file: file.stem)
-def counted(request: pytest.FixtureRequest) -> Iterator[Counted]:
-    """One model at a time: the largest has half a gigabyte. Only shapes matter, and drawing weights takes long."""
+@cache
+def count(file: Path) -> Counted:
+    """Only shapes matter, and drawing weights takes long."""
     with pytest.MonkeyPatch.context() as patch:
         for name in ("kaiming_uniform_", "kaiming_normal_", "uniform_"):
             patch.setattr(nn.init, name, lambda tensor, *args, **kwargs: nn.init.zeros_(tensor))
-        model = Model(request.param).to("meta")
+        model = Model(file).to("meta")
     gflops, fused = count_gflops(model), count_gflops(fuse(model))
-    yield Counted(request.param, gflops, fused, torch_gflops(model))
+    return Counted(file, gflops, fused, torch_gflops(model))
 
 
-def figures(golden: Any, counted: Counted) -> dict[str, Any]:
-    models = golden.json("models")["models"]
-    if counted.file.stem not in models:
-        pytest.skip("not a model of v6.1")
-    return models[counted.file.stem]["gflops_640"]
+@pytest.fixture
+def counted(request: pytest.FixtureRequest) -> Counted:
+    return count(request.param)
+
+
+every_model = pytest.mark.parametrize("counted", YAMLS, indirect=True, ids=lambda file: file.stem)
+models_of_v61 = pytest.mark.parametrize("counted", OF_V61, indirect=True, ids=lambda file: file.stem)
+
+
+def figures(counted: Counted) -> dict[str, Any]:
+    return REFERENCE[counted.file.stem]["gflops_640"]
 
 
 def products_of_attention(counted: Counted) -> float:
@@ -203,10 +213,12 @@ def products_of_attention(counted: Counted) -> float:
     return 2 * (10 * cells * c * c + 2 * cells * cells * c) / 1e9 if counted.file.stem.endswith("transformer") else 0
 
 
+@every_model
 def test_agrees_with_the_counter_of_torch_within_one_percent(counted: Counted) -> None:
     assert counted.gflops == pytest.approx(counted.by_torch, rel=0.01)
 
 
+@every_model
 def test_is_the_same_before_and_after_fusing_but_for_the_biases_of_dynamic_layers(counted: Counted) -> None:
     """K biases of every output channel are mixed for a picture; the widest model has some ten thousand channels."""
     assert counted.gflops <= counted.fused <= counted.gflops + 2 * 4 * 10_000 / 1e9
@@ -214,17 +226,19 @@ def test_is_the_same_before_and_after_fusing_but_for_the_biases_of_dynamic_layer
         assert counted.fused == counted.gflops
 
 
-def test_is_within_one_percent_of_the_published_figure(golden: Any, counted: Counted) -> None:
+@models_of_v61
+def test_is_within_one_percent_of_the_published_figure(counted: Counted) -> None:
     """v6.1 counts six linear layers of the transformer, not the four products in and out of the attention nor its two
     products of tokens: 2 % less for that model."""
     cells, c = 20 * 20, 256
     not_counted = 2 * (4 * cells * c * c + 2 * cells * cells * c) / 1e9 if products_of_attention(counted) else 0
-    assert counted.gflops - not_counted == pytest.approx(figures(golden, counted)[PUBLISHED][1], rel=0.01)
+    assert counted.gflops - not_counted == pytest.approx(figures(counted)[PUBLISHED][1], rel=0.01)
 
 
-def test_convolutions_are_those_of_the_reference(golden: Any, counted: Counted) -> None:
+@models_of_v61
+def test_convolutions_are_those_of_the_reference(counted: Counted) -> None:
     assert counted.gflops - products_of_attention(counted) == pytest.approx(
-        figures(golden, counted)[CONVOLUTIONS][1], rel=0.001
+        figures(counted)[CONVOLUTIONS][1], rel=0.001
     )
 
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from utils.anchors import anchor_fitness, box_sizes, check_anchors, jitter_sizes, kmean_anchors
 
@@ -127,23 +125,10 @@ def test_anchors_that_cannot_be_bettered_are_kept() -> None:
     assert check.bpr == pytest.approx(1 / 3)
 
 
-def read_set(root: Path, images: str) -> tuple[list[tuple[int, int]], list[np.ndarray]]:
-    """Sizes (height, width) and label rows of a data set, in the order of its file names."""
-    shapes, labels = [], []
-    for file in sorted((root / "images" / images).glob("*.jpg")):
-        with Image.open(file) as picture:
-            shapes.append((picture.height, picture.width))
-        text = root / "labels" / images / f"{file.stem}.txt"
-        rows = [line.split() for line in text.read_text().splitlines()] if text.is_file() else []
-        labels.append(np.array(rows, np.float32).reshape(-1, 5))
-    return shapes, labels
-
-
 @pytest.mark.parametrize("case", range(4))
-def test_figures_on_real_boxes_are_those_of_the_reference(golden: Any, shared_data: Path, case: int) -> None:
+def test_figures_on_real_boxes_are_those_of_the_reference(golden: Any, case: int) -> None:
     expected = golden.json("tensors")["anchors"][case]
-    folder, images = {"bccd train": ("bccd", "train"), "tiny-coco train": ("tiny-coco", "train2017")}[expected["data"]]
-    wh, owner = box_sizes(*read_set(shared_data / folder, images), expected["imgsz"])
+    wh, owner = box_sizes(*golden.labels(expected["data"]), expected["imgsz"])
     assert len(wh) == expected["labels"]
     fit, strict = anchor_fitness(wh, P5, 4.0), anchor_fitness(wh, P5, 2.0)
     assert (fit.bpr, fit.aat) == pytest.approx(tuple(expected["no_jitter"].values()), rel=1e-6)
