@@ -17,15 +17,14 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import signal
 import sys
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from utils.config.cli import run_script
+from utils.config.cli import ended_by_signals, run_script
 from utils.config.keywords import options_from
 from utils.config.options import DetectOptions
 from utils.errors import InputError
@@ -60,23 +59,24 @@ def main(options: DetectOptions) -> None:
     # Here and not above: torch takes seconds to import, and --help or a mistyped option should be answered at once.
     from models.user_modules import load_modules
     from utils.datasets.sources import open_source, without_password
-    from utils.files import increment_path
     from utils.inference.build import build_predictor, strip_weights
     from utils.inference.outputs import Outputs
     from utils.inference.tiles import SlicedPredictor
+    from utils.output import OutputFolder, run_folder
 
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # broken frames are counted, not lamented one by one
     load_modules(options.modules)
     source = open_source(options.source, options.vid_stride, options.reconnect)
-    with source, ended_by_signals():
+    with source:
         predictor = build_predictor(options)
         finder: Finder = predictor
         if options.slice:
             whole = not options.slice_only
             finder = SlicedPredictor(predictor, options.slice, options.overlap, whole, options.batch_size)
-        folder = increment_path(Path(options.project) / options.name, options.exist_ok, mkdir=True)
-        with contextlib.closing(Outputs(options, folder)) as outputs:
-            tally = detect(source, finder, outputs, options.batch_size)
+        with run_folder(options.project, options.name, options.exist_ok) as folder:
+            output = OutputFolder(folder, partial(files_in_use, source, options))
+            with contextlib.closing(Outputs(options, output)) as outputs:
+                tally = detect(source, finder, outputs, options.batch_size)
     report(tally, source, finder)
     if tally.frames == 0 and not tally.stopped:
         raise InputError(f"--source {without_password(options.source)}: {NOTHING[source.live]}")
@@ -88,9 +88,20 @@ def main(options: DetectOptions) -> None:
         raise KeyboardInterrupt  # there was more to do: scripts around this one are told
 
 
+def files_in_use(source: Source, options: DetectOptions) -> Iterator[str | Path]:
+    """What must not be written over: the files that are read, and the labels of pictures, which took work."""
+    from utils.files import label_path_for
+
+    yield from (options.source, options.data, *options.weights, *options.modules)
+    for path in getattr(source, "paths", ()):
+        yield from (path, label_path_for(path))
+
+
 def detect(source: Source, finder: Finder, outputs: Outputs, batch_size: int = 1) -> Tally:
     """Find objects in every frame of a source and write them down, until its end, Ctrl-C, or q in the window."""
     from tqdm import tqdm
+
+    from utils.names import printable
 
     tally = Tally()
     to_screen = sys.stderr.isatty()
@@ -101,12 +112,13 @@ def detect(source: Source, finder: Finder, outputs: Outputs, batch_size: int = 1
                 for frame, found in zip(batch, outputs.find(finder, batch)):
                     outputs.write(frame, found)
                     tally.add(frame.title if frame.clip else None, len(found))
+                    line = printable(f"{frame.title}: {found.summary()}")
                     if frame.clip:
-                        bar.set_postfix_str(found.summary()[:40], refresh=False)
+                        bar.set_postfix_str(printable(found.summary())[:40], refresh=False)
                     elif to_screen:  # above the bar
-                        bar.write(f"{frame.title}: {found.summary()}", file=sys.stdout)
+                        bar.write(line, file=sys.stdout)
                     else:
-                        print(f"{frame.title}: {found.summary()}")
+                        print(line)
                     bar.update()
                 if outputs.quit:
                     break
@@ -129,26 +141,10 @@ def report(tally: Tally, source: Source, finder: Finder) -> None:
     LOG.info("%s%s", counts, f"; {times} per {unit}" if tally.frames else "")
 
 
-@contextlib.contextmanager
-def ended_by_signals() -> Iterator[None]:
-    """``kill`` ends a run like Ctrl-C, so that videos and tables get their end."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread may listen
-        return
-
-    def stop(number: int, place: Any) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
 def run(**options: Any) -> None:
     """Detect from Python, with the options by their names: ``detect.run(weights="best.pt", source="pictures/")``."""
-    main(options_from(DetectOptions, options))
+    with ended_by_signals():
+        main(options_from(DetectOptions, options))
 
 
 if __name__ == "__main__":

@@ -26,6 +26,8 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "utils.log",
         "utils.memory",
         "utils.errors",
+        "utils.names",
+        "utils.output",
         "utils.packages",
         "utils.device",
         "utils.dist",

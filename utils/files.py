@@ -83,15 +83,20 @@ def _yaml_cure(text: str, error: yaml.YAMLError) -> str:
     return ""
 
 
-def write_atomic(path: str | Path, content: bytes) -> None:
-    """Write a file so that a reader, or a crash at any moment, meets the old content or the new, never half of it."""
+def write_atomic(path: str | Path, content: bytes, durable: bool = True) -> None:
+    """Write a file so that a reader, or a crash at any moment, meets the old content or the new, never half of it.
+
+    A link at that place is replaced; what it leads to stays as it is. ``durable`` waits for the disk.
+    """
     path = Path(path)
-    draft = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
+    begin = path.name if len(os.fsencode(path.name)) < 128 else path.name[:32]  # names end at 255 bytes
+    draft = path.with_name(f".{begin}.{os.getpid()}.{threading.get_ident()}.tmp")
     try:
         with draft.open("wb") as stream:
             stream.write(content)
             stream.flush()
-            os.fsync(stream.fileno())
+            if durable:
+                os.fsync(stream.fileno())
         draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)
@@ -190,6 +195,8 @@ def _listed_images(listing: Path, bases: Sequence[Path], kinds: frozenset[str]) 
                 others.append(f"{listing}:{number}: '{text[:60]}'")
             continue
         named += 1
+        if text.startswith("~"):
+            text = os.path.expanduser(text)  # noqa: PTH111  (leaves the name of a file that begins so)
         beside = listing.parent / text  # an absolute line stays as it is
         if os.path.isabs(text):  # noqa: PTH117
             yield beside

@@ -17,8 +17,10 @@ from PIL import Image, UnidentifiedImageError
 
 from utils.boxes import Array, unscale_coords
 from utils.errors import InputError
+from utils.files import write_atomic
 from utils.jpeg import JpegHeader, decode_jpeg, read_header, upper_rows
 
+_COMMENT = b"\xff\xfe"  # the JPEG marker
 # EXIF orientation -> (swap the axes first, then flip around: 0 the horizontal axis, 1 the vertical one, -1 both)
 _UPRIGHT: dict[int, tuple[bool, int | None]] = {
     2: (False, 1),
@@ -348,8 +350,10 @@ def read_image_for(
     return (image, whole_hw[::-1], full_hw[::-1]) if swapped else (image, whole_hw, full_hw)
 
 
-def write_image(path: str | Path, image: np.ndarray) -> None:
+def write_image(path: str | Path, image: np.ndarray, comment: bytes = b"") -> None:
     """Write a BGR or grey uint8 picture in the format that the suffix of ``path`` names.
+
+    The file appears whole or not at all. ``comment``, at most 65,533 bytes, goes into the header of a JPEG.
 
     Raises:
         InputError: OpenCV knows no such suffix or cannot store this array in it.
@@ -361,7 +365,17 @@ def write_image(path: str | Path, image: np.ndarray) -> None:
         raise InputError(f"{path}: cannot write an image of shape {image.shape} as '{path.suffix}'") from error
     if not done:
         raise InputError(f"{path}: cannot write an image of shape {image.shape} as '{path.suffix}'")
-    path.write_bytes(encoded.tobytes())
+    content = encoded.tobytes()
+    if comment:  # behind the two bytes that every JPEG begins with
+        content = content[:2] + _COMMENT + (len(comment) + 2).to_bytes(2, "big") + comment + content[2:]
+    write_atomic(path, content, durable=False)
+
+
+def jpeg_comment(path: Path) -> bytes:
+    """The comment that :func:`write_image` put into a JPEG, b"" where there is none."""
+    with path.open("rb") as stream:
+        head = stream.read(6)
+        return stream.read(int.from_bytes(head[4:], "big") - 2) if head[2:4] == _COMMENT and len(head) == 6 else b""
 
 
 def to_model_input(

@@ -8,6 +8,8 @@ import sys
 import time
 from typing import TextIO
 
+from utils.names import printable
+
 _COLOURS = {"red": 31, "green": 32, "yellow": 33, "blue": 34, "magenta": 35, "cyan": 36, "bold": 1}
 
 
@@ -25,6 +27,13 @@ class LineHandler(logging.StreamHandler):
             self.handleError(record)
 
 
+class SafeFormatter(logging.Formatter):
+    """Escapes what a terminal would obey: names of classes and files come from others."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record), keep="\n\t")
+
+
 def setup_logging(level: int = logging.INFO) -> None:
     """Send log records to stdout as plain lines. Called by scripts; a second call only sets the level."""
     root = logging.getLogger()
@@ -32,7 +41,7 @@ def setup_logging(level: int = logging.INFO) -> None:
     if any(isinstance(handler, LineHandler) for handler in root.handlers):
         return
     handler = LineHandler(sys.stdout)
-    handler.setFormatter(logging.Formatter("%(message)s"))
+    handler.setFormatter(SafeFormatter("%(message)s"))
     root.addHandler(handler)
 
 

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -357,3 +358,97 @@ def test_a_lossless_video_gives_the_boxes_of_its_pictures(reference: Any, tmp_pa
     for frame, number in zip(frames, numbers):
         np.testing.assert_array_equal(frame.image, images[number])
         np.testing.assert_array_equal(predictor(frame.image).boxes, alone[number])
+
+
+def test_a_second_run_in_the_folder_replaces_what_there_was_of_its_pictures_only(find: Find, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for name in ("a.png", "a2.png", "b.png"):
+        cv2.imwrite(str(tmp_path / "in" / name), noise(1, (64, 64)))
+    wanted = {"save_txt": True, "save_crop": True, "save_csv": True, "save_json": True, "exist_ok": True}
+    folder = find(tmp_path / "in", **wanted)
+    others = {path: path.read_bytes() for path in folder.rglob("crops/*/a2*.jpg")}  # crops of a2, and the second of a
+    of_b = {path: path.read_bytes() for path in folder.rglob("*/b*.*")}
+    (folder / "labels/notes.txt").write_text("mine")
+    cv2.imwrite(str(next(folder.glob("crops/*")) / "a9.jpg"), noise(2))
+    find(tmp_path / "in/a.png", conf_thres=1.0, **wanted)
+    assert sorted(path.name for path in (folder / "labels").iterdir()) == ["a2.txt", "b.txt", "notes.txt"]
+    left = [path.name for path in folder.rglob("crops/*/*.jpg")]
+    assert left.count("a9.jpg") == 1 and "a.jpg" not in left
+    assert 0 < len([name for name in left if name.startswith("a2")]) < len(others)
+    assert {path: path.read_bytes() for path in of_b} == of_b
+    assert table(folder) == [] and len(json.loads((folder / "detections.json").read_bytes())) == 1
+    find(tmp_path / "in", **wanted)
+    assert {path: path.read_bytes() for path in folder.rglob("crops/*/b*.jpg")}.keys() == {
+        path for path in of_b if path.suffix == ".jpg"
+    }
+
+
+def test_a_list_with_dots_in_its_paths_writes_below_the_run_folder_only(find: Find, tmp_path: Path) -> None:
+    for place in ("in/a/x.png", "other/b.png"):
+        (tmp_path / place).parent.mkdir(parents=True)
+        cv2.imwrite(str(tmp_path / place), noise(1))
+    (tmp_path / "in/list.txt").write_text("a/x.png\na/../../other/b.png\n")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*.png")}
+    folder = find(tmp_path / "in/list.txt", save_txt=True, save_crop=True)
+    assert {path: path.read_bytes() for path in before} == before
+    assert {str(path.relative_to(folder)) for path in folder.rglob("*.png")} == {"in/a/x.png", "other/b.png"}
+
+
+@pytest.mark.parametrize("name", ["in", "hard"])
+def test_a_picture_is_never_drawn_over_itself_or_its_label(find: Find, tmp_path: Path, name: str) -> None:
+    for folder in ("in", "hard"):
+        (tmp_path / folder).mkdir()
+    cv2.imwrite(str(tmp_path / "in/a.png"), noise(1))
+    os.link(tmp_path / "in/a.png", tmp_path / "hard/a.png")
+    before = (tmp_path / "in/a.png").read_bytes()
+    with pytest.raises(InputError, match=r"a\.png: would overwrite the input .*in/a\.png; choose another output"):
+        find(tmp_path / "in", project=str(tmp_path), name=name, exist_ok=True)
+    assert (tmp_path / "in/a.png").read_bytes() == before
+    (tmp_path / "images").mkdir()
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "images/a.png").write_bytes(before)
+    (tmp_path / "labels/a.txt").write_text("0 0.5 0.5 0.1 0.1\n")
+    with pytest.raises(InputError, match=r"labels/a\.txt: would overwrite"):
+        find(tmp_path / "images", project=str(tmp_path), name=".", exist_ok=True, save_txt=True, nosave=True)
+    assert (tmp_path / "labels/a.txt").read_text() == "0 0.5 0.5 0.1 0.1\n"
+
+
+def test_links_in_an_old_run_folder_do_not_lead_results_elsewhere(find: Find, tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "a.png"), noise(1))
+    (tmp_path / "out/exp").mkdir(parents=True)
+    (tmp_path / "victim").mkdir()
+    (tmp_path / "victim/keep.csv").write_text("mine")
+    (tmp_path / "out/exp/labels").symlink_to(tmp_path / "victim")
+    (tmp_path / "out/exp/detections.csv").symlink_to(tmp_path / "victim/keep.csv")
+    for option in ("save_txt", "save_csv"):
+        with pytest.raises(InputError, match="a link leads to"):
+            find(tmp_path / "a.png", exist_ok=True, **{option: True})
+    assert [(path.name, path.read_text()) for path in (tmp_path / "victim").iterdir()] == [("keep.csv", "mine")]
+
+
+def test_a_pattern_in_a_folder_whose_name_has_brackets_finds_its_pictures(find: Find, tmp_path: Path) -> None:
+    for place in ("run [1]/deep/a.png", "run 1/deep/other.png"):
+        (tmp_path / place).parent.mkdir(parents=True)
+        cv2.imwrite(str(tmp_path / place), noise(1))
+    folder = find(f"{tmp_path}/run [1]/*/*.png")
+    assert [str(path.relative_to(folder)) for path in folder.rglob("*.png")] == ["deep/a.png"]
+
+
+@pytest.mark.parametrize("odd", [["\x1b[2Jcat", "=cmd|' /c calc'!A0"], ["x" * 5000, "con"], ["a/b", ".."]])
+def test_names_of_classes_and_files_do_no_harm_anywhere(
+    find: Find, tmp_path: Path, eager_weights: Path, capsys: Any, odd: list[str]
+) -> None:
+    checkpoint = load_checkpoint(eager_weights)
+    save_checkpoint(tmp_path / "odd.pt", replace(checkpoint, names=odd))
+    (tmp_path / "in").mkdir()
+    cv2.imwrite(str(tmp_path / "in/=\x1b[31m.png"), noise(1, (64, 64)))
+    folder = find(
+        tmp_path / "in", weights=(str(tmp_path / "odd.pt"),), save_csv=True, save_txt=True, save_crop=True, max_det=50
+    )  # fmt: skip
+    printed = capsys.readouterr().out
+    assert "\x1b" not in printed and "\\x1b[31m.png" in printed
+    text = (folder / "detections.csv").read_text(encoding="utf-8")
+    assert "\x1b" not in text and ",=cmd" not in text
+    assert all(cell[0] not in "=@\t" for row in table(folder) for cell in row.values() if cell)
+    made = [path.name for path in (folder / "crops").iterdir()]
+    assert made and all(len(name.encode()) <= 100 and name not in odd for name in made)

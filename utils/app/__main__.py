@@ -11,11 +11,9 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import signal
 import socket
 import sys
 import tempfile
-import threading
 from pathlib import Path
 
 from utils.config.app_options import AppOptions
@@ -47,7 +45,6 @@ def main(options: AppOptions) -> None:
             if not loopback(listener):
                 LOG.warning("--host %s: everybody who reaches this machine can use the page", options.host)
             try:
-                end_with_sigterm()
                 with contextlib.suppress(KeyboardInterrupt):
                     run_server(service, listener, options.host)
             finally:
@@ -91,12 +88,6 @@ def loopback(listener: socket.socket) -> bool:
     """Whether only this machine reaches it."""
     host = str(listener.getsockname()[0])
     return host == "::1" or host.startswith("127.")
-
-
-def end_with_sigterm() -> None:
-    """``kill`` ends the page as Ctrl-C does, so that nothing stays behind."""
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 if __name__ == "__main__":

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
+import os
+import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import Field, fields
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
@@ -22,6 +27,7 @@ OptionsT = TypeVar("OptionsT", bound="DataclassInstance")  # whose fields are ma
 
 EXIT_INPUT = 1
 EXIT_USAGE = 2  # as argparse has it
+_CLEARING_UP_S = 5.0
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, what a shell reports for Ctrl-C
 
 
@@ -90,24 +96,58 @@ def parse(options_class: type[OptionsT], argv: Sequence[str] | None = None, prog
         parser.error(str(error))
 
 
+@contextlib.contextmanager
+def ended_by_signals() -> Iterator[list[int]]:
+    """SIGTERM and SIGHUP (the terminal is gone) end the body like Ctrl-C, so that nothing half done stays behind.
+
+    Yields a list that holds the number of the signal when one came. A signal that is ignored (``nohup``) or handled
+    already is left alone, and so are all of them outside of the main thread, where Python has no signals.
+    """
+    came: list[int] = []
+    owner, before, quiet_until = os.getpid(), {}, 0.0
+
+    def stop(number: int, _: Any) -> None:
+        if os.getpid() != owner:  # a forked process, which the signal is to end at once
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+            return
+        nonlocal quiet_until
+        if time.monotonic() >= quiet_until:  # one soon after would break off the clearing up
+            quiet_until = time.monotonic() + _CLEARING_UP_S
+            came.append(number)
+            raise KeyboardInterrupt
+
+    if threading.current_thread() is threading.main_thread():
+        for name in ("SIGTERM", "SIGHUP"):  # Windows has only the first
+            if (listened := getattr(signal, name, None)) is not None and signal.getsignal(listened) is signal.SIG_DFL:
+                before[listened] = signal.signal(listened, stop)
+    try:
+        yield came
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def run_script(
     main: Callable[[OptionsT], int | None], options_class: type[OptionsT], argv: Sequence[str] | None = None
 ) -> int:
     """Run a script: parse its options, install the log handler, call ``main`` and return the exit code.
 
     The code is what ``main`` returns, 0 for None; 1 with one logged line when the input was wrong or a file missing,
-    130 after Ctrl-C. Every other exception is a bug and keeps its traceback. Option errors leave through SystemExit
-    with code 2.
+    128 and the number of the signal after Ctrl-C, SIGTERM or SIGHUP. Every other exception is a bug and keeps its
+    traceback. Option errors leave through SystemExit with code 2.
     """
     options = parse(options_class, argv)
     setup_logging()
+    came: list[int] = []
     try:
-        return main(options) or 0
+        with ended_by_signals() as came:
+            return main(options) or 0
     except (InputError, FileNotFoundError) as error:
         logger.error("error: %s", error)
         return EXIT_INPUT
     except KeyboardInterrupt:
         logger.info("stopped")
-        return EXIT_INTERRUPTED
+        return 128 + came[0] if came else EXIT_INTERRUPTED
     finally:
         sys.stdout.flush()

@@ -13,7 +13,7 @@ import yaml
 
 from utils.errors import InputError
 from utils.files import write_atomic
-from utils.general.logger import LOGGER, colorstr
+from utils.general.logger import LOGGER
 from utils.metrics import fitness
 from utils.plots.evolve import EVOLVE_METRICS, plot_evolve
 from utils.plots.results import read_results
@@ -45,7 +45,7 @@ def print_mutation(
     rows = [names] if not file.exists() else _rows(file, names)
     write_atomic(file, _as_text([*rows, [_short(value) for value in values]]).encode())
     for line in (names, [_short(value) for value in values]):
-        LOGGER.info("%s%s", colorstr("evolve: "), "".join(word.rjust(_WIDTH) for word in line))
+        LOGGER.info("evolve: %s", "".join(word.rjust(_WIDTH) for word in line))
 
     table = read_results(file)
     scores = fitness(np.stack([table[name] for name in EVOLVE_METRICS[:4]], axis=1))

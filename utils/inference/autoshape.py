@@ -101,7 +101,9 @@ class AutoShape(nn.Module):
             )
             pred = [scale_coords(batch.shape[2:], rows, image.shape[:2]) for rows, image in zip(boxes, pictures)]
         before, inference, after = timer.seconds.values()
-        return Detections(pictures, pred, files, self.names, (before, inference, after), tuple(batch.shape))
+        sources = [i if isinstance(i, (str, Path)) else str(getattr(i, "filename", "")) for i in items]
+        times = before, inference, after
+        return Detections(pictures, pred, files, self.names, times, tuple(batch.shape), sources)
 
     def _mixed(self, parameter: Tensor) -> bool:
         return self.amp and parameter.device.type == "cuda"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from utils.config.detect_options import DetectOptions
 from utils.datasets.sources.base import Frame
@@ -12,6 +11,7 @@ from utils.inference.tables import CsvTable, JsonTable
 from utils.inference.videos import VideoFiles
 from utils.inference.window import Window
 from utils.inference.writers import Crops, DrawnImages, TextLabels
+from utils.output import OutputFolder
 from utils.plots.features import FeatureFiles, FeatureMaps
 
 
@@ -23,19 +23,19 @@ class Outputs:
         quit: somebody pressed q in the window.
     """
 
-    def __init__(self, options: DetectOptions, folder: Path) -> None:
-        self.folder, self.save = folder, not options.nosave
+    def __init__(self, options: DetectOptions, folder: OutputFolder) -> None:
+        self.folder, self.save = folder.folder, not options.nosave
         self.images = DrawnImages(folder, options.line_thickness, options.hide_labels, options.hide_conf)
         self.videos = VideoFiles(folder)
         self.window = Window() if options.view_img else None
-        self.text = TextLabels(folder / "labels", options.save_conf) if options.save_txt else None
-        self.crops = Crops(folder / "crops") if options.save_crop else None
+        self.text = TextLabels(folder.below("labels"), options.save_conf) if options.save_txt else None
+        self.crops = Crops(folder.below("crops")) if options.save_crop else None
         self.features = FeatureFiles(folder) if options.visualize else None
         self.tables: list[CsvTable | JsonTable] = []
         if options.save_csv:
-            self.tables.append(CsvTable(folder / "detections.csv"))
+            self.tables.append(CsvTable(folder.path("detections.csv")))
         if options.save_json:
-            self.tables.append(JsonTable(folder / "detections.json"))
+            self.tables.append(JsonTable(folder.path("detections.json")))
 
     @property
     def quit(self) -> bool:

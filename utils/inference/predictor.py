@@ -17,6 +17,7 @@ from utils.boxes import scale_coords
 from utils.errors import InputError
 from utils.image import letterbox, to_model_input
 from utils.inference.backends.base import FileBackend
+from utils.names import printable
 from utils.nms import non_max_suppression
 from utils.timing import StageTimer
 
@@ -39,7 +40,7 @@ class Detections:
         """ "3 cats, 1 dog", in order of class; "nothing" without detections."""
         counts = Counter(self.boxes[:, 5].int().tolist())
         # A plural s is for latin names only.
-        named = [(n, self.names[c]) for c, n in sorted(counts.items())]
+        named = [(n, printable(self.names[c])) for c, n in sorted(counts.items())]
         return ", ".join(f"{n} {name}{'s' * (n > 1 and name.isascii())}" for n, name in named) or "nothing"
 
 

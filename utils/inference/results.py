@@ -23,6 +23,7 @@ from utils.files import increment_path
 from utils.inference.predictor import Detections as OnePicture
 from utils.inference.window import has_display, in_notebook
 from utils.inference.writers import Crops, DrawnImages
+from utils.output import OutputFolder
 from utils.packages import require
 from utils.plots.crops import crop_box
 
@@ -73,9 +74,11 @@ class Detections:
         names: Sequence[str] | Mapping[int, str],
         seconds: tuple[float, ...] = (0.0, 0.0, 0.0),
         shape: tuple[int, ...] = (),
+        sources: Sequence[str | Path] = (),
     ) -> None:
         self.imgs, self.pred, self.files, self.names = list(imgs), list(pred), list(files), ClassNames(names)
         self.n, self.s = len(self.imgs), shape
+        self.sources = sources  # files that the images were read from: never written over
         self.times = tuple(StageTime(stage) for stage in seconds)
         self.t = tuple(1000 * stage / max(1, self.n) for stage in seconds)
 
@@ -208,7 +211,7 @@ class Detections:
                 default folder, which lies in the working directory, gets a number, any other is used as it is.
         """
         folder = _run_folder(save_dir, exist_ok)
-        writer = DrawnImages(folder)
+        writer = DrawnImages(OutputFolder(folder, lambda: self.sources))
         written: set[Path] = set()
         for index in range(self.n):
             frame, _ = self._single(index)
@@ -230,7 +233,8 @@ class Detections:
         Returns:
             One dict per detection: ``box`` [4] xyxy, ``conf``, ``cls``, ``label`` ("dog 0.87"), ``im`` HWC BGR.
         """
-        writer = Crops(_run_folder(save_dir, exist_ok) / "crops") if save else None
+        output = OutputFolder(_run_folder(save_dir, exist_ok), lambda: self.sources) if save else None
+        writer = None if output is None else Crops(output.below("crops"))
         crops = []
         for index in range(self.n):
             frame, found = self._single(index)
@@ -267,7 +271,9 @@ class Detections:
         """One object of this kind per picture: ``for result in results.tolist(): ...``."""
         parts = zip(self.imgs, self.pred, self.files)
         each = tuple(stage.t / self.n for stage in self.times)
-        return [Detections([image], [boxes], [name], self.names, each, self.s) for image, boxes, name in parts]
+        return [
+            Detections([image], [boxes], [name], self.names, each, self.s, self.sources) for image, boxes, name in parts
+        ]
 
 
 def _run_folder(save_dir: str | Path, exist_ok: bool | None) -> Path:

@@ -10,6 +10,7 @@ from typing import Any
 from utils.boxes import xyxy2xywhn
 from utils.datasets.sources.base import Frame
 from utils.inference.predictor import Detections
+from utils.names import csv_cell
 
 COLUMNS = (
     "file", "frame", "class", "name", "confidence", "x1", "y1", "x2", "y2", "x_center", "y_center", "width", "height",
@@ -28,9 +29,13 @@ def rows_of(found: Detections) -> list[tuple[int, str, float, list[float], list[
 
 
 class CsvTable:
-    """A line per detection. ``frame`` is empty for pictures; pixels to 3, fractions to 6 digits."""
+    """A line per detection. ``frame`` is empty for pictures; pixels to 3, fractions to 6 digits.
+
+    Names that a spreadsheet would compute, or a terminal obey, are made harmless.
+    """
 
     def __init__(self, path: Path) -> None:
+        path.unlink(missing_ok=True)  # of an earlier run; if it is a link, what it leads to stays as it is
         self._stream = path.open("w", newline="", encoding="utf-8")
         self._writer = csv.writer(self._stream)
         self._writer.writerow(COLUMNS)
@@ -38,7 +43,7 @@ class CsvTable:
     def write(self, frame: Frame, found: Detections) -> None:
         number = frame.number if frame.clip else ""
         for cls, name, conf, pixels, fractions in rows_of(found):
-            self._writer.writerow((frame.title, number, cls, name, conf, *pixels, *fractions))
+            self._writer.writerow((csv_cell(frame.title), number, cls, csv_cell(name), conf, *pixels, *fractions))
         self._stream.flush()
 
     def close(self) -> None:
@@ -52,6 +57,7 @@ class JsonTable:
     """
 
     def __init__(self, path: Path) -> None:
+        path.unlink(missing_ok=True)
         self._stream = path.open("w", encoding="utf-8", newline="\n")
         self._stream.write("[\n]\n")
         self._stream.flush()

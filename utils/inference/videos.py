@@ -24,6 +24,7 @@ import numpy as np
 from utils.datasets.sources.base import Clip, Frame
 from utils.errors import InputError
 from utils.files import increment_path
+from utils.output import OutputFolder
 
 LOG = logging.getLogger(__name__)
 _STDERR = threading.Lock()  # there is one for all threads
@@ -102,8 +103,8 @@ class VideoFiles:
     than the one before starts a new file.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path | OutputFolder) -> None:
+        self.folder = OutputFolder.of(folder)
         self.paths: list[Path] = []
         self._open: dict[Path, tuple[Encoder, tuple[int, int], int]] = {}  # by Frame.relative: size, last frame number
         self._useless: set[type[Encoder]] = set()
@@ -140,10 +141,10 @@ class VideoFiles:
         for kind in ENCODERS:
             if kind in self._useless:
                 continue
-            path = self.folder / relative.with_suffix(kind.suffix if relative.suffix else "")
-            path = path if relative.suffix else path.with_name(path.name + kind.suffix)
+            name = relative.with_suffix("") if relative.suffix else relative
+            path = self.folder.path(name.with_name(name.name + kind.suffix))
             path = increment_path(path, exist_ok=path not in self.paths, sep="-")
-            path.parent.mkdir(parents=True, exist_ok=True)
+            path.unlink(missing_ok=True)  # of an earlier run; a link must not be followed by the encoder
             try:
                 encoder = kind(path, fps, size_wh)
             except (ImportError, ValueError, OSError) as error:
@@ -153,7 +154,7 @@ class VideoFiles:
                 continue
             self.paths.append(path)
             return encoder
-        raise InputError(f"{self.folder}: no video can be written here; use --nosave, or pip install av")
+        raise InputError(f"{self.folder.folder}: no video can be written here; use --nosave, or pip install av")
 
 
 def _even(image: np.ndarray) -> np.ndarray:

@@ -17,6 +17,8 @@ from torch.utils.hooks import RemovableHandle
 
 from models.yolo import Detect, Model
 from utils.image import write_image
+from utils.names import file_name
+from utils.output import OutputFolder
 
 COLUMNS = 8
 _GAP = 2  # white pixels between the channels
@@ -113,19 +115,19 @@ class FeatureMaps:
 
     def save(self, folder: Path, channels: int = 32) -> None:
         """Write ``stage<index>_<type>_features.png`` (the first channels) and ``.npy`` (all, float32) per layer."""
-        folder.mkdir(parents=True, exist_ok=True)
+        output = OutputFolder(folder)
         for index, feature_map in sorted(self.maps.items()):
             kind = str(getattr(self.layers[index], "type", type(self.layers[index]).__name__)).rpartition(".")[2]
-            stem = f"stage{index}_{kind}_features"
-            write_image(folder / f"{stem}.png", feature_grid(feature_map, channels))
-            np.save(folder / f"{stem}.npy", feature_map.float().cpu().numpy())
+            stem = file_name(f"stage{index}_{kind}_features")
+            write_image(output.path(f"{stem}.png"), feature_grid(feature_map, channels))
+            np.save(output.path(f"{stem}.npy"), feature_map.float().cpu().numpy())
 
 
 class FeatureFiles:
     """Feature maps of pictures, each in a folder named after its picture below ``folder``."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path | OutputFolder) -> None:
+        self.folder = OutputFolder.of(folder)
         self._used: Counter[Path] = Counter()
 
     def write(self, relative: Path, maps: FeatureMaps) -> Path:
@@ -133,6 +135,6 @@ class FeatureFiles:
         stem = relative.with_suffix("")
         self._used[stem] += 1
         number = self._used[stem]
-        folder = self.folder / (stem if number == 1 else stem.with_name(f"{stem.name}{number}"))
+        folder = self.folder.path(stem if number == 1 else stem.with_name(f"{stem.name}{number}"))
         maps.save(folder)
         return folder

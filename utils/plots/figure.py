@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from utils.files import write_atomic
 from utils.plots.annotate import color_for
 from utils.plots.fonts import font_file
 
@@ -33,7 +35,9 @@ def save_figure(figure: Figure, file: Path, dpi: int = 150) -> None:
     with warnings.catch_warnings():
         # A text that no font can write has been told once, in a line of our own; this would be one for each letter.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
-        figure.savefig(file, dpi=dpi, facecolor="white")
+        content = io.BytesIO()
+        figure.savefig(content, format=file.suffix[1:], dpi=dpi, facecolor="white")
+    write_atomic(file, content.getvalue(), durable=False)
 
 
 def tidy(axes: Axes, title: str = "", x: str = "", y: str = "", grid: bool = True) -> None:

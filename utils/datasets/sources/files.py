@@ -91,9 +91,11 @@ class FileSource(Source):
         self.close()
 
     def relative(self, path: Path) -> Path:
-        """Where the results of a file go below the folder of the results."""
-        inside = path.is_relative_to(self.root)
-        return path.relative_to(self.root) if inside else Path(path.name)
+        """Where the results of a file go below the folder of the results; never out of it by "..", as in a list."""
+        for place, root in ((path, self.root), (_real(path.parent) / path.name, _real(self.root))):
+            if place.is_relative_to(root) and ".." not in (inside := place.relative_to(root)).parts:
+                return inside
+        return Path(path.name)
 
 
 def is_video(path: str | Path) -> bool:
@@ -126,17 +128,33 @@ def _find(source: str, kinds: frozenset[str]) -> tuple[list[Path], Path]:
         raise FileNotFoundError(
             f"--source {source}: no such picture, video, folder, list or address (looked at {path.absolute()})"
         )
-    matches = sorted(Path(match) for match in glob.glob(source, recursive=True))  # noqa: PTH207
+    literal = _existing_folder(source)
+    pattern = glob.escape(literal) + source[len(literal) :]
+    matches = sorted(Path(match) for match in glob.glob(pattern, recursive=True))  # noqa: PTH207
     paths = [match for match in matches if match.suffix.lower() in IMAGE_SUFFIXES | kinds and match.is_file()]
     if not paths:
         raise FileNotFoundError(f"--source {source}: no picture or video matches this pattern ({path.absolute()})")
-    fixed = re.split(r"[*?\[]", source, maxsplit=1)[0]  # up to the first wildcard
+    fixed = literal + re.split(r"[*?\[]", source[len(literal) :], maxsplit=1)[0]  # up to the first wildcard
     return paths, Path(fixed) if fixed.endswith(("/", "\\")) else Path(fixed).parent
+
+
+def _existing_folder(pattern: str) -> str:
+    """The longest beginning of a pattern, up to a slash, that is a folder as it stands, whatever signs are in it."""
+    ends = [place.end() for place in re.finditer(r"[/\\]" if os.name == "nt" else "/", pattern)]
+    return next((pattern[:end] for end in reversed(ends) if os.path.isdir(pattern[:end])), "")  # noqa: PTH112
+
+
+def _real(folder: Path) -> Path:
+    """The folder by its absolute path, without links and ".."; also of one that is not there."""
+    return Path(os.path.realpath(folder))
 
 
 def _common_folder(paths: Sequence[Path]) -> Path:
     """The deepest folder above all files, so that two files of one name never share their results."""
+    folders = {path.parent for path in paths}
+    if any(".." in folder.parts for folder in folders) or len({folder.is_absolute() for folder in folders}) > 1:
+        folders = {_real(folder) for folder in folders}
     try:
-        return Path(os.path.commonpath([path.parent for path in paths]))
-    except ValueError:  # relative and absolute ones, or different drives
+        return Path(os.path.commonpath(folders))
+    except ValueError:  # different drives
         return Path()

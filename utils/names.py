@@ -1,0 +1,87 @@
+"""Names that others chose (classes, files, addresses), made fit for a terminal, a table and a file system."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import unicodedata
+from collections.abc import Iterable
+from typing import Any
+
+LONGEST_BYTES = 100  # of a file name made of a class name: room is left for what is put before and behind it
+_JOINERS = "\u200c\u200d"  # invisible, but part of Persian words and of many emoji
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
+_FORMULA = "=+-@\t\r\n＝＋－＠"
+_NOT_IN_FILE_NAMES = frozenset('\\/:*?"<>|')
+# Devices of Windows, with any suffix and in upper or lower case.
+_RESERVED = frozenset(
+    ["CON", "PRN", "AUX", "NUL", "CLOCK$", "CONIN$", "CONOUT$"]
+    + [f"{port}{digit}" for port in ("COM", "LPT") for digit in "0123456789¹²³"]
+)
+
+
+def printable(text: object, keep: str = "") -> str:
+    """``str(text)`` with everything escaped that a terminal obeys instead of showing it.
+
+    These are control characters, marks that change the direction of writing, and halves of characters, as file names
+    that are not UTF-8 have them: ESC becomes ``\\x1b``. ``keep`` lists characters that stay.
+    """
+    shown = str(text)
+    if shown.isprintable():
+        return shown
+    return "".join(
+        character if character in keep or _shows(character) else character.encode("unicode_escape").decode()
+        for character in shown
+    )
+
+
+def _shows(character: str) -> bool:
+    return character.isprintable() or character in _JOINERS or unicodedata.category(character) == "Zs"
+
+
+def csv_cell(value: Any) -> Any:
+    """A cell of a table: text is made printable, and gets a ``'`` before it where a spreadsheet would compute it.
+
+    Numbers stay as they are, also as text.
+    """
+    if not isinstance(value, str) or _NUMBER.fullmatch(value):
+        return value
+    begin = value.lstrip(" \u00a0\u3000")[:1]
+    return f"'{printable(value)}" if begin and begin in _FORMULA else printable(value)
+
+
+def file_name(text: str, longest: int = LONGEST_BYTES) -> str:
+    """``text`` as the name of one file or folder on any system, and ``text`` itself where it is such a name already.
+
+    Characters that some system refuses become ``_``. What had to be changed ends in a hash of ``text``, so different
+    texts give different names.
+
+    Args:
+        longest: most bytes of the name in UTF-8.
+    """
+    kept = "".join("_" if c in _NOT_IN_FILE_NAMES or not _shows(c) else c for c in text).strip(". ")
+    if kept.partition(".")[0].rstrip().upper() in _RESERVED:
+        kept = f"_{kept}"
+    if kept and kept == text and len(kept.encode()) <= longest:
+        return kept
+    return _with_hash(kept, text, longest)
+
+
+def file_names(names: Iterable[str]) -> dict[str, str]:
+    """A file name for each of the class names of a model, all different even where upper and lower case are one."""
+    chosen: dict[str, str] = {}
+    taken: set[str] = set()
+    for name in dict.fromkeys(names):
+        made = file_name(name)
+        if (key := unicodedata.normalize("NFC", made).casefold()) in taken:
+            made = _with_hash(made, name, LONGEST_BYTES)
+            key = unicodedata.normalize("NFC", made).casefold()
+        taken.add(key)
+        chosen[name] = made
+    return chosen
+
+
+def _with_hash(kept: str, text: str, longest: int) -> str:
+    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+    begin = kept.encode()[: longest - len(digest) - 1].decode(errors="ignore").rstrip(". ")
+    return f"{begin or '_'}-{digest}"
