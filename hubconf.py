@@ -63,6 +63,7 @@ def _create(
     model = Model(f"{name}.yaml", channels, classes)
     if checkpoint:
         transfer(model, checkpoint.weights).log(str(path))
+        model.imgsz = checkpoint.recorded_size(str(path))
     return _finish(takes_v61_calls(model.to(target)), target, autoshape, verbose)
 
 

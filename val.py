@@ -110,12 +110,22 @@ def open_subject(options: ValOptions, weights: Sequence[str], known: Subject | N
     return Subject(model, spec, labels, device)
 
 
+def size_of(options: ValOptions, model: Detector | FileBackend) -> int:
+    """The longer side to score at: that of ``--imgsz``, else the model's own.
+
+    Raises:
+        InputError: an exported file that takes one size only, and no square.
+    """
+    height, width = input_size(model, () if options.imgsz is None else (options.imgsz,))
+    if height != width and isinstance(model, FileBackend) and model.fixed_hw is not None:
+        raise InputError(f"--weights {model.file}: takes {height} x {width}; val needs a file of a square size")
+    return max(height, width)
+
+
 def build_evaluator(options: ValOptions, subject: Subject, nms: NmsSettings, pad: float = 0.5) -> Evaluator:
     """An evaluator of the split: rectangular pictures, unless ``--no-rect`` or an exported file takes one size only."""
     model = subject.model
-    imgsz, width = input_size(model, (options.imgsz,))
-    if imgsz != width:
-        raise InputError(f"--weights {options.weights[0]}: takes {imgsz} x {width}; val needs a file of a square size")
+    imgsz = size_of(options, model)
     one_size = isinstance(model, FileBackend) and model.fixed_hw is not None
     loader = validation_loader(
         subject.labels.records, imgsz, int(model.stride.max()), batch_size=options.batch_size,
@@ -134,7 +144,7 @@ def score(options: ValOptions) -> Scores:
     """``--task train``, ``val``, ``test``: one detector, with everything that is known about its errors."""
     subject = open_subject(options, options.weights)
     spec, records = subject.spec, subject.labels.records
-    options = replace(options, imgsz=input_size(subject.model, (options.imgsz,))[0])  # the size that is told at the end
+    options = replace(options, imgsz=size_of(options, subject.model))  # the size that is told at the end
     truth = find_truth(options, spec, records) if options.save_json else None
     evaluator = build_evaluator(options, subject, NmsSettings(options.conf_thres, options.iou_thres))
     folder = increment_path(Path(options.project) / options.name, options.exist_ok, mkdir=True)
@@ -199,7 +209,7 @@ def compare(options: ValOptions) -> None:
     for file, name in zip(files, short_names(files)):
         subject = open_subject(options, (str(file),), subject)
         for side in (options.imgsz,) if speed else options.study_sizes:
-            imgsz = input_size(subject.model, (side,))[0]
+            imgsz = size_of(replace(options, imgsz=side), subject.model)
             evaluator = build_evaluator(
                 replace(options, imgsz=imgsz), subject, NmsSettings(conf, iou), pad=0.0 if speed else 0.5
             )  # fmt: skip

@@ -69,16 +69,16 @@ def decode(content: bytes, max_pixels: int) -> np.ndarray:
         raise HTTPException(413 if isinstance(error, TooLargeError) else 400, str(error)) from error
 
 
-def load(weights: str, imgsz: int, device: str, conf: float) -> Predictor:
+def load(weights: str, imgsz: int | None, device: str, conf: float) -> Predictor:
     chosen = torch.device(device)
     model, _ = open_weights([weights], chosen, ROOT / "runs/train")
-    return Predictor(model, chosen, input_size(model, (imgsz,)), conf=conf)
+    return Predictor(model, chosen, input_size(model, (imgsz,) if imgsz else ()), conf=conf)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--weights", required=True, help="checkpoint or exported file")
-    parser.add_argument("--imgsz", type=int, default=640, help="longest side of the network's input in pixels")
+    parser.add_argument("--imgsz", type=int, help="longest side of the network's input; none: that of --weights")
     parser.add_argument("--conf", type=float, default=0.25, help="drop detections below this confidence")
     parser.add_argument("--device", default="cpu", help="cpu or cuda:0")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen at; 0.0.0.0: every one of the machine")

@@ -46,6 +46,11 @@ class Ensemble(nn.ModuleList):
         return self.members[0].nc
 
     @property
+    def imgsz(self) -> tuple[int, int] | None:
+        """The largest size that a member was trained at."""
+        return max((model.imgsz for model in self.members if model.imgsz), default=None)
+
+    @property
     def stride(self) -> Tensor:
         """The strides of the coarsest member: pictures that suit it suit all."""
         return max((model.stride for model in self.members), key=lambda strides: float(strides.max()))

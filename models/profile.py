@@ -29,8 +29,8 @@ from models.user_modules import load_modules
 from models.yolo import Model
 from utils.checkpoint import load_model
 from utils.config.cli import run_script
-from utils.config.flags import IMAGE_SIZE_FLAGS, option, switch
-from utils.config.sizes import check_img_size
+from utils.config.flags import image_size, image_size_option, option, switch
+from utils.config.sizes import chosen_side
 from utils.device import select_device
 from utils.errors import InputError
 
@@ -187,7 +187,7 @@ class ProfileOptions:
 
     cfg: str = option("", str, "--cfg", f"model yaml; with no --weights either: {DEFAULT_CFG}")
     weights: str = option("", str, "--weights", "checkpoint whose model is measured")
-    imgsz: int = option(640, int, IMAGE_SIZE_FLAGS, "side of the pictures in pixels")
+    imgsz: int | None = image_size_option("side of the images in pixels")
     batch_size: int = option(1, int, "--batch-size", "pictures at a time")
     repeats: int = option(10, int, "--repeats", "timed runs, of which the median counts")
     device: str = option("", str, "--device", "cpu or 0; empty: the first GPU if there is one")
@@ -200,8 +200,7 @@ class ProfileOptions:
         for flag, value in (("--batch-size", self.batch_size), ("--repeats", self.repeats)):
             if value < 1:
                 raise InputError(f"{flag} {value} is too small; allowed is 1 or more")
-        if self.imgsz < 32:
-            raise InputError(f"--imgsz {self.imgsz} is too small; allowed is 32 or more")
+        image_size(self.imgsz)
         if self.cfg and self.weights:
             raise InputError("--cfg and --weights exclude each other: a checkpoint brings its own yaml; leave one out")
 
@@ -212,7 +211,7 @@ def main(options: ProfileOptions) -> None:
     model = load_model(options.weights, device)[0] if options.weights else Model(options.cfg or DEFAULT_CFG)
     if options.fuse:
         fuse(model.eval())
-    imgsz = check_img_size(options.imgsz, int(model.stride.max()))
+    imgsz = chosen_side(options.imgsz, [model.imgsz], int(model.stride.max()))
     rows = profile_layers(model, imgsz, options.batch_size, options.repeats, device)
     log_profile(rows)
     log_unused(model)

@@ -19,6 +19,7 @@ class Finder(Protocol):
     training: bool
     names: list[str]
     stride: Tensor
+    imgsz: tuple[int, int] | None
 
     @property
     def nc(self) -> int: ...
@@ -102,6 +103,10 @@ class AugmentedModel(nn.Module):
     @property
     def nc(self) -> int:
         return self.net.nc
+
+    @property
+    def imgsz(self) -> tuple[int, int] | None:
+        return self.net.imgsz
 
     @property
     def stride(self) -> Tensor:

@@ -130,6 +130,7 @@ class Model(nn.Module):
         self.model, self.save = parse_model(self.yaml, ch, self.yaml_file)
         self.sources = [row.sources for row in rows]
         self.names = [str(i) for i in range(self.yaml["nc"])]
+        self.imgsz: tuple[int, int] | None = None  # height and width it was trained at, where a checkpoint records it
         norm_defaults(self)
         if "act" in self.yaml:
             replace_activations(self, read_activation(self.yaml["act"], self.yaml_file))

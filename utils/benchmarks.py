@@ -26,7 +26,7 @@ from utils.checkpoint import load_checkpoint
 from utils.checkpoint.find import newest_checkpoint
 from utils.config.cli import EXIT_INPUT, parse, run_script
 from utils.config.export_options import ELSEWHERE, FORMATS, ExportOptions
-from utils.config.flags import IMAGE_SIZE_FLAGS, at_least, fraction, option, plain_name, switch
+from utils.config.flags import at_least, fraction, image_size, image_size_option, option, plain_name, switch
 from utils.config.keywords import options_from
 from utils.config.paths import ROOT
 from utils.device import select_device
@@ -44,7 +44,7 @@ class BenchmarkOptions:
     """Options of ``python -m utils.benchmarks``. Raises InputError naming the flag when a value is out of range."""
 
     weights: str = option("", str, "--weights", "checkpoint; empty: the newest best.pt below runs/train")
-    imgsz: int = option(640, int, IMAGE_SIZE_FLAGS, "side of the pictures in pixels")
+    imgsz: int | None = image_size_option("side of the images in pixels")
     batch_size: int = option(1, int, "--batch-size", "pictures per call")
     data: str = option("", str, "--data", "data yaml; empty: the one recorded in the checkpoint, else digits")
     include: tuple[str, ...] = option((), str, "--include", f"formats; none: all of {', '.join(FORMATS)}", nargs="+")
@@ -67,7 +67,7 @@ class BenchmarkOptions:
     )
 
     def __post_init__(self) -> None:
-        at_least("--imgsz", self.imgsz, 32)
+        image_size(self.imgsz)
         at_least("--batch-size", self.batch_size, 1)
         fraction("--hard-fail", self.hard_fail or 0.0)
         plain_name(self.name)
@@ -76,8 +76,8 @@ class BenchmarkOptions:
     def export_options(self, data: str, output: str) -> ExportOptions:
         """What ``export.py`` would be asked."""
         return ExportOptions(
-            imgsz=(self.imgsz,), batch_size=self.batch_size, include=self.include or ALL, half=self.half,
-            data=data, output=output, cache_dir=self.cache_dir,
+            imgsz=(self.imgsz,) if self.imgsz else (), batch_size=self.batch_size, include=self.include or ALL,
+            half=self.half, data=data, output=output, cache_dir=self.cache_dir,
         )  # fmt: skip
 
 

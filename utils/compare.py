@@ -38,9 +38,9 @@ from models.user_modules import load_modules
 from models.yolo import Model
 from utils.checkpoint import load_model
 from utils.config.cli import run_script
-from utils.config.flags import IMAGE_SIZE_FLAGS, option, switch
+from utils.config.flags import image_size, image_size_option, option, switch
 from utils.config.paths import ROOT
-from utils.config.sizes import check_img_size
+from utils.config.sizes import chosen_side
 from utils.device import select_device
 from utils.errors import InputError
 from utils.files import increment_path
@@ -62,7 +62,7 @@ class CompareOptions:
     )
     weights: tuple[str, ...] = option((), str, "--weights", "checkpoints to compare as well", nargs="+")
     nc: int = option(80, int, "--nc", "classes of the models that are built from a yaml")
-    imgsz: int = option(640, int, IMAGE_SIZE_FLAGS, "side of the pictures in pixels")
+    imgsz: int | None = image_size_option("side of the images in pixels")
     batch_size: int = option(1, int, "--batch-size", "pictures per call")
     device: str = option("", str, "--device", "cpu or 0; empty: the first GPU if there is one")
     repeats: int = option(20, int, "--repeats", "timed calls of every model")
@@ -76,7 +76,8 @@ class CompareOptions:
     )
 
     def __post_init__(self) -> None:
-        lowest = {"--nc": (self.nc, 1), "--imgsz": (self.imgsz, 32), "--batch-size": (self.batch_size, 1)}
+        image_size(self.imgsz)
+        lowest = {"--nc": (self.nc, 1), "--batch-size": (self.batch_size, 1)}
         for flag, (value, low) in {**lowest, "--repeats": (self.repeats, 1)}.items():
             if value < low:
                 raise InputError(f"{flag} {value} is too small; allowed is {low} or more")
@@ -305,7 +306,10 @@ def main(options: CompareOptions) -> None:
     load_modules(options.modules)
     device = select_device(options.device)
     models = load_models(options)
-    imgsz = check_img_size(options.imgsz, max(int(model.stride.max()) for _, model in models))
+    recorded: list[tuple[int, int] | None] = [model.imgsz for _, model in models if model.imgsz] or [
+        None
+    ]  # a yaml records none
+    imgsz = chosen_side(options.imgsz, recorded, max(int(model.stride.max()) for _, model in models))
     folder = increment_path(Path(options.project) / options.name, options.exist_ok, mkdir=True)
     rows = compare(models, options, imgsz, device)
     LOG.info("%s", markdown_table(rows) if options.markdown else text_table(rows))

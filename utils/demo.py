@@ -17,12 +17,12 @@ from utils.config.paths import ROOT
 from utils.errors import how_it_ended
 
 RUNS = Path("runs/demo")
-SIZE = ["--imgsz", "256", "--project", str(RUNS), "--exist-ok"]
+FOLDER = ["--project", str(RUNS), "--exist-ok"]
 BEST = str(RUNS / "train/weights/best.pt")
 EPOCHS = "10"
 STEPS = {
     "train": [
-        *("--cfg", "yolov5n_dynamic.yaml", "--epochs", EPOCHS, "--batch-size", "8", "--workers", "1"),
+        *("--cfg", "yolov5n_dynamic.yaml", "--epochs", EPOCHS, "--batch-size", "8", "--imgsz", "256", "--workers", "1"),
         *("--optimizer", "AdamW", "--hyp", "data/hyps/hyp.small.yaml", "--name", "train"),
     ],
     "val": ["--weights", BEST, "--name", "val"],
@@ -32,7 +32,7 @@ STEPS = {
 
 def run(script: str, arguments: list[str]) -> None:
     """One script, its command shown first; ends the demo with the script's exit code when it fails."""
-    command = [f"{script}.py", *arguments, *SIZE]
+    command = [f"{script}.py", *arguments, *FOLDER]
     print(f"\n$ python {' '.join(command)}", flush=True)
     done = subprocess.run([sys.executable, *command], cwd=ROOT, check=False)
     if done.returncode > 0:  # it has said why

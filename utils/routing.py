@@ -27,9 +27,9 @@ from utils.checkpoint import load_model
 from utils.checkpoint.find import newest_checkpoint
 from utils.config.cli import run_script
 from utils.config.dataset_spec import SPLITS, DatasetSpec
-from utils.config.flags import IMAGE_SIZE_FLAGS, option, switch
+from utils.config.flags import image_size, image_size_option, option, switch
 from utils.config.paths import ROOT
-from utils.config.sizes import check_img_size
+from utils.config.sizes import chosen_side
 from utils.datasets.dataset import DetectionDataset
 from utils.datasets.loader import Batch, build_loader
 from utils.datasets.prepare import load_labels
@@ -51,7 +51,7 @@ class RoutingOptions:
     weights: str = option("", str, "--weights", "checkpoint; empty: the newest best.pt below runs/train")
     data: str = option("", str, "--data", "data yaml; empty: the one recorded in the checkpoint, else digits")
     task: str = option("val", str, "--task", "split to look at", choices=SPLITS)
-    imgsz: int = option(640, int, IMAGE_SIZE_FLAGS, "longer side of the pictures in pixels")
+    imgsz: int | None = image_size_option("longer side of the images in pixels")
     batch_size: int = option(16, int, "--batch-size", "pictures per batch")
     device: str = option("", str, "--device", "cpu or 0; empty: the first GPU if there is one")
     workers: int = option(8, int, "--workers", "loader processes; 0: load in the main process")
@@ -63,8 +63,8 @@ class RoutingOptions:
     )
 
     def __post_init__(self) -> None:
-        limits = (("--batch-size", self.batch_size, 1), ("--imgsz", self.imgsz, 32), ("--workers", self.workers, 0))
-        for flag, value, low in limits:
+        image_size(self.imgsz)
+        for flag, value, low in (("--batch-size", self.batch_size, 1), ("--workers", self.workers, 0)):
             if value < low:
                 raise InputError(f"{flag} {value} is too small; allowed is {low} or more")
         if not self.name:
@@ -156,7 +156,7 @@ def main(options: RoutingOptions) -> None:
     spec = DatasetSpec.load(data)
     labels = load_labels(spec, options.task)
     stride = int(model.stride.max())
-    imgsz = check_img_size(options.imgsz, stride)
+    imgsz = chosen_side(options.imgsz, [model.imgsz], stride)
     dataset = DetectionDataset(
         labels.records, imgsz, rect=True, batch_size=options.batch_size, stride=stride, pad=0.5
     )  # fmt: skip

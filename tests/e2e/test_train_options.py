@@ -15,6 +15,7 @@ import yaml
 from models.dynamic import temperatures
 from models.families import ODConv2d
 from models.yolo import Model, read_model_yaml
+from utils.checkpoint import load_checkpoint
 from utils.config.options import TrainOptions
 from utils.errors import InputError
 from utils.loss.focal import FocalLoss
@@ -54,6 +55,24 @@ def test_a_size_between_two_strides_is_rounded_up(
     session = prepare(options_for(tmp_path, imgsz=70))
     assert session.imgsz == 96 and next(iter(session.loader)).images.shape[-1] == 96
     assert "--imgsz 70 is not a multiple of the stride 32: using [96]" in caplog.text
+
+
+def test_training_takes_the_size_of_the_weights_unless_one_is_given(
+    tmp_path: Path, options_for: Options, training: Training, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    best = training(tmp_path, imgsz=96).best
+    assert load_checkpoint(best).imgsz == 96
+    session = prepare(options_for(tmp_path, weights=str(best), imgsz=None))
+    assert session.imgsz == session.options.imgsz == 96
+    assert "image size 96, that of the model file" in caplog.text
+    assert prepare(options_for(tmp_path, weights=str(best), imgsz=64)).imgsz == 64
+    assert prepare(options_for(tmp_path, imgsz=None)).imgsz == 640
+
+
+def test_a_resumed_run_keeps_its_size(tmp_path: Path, training: Training) -> None:
+    last = training(tmp_path, imgsz=96).last
+    assert training(tmp_path, resume=str(last), epochs=2).imgsz == 96
 
 
 def test_without_cfg_and_weights_the_default_model_is_named(

@@ -442,3 +442,13 @@ def test_looking_at_the_layers_changes_no_detection(find, pictures: Path) -> Non
         for how in ({}, {"visualize": True})
     ]
     np.testing.assert_array_equal(*rows)
+
+
+def test_val_and_detect_take_the_size_of_training(
+    score: Any, find: Any, pictures: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    folder = score(imgsz=None)
+    assert json.loads((folder / "metrics.json").read_text())["settings"]["imgsz"] == 64
+    find(pictures, imgsz=())
+    assert caplog.text.count("image size 64, that of the model file; --imgsz sets another") == 2

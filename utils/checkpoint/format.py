@@ -24,6 +24,7 @@ from torch import Tensor
 from models.dynamic import attention_layers
 from models.yolo import Model
 from utils.checkpoint.legacy import read_legacy
+from utils.config.sizes import recorded_size
 from utils.errors import InputError, first_line
 from utils.files import write_atomic
 
@@ -36,6 +37,7 @@ VERSION = 1
 class Checkpoint:
     """Everything a run needs to go on, or a model to be used.
 
+    ``imgsz`` is the side in pixels of the training images, None where that is not known.
     ``model`` and ``ema`` are state dicts; a finished, stripped file has only ``model`` (the averaged weights, half
     precision) and no optimizer. ``train_state`` holds epoch, best fitness, patience and the like.
     """
@@ -49,6 +51,7 @@ class Checkpoint:
     ema_updates: int = 0
     optimizer: dict[str, Any] | None = None
     scaler: dict[str, Any] | None = None
+    imgsz: int | None = None
     train_state: dict[str, Any] = field(default_factory=dict)
     hyp: dict[str, Any] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
@@ -61,6 +64,11 @@ class Checkpoint:
     def weights(self) -> dict[str, Tensor]:
         """The averaged weights when there are any, else the model's own."""
         return self.ema if self.ema is not None else self.model
+
+    def recorded_size(self, source: str) -> tuple[int, int] | None:
+        """(height, width) of the training images, None where the file ``source`` does not say."""
+        # Files of earlier releases have it among the options only.
+        return recorded_size(self.imgsz or self.options.get("imgsz"), source)
 
     @property
     def resumable(self) -> bool:
@@ -181,6 +189,7 @@ def build_model(checkpoint: Checkpoint, source: str) -> Model:
         LOG.warning("%s: %s holds values that are not finite (%d such tensors): expect wrong or no detections",
                     source, broken[0], len(broken))  # fmt: skip
     model.names = list(checkpoint.names)
+    model.imgsz = checkpoint.recorded_size(source)
     return model
 
 

@@ -105,6 +105,7 @@ def read_legacy(path: Path, unsafe_names: Iterable[str]) -> dict[str, Any]:
     if not isinstance(holder, nn.Module) or not isinstance(model_yaml, dict):
         raise InputError(f"{path}: holds no YOLOv5 detection model (no model with a yaml in it)")
     state = _state_of(holder)
+    options = content.get("opt") if isinstance(content, dict) else None  # v7 records those of the training
     names = getattr(holder, "names", [])
     names = [str(names[i]) for i in sorted(names)] if isinstance(names, dict) else [str(n) for n in names]
     LOG.info(
@@ -116,6 +117,7 @@ def read_legacy(path: Path, unsafe_names: Iterable[str]) -> dict[str, Any]:
         "names": names,
         "stride": [float(s) for s in strides],
         "model": state,
+        "options": {"imgsz": options.get("imgsz")} if isinstance(options, dict) else {},
         "origin": "official",
     }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from utils.config.flags import IMAGE_SIZE_FLAGS, at_least, fraction, option, picture_size, switch
+from utils.config.flags import at_least, fraction, image_size_option, option, picture_size, switch
 from utils.errors import InputError
 
 
@@ -14,9 +14,7 @@ class AppOptions:
 
     weights: str = option("", str, "--weights", "model file; empty: the newest best.pt below runs/train")
     data: str = option("", str, "--data", "data yaml with the class names, for a file that holds none")
-    imgsz: tuple[int, ...] = option(
-        (640,), int, IMAGE_SIZE_FLAGS, "picture size in pixels: one side, or h w", nargs="+"
-    )
+    imgsz: tuple[int, ...] = image_size_option("image size in pixels: one side, or h w", nargs="+")
     conf_thres: float = option(0.25, float, "--conf-thres", "confidence that the page starts with")
     iou_thres: float = option(0.45, float, "--iou-thres", "IoU of NMS that the page starts with")
     max_det: int = option(1000, int, "--max-det", "most detections in one picture that the page starts with")

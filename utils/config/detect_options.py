@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from utils.config.flags import (
-    IMAGE_SIZE_FLAGS,
     Named,
     at_least,
     fraction,
+    image_size_option,
     option,
     picture_size,
     plain_name,
@@ -34,9 +34,7 @@ class DetectOptions(Named):
         "picture, video, folder, pattern, .txt list, camera number, rtsp:// or http:// stream, .streams list, screen",
     )  # fmt: skip
     data: str = option("", str, "--data", "data yaml with the class names, for a file that holds none")
-    imgsz: tuple[int, ...] = option(
-        (640,), int, IMAGE_SIZE_FLAGS, "picture size in pixels: one side, or h w", nargs="+"
-    )
+    imgsz: tuple[int, ...] = image_size_option("image size in pixels: one side, or h w", nargs="+")
     conf_thres: float = option(0.25, float, "--conf-thres", "drop detections below this confidence")
     iou_thres: float = option(0.45, float, "--iou-thres", "IoU above which NMS takes two boxes for one object")
     max_det: int = option(1000, int, "--max-det", "most detections in one picture")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
-from utils.config.flags import IMAGE_SIZE_FLAGS, Named, at_least, fraction, one_of, option, picture_size, switch
+from utils.config.flags import Named, at_least, fraction, image_size_option, one_of, option, picture_size, switch
 from utils.errors import InputError, nearest
 
 AXES = ("batch", "height", "width")
@@ -38,9 +38,7 @@ class ExportOptions(Named):
     weights: tuple[str, ...] = option(
         (), str, "--weights", "checkpoints, each for itself; none: the newest best.pt below runs/train", nargs="+"
     )
-    imgsz: tuple[int, ...] = option(
-        (640, 640), int, IMAGE_SIZE_FLAGS, "picture size in pixels: one side, or h w", nargs="+"
-    )
+    imgsz: tuple[int, ...] = image_size_option("image size in pixels: one side, or h w", nargs="+")
     batch_size: int = option(1, int, "--batch-size", "pictures per call of a file with a fixed batch")
     device: str = option("cpu", str, "--device", "cpu, or the number of a GPU")
     half: bool = switch("--half", "half precision")

@@ -112,11 +112,22 @@ def check_download(download: bool, allow_scripts: bool, limit: int) -> None:
 
 
 def picture_size(sides: tuple[int, ...]) -> None:
-    """Raise InputError: ``--imgsz`` is not one side, or height and width, of at least 32 pixels."""
-    if len(sides) not in (1, 2):
+    """Raise InputError: ``--imgsz`` is given and not one side, or height and width, of at least 32 pixels."""
+    if len(sides) > 2:
         raise InputError(f"--imgsz takes one number, or height and width; {len(sides)} given")
     for side in sides:
         at_least("--imgsz", side, 32)
+
+
+def image_size_option(help: str, nargs: str | None = None) -> Any:
+    """The field of ``--imgsz``: None, or () with ``nargs``, until one is given, for the size that the model records."""
+    default = () if nargs else None
+    return option(default, int, IMAGE_SIZE_FLAGS, f"{help}; none: that of --weights, else 640", nargs=nargs)
+
+
+def image_size(side: int | None) -> None:
+    """Raise InputError: ``--imgsz`` is given and below 32 pixels."""
+    at_least("--imgsz", 32 if side is None else side, 32)
 
 
 def plain_name(value: str) -> None:

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from utils.config.flags import (
     CACHES,
-    IMAGE_SIZE_FLAGS,
     OPTIMIZERS,
     PARTNERS,
     SAMPLERS,
@@ -14,6 +13,8 @@ from utils.config.flags import (
     at_least,
     check_download,
     fraction,
+    image_size,
+    image_size_option,
     number_or_name,
     one_of,
     option,
@@ -43,7 +44,7 @@ class TrainOptions(Named):
     batch_size: int = option(
         16, int, "--batch-size", "pictures per batch, of all processes together; -1: as many as fit into memory"
     )
-    imgsz: int = option(640, int, IMAGE_SIZE_FLAGS, "side of the training pictures in pixels")
+    imgsz: int | None = image_size_option("side of the training images in pixels")
     rect: bool = switch("--rect", "batches of like aspect ratio instead of squares; no mosaic, no shuffling")
     resume: str | bool = option(
         False,
@@ -132,7 +133,7 @@ class TrainOptions(Named):
         at_least("--epochs", self.epochs, 0)
         if self.batch_size != AUTO:
             at_least("--batch-size", self.batch_size, 1)
-        at_least("--imgsz", self.imgsz, 32)
+        image_size(self.imgsz)
         at_least("--workers", self.workers, 0)
         at_least("--patience", self.patience, 0)
         at_least("--seed", self.seed, 0)

@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from utils.config.flags import (
-    IMAGE_SIZE_FLAGS,
     TASKS,
     Named,
     at_least,
     check_download,
     fraction,
+    image_size,
+    image_size_option,
     one_of,
     option,
     plain_name,
@@ -40,7 +41,7 @@ class ValOptions(Named):
         nargs="+",
     )
     batch_size: int = option(32, int, "--batch-size", "pictures per batch")
-    imgsz: int = option(640, int, IMAGE_SIZE_FLAGS, "longer side of the pictures in pixels")
+    imgsz: int | None = image_size_option("longer side of the images in pixels")
     conf_thres: float = option(0.001, float, "--conf-thres", "drop detections below this confidence")
     iou_thres: float = option(0.6, float, "--iou-thres", "IoU above which NMS takes two boxes for one object")
     task: str = option(
@@ -82,7 +83,7 @@ class ValOptions(Named):
 
     def __post_init__(self) -> None:
         at_least("--batch-size", self.batch_size, 1)
-        at_least("--imgsz", self.imgsz, 32)
+        image_size(self.imgsz)
         at_least("--workers", self.workers, 0)
         fraction("--conf-thres", self.conf_thres)
         fraction("--iou-thres", self.iou_thres)

@@ -14,7 +14,7 @@ from models.fuse import fuse
 from utils.checkpoint import load_model
 from utils.config.dataset_spec import DatasetSpec
 from utils.config.export_options import ExportOptions
-from utils.config.sizes import check_img_size
+from utils.config.sizes import chosen_size
 from utils.datasets.dataset import DetectionDataset
 from utils.datasets.loader import build_loader
 from utils.datasets.prepare import load_labels
@@ -38,8 +38,8 @@ def export_checkpoint(weights: Path, options: ExportOptions, device: torch.devic
     model, _ = load_model(weights, device)
     temperature = get_temperature(model)
     LOG.info("weights: %s%s", weights, "" if temperature is None else f", dynamic layers at T={temperature:g}")
-    sides = [check_img_size(side, int(model.stride.max())) for side in options.imgsz]
-    job = Job(model, options, (sides[0], sides[-1]), stem_of(weights, options.output))
+    size = chosen_size(options.imgsz, [model.imgsz], int(model.stride.max()))
+    job = Job(model, options, size, stem_of(weights, options.output))
     check_writable(job.stem.parent)
     score = scorer(job) if options.data else None
     return export_all(job, baseline(job, weights, score), score)

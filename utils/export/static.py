@@ -54,7 +54,7 @@ class StaticExporter(Exporter):
             path,
             Checkpoint(
                 model_yaml=model.yaml, nc=model.nc, names=list(job.model.names), stride=model.stride.tolist(),
-                model=dict(model.state_dict()),
+                model=dict(model.state_dict()), imgsz=max(job.model.imgsz or job.hw),
             ),
         )  # fmt: skip
         return [f"mean attention of {seen} pictures"]

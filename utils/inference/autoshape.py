@@ -18,6 +18,7 @@ from models.tta import augmented_forward
 from models.yolo import Model
 from utils.boxes import scale_coords
 from utils.config.class_names import ClassNames
+from utils.config.sizes import DEFAULT_SIZE, size_text
 from utils.errors import InputError
 from utils.image import decode_image, letterbox, read_image, to_model_input, to_uint8
 from utils.inference.results import Detections
@@ -45,9 +46,13 @@ class AutoShape(nn.Module):
 
     def __init__(self, model: nn.Module, verbose: bool = True) -> None:
         super().__init__()
-        if verbose:
-            LOG.info("AutoShape: the model takes files, PIL pictures, arrays and lists of them")
         self.model = model.eval()
+        self.imgsz: tuple[int, int] = getattr(model, "imgsz", None) or (DEFAULT_SIZE, DEFAULT_SIZE)
+        if verbose:
+            LOG.info(
+                "AutoShape: the model takes files, PIL pictures, arrays and lists of them, at image size %s unless "
+                "size= sets another", size_text(self.imgsz),
+            )  # fmt: skip
         self.names = ClassNames(model.names)  # type: ignore[arg-type]
         self.stride: int | Tensor = model.stride  # type: ignore[assignment]
         self.conf, self.iou = 0.25, 0.45
@@ -59,7 +64,7 @@ class AutoShape(nn.Module):
     def forward(
         self,
         imgs: Picture | Tensor | Sequence[Picture],
-        size: int | Sequence[int] = 640,
+        size: int | Sequence[int] | None = None,
         augment: bool = False,
         profile: bool = False,
     ) -> Any:
@@ -69,8 +74,8 @@ class AutoShape(nn.Module):
             imgs: a picture or a list of them: file name, the bytes of a file, PIL picture, or array HWC (also CHW or
                 HW) **RGB**, whose values :func:`utils.image.to_uint8` brings to 0..255. Turn an array that OpenCV read
                 round first: ``image[..., ::-1]``. A tensor [B, 3, H, W] in 0..1 goes to the model as it is.
-            size: longest side, or (height, width), of the network's input in pixels; rounded up to multiples of the
-                stride.
+            size: longest side, or (height, width), of the network's input in pixels, rounded up to multiples of the
+                stride; None: that of the model file, 640 where it records none.
             augment: look in three views.
             profile: without effect, kept for old scripts.
 
@@ -90,7 +95,7 @@ class AutoShape(nn.Module):
             if not items:
                 raise InputError("no pictures: the list is empty")
             pictures, files = zip(*(read_rgb(item, number) for number, item in enumerate(items)))
-            batch = self._letterboxed(pictures, size)  # [B, 3, H, W] uint8
+            batch = self._letterboxed(pictures, self.imgsz if size is None else size)  # [B, 3, H, W] uint8
             images = to_model_input(batch, parameter.device, parameter.dtype == torch.float16)
         with timer.stage("inference"), torch.autocast(parameter.device.type, enabled=self._mixed(parameter)):
             found = self._run(images, augment)

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import torch
 
-from models.ensemble import Detector
+from models.ensemble import Detector, Ensemble
 from utils.checkpoint.detector import load_detector
-from utils.config.sizes import check_img_size
+from utils.config.sizes import chosen_size
 from utils.errors import InputError
 from utils.inference.backends import FileBackend, format_of, open_exported
 
@@ -76,11 +76,15 @@ def _sizes(backend: FileBackend) -> str:
 
 
 def input_size(model: Detector | FileBackend, sides: Sequence[int]) -> tuple[int, int]:
-    """(height, width) to run at: the one size an exported file takes, else ``--imgsz`` as multiples of the stride."""
+    """(height, width) to run at: the one size an exported file takes, else as :func:`chosen_size` says.
+
+    Args:
+        sides: those of ``--imgsz``; empty: not given.
+    """
     if isinstance(model, FileBackend) and model.fixed_hw is not None:
-        if (sides[0], sides[-1]) != model.fixed_hw:
+        if sides and (sides[0], sides[-1]) != model.fixed_hw:
             height, width = model.fixed_hw
             LOG.warning("%s takes pictures of %d x %d only: running at that size", model.file, height, width)
         return model.fixed_hw
-    fitted = [check_img_size(side, int(model.stride.max())) for side in sides]
-    return fitted[0], fitted[-1]
+    recorded = [member.imgsz for member in model.members] if isinstance(model, Ensemble) else [model.imgsz]
+    return chosen_size(sides, recorded, int(model.stride.max()))

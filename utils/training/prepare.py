@@ -25,7 +25,7 @@ from utils.checkpoint import load_checkpoint, transfer
 from utils.config.dataset_spec import DatasetSpec
 from utils.config.hyp import Hyp
 from utils.config.options import TrainOptions, to_plain
-from utils.config.sizes import check_img_size
+from utils.config.sizes import check_img_size, chosen_side
 from utils.config.train_options import AUTO
 from utils.datasets.dataset import DetectionDataset
 from utils.datasets.fetch import fetch_missing
@@ -117,7 +117,10 @@ def prepare(options: TrainOptions, ranks: Ranks = ALONE) -> Session:
     counts = ranks.gather((len(train), len(val)))
     if len(set(counts)) > 1:
         raise InputError(f"{spec.source}: this run's machines do not have the same pictures: (train, val) {counts}")
-    imgsz = check_img_size(options.imgsz, int(model.stride.max()), floor=2 * int(model.stride.max()))
+    stride = int(model.stride.max())
+    if options.imgsz is None:
+        options = replace(options, imgsz=chosen_side(None, [model.imgsz], stride))
+    imgsz = check_img_size(options.imgsz or 0, stride, floor=2 * stride)
     if resumed is None and not options.noautoanchor:
         anchors = ranks.on_main(_fit_anchors, model, train, hyp, imgsz, options.seed)
         if anchors is not None:
@@ -207,6 +210,7 @@ def _build_model(options: TrainOptions, hyp: Hyp, spec: DatasetSpec, resumed: Re
             "(%g) is that of all dynamic layers", own[0], hyp.temperature_start,
         )  # fmt: skip
     if source is not None:
+        model.imgsz = source.recorded_size(options.weights)
         exclude = ("anchors",) if options.cfg or anchors else ()
         report = transfer(model, source.weights, exclude)
         report.log(options.weights)

@@ -143,6 +143,7 @@ class Session:
                 "best_written": self.best_written,
                 **({"position": inside.to_plain()} if inside else {}),
             },
+            imgsz=self.imgsz,
             hyp=self.hyp.to_dict(),
             options=to_plain(self.options),
             rng=random_states(self.device),

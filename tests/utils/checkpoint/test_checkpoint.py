@@ -82,6 +82,28 @@ def test_stripping_halves_the_weights_but_not_the_temperature(model: Model, tmp_
     assert loaded.model[0].conv.weight.dtype == torch.float32
 
 
+@pytest.mark.parametrize(
+    ("more", "size"),
+    [
+        ({}, None),
+        ({"imgsz": 224, "options": {"imgsz": 200}}, (224, 224)),
+        ({"options": {"imgsz": 416}}, (416, 416)),  # of earlier releases
+        ({"options": {"imgsz": "large"}}, None),
+    ],
+)
+def test_the_size_of_training_survives_stripping(model: Model, tmp_path: Path, more: dict, size: object) -> None:
+    save_checkpoint(tmp_path / "m.pt", checkpoint_of(model, optimizer={"state": {}}, **more))
+    strip_checkpoint(tmp_path / "m.pt")
+    assert load_model(tmp_path / "m.pt")[0].imgsz == size
+
+
+@pytest.mark.parametrize(
+    ("file", "size"), [("coco-v6.0", None), ("v6.1-2cls", None), ("v7-4cls", (416, 416))]
+)  # the first two record none
+def test_official_files_from_v7_on_record_the_size_of_training(shared_weights: Path, file: str, size: object) -> None:
+    assert load_model(shared_weights / f"yolov5n-{file}.pt")[0].imgsz == size
+
+
 def test_values_beyond_half_precision_are_kept_when_a_file_is_stripped(model: Model, tmp_path: Path) -> None:
     model.model[3].bn.running_var[0] = 1e6
     save_checkpoint(tmp_path / "m.pt", checkpoint_of(model))

@@ -17,10 +17,10 @@ CLASSES = {"train": TrainOptions, "val": ValOptions, "detect": DetectOptions, "e
 
 # script -> flag -> our default, where it differs from v6.1.
 CHANGED_DEFAULTS: dict[str, dict[str, Any]] = {
-    "train": {"--weights": "", "--data": str(ROOT / "data/digits.yaml")},
-    "val": {"--weights": (), "--data": ""},
-    "detect": {"--weights": (), "--data": ""},
-    "export": {"--weights": (), "--data": ""},
+    "train": {"--weights": "", "--data": str(ROOT / "data/digits.yaml"), "--imgsz": None},
+    "val": {"--weights": (), "--data": "", "--imgsz": None},
+    "detect": {"--weights": (), "--data": "", "--imgsz": ()},
+    "export": {"--weights": (), "--data": "", "--imgsz": ()},
 }
 # Options of v6.1 that are not there yet.
 LATER = {
@@ -189,9 +189,9 @@ def test_no_epochs_at_all_is_allowed() -> None:
 
 
 def test_plain_values_hold_no_tuples() -> None:
-    plain = to_plain(DetectOptions(classes=(1, 2)))
+    plain = to_plain(DetectOptions(classes=(1, 2), imgsz=(320,)))
     assert plain["classes"] == [1, 2]
-    assert plain["imgsz"] == [640]
+    assert plain["imgsz"] == [320]
 
 
 def test_a_record_knows_what_was_named_even_if_it_is_the_default() -> None:

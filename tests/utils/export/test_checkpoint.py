@@ -16,15 +16,16 @@ import detect
 import export
 import val
 from utils import benchmarks
+from utils.checkpoint import load_checkpoint, load_model, save_checkpoint
 from utils.config.export_options import ELSEWHERE, FORMATS
 from utils.config.options import DetectOptions, ExportOptions, ValOptions
 from utils.errors import InputError
-from utils.export import Row, table
+from utils.export import Row, export_checkpoint, table
 from utils.export.base import Exporter
 from utils.export.onnx import OnnxExporter
 from utils.export.run import EXPORTERS
 from utils.inference.autoshape import AutoShape
-from utils.inference.backends import DetectMultiBackend
+from utils.inference.backends import DetectMultiBackend, open_exported
 from utils.inference.build import build_predictor
 
 Exported = Callable[..., list[Any]]
@@ -133,12 +134,39 @@ def test_val_scores_a_file_of_one_size_with_square_pictures(
 ) -> None:
     monkeypatch.setattr("utils.evaluation.observers.plot_batch", lambda *_: None)
     monkeypatch.setattr(val, "save_plots", lambda *_: None)
-    options = ValOptions(weights=(str(onnx_file),), data=str(ants), workers=0, device="cpu", project=str(tmp_path))
+    given = {"weights": (str(onnx_file),), "data": str(ants), "workers": 0, "device": "cpu"}
     caplog.set_level(logging.INFO, "utils")
-    assert val.score(options).result.images == 4
+    assert val.score(ValOptions(**given, project=str(tmp_path / "unasked"))).result.images == 4
+    assert "input 1x3x64x64" in caplog.text and "running at that size" not in caplog.text
+    assert val.score(ValOptions(**given, imgsz=320, project=str(tmp_path))).result.images == 4
     assert caplog.text.count("takes pictures of 64 x 64 only: running at that size") == 1
     assert "picture at batch 32, 64 px" in caplog.text
     assert json.loads((tmp_path / "exp/metrics.json").read_text())["settings"]["imgsz"] == 64
+
+
+def test_a_file_with_free_axes_is_used_at_the_size_of_its_export(
+    exported: Exported, tiny: Tiny, ants: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    pytest.importorskip("onnxruntime")
+    path = exported("static", include=("onnx",), dynamic=True, imgsz=(64, 96))[1].path
+    caplog.set_level(logging.INFO, "utils")
+    assert build_predictor(DetectOptions(weights=(str(path),), device="cpu")).imgsz == (64, 96)
+    assert "image size 64 x 96, that of the model file" in caplog.text
+    assert build_predictor(DetectOptions(weights=(str(path),), device="cpu", imgsz=(128,))).imgsz == (128, 128)
+    assert AutoShape(DetectMultiBackend(path)).imgsz == (64, 96)
+    assert "at image size 64 x 96 unless size= sets another" in caplog.text
+    options = ValOptions(weights=(str(path),), data=str(ants), device="cpu")
+    assert val.size_of(options, val.open_subject(options, options.weights).model) == 96
+
+
+def test_an_export_takes_the_size_of_the_checkpoint_and_passes_it_on(tiny: Tiny, ants: Path, tmp_path: Path) -> None:
+    checkpoint = load_checkpoint(tiny("dynamic"))
+    checkpoint.imgsz = 96
+    save_checkpoint(tmp_path / "of96.pt", checkpoint)
+    options = ExportOptions(include=("torchscript", "static"), data=str(ants), output=str(tmp_path / "out"))
+    rows = export_checkpoint(tmp_path / "of96.pt", options, torch.device("cpu"))
+    assert open_exported(rows[1].path, torch.device("cpu")).imgsz == (96, 96)
+    assert load_model(rows[2].path)[0].imgsz == (96, 96)
 
 
 @pytest.mark.parametrize("dnn", [False, True])

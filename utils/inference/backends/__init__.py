@@ -115,6 +115,7 @@ class DetectMultiBackend(nn.Module):
     Attributes:
         stride: the largest, in pixels. names: of the classes, as list and as mapping. device: where it runs.
         pt: True for a ``.pt`` file; jit, onnx, xml, pt2, dnn and the other formats likewise.
+        imgsz: height and width it was trained or exported at, None where the file does not say.
         fixed_hw: height and width of the pictures it takes, None for any.
 
     Raises:
@@ -162,7 +163,7 @@ class DetectMultiBackend(nn.Module):
             setattr(self, flag, kind is not None and (flag == kind.flag or (flag == "dnn" and dnn)))
         self.names = ClassNames(self.backend.names)
         self.stride = int(torch.as_tensor(self.backend.stride).max())
-        self.fixed_hw: tuple[int, int] | None = getattr(self.backend, "fixed_hw", None)
+        self.imgsz, self.fixed_hw = self.backend.imgsz, getattr(self.backend, "fixed_hw", None)
 
     @property
     def model(self) -> nn.Module:

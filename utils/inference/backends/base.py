@@ -52,7 +52,7 @@ class FileBackend(nn.Module):
         self.nc = len(self.names)
         self.stride = torch.tensor([float(info.stride)])
         self.fp16 = info.half
-        self.fixed_hw = info.fixed_hw
+        self.fixed_hw, self.imgsz = info.fixed_hw, info.imgsz
 
     def run(self, images: Tensor) -> Sequence[Any]:
         """[B, 3, H, W] in the precision and of the size the file takes -> its outputs, tensors or arrays."""

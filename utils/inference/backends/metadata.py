@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from utils.config.sizes import DEFAULT_SIZE, recorded_size
 from utils.errors import InputError
 
 LOG = logging.getLogger(__name__)
@@ -40,7 +41,7 @@ class Metadata:
     names: tuple[str, ...]
     stride: int = _STRIDE
     task: str = "detect"
-    imgsz: tuple[int, int] = (640, 640)
+    imgsz: tuple[int, int] = (DEFAULT_SIZE, DEFAULT_SIZE)
     batch: int = 1
     dynamic: tuple[str, ...] = ()
     half: bool = False
@@ -108,9 +109,10 @@ def from_text(
             if text[KEY] != VERSION:
                 raise InputError(f"{file}: exported by another version of this program; export it anew")
             known = {key: _tupled(json.loads(text[key])) for key in Metadata.__dataclass_fields__ if key in text}
-            found = Metadata(**{**known, "names": tuple(map(str, known.get("names", ())))})
+            size = recorded_size(known.get("imgsz"), str(file)) or (DEFAULT_SIZE, DEFAULT_SIZE)
+            found = Metadata(**{**known, "names": tuple(map(str, known.get("names", ()))), "imgsz": size})
         else:
-            found = _foreign(text, shape)
+            found = _foreign(text, file, shape)
     except (ValueError, TypeError, KeyError, SyntaxError) as error:
         if isinstance(error, InputError):
             raise
@@ -122,18 +124,20 @@ def _tupled(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-def _foreign(text: Mapping[str, str], shape: Sequence[Any]) -> Metadata:
-    """A file of YOLOv5 (``stride`` and ``names`` as Python literals) or of anybody else."""
+def _foreign(text: Mapping[str, str], file: Path, shape: Sequence[Any]) -> Metadata:
+    """A file of YOLOv5 (``stride`` and ``names``, later ``imgsz``, as Python literals) or of anybody else."""
     names = ast.literal_eval(text["names"]) if "names" in text else ()
     if isinstance(names, dict):
         names = [names[index] for index in sorted(names)]
     sides = [side if isinstance(side, int) and side > 0 else None for side in shape] or [None] * 4
     free = tuple(axis for axis, side in zip(AXES, (sides[0], *sides[2:])) if side is None)
+    recorded = recorded_size(ast.literal_eval(text["imgsz"]) if "imgsz" in text else None, str(file))
+    usual = recorded or (DEFAULT_SIZE, DEFAULT_SIZE)
     return Metadata(
         names=tuple(map(str, names)),
         stride=int(float(text.get("stride", _STRIDE))),
         batch=sides[0] or 1,
-        imgsz=(sides[2] or 640, sides[3] or 640),
+        imgsz=(sides[2] or usual[0], sides[3] or usual[1]),
         dynamic=free,
     )
 

@@ -24,6 +24,7 @@ class PyTorchBackend(nn.Module):
         self.model = attempt_load(weights, device, fuse=fuse)
         self.names = list(self.model.names)
         self.stride = int(self.model.stride.max())
+        self.imgsz = self.model.imgsz
 
     @property
     def fp16(self) -> bool:
