@@ -117,10 +117,7 @@ def prepare(options: TrainOptions, ranks: Ranks = ALONE) -> Session:
     counts = ranks.gather((len(train), len(val)))
     if len(set(counts)) > 1:
         raise InputError(f"{spec.source}: this run's machines do not have the same pictures: (train, val) {counts}")
-    stride = int(model.stride.max())
-    if options.imgsz is None:
-        options = replace(options, imgsz=chosen_side(None, [model.imgsz], stride))
-    imgsz = check_img_size(options.imgsz or 0, stride, floor=2 * stride)
+    options, imgsz = _with_size(options, model)
     if resumed is None and not options.noautoanchor:
         anchors = ranks.on_main(_fit_anchors, model, train, hyp, imgsz, options.seed)
         if anchors is not None:
@@ -228,6 +225,13 @@ def _same_model(resumed: Resumed, spec: DatasetSpec) -> Model:
     model = Model({**checkpoint.model_yaml, "yaml_file": str(resumed.path)}, nc=checkpoint.nc)
     model.names = list(checkpoint.names)
     return model
+
+
+def _with_size(options: TrainOptions, model: Model) -> tuple[TrainOptions, int]:
+    """The options with ``--imgsz``, that of the weights where none is given, and the multiple of the stride it gives."""
+    stride = int(model.stride.max())
+    side = chosen_side(None, [model.imgsz], stride) if options.imgsz is None else options.imgsz
+    return replace(options, imgsz=side), check_img_size(side, stride, floor=2 * stride)
 
 
 def _fit_anchors(model: Model, records: Sequence[LabelRecord], hyp: Hyp, imgsz: int, seed: int) -> Tensor | None:
