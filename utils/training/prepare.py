@@ -228,7 +228,7 @@ def _same_model(resumed: Resumed, spec: DatasetSpec) -> Model:
 
 
 def _with_size(options: TrainOptions, model: Model) -> tuple[TrainOptions, int]:
-    """The options with ``--imgsz``, that of the weights where none is given, and the multiple of the stride it gives."""
+    """The options with an ``--imgsz``, by default that of the weights, and the multiple of the stride for it."""
     stride = int(model.stride.max())
     side = chosen_side(None, [model.imgsz], stride) if options.imgsz is None else options.imgsz
     return replace(options, imgsz=side), check_img_size(side, stride, floor=2 * stride)
