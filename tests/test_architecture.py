@@ -20,6 +20,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "utils.nms",
         "utils.nms_kernel",
         "utils.image",
+        "utils.image_header",
         "utils.jpeg",
         "utils.files",
         "utils.yaml_names",

@@ -19,8 +19,12 @@ import yaml
 from utils.errors import InputError
 from utils.yaml_names import load_yaml
 
-IMAGE_SUFFIXES = frozenset({".bmp", ".dng", ".jpeg", ".jpg", ".mpo", ".png", ".tif", ".tiff", ".webp"})
-_OTHER_PICTURES = frozenset({".arw", ".avif", ".cr2", ".gif", ".heic", ".heif", ".jfif", ".jp2", ".nef", ".raw"})
+# What OpenCV or Pillow reads (HEIC: with pillow-heif), for every command; of an animation it is the first frame.
+IMAGE_SUFFIXES = frozenset({
+    ".apng", ".avif", ".bmp", ".dib", ".dng", ".gif", ".heic", ".heif", ".j2k", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg",
+    ".mpo", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp",
+})  # fmt: skip
+_OTHER_PICTURES = frozenset([".arw", ".cr2", ".cr3", ".exr", ".hdr", ".jxl", ".nef", ".psd", ".raw", ".svg", ".tga"])
 # Signs as Chinese and Japanese keyboards write them, which yaml takes for letters, and what was meant.
 _WIDE_SIGNS = dict(zip("：，［］【】｛｝“”‘’－", ":,[][]{}\"\"''-"))
 _PREFIX = "data/"  # CVAT begins every line so, whatever folder the set is unpacked to

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -13,11 +13,12 @@ from typing import IO
 import cv2
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import UnidentifiedImageError
 
 from utils.boxes import Array, unscale_coords
-from utils.errors import InputError
+from utils.errors import InputError, first_line
 from utils.files import write_atomic
+from utils.image_header import check_size, decode_with_pillow, size_and_orientation
 from utils.jpeg import JpegHeader, decode_jpeg, read_header, upper_rows
 
 _COMMENT = b"\xff\xfe"  # the JPEG marker
@@ -32,12 +33,11 @@ _UPRIGHT: dict[int, tuple[bool, int | None]] = {
     8: (True, 0),
 }
 _TIFF_MAGIC = (b"II*\0", b"MM\0*")
-_JPEG_HEADER = 1 << 16  # bytes within which most headers end
-_PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
-_TIFF_WIDTH, _TIFF_HEIGHT, _EXIF_ORIENTATION = 256, 257, 274
+_PNG_MAGIC = b"\x89PNG"
 _AS_STORED = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
 _LEAST_CUT = 64  # two rows of the largest blocks: a decoder reads ahead and must not meet the end of the bytes
 _OVERSHOOT = 1e-3  # by which rounding may leave a range of floats
+_ROWS = 256  # rescaled at once
 _SPARE_ROWS = 16  # decoded below the rows that are wanted: the last ones of a cut picture are not exact
 
 
@@ -122,79 +122,23 @@ def letterbox(
     return image, plan.ratio_wh, (margin_w / 2, margin_h / 2)
 
 
-def _png_header(stream: IO[bytes]) -> tuple[tuple[int, int], int]:
-    """What ``_header`` returns, for a PNG: Pillow would decode the whole picture to look for EXIF behind the pixels."""
-    stream.seek(len(_PNG_MAGIC))
-    hw, orientation = (0, 0), 1
-    while len(start := stream.read(8)) == 8:
-        length, kind = int.from_bytes(start[:4], "big"), start[4:]
-        if kind == b"IHDR":
-            size = stream.read(8)
-            hw = (int.from_bytes(size[4:], "big"), int.from_bytes(size[:4], "big"))
-            length -= 8
-        elif kind == b"eXIf":
-            exif = Image.Exif()
-            with contextlib.suppress(Exception):  # broken notes do not make a picture unreadable
-                exif.load(stream.read(length))
-                orientation = exif.get(_EXIF_ORIENTATION, 1)
-            length = 0
-        elif kind == b"IEND":
-            break
-        stream.seek(length + 4, 1)  # each chunk ends with a checksum
-    if min(hw) < 1:
-        raise ValueError("a PNG without a size")
-    return hw, orientation if orientation in _UPRIGHT else 1
-
-
-def _jpeg_orientation(head: bytes, jpeg: JpegHeader) -> int | None:
-    """The EXIF orientation in the segments of a JPEG; None when it takes Pillow to find out."""
-    if not jpeg.has_notes:
-        return 1
-    at = head.find(b"Exif\0\0")
-    if at < 0 or b"tiff:Orientation" in head:  # XMP says it as well
-        return None
-    exif = Image.Exif()
-    try:
-        exif.load(head[at:])
-        orientation = exif.get(_EXIF_ORIENTATION, 1)
-    except Exception:  # Pillow raises anything on broken notes
-        return None
-    return orientation if orientation in _UPRIGHT else 1
-
-
-def _header(stream: IO[bytes]) -> tuple[tuple[int, int], int]:
-    """(height, width) as stored and the EXIF orientation (1..8), from the header alone."""
-    start = stream.read(len(_PNG_MAGIC))
-    if start == _PNG_MAGIC:
-        return _png_header(stream)
-    if start.startswith(b"\xff\xd8"):
-        head = start + stream.read(_JPEG_HEADER)
-        jpeg = read_header(head)
-        if jpeg is not None and (orientation := _jpeg_orientation(head[: jpeg.scan_at], jpeg)) is not None:
-            return jpeg.hw, orientation  # a fraction of the time that Pillow takes
-    stream.seek(0)
-    with Image.open(stream) as picture:
-        orientation = 1
-        with contextlib.suppress(Exception):  # as above
-            orientation = picture.getexif().get(_EXIF_ORIENTATION, 1)
-        width, height = picture.size
-        # Pillow swaps the size of a turned TIFF, depending on its release; the tags never lie.
-        tags = getattr(picture, "tag_v2", {})
-        stored = (int(tags.get(_TIFF_HEIGHT, height)), int(tags.get(_TIFF_WIDTH, width)))
-        return stored, orientation if orientation in _UPRIGHT else 1
-
-
 def stream_size(stream: IO[bytes], name: str | Path) -> tuple[int, int]:
-    """(height, width) of a picture file as ``read_image`` will return it, without decoding it; ``name`` for messages.
+    """(height, width) of an image file as ``read_image`` will return it; ``name`` for messages.
+
+    From the header, but for the rare kinds whose header is not understood.
 
     Raises:
-        InputError: the stream holds no picture.
+        InputError: the stream holds no image, or one too large to be decoded.
     """
     try:
-        (height, width), orientation = _header(stream)
-    except Exception as error:  # Pillow's readers raise anything from SyntaxError to struct.error on a broken file
-        detail = "" if isinstance(error, UnidentifiedImageError) else f" ({error})"  # the former names a Python object
-        raise InputError(f"{name}: not a readable image{detail}") from error
+        (height, width), orientation = size_and_orientation(stream)
+    except InputError as error:
+        raise InputError(f"{name}: {error}") from error
+    except Exception:  # Pillow does not know everything that OpenCV reads
+        stream.seek(0)
+        image = decode_image(stream.read(), name)
+        return image.shape[0], image.shape[1]
+    check_size((height, width), name)
     swapped, _ = _UPRIGHT.get(orientation, (False, None))
     return (width, height) if swapped else (height, width)
 
@@ -216,14 +160,20 @@ def image_size(path: str | Path) -> tuple[int, int]:
         raise InputError(f"{path}: not a readable image ({error})") from error
 
 
-def _orientation(content: bytes, jpeg: JpegHeader | None) -> int:
-    """The EXIF orientation; applied here because which formats OpenCV does it for depends on its release."""
-    if content.startswith(_TIFF_MAGIC) or (jpeg is not None and not jpeg.has_notes):
-        return 1  # TIFF is the one format that OpenCV always turns
-    try:
-        return _header(BytesIO(content))[1]
-    except Exception:  # OpenCV could read it, so a header that Pillow cannot read only means no known orientation
-        return 1
+def _checked_orientation(content: bytes, jpeg: JpegHeader | None, name: str | Path) -> int:
+    """The EXIF orientation; applied here because which formats OpenCV does it for depends on its release.
+
+    Raises:
+        InputError: an image that is too large to be decoded.
+    """
+    hw, orientation = (0, 0), 1
+    if jpeg is not None and not jpeg.has_notes:
+        hw = jpeg.hw
+    else:
+        with suppress(Exception):  # OpenCV may read what Pillow cannot, by its own limit of size
+            hw, orientation = size_and_orientation(BytesIO(content))
+    check_size(hw, name)
+    return 1 if content.startswith(_TIFF_MAGIC) else orientation  # TIFF is the one format that OpenCV always turns
 
 
 def _turn_upright(image: np.ndarray, orientation: int) -> np.ndarray:
@@ -243,20 +193,34 @@ def _content(path: Path) -> bytes:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
 
 
-def _decode(path: Path, content: bytes) -> np.ndarray:
-    """The picture as stored, as uint8 [H, W, 3]."""
+def _ends(content: bytes, jpeg: JpegHeader | None) -> bool:
+    """Whether a JPEG or PNG has its end: in place of what is cut off, some releases of OpenCV put grey pixels."""
+    if jpeg is not None:
+        return content.rfind(b"\xff\xd9", jpeg.scan_at) >= 0
+    return not content.startswith(_PNG_MAGIC) or content.rfind(b"IEND") >= 0
+
+
+def _decode(content: bytes, jpeg: JpegHeader | None) -> np.ndarray | None:
+    """The image as stored [H, W, 3], of the depth it has, by OpenCV; None if that cannot read it."""
     try:
         # From bytes, not by name: OpenCV's own file access fails on non-ASCII names on Windows.
-        image = cv2.imdecode(np.frombuffer(content, np.uint8), _AS_STORED)
-    except cv2.error as error:  # an empty buffer, or dimensions beyond OpenCV's limits
-        raise InputError(f"{path}: not a readable image ({error.err or 'empty file'})") from error
-    if image is None:
+        return cv2.imdecode(np.frombuffer(content, np.uint8), _AS_STORED) if _ends(content, jpeg) else None
+    except cv2.error:  # an empty buffer, or a broken file
+        return None
+
+
+def _decode_otherwise(content: bytes, name: str | Path) -> np.ndarray:
+    """By Pillow what OpenCV could not read: uint8 or uint16 [H, W, 3], upright."""
+    try:
+        return decode_with_pillow(content)
+    except InputError as error:
+        raise InputError(f"{name}: {error}") from error
+    except UnidentifiedImageError:
         raise InputError(
-            f"{path}: not a readable image; expected jpg, png, bmp, tif, webp ... of 8 or 16 bits a channel"
-        )
-    if image.dtype not in (np.uint8, np.uint16):
-        raise InputError(f"{path}: pixels are {image.dtype}, expected 8 or 16 bits; convert the image first")
-    return to_uint8(image, path)
+            f"{name}: not a readable image; expected jpg, png, bmp, tif, webp ... of 8 or 16 bits a channel"
+        ) from None
+    except Exception as error:  # Pillow's readers raise anything on a broken file
+        raise InputError(f"{name}: not a readable image ({first_line(error)})") from error
 
 
 def to_uint8(pixels: np.ndarray, name: str | Path) -> np.ndarray:
@@ -274,7 +238,10 @@ def to_uint8(pixels: np.ndarray, name: str | Path) -> np.ndarray:
     if pixels.dtype == np.bool_:
         return pixels.astype(np.uint8) * np.uint8(255)
     if pixels.dtype.kind == "u" and pixels.dtype.itemsize == 2:  # of either byte order
-        return ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
+        scaled = np.empty(pixels.shape, np.uint8)
+        for start in range(0, len(pixels), _ROWS):  # in parts, because a whole large image would take 6 times its size
+            scaled[start : start + _ROWS] = (pixels[start : start + _ROWS].astype(np.uint32) + 128) // 257
+        return scaled
     if pixels.dtype.kind not in "iuf":
         raise InputError(f"{name}: pixels are {pixels.dtype}, expected numbers from 0 to 255, 0 to 65535 or 0 to 1")
     if not pixels.size:
@@ -298,19 +265,29 @@ def read_image(path: str | Path) -> np.ndarray:
 
     Raises:
         FileNotFoundError: there is no such file.
-        InputError: it cannot be decoded, or has another depth than 8 or 16 bits.
+        InputError: it cannot be decoded, is cut off, has another depth than 8 or 16 bits, or more than
+            ``utils.image_header.MAX_PIXELS``.
     """
     path = Path(path)
     return decode_image(_content(path), path)
 
 
 def decode_image(content: bytes, name: str | Path) -> np.ndarray:
-    """The bytes of a picture file as ``read_image`` would return it; ``name`` is for messages.
+    """The bytes of an image file as ``read_image`` would return it; ``name`` is for messages.
+
+    This decides for all commands which files can be read.
 
     Raises:
         InputError: as ``read_image``.
     """
-    return _turn_upright(_decode(Path(name), content), _orientation(content, read_header(content)))
+    jpeg = read_header(content)
+    turn = _checked_orientation(content, jpeg, name)
+    image = _decode(content, jpeg)
+    if image is None:
+        return to_uint8(_decode_otherwise(content, name), name)
+    if image.dtype not in (np.uint8, np.uint16):
+        raise InputError(f"{name}: pixels are {image.dtype}, expected 8 or 16 bits; convert the image first")
+    return _turn_upright(to_uint8(image, name), turn)
 
 
 def read_image_for(
@@ -330,10 +307,10 @@ def read_image_for(
     path = Path(path)
     content = _content(path)
     jpeg = read_header(content)
-    turn = _orientation(content, jpeg)
+    turn = _checked_orientation(content, jpeg, path)
     swapped, _ = _UPRIGHT.get(turn, (False, None))
     image, whole_hw, full_hw = None, (0, 0), (0, 0)
-    if jpeg is not None:
+    if jpeg is not None and _ends(content, jpeg):
         full_hw, target = jpeg.hw, size_hw[::-1] if swapped else size_hw
         sizes = {d: (-(-full_hw[0] // d), -(-full_hw[1] // d)) for d in (8, 4, 2, 1)}  # rounded up
         divisor = next((d for d, hw in sizes.items() if hw[0] >= target[0] and hw[1] >= target[1]), 1)
@@ -344,8 +321,9 @@ def read_image_for(
         if image is None:
             image = decode_jpeg(np.frombuffer(content, np.uint8), divisor)
     if image is None:
-        image = _decode(path, content)
-        whole_hw = full_hw = (image.shape[0], image.shape[1])
+        image = decode_image(content, path)
+        hw = (image.shape[0], image.shape[1])
+        return image, hw, hw
     image = _turn_upright(image, turn)
     return (image, whole_hw[::-1], full_hw[::-1]) if swapped else (image, whole_hw, full_hw)
 

@@ -12,13 +12,10 @@ from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from itertools import chain
 from pathlib import Path
 
-from PIL import Image
-
 from utils.errors import first_line
 from utils.image import image_size, read_image
 
 MIN_SIDE_PX = 10  # smaller pictures are left out, as in v6.1
-MAX_PIXELS = 1 << 30  # the limit of OpenCV
 _BLOCK = 1 << 20
 _COMPLAINTS = ("corrupt", "error", "premature")
 
@@ -31,34 +28,23 @@ def check_picture(image: Path) -> tuple[int, int]:
     hw = image_size(image)
     if min(hw) < MIN_SIDE_PX:
         raise ValueError(f"{hw[1]}x{hw[0]} pixels, at least {MIN_SIDE_PX} a side are needed")
-    if hw[0] * hw[1] > MAX_PIXELS:
-        raise ValueError(f"{hw[1]}x{hw[0]} pixels are more than can be decoded; cut the picture into parts")
-    _check_end(image)
+    if not _ends_well(image):
+        read_image(image)
     return hw
 
 
-def _check_end(image: Path) -> None:
-    """Raise for a picture that is cut off.
-
-    JPEG, PNG and WebP are trusted when they end as they should; one with another end, or of another kind, is decoded.
-    """
+def _ends_well(image: Path) -> bool:
+    """Whether a file ends as a JPEG, PNG or WebP should; if not, or for another kind, only decoding it tells."""
     with image.open("rb") as file:
         start = file.read(12)
         length = file.seek(0, 2)
         file.seek(-min(12, length), 2)
         end = file.read()
     if start[:2] == b"\xff\xd8":
-        complete = end[-2:] == b"\xff\xd9"
-    elif start[:4] == b"\x89PNG":
-        complete = end[4:8] == b"IEND"
-    elif start[:4] == b"RIFF" and start[8:12] == b"WEBP":
-        complete = length >= 8 + int.from_bytes(start[4:8], "little")
-    else:
-        read_image(image)
-        return
-    if not complete:
-        with Image.open(image) as picture:
-            picture.load()  # OpenCV would fill the missing part with grey and say nothing
+        return end[-2:] == b"\xff\xd9"
+    if start[:4] == b"\x89PNG":
+        return end[4:8] == b"IEND"
+    return start[:4] == b"RIFF" and start[8:12] == b"WEBP" and length >= 8 + int.from_bytes(start[4:8], "little")
 
 
 # Every pixel ----------------------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from utils.files import IMAGE_SUFFIXES, label_path_for
 from utils.image import letterbox
 
 LOG = logging.getLogger(__name__)
-IMG_FORMATS = sorted(suffix.removeprefix(".") for suffix in IMAGE_SUFFIXES)
+IMG_FORMATS = sorted(suffix.removeprefix(".") for suffix in IMAGE_SUFFIXES - VIDEO_SUFFIXES)
 VID_FORMATS = sorted(suffix.removeprefix(".") for suffix in VIDEO_SUFFIXES)
 
 Item: TypeAlias = tuple[str, np.ndarray, np.ndarray, Any, str]  # path, CHW RGB, HWC BGR, reader or None, log text

@@ -52,7 +52,7 @@ def open_source(source: str, stride: int = 1, reconnect: int = 5) -> Source:
     settings = LiveSettings(stride=stride, reconnect=reconnect)
     if "://" in source:
         suffix = Path(urlsplit(source).path).suffix.lower()
-        if suffix in IMAGE_SUFFIXES:
+        if suffix in IMAGE_SUFFIXES - VIDEO_SUFFIXES:
             raise InputError(f"--source {source}: pictures are not downloaded; save it and give its file name")
         is_file = suffix in VIDEO_SUFFIXES and source.startswith(("http://", "https://"))
         return UrlVideo(source, stride) if is_file else LiveSource([source], settings)
