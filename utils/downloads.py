@@ -30,11 +30,14 @@ from urllib.request import url2pathname
 from tqdm import tqdm
 
 from utils.errors import InputError, first_line
+from utils.names import file_name, printable
+from utils.output import OutputFolder
 
 SCHEMES = ("http", "https", "file")
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
 GB = 10**9
 MAX_BYTES = 50 * GB  # of one file, and of what one archive holds
+_LONGEST_NAME = 200  # bytes of a file name taken from an address
 TIMEOUT_S = 30  # without a byte from the other side
 _CHUNK = 1 << 20
 # What the readers of damaged or encrypted archives raise.
@@ -50,8 +53,21 @@ class Remote:
 
     @property
     def file_name(self) -> str:
-        """The last part of the address, which the file is saved under."""
-        return unquote(PurePosixPath(urlsplit(self.url).path).name)
+        """The last part of the address, which the file is saved under.
+
+        Raises:
+            InputError: it is not a plain file name, or would be another one when decoded once more.
+        """
+        try:
+            name = unquote(urlsplit(self.url).path.rpartition("/")[2], errors="strict")
+        except ValueError:  # not UTF-8, or no address
+            name = ""
+        if not name or file_name(name, _LONGEST_NAME) != name or unquote(name) != name:
+            raise InputError(
+                f"{printable(self.url)}: the address does not end in a plain file name, so it is not fetched; save the "
+                "file by hand under a name of your own"
+            )
+        return name
 
 
 def is_url(text: str) -> bool:
@@ -177,7 +193,7 @@ def download(
         raise InputError(f"{url}: sha256 '{sha256}' is not 64 hexadecimal digits")
     cure = f"nothing was changed; to do it by hand, {by_hand or f'save the file as {target}'}"
     made = _missing_folders(target.parent)
-    draft = target.with_name(f".{target.name}.{os.getpid()}.{threading.get_ident()}.part")
+    draft = target.with_name(f".{target.name[:32]}.{os.getpid()}.{threading.get_ident()}.part")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         digest = _save(url, draft, progress, max_bytes)
@@ -216,7 +232,9 @@ def _save(url: str, draft: Path, progress: bool, max_bytes: int) -> str:
     with source as stream:
         if length is not None and length > max_bytes:
             raise ValueError(f"{length / GB:.1f} GB, above the limit of {max_bytes / GB:g} GB")
-        bar = tqdm(total=length, desc=url.rpartition("/")[2], unit="B", unit_scale=True, disable=not progress)
+        bar = tqdm(
+            total=length, desc=printable(url.rpartition("/")[2]), unit="B", unit_scale=True, disable=not progress
+        )
         with draft.open("wb") as file, bar:
             while chunk := stream.read(_CHUNK):
                 got += len(chunk)
@@ -249,19 +267,27 @@ class Member:
         """Where it belongs below the target; ValueError when that is not below it."""
         name = self.name.replace("\\", "/")
         path = PurePosixPath(name)
+        if printable(name) != name:
+            raise ValueError("has control characters in its name")
         if self.kind:
             raise ValueError(f"is a {self.kind}; only files and folders are unpacked")
         if path.is_absolute() or re.match(r"[A-Za-z]:", name):
             raise ValueError("has an absolute path")
         if ".." in path.parts:
             raise ValueError("leads out of the folder by '..'")
+        if not path.parts and not self.folder:
+            raise ValueError("has no name")
+        if os.name == "nt" and (odd := next((part for part in path.parts if file_name(part, 255) != part), "")):
+            raise ValueError(f"has the name '{odd}', which Windows does not take")
         return path
+
+
+_KINDS = {0: "", stat.S_IFREG: "", stat.S_IFDIR: "", stat.S_IFLNK: "link"}  # of what Unix programs note in a zip
 
 
 def _zip_members(archive: zipfile.ZipFile) -> Iterator[Member]:
     for info in archive.infolist():
-        mode = info.external_attr >> 16
-        kind = "link" if stat.S_ISLNK(mode) else ""
+        kind = _KINDS.get(stat.S_IFMT(info.external_attr >> 16), "device")
         yield Member(info.filename, info.file_size, info.is_dir(), kind, partial(archive.open, info))
 
 
@@ -304,12 +330,12 @@ def unpack(file: Path, folder: Path, *, max_bytes: int = MAX_BYTES, progress: bo
         place = str(file)
         if total > (free := shutil.disk_usage(folder).free):
             raise ValueError(f"needs {total / GB:.1f} GB, only {free / GB:.1f} GB are free below {folder}")
-        written, left = [], max_bytes
+        written, left, output = [], max_bytes, OutputFolder(folder)
         bar = tqdm(total=total, desc=f"unpacking {file.name}", unit="B", unit_scale=True, disable=not progress)
         with _members(file) as members, bar:
             for member in members:
                 place = f"{file}: '{member.name}'"
-                if (size := _write(member, folder, left)) is not None:
+                if (size := _write(member, output, left)) is not None:
                     written.append(Path(*member.path().parts))
                     left -= size
                     bar.update(size)
@@ -320,13 +346,12 @@ def unpack(file: Path, folder: Path, *, max_bytes: int = MAX_BYTES, progress: bo
     return written
 
 
-def _write(member: Member, folder: Path, left: int) -> int | None:
+def _write(member: Member, folder: OutputFolder, left: int) -> int | None:
     """Write one entry below ``folder`` and return its bytes, None for a folder; ValueError beyond ``left`` bytes."""
-    target = folder / member.path()
     if member.folder:
-        target.mkdir(parents=True, exist_ok=True)
+        folder.path(member.path() / "a").parent.mkdir(exist_ok=True)
         return None
-    target.parent.mkdir(parents=True, exist_ok=True)
+    target = folder.path(member.path())
     size, source = 0, member.open()
     if source is None:
         raise ValueError("has no content")

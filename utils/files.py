@@ -248,6 +248,11 @@ def find_images(
     return sorted(images, key=str)
 
 
+def without_dots(path: Path) -> Path:
+    """The same file without ".." in its path."""
+    return Path(os.path.realpath(path.parent), path.name) if ".." in path.parts else path
+
+
 def label_path_for(image: str | Path) -> Path:
     """The label file of a picture: its last ``images`` folder replaced by ``labels``, else beside it; ``.txt``."""
     folder, name = os.path.split(image)

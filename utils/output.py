@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from utils.errors import InputError
 from utils.files import increment_path
@@ -40,8 +40,8 @@ class OutputFolder:
         """The folder ``name`` in this one, with the same inputs. Raises InputError: a link leads elsewhere."""
         return OutputFolder(self.path(name), self._inputs)
 
-    def path(self, relative: str | Path) -> Path:
-        """The file ``relative`` below the folder, whose own folder is made.
+    def path(self, relative: str | PurePath, make: bool = True) -> Path:
+        """The file ``relative`` below the folder; its own folder is made, unless ``make`` is off.
 
         Raises:
             InputError: it would lie elsewhere, by its parts or by a link on the way, or it is a file that is read,
@@ -53,7 +53,8 @@ class OutputFolder:
         real, root = Path(os.path.realpath(target)), Path(os.path.realpath(self.folder))
         if real != root and root not in real.parents:
             raise InputError(f"{target}: a link leads to {real}, out of the output folder; remove the link")
-        target.parent.mkdir(parents=True, exist_ok=True)
+        if make:
+            target.parent.mkdir(parents=True, exist_ok=True)
         if (owner := self._input_at(target)) is not None:
             raise InputError(f"{target}: would overwrite the input {owner}; choose another output folder")
         return target

@@ -160,7 +160,18 @@ def test_an_address_is_told_from_a_script(text: str, expected: bool) -> None:
 
 def test_the_file_name_is_the_end_of_the_path_of_the_address() -> None:
     assert Remote("https://a.org/b/my%20set.zip?x=/y#z").file_name == "my set.zip"
-    assert Remote("https://a.org/").file_name == ""
+    assert Remote("https://a.org/b/100%25%20%E7%8C%AB.tar.gz").file_name == "100% 猫.tar.gz"
+
+
+@pytest.mark.parametrize(
+    "end",
+    ["", "%2fetc%2fprofile", "..%2fx.zip", "%2e%2e", "..", ".", "%2e", "..%5cx.zip", "x\\y.zip", "a%00.zip", "a%0a.zip",
+     "%1b%5b2J.zip", "%252e%252e%252fx.zip", "a%252fb.zip", "con", "nul.zip", "COM1.tar.gz", "x.zip.", "x.zip%20",
+     "C:x.zip", "c%3ax.zip", "x" * 201, "%E2%80%AEx.zip", "%ff.zip", ".bashrc"],
+)  # fmt: skip
+def test_an_address_that_does_not_end_in_a_plain_file_name_is_refused(end: str) -> None:
+    with pytest.raises(InputError, match="does not end in a plain file name, so it is not fetched; save the file"):
+        _ = Remote(f"http://localhost/sets/{end}").file_name
 
 
 def test_attempt_download_finds_what_is_there_and_fetches_nothing(tmp_path: Path) -> None:
@@ -244,13 +255,24 @@ def test_links_and_devices_of_a_tar_are_refused(kind: bytes, tmp_path: Path, tar
         unpack(tmp_path / "a.tar", target)
 
 
-def test_a_link_in_a_zip_is_refused(tmp_path: Path, target: Path) -> None:
+@pytest.mark.parametrize(("mode", "kind"), [(stat.S_IFLNK, "link"), (stat.S_IFIFO, "device"), (stat.S_IFCHR, "device")])
+def test_links_and_devices_of_a_zip_are_refused(mode: int, kind: str, tmp_path: Path, target: Path) -> None:
     info = zipfile.ZipInfo("odd")
-    info.external_attr = (stat.S_IFLNK | 0o777) << 16
+    info.external_attr = (mode | 0o777) << 16
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         archive.writestr(info, "/etc")
-    with pytest.raises(InputError, match=r"a\.zip: 'odd': is a link"):
+    with pytest.raises(InputError, match=rf"a\.zip: 'odd': is a {kind}"):
         unpack(tmp_path / "a.zip", target)
+
+
+@archives
+@pytest.mark.parametrize("evil", ["a\x1b[2J.txt", "a\nb.txt", "a\u202eb.txt"])
+def test_a_member_with_control_characters_in_its_name_is_refused(
+    name: str, evil: str, tmp_path: Path, target: Path
+) -> None:
+    with pytest.raises(InputError, match="has control characters in its name"):
+        unpack(MAKERS[name](tmp_path / name, {"good.txt": b"a", evil: b"b"}), target)
+    assert list(target.iterdir()) == []
 
 
 @archives

@@ -18,9 +18,10 @@ import logging
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,9 @@ from utils.datasets.labels import scan_labels
 from utils.datasets.prepare import join, log_oddities, open_split
 from utils.datasets.records import LOSSES, REPEATED, LabelRecord, LabelSet
 from utils.errors import InputError
-from utils.files import read_yaml, write_atomic
+from utils.files import read_yaml, without_dots, write_atomic
+from utils.names import printable
+from utils.output import OutputFolder
 from utils.yaml_names import dump_yaml
 
 LOG = logging.getLogger(__name__)
@@ -176,7 +179,7 @@ def read_splits(spec: DatasetSpec) -> dict[str, LabelSet]:
         ]
         labels = join(sets, parts)
         log_oddities(labels.report, parts, f"{split} labels")
-        whole = [replace(record, image=record.image.absolute()) for record in labels.records]
+        whole = [replace(record, image=without_dots(record.image.absolute())) for record in labels.records]
         once = {record.image: record for record in whole}
         found[split] = LabelSet(list(once.values()), labels.report)
     return found
@@ -185,13 +188,16 @@ def read_splits(spec: DatasetSpec) -> dict[str, LabelSet]:
 # The output -----------------------------------------------------------------------------------------------------------
 
 
-def place_images(plans: Sequence[SplitPlan], output: Path, link: bool) -> None:
+def place_images(plans: Sequence[SplitPlan], output: OutputFolder, link: bool) -> None:
     """Copy the pictures below ``output``, or link to them; where links are not allowed they are copied."""
-    pairs = [(record.image, output / layout.image) for of_split in plans for record, layout in of_split.entries]
-    for image, target in tqdm(pairs, desc="pictures", leave=False, dynamic_ncols=True):
-        target.parent.mkdir(parents=True, exist_ok=True)
+    pairs = [(record.image, layout.image) for of_split in plans for record, layout in of_split.entries]
+    for image, place in tqdm(pairs, desc="pictures", leave=False, dynamic_ncols=True):
+        target = output.folder / place
         if target.exists() and target.samefile(image):
             continue
+        if target.is_symlink() and output.path(place.parent / "a"):  # a link of an earlier conversion, and not its end
+            target.unlink()
+        target = output.path(place)
         target.unlink(missing_ok=True)
         if link:
             with suppress(OSError):
@@ -235,35 +241,45 @@ def report_text(splits: Mapping[str, LabelSet], names: Sequence[str], lost: int)
     return "\n".join([*lines, f"not taken over: {len(losses)}", *(f"    {loss}" for loss in losses)]) + "\n"
 
 
+def _inputs(
+    spec: DatasetSpec, options: ConvertOptions, records: Mapping[str, Sequence[LabelRecord]]
+) -> Iterator[str | Path]:
+    """The files that are read."""
+    yield from (spec.source, options.names, *(path for split in SPLITS for path in getattr(spec, split)))
+    for record in (record for of_split in records.values() for record in of_split):
+        yield from (record.image, record.label or record.image)
+
+
 def convert(options: ConvertOptions) -> Path:
     """Read the source, write the output; returns its data yaml. Nothing is written when the source has errors.
 
     Raises:
         FileNotFoundError, InputError: the source cannot be read, or the output folder is in use.
     """
-    output = Path(options.output).expanduser()
-    if output.exists() and not output.is_dir():
-        raise InputError(f"--output {output}: a file, not a folder")
-    if output.is_dir() and any(output.iterdir()) and not options.exist_ok:
-        raise InputError(f"--output {output}: has files in it; choose another folder, or --exist-ok to write over them")
+    folder = Path(options.output)
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"--output {folder}: a file, not a folder")
+    if folder.is_dir() and any(folder.iterdir()) and not options.exist_ok:
+        raise InputError(f"--output {folder}: has files in it; choose another folder, or --exist-ok to write over them")
     spec = open_source(options)
     splits = {split: labels for split, labels in read_splits(spec).items() if labels.records}
     records: dict[str, list[LabelRecord]] = {split: labels.records for split, labels in splits.items()}
     plans = plan(records, options.to)
     own_ids = spec.category_ids if spec.category_ids and NO_CATEGORY not in spec.category_ids else ()
     placed = options.copy_images or options.link
+    output = OutputFolder(folder, partial(_inputs, spec, options, records))
     if placed:
         place_images(plans, output, options.link)
     lost = write_labels(plans, options.to, output, spec.names, own_ids or range(1, spec.nc + 1))
     text = report_text(splits, spec.names, lost)
-    file = output / "data.yaml"
+    file = output.path("data.yaml")
     write_atomic(file, data_yaml(plans, options.to, spec.names, placed).encode("utf-8"))
-    write_atomic(output / REPORT, text.encode("utf-8"))
+    write_atomic(output.path(REPORT), printable(text, keep="\n").encode("utf-8"))
     for line in text.splitlines():
         if not line.startswith(" "):  # the figures of every class and the reasons are in the file
             LOG.info("%s", line)
     if options.to == "yolo" and not placed:
-        LOG.info("the pictures belong into %s; --copy-images or --link puts them there", output / "images")
+        LOG.info("the pictures belong into %s; --copy-images or --link puts them there", folder / "images")
     return file
 
 

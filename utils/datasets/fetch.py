@@ -14,6 +14,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -23,6 +24,7 @@ from utils.config.paths import ROOT
 from utils.downloads import GB, MAX_BYTES, Remote, download, is_archive, unpack
 from utils.errors import InputError, first_line, how_it_ended
 from utils.files import read_yaml
+from utils.output import OutputFolder
 
 LOG = logging.getLogger(__name__)
 
@@ -54,7 +56,7 @@ def fetch_missing(
     if spec.download:
         by_hand = f"unpack it so that {getattr(spec, missing[0])[0]} is there"
         for remote in spec.download:
-            LOG.info("%s: fetching %s", spec.source, remote.url)
+            LOG.info("%s: fetching %s into %s", spec.source, remote.url, spec.root)
             fetch(remote, spec.root, max_bytes=int(limit_gb * GB), by_hand=by_hand)
     elif spec.download_script:
         _run_script(spec, spec.download_script, allow_scripts)
@@ -91,10 +93,9 @@ def fetch(
         InputError: see :mod:`utils.downloads`; or a file of the archive is there with another content.
     """
     name = remote.file_name
-    if not name:
-        raise InputError(f"{remote.url}: the address does not end in a file name")
     made = [folder for folder in (root, *root.parents) if not folder.exists()]
-    workshop = root / f".fetching-{os.getpid()}"
+    root.mkdir(parents=True, exist_ok=True)
+    workshop = Path(tempfile.mkdtemp(prefix=".fetching-", dir=root))
     try:
         file = download(
             remote.url, workshop / name, remote.sha256, progress=True, max_bytes=max_bytes, by_hand=by_hand
@@ -120,14 +121,14 @@ def fetch(
 
 def _move_in(files: Sequence[Path], source: Path, root: Path, url: str) -> None:
     """Move ``files``, relative to ``source``, to the same places below ``root``; all or, on a conflict, none."""
+    output = OutputFolder(root)
     for path in files:
-        there = root / path
+        there = output.path(path, make=False)
         if there.exists() and not (there.is_file() and filecmp.cmp(source / path, there, shallow=False)):
             raise InputError(f"{url}: {there} is there already with another content; move it away and try again")
     try:
         for path in files:
-            (root / path).parent.mkdir(parents=True, exist_ok=True)
-            (source / path).replace(root / path)
+            (source / path).replace(output.path(path))
     except OSError as error:
         raise InputError(f"{url}: cannot be unpacked into {root}: {error}") from error
 

@@ -26,6 +26,7 @@ from utils.datasets.labels import LabelRecord
 from utils.datasets.loader import collate
 from utils.datasets.prepare import load_labels
 from utils.errors import InputError, nearest
+from utils.output import OutputFolder
 from utils.plots.batches import plot_batch
 
 LOG = logging.getLogger(__name__)
@@ -91,7 +92,9 @@ def main(options: PreviewOptions) -> None:
     spec = DatasetSpec.load(options.data, options.single_cls)
     labels = load_labels(spec, options.task, single_cls=options.single_cls)
     imgsz = check_img_size(options.imgsz)
-    folder.mkdir(parents=True, exist_ok=True)
+    output = OutputFolder(folder, lambda: [record.image for record in labels.records])
+    for name in (AUGMENTED, PLAIN):
+        output.path(name)
     draw(labels.records, spec.names, hyp, options, imgsz, folder)
     LOG.info("%d of %d pictures of %s drawn", options.n, len(labels.records), options.task)
     LOG.info("%s\n%s", folder / AUGMENTED, folder / PLAIN)

@@ -17,9 +17,10 @@ import os
 import re
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,7 @@ from utils.datasets.partition import Units, assign
 from utils.datasets.prepare import load_labels
 from utils.errors import InputError, nearest
 from utils.files import find_images, label_path_for, write_atomic
+from utils.output import OutputFolder
 from utils.yaml_names import dump_yaml
 
 LOG = logging.getLogger(__name__)
@@ -262,14 +264,23 @@ def files_of(
     return files
 
 
-def write(files: dict[Path, str], exist_ok: bool) -> None:
-    """Write all files; without ``exist_ok`` none when one of them is there already."""
+def write(files: dict[Path, str], exist_ok: bool, source: str) -> None:
+    """Write all files; none when one of them is there already, without ``exist_ok``, or is what ``source`` reads."""
     taken = [path for path in files if path.exists()]
     if taken and not exist_ok:
         raise InputError(f"--output: {taken[0]} is there already; choose another folder, or replace it by --exist-ok")
+    for path in files:  # all of them before the first is written
+        OutputFolder(path.parent, partial(_inputs, source)).path(path.name)
     for path, text in files.items():
-        path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(path, text.encode())
+
+
+def _inputs(source: str) -> Iterator[str | Path]:
+    """The data yaml or list that is read, and the lists that the yaml names."""
+    yield source
+    if Path(source).suffix.lower() in _YAML:
+        spec = DatasetSpec.load(source)
+        yield from (spec.source, *(path for split in SPLITS for path in getattr(spec, split)))
 
 
 def table(counts: np.ndarray, parts: dict[str, list[int]], names: Sequence[str]) -> str:
@@ -296,7 +307,7 @@ def main(options: SplitOptions) -> None:
     records, names = read_source(options)
     parts = split(records, len(names), options)
     files = files_of(records, parts, names, options)
-    write(files, options.exist_ok)
+    write(files, options.exist_ok, options.source)
     LOG.info("%s", table(objects_per_class(records, len(names)), parts, names))
     LOG.info("%s", "\n".join(str(path) for path in files if path.suffix == ".yaml"))
 

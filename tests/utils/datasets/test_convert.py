@@ -273,10 +273,47 @@ def test_a_folder_in_use_is_left_alone_unless_the_user_says_so(source: Path, tmp
     assert_same(source, tmp_path / "out/data.yaml")
 
 
-def test_writing_links_over_the_source_itself_does_not_lose_a_picture(source: Path) -> None:
-    before = (source.parent / "images/train/0.png").read_bytes()
-    to(source, "yolo", source.parent, exist_ok=True, link=True)
-    assert (source.parent / "images/train/0.png").read_bytes() == before
+@pytest.mark.parametrize("kind", ["yolo", "coco", "voc"])
+def test_writing_over_the_source_itself_is_refused_and_nothing_is_lost(source: Path, kind: str) -> None:
+    before = {file: file.read_bytes() for file in source.parent.rglob("*.*")}
+    with pytest.raises(InputError, match="would overwrite the input"):
+        to(source, kind, source.parent, exist_ok=True, link=True)
+    assert {file: file.read_bytes() for file in before} == before
+
+
+@pytest.mark.parametrize("how", [{}, {"link": True}, {"copy_images": True}])
+@pytest.mark.parametrize("name", ["../../../victim/b.png", "a/../../../../victim/b.png", "ABSOLUTE"])
+def test_a_picture_that_a_json_names_elsewhere_is_written_below_the_output_folder_only(
+    tmp_path: Path, name: str, how: dict[str, bool]
+) -> None:
+    deep, victim = tmp_path / "x/set/images", tmp_path / "victim/b.png"
+    for file in (deep / "a/a.png", victim):
+        file.parent.mkdir(parents=True)
+        file.write_bytes(cv2.imencode(".png", np.zeros((40, 40, 3), np.uint8))[1].tobytes())
+    text(tmp_path / "victim/b.txt", "mine")
+    name = str(victim) if name == "ABSOLUTE" else name
+    images = [{"id": 1, "file_name": "a/a.png"}, {"id": 2, "file_name": name}]
+    boxes = [{"id": i, "image_id": i, "category_id": 1, "bbox": [1, 1, 9, 9]} for i in (1, 2)]
+    content = {"images": images, "annotations": boxes, "categories": [{"id": 1, "name": "c"}]}
+    text(tmp_path / "x/set/images/set.json", json.dumps(content))
+    before = {file: file.read_bytes() for file in tmp_path.rglob("*.*")}
+    for kind in ("yolo", "voc", "coco"):
+        to(tmp_path / "x/set/images/set.json", kind, tmp_path / "y" / kind, **how)
+    after = {file for file in tmp_path.rglob("*.*") if not file.is_relative_to(tmp_path / "y")}
+    assert after == before.keys() and {file: file.read_bytes() for file in before} == before
+    assert sorted(file.name for file in (tmp_path / "y/yolo/labels").rglob("*.txt")) == ["a.txt", "b.txt"]
+
+
+def test_links_of_an_earlier_conversion_are_replaced_and_not_followed(source: Path, tmp_path: Path) -> None:
+    to(source, "yolo", tmp_path / "out", link=True)
+    before = {file: file.read_bytes() for file in source.parent.rglob("*.png")}
+    to(source, "yolo", tmp_path / "out", copy_images=True, exist_ok=True)
+    place = tmp_path / "out/images/train/0.png"
+    place.unlink()
+    place.symlink_to(source.parent / "images/val/0.png")
+    to(source, "yolo", tmp_path / "out", link=True, exist_ok=True)
+    assert place.resolve() == source.parent / "images/train/0.png"
+    assert {file: file.read_bytes() for file in before} == before
 
 
 def test_an_error_in_the_source_writes_nothing(source: Path, tmp_path: Path) -> None:

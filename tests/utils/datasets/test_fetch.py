@@ -105,6 +105,26 @@ def test_a_file_that_is_there_is_never_replaced(tmp_path: Path) -> None:
     assert below(tmp_path / "yamls/sets/birds") == list(FILES)
 
 
+@pytest.mark.parametrize("end", ["%2fvictim.txt", "..%2fvictim.txt", "%2e%2e", "..%5cvictim.txt", "victim%00.txt"])
+def test_a_name_that_is_hidden_by_its_code_leads_nowhere(end: str, tmp_path: Path) -> None:
+    (tmp_path / "yamls/sets").mkdir(parents=True)
+    (tmp_path / "yamls/sets/victim.txt").write_text("mine")
+    spec = spec_of(tmp_path / "yamls", f"{tmp_path.as_uri()}/{end}")
+    with pytest.raises(InputError, match="does not end in a plain file name"):
+        fetch_missing(spec, ("train", "val"))
+    assert below(tmp_path) == ["yamls/data.yaml", "yamls/sets/victim.txt"]
+
+
+def test_a_link_in_the_folder_of_the_set_does_not_lead_an_archive_elsewhere(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "yamls/sets/birds").mkdir(parents=True)
+    (tmp_path / "yamls/sets/birds/images").symlink_to(tmp_path / "elsewhere")
+    spec = spec_of(tmp_path / "yamls", zipped(tmp_path / "a.zip", *FILES).as_uri())
+    with pytest.raises(InputError, match=r"birds/images/train/a\.jpg: a link leads to"):
+        fetch_missing(spec, ("train", "val"))
+    assert below(tmp_path / "elsewhere") == []
+
+
 def test_a_refused_archive_leaves_nothing_behind(tmp_path: Path) -> None:
     spec = spec_of(tmp_path / "yamls", zipped(tmp_path / "a.zip", *FILES, "../../evil.txt").as_uri())
     with pytest.raises(InputError, match=r"evil\.txt"):

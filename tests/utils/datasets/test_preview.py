@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from utils.config.hyp import Hyp
 from utils.datasets import preview
 from utils.datasets.dataset import DetectionDataset
 from utils.datasets.prepare import load_labels
+from utils.errors import InputError
 from utils.image import read_image
 
 pytestmark = pytest.mark.usefixtures("log_handlers_restored")
@@ -109,3 +111,13 @@ def test_an_option_error_is_one_line(argv: list[str], message: str, capsys: pyte
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
+
+
+def test_a_picture_of_the_set_is_never_written_over(tmp_path: Path, make_dataset: Callable[..., Path]) -> None:
+    data = make_dataset(tmp_path / "set")
+    picture = next((tmp_path / "set").rglob("*train*/*.*g"))
+    picture.rename(picture.with_name("plain.jpg"))
+    before = picture.with_name("plain.jpg").read_bytes()
+    with pytest.raises(InputError, match=r"plain\.jpg: would overwrite the input"):
+        preview.main(preview.PreviewOptions(data=str(data), n=2, imgsz=64, output=str(picture.parent), exist_ok=True))
+    assert picture.with_name("plain.jpg").read_bytes() == before and not (picture.parent / "augmented.jpg").exists()

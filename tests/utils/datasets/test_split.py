@@ -322,3 +322,17 @@ def test_an_output_from_which_no_label_would_be_found_is_refused(tmp_path: Path)
     with pytest.raises(InputError, match="choose an output folder elsewhere"):
         listed_path(tmp_path / "images/a.png", folder)
     assert listed_path(tmp_path / "set/images/a.png", folder) == "./../../set/images/a.png"
+
+
+def test_a_list_or_yaml_that_is_read_is_never_written_over(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((20, 20, 3), np.uint8))
+    cv2.imwrite(str(tmp_path / "b.png"), np.ones((20, 20, 3), np.uint8))
+    (tmp_path / "train.txt").write_text("./a.png\n./b.png\n")
+    (tmp_path / "val.txt").write_text("./b.png\n")
+    (tmp_path / "data.yaml").write_text("train: train.txt\nval: val.txt\nnames: [c]\n")
+    before = {file: file.read_bytes() for file in tmp_path.iterdir()}
+    for source in ("train.txt", "data.yaml"):
+        options = SplitOptions(source=str(tmp_path / source), output=str(tmp_path), fractions=(0.5, 0.5), exist_ok=True)
+        with pytest.raises(InputError, match="would overwrite the input"):
+            main(options)
+    assert {file: file.read_bytes() for file in tmp_path.iterdir() if file.suffix != ".cache"} == before

@@ -17,6 +17,7 @@ from utils.boxes import xywhn2xyxy
 from utils.datasets.records import LabelRecord
 from utils.errors import InputError
 from utils.files import write_atomic
+from utils.output import OutputFolder
 
 FORMATS = ("yolo", "coco", "voc")
 _AGREE = 1e-4  # most by which the bounds of an outline may differ from the box that they replace
@@ -95,7 +96,9 @@ def _layout(split: str, relative: Path, to: str, flat: bool) -> Layout:
 # Writing --------------------------------------------------------------------------------------------------------------
 
 
-def write_labels(plans: Sequence[SplitPlan], to: str, output: Path, names: Sequence[str], ids: Sequence[int]) -> int:
+def write_labels(
+    plans: Sequence[SplitPlan], to: str, output: OutputFolder, names: Sequence[str], ids: Sequence[int]
+) -> int:
     """Write the annotations of all splits below ``output``.
 
     Args:
@@ -113,25 +116,24 @@ def write_labels(plans: Sequence[SplitPlan], to: str, output: Path, names: Seque
     for of_split in plans:
         if to == "coco":
             content = coco_content(of_split, names, ids)
-            file = output / "annotations" / f"instances_{of_split.split}.json"
+            file = output.path(f"annotations/instances_{of_split.split}.json")
             _write(file, json.dumps(content, ensure_ascii=False))
             continue
         for record, layout in of_split.entries:
             if to == "yolo":
                 rows, dropped = yolo_rows(record)
                 lost += dropped
-                _write(output / layout.label, "".join(f"{row}\n" for row in rows))
+                _write(output.path(layout.label), "".join(f"{row}\n" for row in rows))
             else:
                 lost += sum(len(outline) > 0 for outline in record.segments)
-                _write(output / layout.label, voc_text(record, names))
+                _write(output.path(layout.label), voc_text(record, names))
         if to == "voc":
             listing = "".join(f"{layout.name}\n" for _, layout in of_split.entries)
-            _write(output / "ImageSets" / "Main" / f"{of_split.split}.txt", listing)
+            _write(output.path(f"ImageSets/Main/{of_split.split}.txt"), listing)
     return lost
 
 
 def _write(file: Path, text: str) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(file, text.encode("utf-8"))
 
 
