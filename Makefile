@@ -24,7 +24,7 @@ demo: $(VENV)/.installed
 	$(PY) -m utils.demo
 
 test: $(VENV)/.installed-dev
-	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(JOBS)
+	$(PY) -m pytest -n $(JOBS)
 
 lint: $(VENV)/.installed-dev
 	$(PY) -m ruff format --check .

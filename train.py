@@ -46,6 +46,7 @@ from utils.image import to_model_input
 from utils.loss import LossItems
 from utils.memory import memory_in_use, peak_memory
 from utils.metrics import fitness
+from utils.seed import torch_settings_kept
 from utils.training.compiled import Network
 from utils.training.evolve import LastRow, TrialStopped, evolve
 from utils.training.image_weights import weights_for_epoch
@@ -296,7 +297,8 @@ def trial(options: TrainOptions) -> Mapping[str, float]:
 
 def main(options: TrainOptions) -> int:
     """Train; returns the exit code."""
-    with joined(options.local_rank) as ranks:  # this process alone, or with the others that torchrun started
+    # this process alone, or with the others that torchrun started
+    with torch_settings_kept(), joined(options.local_rank) as ranks:
         return train(options, ranks)
 
 

@@ -221,6 +221,17 @@ def log_handlers_restored() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True, scope="session")
+def one_thread() -> None:
+    """Several tests run side by side, and the tensors are small: more threads would only wait for one another.
+
+    Only for speed: test_repeatable.py has 1, 2 and 4 threads, and commands that tests start have as many as a user's.
+    """
+    import torch
+
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True, scope="session")
 def signals_are_heard() -> None:
     """A shell starts background jobs with Ctrl-C ignored, nohup with SIGHUP: the tests of stopping would inherit it."""
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -1,12 +1,17 @@
-"""One call that seeds every generator a run touches."""
+"""One call that makes a run repeatable: every generator is seeded, and sums are taken in a fixed order."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
+
+_memory: Any = torch.utils.deterministic  # typed as a plain module, while its attributes are properties
 
 
 def seed_everything(seed: int, deterministic: bool = False) -> None:
@@ -16,7 +21,9 @@ def seed_everything(seed: int, deterministic: bool = False) -> None:
 
     Args:
         seed: whole number of at least 0; torch takes 64 bits of it, numpy 32.
-        deterministic: refuse GPU kernels whose result depends on the order of additions (slower).
+        deterministic: refuse operations whose result depends on the order of additions. On a GPU these are many, and
+            the others are slower. On a CPU it is the backward pass of indexing, whose threads add as they come, and the
+            cost cannot be measured (``tests/benchmarks/determinism.py``).
     """
     random.seed(seed)
     np.random.seed(seed % 2**32)  # noqa: NPY002
@@ -26,3 +33,19 @@ def seed_everything(seed: int, deterministic: bool = False) -> None:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.backends.cudnn.benchmark = False
         torch.use_deterministic_algorithms(True, warn_only=True)
+        _memory.fill_uninitialized_memory = False  # only for finding code that reads such memory
+
+
+@contextlib.contextmanager
+def torch_settings_kept() -> Iterator[None]:
+    """Puts back what :func:`seed_everything` sets in torch for the whole process, for the program that called us."""
+    enabled = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    benchmark = torch.backends.cudnn.benchmark
+    fill = _memory.fill_uninitialized_memory
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(enabled, warn_only=warn_only)
+        torch.backends.cudnn.benchmark = benchmark
+        _memory.fill_uninitialized_memory = fill

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
-import torch
 
 import train
 from utils.config.options import TrainOptions
+from utils.seed import torch_settings_kept
 from utils.training.session import Session
 
 Hook = Callable[[Session], None]
@@ -25,13 +25,11 @@ class Training(Protocol):
     ) -> Session: ...
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Sums come out the same in every run, and small tensors are faster so."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+@pytest.fixture(autouse=True)
+def settings_of_torch() -> Iterator[None]:
+    """What ``prepare`` sets for a run, and ``train.main`` puts back at its end, is put back after any test."""
+    with torch_settings_kept():
+        yield
 
 
 @pytest.fixture(scope="session")

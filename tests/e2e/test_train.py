@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import signal
 import subprocess
 import sys
@@ -279,7 +278,7 @@ def test_a_killed_run_goes_on_at_its_epoch(tmp_path: Path, toy: Path, training: 
     words = [f"--{key.replace('_', '-')}={value}" for key, value in options.items()]
     command = [sys.executable, "train.py", *words, f"--data={toy}", "--workers=0", "--device=cpu", "--name=killed"]
     process = subprocess.Popen(
-        [*command, f"--project={tmp_path}"], cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"},
+        [*command, f"--project={tmp_path}"], cwd=ROOT,
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
     )  # fmt: skip
     file, limit = tmp_path / "killed/results.csv", time.monotonic() + 240

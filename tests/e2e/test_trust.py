@@ -20,7 +20,6 @@ from utils.checkpoint import Checkpoint, load_checkpoint
 from utils.config.options import TrainOptions
 from utils.errors import InputError
 from utils.training import saver
-from utils.training.prepare import prepare
 from utils.training.session import Session
 
 Rows = Callable[[Path], list[dict[str, str]]]
@@ -308,14 +307,6 @@ def test_mixed_precision_on_a_cpu_is_for_those_who_ask(
     assert seen == {True: {dtype}, False: {dtype}}  # training and validation
     assert not session.scaler.is_enabled()
     assert all(p.dtype == torch.float32 for p in session.model.parameters())
-
-
-def test_deterministic_reaches_torch(tmp_path: Path, options_for: Options) -> None:
-    try:
-        prepare(options_for(tmp_path, deterministic=True))
-        assert torch.are_deterministic_algorithms_enabled()
-    finally:
-        torch.use_deterministic_algorithms(False)
 
 
 # The disk -------------------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from utils.seed import seed_everything
+from utils.seed import seed_everything, torch_settings_kept
 
 
 @pytest.fixture(autouse=True)
@@ -47,9 +47,9 @@ def test_a_seed_of_more_than_32_bits_is_accepted() -> None:
 def test_deterministic_asks_torch_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":16:8")
     monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
-    try:
+    with torch_settings_kept():
         seed_everything(0, deterministic=True)
         assert torch.are_deterministic_algorithms_enabled()
         assert not torch.backends.cudnn.benchmark
-    finally:
-        torch.use_deterministic_algorithms(False)
+        assert not torch.utils.deterministic.fill_uninitialized_memory  # it costs time and changes no result
+    assert torch.backends.cudnn.benchmark and not torch.are_deterministic_algorithms_enabled()

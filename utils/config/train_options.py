@@ -102,7 +102,7 @@ class TrainOptions(Named):
     )
     amp: bool | None = yes_or_no("--amp", "mixed precision: float16 on a GPU (the default there), bfloat16 on a CPU")
     compile: bool = switch("--compile", "torch.compile; left out, with a warning, if it computes anything else")
-    deterministic: bool = switch("--deterministic", "only GPU kernels that always add in the same order (slower)")
+    deterministic: bool = switch("--deterministic", "on a GPU too, always add in the same order (slower)")
     seed: int = option(0, int, "--seed", "seed of everything that is drawn")
     sync_bn: bool = switch("--sync-bn", "batch norm over the pictures of all processes (torchrun starts several)")
     local_rank: int = option(

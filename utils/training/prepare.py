@@ -105,10 +105,10 @@ def prepare(options: TrainOptions, ranks: Ranks = ALONE) -> Session:
     device = select_device(device_of_rank(options.device, ranks))
     if device.type == "cuda":
         torch.cuda.set_device(device)  # else the others of this machine would take memory on the first GPU as well
-    seed_everything(options.seed, options.deterministic)
+    seed_everything(options.seed, deterministic=options.deterministic or device.type == "cpu")  # there it is free
     spec = DatasetSpec.load(options.data, options.single_cls)
     if resumed is None:
-        _tell_no_effect(options, hyp, spec, device)
+        _tell_no_effect(options, hyp, spec)
     model = _build_model(options, hyp, spec, resumed)  # before the pictures: a wrong --cfg shows at once
     if options.sync_bn:
         synchronize_norms(model, device, ranks)
@@ -167,14 +167,12 @@ def _read_labels(options: TrainOptions, spec: DatasetSpec) -> tuple[list[LabelRe
     return train.records, read("val").records
 
 
-def _tell_no_effect(options: TrainOptions, hyp: Hyp, spec: DatasetSpec, device: torch.device) -> None:
+def _tell_no_effect(options: TrainOptions, hyp: Hyp, spec: DatasetSpec) -> None:
     """Warn of options that change nothing beside the others."""
     if options.noval and options.evolve is None and "patience" in options.given and options.patience:
         LOG.warning("--patience has no effect with --noval: there is no fitness to wait for")
     if hyp.label_smoothing and spec.nc == 1:
         LOG.warning("label smoothing has no effect with a single class: there is no class loss")
-    if options.deterministic and device.type == "cpu":
-        LOG.warning("--deterministic has no effect on a CPU: the same seed gives the same run anyway")
     if "mosaic_from" in options.given and (options.rect or not hyp.mosaic):
         cause = "--rect" if options.rect else f"mosaic: 0 in {options.hyp}"
         LOG.warning("--mosaic-from has no effect with %s: there are no mosaics", cause)
