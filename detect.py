@@ -14,6 +14,7 @@ Pictures and videos with boxes drawn in, and label files, crops, tables and feat
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import logging
 import os
@@ -24,8 +25,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from utils.compat import find
 from utils.config.cli import ended_by_signals, run_script
-from utils.config.keywords import options_from
+from utils.config.keywords import as_options, options_from
 from utils.config.options import DetectOptions
 from utils.errors import InputError
 
@@ -55,7 +57,8 @@ class Tally:
             self.videos[video] = (before[0] + 1, before[1] + objects)
 
 
-def main(options: DetectOptions) -> None:
+def main(options: DetectOptions | argparse.Namespace) -> None:
+    options = as_options(DetectOptions, options)
     # Here and not above: torch takes seconds to import, and --help or a mistyped option should be answered at once.
     from models.user_modules import load_modules
     from utils.datasets.sources import open_source, without_password
@@ -145,6 +148,11 @@ def run(**options: Any) -> None:
     """Detect from Python, with the options by their names: ``detect.run(weights="best.pt", source="pictures/")``."""
     with ended_by_signals():
         main(options_from(DetectOptions, options))
+
+
+def __getattr__(name: str) -> Any:
+    """Names that scripts import from here, see ``utils/compat``."""
+    return find("detect", name)
 
 
 if __name__ == "__main__":

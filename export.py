@@ -10,6 +10,7 @@ difference to PyTorch, the time per picture, or why there is no file; the exit c
 
 from __future__ import annotations
 
+import argparse
 import logging
 import shlex
 import sys
@@ -18,8 +19,9 @@ from typing import Any
 
 from models.user_modules import load_modules
 from utils.checkpoint.find import newest_checkpoint
+from utils.compat import find
 from utils.config.cli import EXIT_INPUT, run_script
-from utils.config.keywords import options_from
+from utils.config.keywords import as_options, options_from
 from utils.config.options import ExportOptions
 from utils.config.paths import ROOT
 from utils.device import select_device
@@ -28,7 +30,8 @@ from utils.export import export_checkpoint, log_rows
 LOG = logging.getLogger(__name__)
 
 
-def main(options: ExportOptions) -> int:
+def main(options: ExportOptions | argparse.Namespace) -> int:
+    options = as_options(ExportOptions, options)
     load_modules(options.modules)
     for line in options.idle():
         LOG.warning("%s", line)
@@ -54,6 +57,11 @@ def main(options: ExportOptions) -> int:
 def run(**options: Any) -> int:
     """Export from Python, with the options by their names: ``export.run(weights="best.pt", include=["onnx"])``."""
     return main(options_from(ExportOptions, options))
+
+
+def __getattr__(name: str) -> Any:
+    """Names that scripts import from here, see ``utils/compat``."""
+    return find("export", name)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ with ``ranks``, which do nothing in a run of one process.
 
 from __future__ import annotations
 
+import argparse
 import logging
 import sys
 import time
@@ -32,8 +33,9 @@ from models.routing import entropy_figures
 from models.user_modules import load_modules
 from utils.callbacks import BatchEnd, CheckpointSaved, EpochEnd, EpochStart, FitEpochEnd, TrainEnd, TrainStart, ValEnd
 from utils.checkpoint import load_model
+from utils.compat import find
 from utils.config.cli import EXIT_INPUT, run_script
-from utils.config.keywords import options_from
+from utils.config.keywords import as_options, options_from
 from utils.config.options import TrainOptions
 from utils.datasets.loader import Batch
 from utils.datasets.supply import NoBatchError, loader_failure
@@ -295,8 +297,9 @@ def trial(options: TrainOptions) -> Mapping[str, float]:
     return last.row
 
 
-def main(options: TrainOptions) -> int:
+def main(options: TrainOptions | argparse.Namespace) -> int:
     """Train; returns the exit code."""
+    options = as_options(TrainOptions, options)
     # this process alone, or with the others that torchrun started
     with torch_settings_kept(), joined(options.local_rank) as ranks:
         return train(options, ranks)
@@ -361,6 +364,11 @@ def how_to_go_on(s: Session) -> str:
 def run(**options: Any) -> None:
     """Train from Python, with the options by their names: ``train.run(data="my.yaml", imgsz=320)``."""
     main(options_from(TrainOptions, options))
+
+
+def __getattr__(name: str) -> Any:
+    """Names that scripts import from here, see ``utils/compat``."""
+    return find("train", name)
 
 
 if __name__ == "__main__":

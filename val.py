@@ -11,6 +11,7 @@ Prints precision, recall, mAP@.5 and mAP@.5:.95; tables, curves, confusion matri
 
 from __future__ import annotations
 
+import argparse
 import json
 import logging
 import sys
@@ -27,9 +28,10 @@ from models.ensemble import Detector
 from models.fuse import fuse
 from models.user_modules import load_modules
 from utils.checkpoint.find import newest_checkpoint
+from utils.compat import find
 from utils.config.cli import run_script
 from utils.config.dataset_spec import SPLITS, DatasetSpec
-from utils.config.keywords import options_from
+from utils.config.keywords import as_options, options_from
 from utils.config.options import ValOptions, to_plain
 from utils.config.paths import ROOT
 from utils.datasets.fetch import fetch_missing
@@ -235,7 +237,8 @@ def warm_up(subject: Subject, batch_size: int, imgsz: int) -> None:
     subject.model(torch.zeros(pictures, 3, imgsz, imgsz, device=subject.device))
 
 
-def main(options: ValOptions) -> None:
+def main(options: ValOptions | argparse.Namespace) -> None:
+    options = as_options(ValOptions, options)
     load_modules(options.modules)
     seed_everything(options.seed)
     if options.task in SPLITS:
@@ -266,6 +269,11 @@ def run(**options: Any) -> tuple[tuple[float, ...], np.ndarray, tuple[float, ...
         map_, map50 = found.coco.values[:2]
     figures = (result.precision, result.recall, map50, map_, *result.losses)
     return figures, result.maps(found.spec.nc), tuple(result.ms_per_image[stage] for stage in STAGES)
+
+
+def __getattr__(name: str) -> Any:
+    """Names that scripts import from here, see ``utils/compat``."""
+    return find("val", name)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import math
 from collections.abc import Callable
 from typing import Any
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 
 from models.dynamic_forms import DynamicForm, constants_of, convolve, eager_form, export_form
 from models.registry import register
+from utils.compat import find, served
 
 TEMPERATURE = 34.0  # of a dynamic layer at its start, where its row in the model yaml gives none
 
@@ -321,22 +321,10 @@ class Dynamic_conv2d(nn.Module):
         return F.conv2d(x, self.weight[0], None, self.stride, self.padding, self.dilation, self.groups)
 
 
-# Names that live elsewhere and that scripts import from here. They are fetched when asked for, since most of those
-# modules build on this one.
-ELSEWHERE = {
-    "DetectMultiBackend": "utils.inference.backends",
-    "AutoShape": "utils.inference.autoshape",
-    "Detections": "utils.inference.results",
-} | dict.fromkeys(
-    (
-        "BottleneckCSP", "C3Ghost", "C3SPP", "C3TR", "Classify", "Contract", "Expand", "Focus", "GhostBottleneck",
-        "GhostConv", "SPP", "TransformerBlock", "TransformerLayer",
-    ),
-    "models.blocks",
-)  # fmt: skip
+# For scripts that import all, as v6.1's own models did.
+__all__ = [*served("models.common"), "Dynamic_conv2d", "attention2d", "nn", "torch"]
 
 
 def __getattr__(name: str) -> Any:
-    if name in ELSEWHERE:
-        return getattr(importlib.import_module(ELSEWHERE[name]), name)
-    raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+    """Names that scripts import from here and that modules make which build on this one."""
+    return find("models.common", name)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 
 from models.common import Conv
 from models.registry import register
+from utils.compat import find, served
 
 
 @register("scaled")
@@ -77,10 +77,8 @@ class MixConv2d(nn.Module):
         return self.act(self.bn(torch.cat([conv(x) for conv in self.m], dim=1)))
 
 
-ELSEWHERE = {"Ensemble": "models.ensemble", "attempt_load": "utils.inference.load"}
+__all__ = [*served("models.experimental"), "Conv", "nn", "torch"]
 
 
 def __getattr__(name: str) -> Any:
-    if name in ELSEWHERE:
-        return getattr(importlib.import_module(ELSEWHERE[name]), name)
-    raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+    return find("models.experimental", name)

@@ -25,6 +25,7 @@ from models.fuse import fuse
 from models.parser import MODELS_DIR, find_model_yaml, parse_model, read_model_yaml, read_rows
 from models.probe import PROBE_SIZE, probe
 from models.registry import register
+from utils.compat import find
 from utils.config.paths import ROOT
 
 __all__ = ["MODELS_DIR", "Detect", "Model", "find_model_yaml", "parse_model", "read_model_yaml"]
@@ -204,6 +205,11 @@ def norm_defaults(model: nn.Module) -> None:
 
 
 DetectionModel = Model  # the name since v6.2
+
+
+def __getattr__(name: str) -> Any:
+    return find("models.yolo", name)
+
 
 if __name__ == "__main__":  # python models/yolo.py --cfg my.yaml, by which tutorials for v6.1 try a yaml
     runpy.run_module("models.profile", run_name="__main__")

@@ -1,4 +1,4 @@
-"""Programs that expect YOLOv5 use this repository: ``pip install -r requirements-clients.txt``; skipped without them."""
+"""Programs that expect YOLOv5 work with this repository: ``pip install -r requirements-clients.txt``, else skipped."""
 
 from __future__ import annotations
 

@@ -21,6 +21,7 @@ from models.summary import count_macs, summarize
 from models.tta import PADDING, View
 from models.yolo import norm_defaults as initialize_weights  # Model does so by itself
 from utils.checkpoint.transfer import intersect_dicts
+from utils.compat import find
 from utils.device import select_device as _select_device
 from utils.errors import InputError
 from utils.training.early_stop import EarlyStopping
@@ -243,3 +244,7 @@ __all__ = [
     "time_sync",
     "torch_distributed_zero_first",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    return find("utils.torch_utils", name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import runpy
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -123,6 +124,67 @@ with open(out + "/answer.json", "w") as f:
     json.dump(answer, f)
 """
 
+TRACKER = """
+import logging
+import os
+import sys
+from pathlib import Path
+
+here = Path(__file__).resolve().parent
+sys.path[:0] = [str(here), str(here / "yolov5")]
+
+import numpy as np
+import torch
+
+from yolov5.models.common import DetectMultiBackend
+from yolov5.utils.dataloaders import IMG_FORMATS, VID_FORMATS, LoadImages, LoadScreenshots, LoadStreams
+from yolov5.utils.general import (LOGGER, Profile, check_file, check_img_size, check_imshow, check_requirements,
+                                  colorstr, cv2, increment_path, non_max_suppression, print_args, scale_boxes,
+                                  strip_optimizer, xyxy2xywh)
+from yolov5.utils.plots import Annotator, colors, save_one_box
+from yolov5.utils.torch_utils import select_device, smart_inference_mode, time_sync
+
+logging.getLogger().removeHandler(logging.getLogger().handlers[0])  # of two handlers one is enough
+
+
+@smart_inference_mode()
+def run(weights, source, imgsz=(64, 64), half=True):
+    assert Path(source).suffix[1:] in IMG_FORMATS + VID_FORMATS
+    out = increment_path(Path("tracks") / "exp", exist_ok=False)
+    out.mkdir(parents=True)
+    device = select_device("cpu")
+    model = DetectMultiBackend(weights, device=device, dnn=False, data=None, fp16=half)
+    stride, names, pt = model.stride, model.names, model.pt
+    imgsz = check_img_size(imgsz, s=stride)
+    dataset = LoadImages(source, img_size=imgsz, stride=stride, auto=pt, vid_stride=1)
+    model.warmup(imgsz=(1 if pt or model.triton else 1, 3, *imgsz))
+    seen, dt = 0, (Profile(device=device), Profile(device=device), Profile(device=device))
+    for path, im, im0s, vid_cap, s in dataset:
+        with dt[0]:
+            im = torch.from_numpy(im).to(model.device)
+            im = im.half() if model.fp16 else im.float()
+            im /= 255
+            if len(im.shape) == 3:
+                im = im[None]
+        with dt[1]:
+            pred = model(im, augment=False, visualize=False)
+        with dt[2]:
+            pred = non_max_suppression(pred, 0.25, 0.45, None, False, max_det=9)
+        for det in pred:
+            seen += 1
+            annotator = Annotator(im0s.copy(), line_width=2, example=str(names))
+            det[:, :4] = scale_boxes(im.shape[2:], det[:, :4], im0s.shape).round()
+            for *xyxy, conf, cls in reversed(det):
+                annotator.box_label(xyxy, names[int(cls)], color=colors(int(cls), True))
+            cv2.imwrite(str(out / Path(path).name), annotator.result())
+            LOGGER.info(f"{s}{len(det)} tracked, {dt[1].dt * 1e3:.1f} ms, {dict(names)[0]}")
+    LOGGER.info("%.1f ms %.1f ms %.1f ms" % tuple(x.t / seen * 1e3 for x in dt))
+
+
+if __name__ == "__main__":
+    run(sys.argv[1], sys.argv[2])
+"""
+
 SCORER = """
 import json
 import sys
@@ -232,6 +294,7 @@ with open(Path(out) / "result.json", "w") as f:
 """
 
 Script = Callable[..., Path]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -272,6 +335,21 @@ def test_a_script_with_its_own_detection_loop(
     drawn, before = cv2.imread(str(out / "drawn.png")), cv2.imread(str(picture))
     assert (drawn != before).any()
     assert list((out / "crops").iterdir())
+
+
+def test_a_tracker_with_the_repository_as_its_folder_yolov5(
+    eager_weights: Path, picture: Path, tmp_path: Path
+) -> None:  # fmt: skip
+    (tmp_path / "track.py").write_text(TRACKER, encoding="utf-8")
+    (tmp_path / "yolov5").symlink_to(ROOT, target_is_directory=True)
+    command = [sys.executable, "track.py", str(eager_weights), str(picture)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert len(lines) == 2, lines
+    assert "9 tracked" in lines[0]
+    assert lines[0].endswith("ant")
+    assert cv2.imread(str(tmp_path / "tracks/exp/picture.png")).shape == (96, 128, 3)
 
 
 def test_a_script_around_the_hub(run_script: Script, eager_weights: Path, picture: Path) -> None:

@@ -245,9 +245,14 @@ def test_colours_are_left_out_where_there_is_no_terminal(capsys: pytest.CaptureF
 def test_profile_measures_a_block_and_a_function(capsys: pytest.CaptureFixture[str]) -> None:
     with general.Profile() as profile:
         pass
-    assert profile.seconds >= 0
-    general.Profile()(lambda: None)()
-    assert len(capsys.readouterr().out.splitlines()) == 2
+    first = profile.dt
+    with profile:
+        pass
+    assert profile.t == pytest.approx(first + profile.dt)
+    assert general.Profile(t=5.0, device=torch.device("cpu")).t == 5.0
+    assert capsys.readouterr().out == ""
+    assert general.Profile()(lambda: 7)() == 7
+    assert len(capsys.readouterr().out.splitlines()) == 1
 
 
 # --- files -----------------------------------------------------------------------------------------------------------

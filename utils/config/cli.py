@@ -73,15 +73,23 @@ def _help_text(item: Field[Any], flag: Flag) -> str:
     return flag.help if default is None or default is False or default == "" else f"{flag.help} (default: {default})"
 
 
-def parse(options_class: type[OptionsT], argv: Sequence[str] | None = None, prog: str | None = None) -> OptionsT:
+def parse(
+    options_class: type[OptionsT],
+    argv: Sequence[str] | None = None,
+    prog: str | None = None,
+    ignore_unknown: bool = False,
+) -> OptionsT:
     """Turn a command line (default: that of the process) into an options record.
+
+    Args:
+        ignore_unknown: pass over options that are not in the record.
 
     Raises:
         SystemExit: code 2 with one line on stderr for an unknown option or a bad value, code 0 after ``--help``.
     """
     parser = build_parser(options_class, prog)
     values, unknown = parser.parse_known_intermixed_args(argv)  # values by place may stand before, after, between
-    if unknown:
+    if unknown and not ignore_unknown:
         flags = [name for item in fields(options_class) for name in item.metadata["flag"].names]
         word = unknown[0].split("=")[0]
         # People who know the python names write --batch_size.

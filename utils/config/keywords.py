@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import logging
 from collections.abc import Mapping
-from dataclasses import Field, fields
+from dataclasses import Field, asdict, fields
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from utils.config.cli import parse
 from utils.config.flags import Flag
 from utils.errors import InputError, nearest
 from utils.log import setup_logging
@@ -35,6 +37,31 @@ def options_from(options_class: type[OptionsT], given: Mapping[str, Any]) -> Opt
         setup_logging()
     values: dict[str, Any] = {name: _as_field(known[name], value) for name, value in given.items() if value is not None}
     return options_class(**values)
+
+
+def parse_namespace(options_class: type[OptionsT], known: bool = False) -> argparse.Namespace:
+    """The command line as the object that v6.1's ``parse_opt`` returns: free to be changed, for :func:`as_options`.
+
+    Args:
+        known: pass over options that are not this script's.
+    """
+    values = asdict(parse(options_class, ignore_unknown=known))
+    return argparse.Namespace(**{key: list(v) if isinstance(v, tuple) else v for key, v in values.items()})
+
+
+def as_options(options_class: type[OptionsT], options: OptionsT | argparse.Namespace) -> OptionsT:
+    """The options record that ``main`` works with, also from what ``parse_opt`` returned; defaults count as not given.
+
+    Raises:
+        InputError: an unknown name, or a value out of range.
+    """
+    if not isinstance(options, argparse.Namespace):
+        return options
+    defaults = asdict(options_class())
+    given = {key: tuple(v) if isinstance(v, list) else v for key, v in vars(options).items()}
+    return options_from(
+        options_class, {key: v for key, v in given.items() if key not in defaults or v != defaults[key]}
+    )
 
 
 def _as_field(item: Field[Any], value: Any) -> Any:

@@ -1,4 +1,7 @@
-"""The options of a script as a Markdown table, for the README: ``python -m utils.config.table train``."""
+"""The options of a script as a Markdown table, for the README: ``python -m utils.config.table train``.
+
+``names`` in place of a script: the names that other people's scripts can import.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from utils.compat import markdown_table as names_table
 from utils.config.flags import Flag
 from utils.config.options import DetectOptions, ExportOptions, TrainOptions, ValOptions
 from utils.config.paths import ROOT
@@ -46,8 +50,8 @@ def _default_text(value: Any) -> str:
 
 def main(names: list[str]) -> int:
     """Print the table of each named script, of all without names."""
-    for name in names or list(SCRIPTS):
-        print(f"### {name}.py\n\n{markdown_table(SCRIPTS[name])}")
+    for name in names or [*SCRIPTS, "names"]:
+        print(names_table() if name == "names" else f"### {name}.py\n\n{markdown_table(SCRIPTS[name])}")
     return 0
 
 

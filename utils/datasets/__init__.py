@@ -1,8 +1,8 @@
 """From pictures and label files to batches."""
 
-import importlib
 from typing import Any
 
+from utils.compat import find, served
 from utils.datasets.compat import (
     IMG_FORMATS,
     VID_FORMATS,
@@ -41,20 +41,8 @@ __all__ = [
     "scan_labels",
 ]
 
-# v6.1's other names, looked up when they are asked for: most programs need none of them.
-_COMPAT = dict.fromkeys(
-    ("HELP_URL", "InfiniteDataLoader", "LoadImagesAndLabels", "_RepeatSampler", "create_dataloader"),
-    "utils.datasets.compat.training",
-) | dict.fromkeys(
-    (
-        "autosplit", "create_folder", "dataset_stats", "exif_transpose", "extract_boxes", "flatten_recursive",
-        "get_hash", "verify_image_label",
-    ),
-    "utils.datasets.compat.tools",
-)  # fmt: skip
+__all__ += served("utils.datasets")  # for scripts that import all
 
 
 def __getattr__(name: str) -> Any:
-    if name in _COMPAT:
-        return getattr(importlib.import_module(_COMPAT[name]), name)
-    raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+    return find("utils.datasets", name)

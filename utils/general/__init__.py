@@ -21,6 +21,7 @@ from utils.boxes import (
     xyxy2xywhn,
 )
 from utils.checkpoint.transfer import intersect_dicts
+from utils.compat import find, served
 from utils.config.paths import ROOT
 from utils.config.sizes import check_img_size
 from utils.general.checks import (
@@ -55,7 +56,7 @@ from utils.general.environment import (
     user_config_dir,
 )
 from utils.general.evolution import print_mutation
-from utils.general.logger import LOGGER, NCOLS, colorstr, print_args, set_logging
+from utils.general.logger import NCOLS, colorstr, print_args, set_logging
 from utils.general.numbers import (
     clip_coords,
     coco80_to_coco91_class,
@@ -73,6 +74,7 @@ from utils.nms import non_max_suppression
 
 FILE = Path(__file__).resolve()
 DATASETS_DIR = ROOT.parent / "datasets"
+clip_boxes, scale_boxes = clip_coords, scale_coords  # the names since v6.2
 FONT = "Arial.ttf"  # v6.1's; without effect here, see ``check_font``
 
 
@@ -84,18 +86,20 @@ def __getattr__(name: str) -> Any:
         return os.environ.get("YOLOv5_VERBOSE", "true").lower() == "true"  # noqa: SIM112 (v6.1 spells it so)
     if name == "CONFIG_DIR":
         return config_dir()
-    raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+    return find("utils.general", name)
 
 
 __all__ = [
     "CONFIG_DIR", "DATASETS_DIR", "FILE", "FONT", "LOGGER", "NCOLS", "NUM_THREADS", "ROOT", "VERBOSE",
     "Profile", "Timeout", "WorkingDirectory",
     "apply_classifier", "box_iou", "check_dataset", "check_file", "check_font", "check_git_status", "check_img_size",
-    "check_imshow", "check_online", "check_python", "check_requirements", "check_suffix", "check_version", "check_yaml",
-    "clean_str", "clip_coords", "coco80_to_coco91_class", "colorstr", "download", "emojis", "file_size", "fitness",
-    "get_latest_run", "increment_path", "init_seeds", "intersect_dicts", "is_ascii", "is_chinese", "is_colab",
-    "is_docker", "is_kaggle", "is_pip", "is_writeable", "labels_to_class_weights", "labels_to_image_weights",
-    "make_divisible", "methods", "non_max_suppression", "one_cycle", "print_args", "print_mutation",
-    "resample_segments", "scale_coords", "segment2box", "segments2boxes", "set_logging", "strip_optimizer",
-    "try_except", "url2file", "user_config_dir", "xyn2xy", "xywh2xyxy", "xywhn2xyxy", "xyxy2xywh", "xyxy2xywhn",
+    "check_imshow", "check_online", "check_python", "check_requirements", "check_suffix", "check_version",
+    "check_yaml", "clean_str", "clip_boxes", "clip_coords", "coco80_to_coco91_class", "colorstr", "download",
+    "emojis", "file_size", "fitness", "get_latest_run", "increment_path", "init_seeds", "intersect_dicts", "is_ascii",
+    "is_chinese", "is_colab", "is_docker", "is_kaggle", "is_pip", "is_writeable", "labels_to_class_weights",
+    "labels_to_image_weights", "make_divisible", "methods", "non_max_suppression", "one_cycle", "print_args",
+    "print_mutation", "resample_segments", "scale_boxes", "scale_coords", "segment2box", "segments2boxes",
+    "set_logging", "strip_optimizer", "try_except", "url2file", "user_config_dir", "xyn2xy", "xywh2xyxy",
+    "xywhn2xyxy", "xyxy2xywh", "xyxy2xywhn",
 ]  # fmt: skip
+__all__ += served("utils.general")

@@ -123,10 +123,10 @@ def _installed(requirement: str) -> bool:
     return floor is None or check_version(current, floor[1])
 
 
-def check_imshow() -> bool:
-    """Whether OpenCV can open a window here; warns if not."""
+def check_imshow(warn: bool = True) -> bool:
+    """Whether OpenCV can open a window here; warns if not, unless ``warn`` is False."""
     works = can_show()
-    if not works:
+    if warn and not works:
         LOGGER.warning("no window can be opened here")
     return works
 

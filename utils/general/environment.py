@@ -9,27 +9,51 @@ import os
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import torch
+
 from utils.general.logger import LOGGER
+from utils.timing import StageTimer
 
 
-class Profile(contextlib.ContextDecorator):
-    """``with Profile(): ...`` or ``@Profile()``: prints the seconds the body took; they stay in ``seconds``."""
+class Profile:
+    """``with Profile() as timer: ...`` times the body; ``@Profile()`` also prints the seconds of each call.
 
-    seconds = 0.0
+    Args:
+        t: seconds to begin with.
+        device: a GPU whose queue is drained before the clock is read.
+
+    Attributes:
+        dt: seconds of the latest body. t: of all of them.
+    """
+
+    def __init__(self, t: float = 0.0, device: torch.device | None = None) -> None:
+        self.t, self.dt, self.device = t, 0.0, device
 
     def __enter__(self) -> Profile:
-        self._begin = time.perf_counter()
+        self._timer = StageTimer(self.device)
+        self._body = self._timer.stage("body")
+        self._body.__enter__()
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self.seconds = time.perf_counter() - self._begin
-        print(f"took {self.seconds:.5f} s")
+        self._body.__exit__(None, None, None)
+        self.dt = self._timer.seconds["body"]
+        self.t += self.dt
+
+    def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def timed(*args: Any, **kwargs: Any) -> Any:
+            with self:
+                result = function(*args, **kwargs)
+            print(f"took {self.dt:.5f} s")
+            return result
+
+        return timed
 
 
 class Timeout(contextlib.ContextDecorator):

@@ -1,5 +1,8 @@
 """Listeners that write down how a run goes; each is a ``utils.callbacks.Callback``."""
 
+from typing import Any
+
+from utils.compat import find
 from utils.loggers.console import ConsoleLogger
 from utils.loggers.mlflow import MlflowLogger
 from utils.loggers.plots_logger import PlotsLogger
@@ -17,3 +20,7 @@ __all__ = [
     "TensorBoardLogger",
     "WandbLogger",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    return find("utils.loggers", name)

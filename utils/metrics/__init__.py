@@ -1,9 +1,9 @@
 """How good detections are: matching, average precision, confusion of classes."""
 
-import importlib
 from typing import Any
 
 from utils.boxes import bbox_ioa, bbox_iou, box_iou, wh_iou
+from utils.compat import find, served
 from utils.metrics.ap import ApResult, compute_ap, fitness
 from utils.metrics.compat import ap_per_class
 from utils.metrics.confusion import ConfusionMatrix
@@ -23,11 +23,8 @@ __all__ = [
     "wh_iou",
 ]
 
-# Curves are drawn by ``utils.plots``; v6.1 has these two here.
-_CURVES = frozenset({"plot_mc_curve", "plot_pr_curve"})
+__all__ += served("utils.metrics")  # for scripts that import all
 
 
 def __getattr__(name: str) -> Any:
-    if name in _CURVES:
-        return getattr(importlib.import_module("utils.plots.compat_figures"), name)
-    raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+    return find("utils.metrics", name)

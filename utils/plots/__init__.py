@@ -1,9 +1,9 @@
 """Pictures of data, results and curves. matplotlib is imported only when a figure is made."""
 
-import importlib
 import os
 from typing import Any
 
+from utils.compat import find, served
 from utils.plots.annotate import color_for
 from utils.plots.batches import plot_batch
 from utils.plots.compat import Annotator, colors, plot_one_box, save_one_box
@@ -30,18 +30,10 @@ __all__ = [
     "save_one_box",
 ]
 
-# v6.1's other figures, looked up when they are asked for: most scripts need none of them.
-_COMPAT = frozenset(
-    {
-        "Colors", "butter_lowpass_filtfilt", "check_pil_font", "feature_visualization", "hist2d", "output_to_target",
-        "plot_images", "plot_lr_scheduler", "plot_targets_txt", "plot_val_study", "plot_val_txt", "profile_idetection",
-    }
-)  # fmt: skip
+__all__ += served("utils.plots")  # for scripts that import all
 
 
 def __getattr__(name: str) -> Any:
-    if name in _COMPAT:
-        return getattr(importlib.import_module("utils.plots.compat_figures"), name)
     if name == "RANK":
         return int(os.environ.get("RANK", "-1"))  # of this process among those that torchrun started
-    raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+    return find("utils.plots", name)

@@ -1,0 +1,44 @@
+"""Names of ``utils.general`` that depend on the process, and those of later releases."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from utils.files import write_atomic
+from utils.image import cv2
+from utils.inference.window import in_notebook as is_notebook
+from utils.log import SCRIPT_LOG, LineHandler
+
+LOGGING_NAME = SCRIPT_LOG.name
+TQDM_BAR_FORMAT = "{l_bar}{bar:10}{r_bar}"
+is_jupyter = is_notebook
+
+__all__ = [
+    "LOGGING_NAME", "TQDM_BAR_FORMAT", "cv2", "is_jupyter", "is_notebook", "yaml_load", "yaml_save",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    """``LOGGER``: as in v6.1, who imports it finds a handler at the root logger, which some scripts then take away."""
+    if name == "LOGGER":
+        root = logging.getLogger()
+        if not root.handlers:
+            root.addHandler(LineHandler(sys.stdout))  # its format is the message, in the colours of the script
+        return SCRIPT_LOG
+    raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+
+
+def yaml_load(file: str | Path = "data.yaml") -> Any:
+    """The content of a yaml file, read with the safe loader."""
+    return yaml.safe_load(Path(file).read_text(encoding="utf-8", errors="ignore"))
+
+
+def yaml_save(file: str | Path = "data.yaml", data: dict[str, Any] | None = None) -> None:
+    """Write a yaml file; paths in it become text."""
+    plain = {key: str(value) if isinstance(value, Path) else value for key, value in (data or {}).items()}
+    write_atomic(Path(file), yaml.safe_dump(plain, sort_keys=False, allow_unicode=True).encode())
