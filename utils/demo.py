@@ -11,10 +11,12 @@ import csv
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
+from utils.config.cli import run_script
 from utils.config.paths import ROOT
-from utils.errors import how_it_ended
+from utils.errors import InputError, how_it_ended
 
 RUNS = Path("runs/demo")
 FOLDER = ["--project", str(RUNS), "--exist-ok"]
@@ -30,15 +32,23 @@ STEPS = {
 }
 
 
-def run(script: str, arguments: list[str]) -> None:
-    """One script, its command shown first; ends the demo with the script's exit code when it fails."""
+@dataclass(frozen=True)
+class DemoOptions:
+    """``python -m utils.demo`` has no options."""
+
+
+def run(script: str, arguments: list[str]) -> int:
+    """One script, its command shown first; returns its exit code.
+
+    Raises:
+        InputError: it was killed or crashed.
+    """
     command = [f"{script}.py", *arguments, *FOLDER]
     print(f"\n$ python {' '.join(command)}", flush=True)
     done = subprocess.run([sys.executable, *command], cwd=ROOT, check=False)
-    if done.returncode > 0:  # it has said why
-        sys.exit(done.returncode)
-    if done.returncode:
-        sys.exit(f"error: {script}.py {how_it_ended(done.returncode)}")
+    if done.returncode < 0:
+        raise InputError(f"{script}.py {how_it_ended(done.returncode)}")
+    return done.returncode  # above 0: it has said why
 
 
 def best_row(results: Path) -> dict[str, str]:
@@ -47,10 +57,11 @@ def best_row(results: Path) -> dict[str, str]:
         return max(csv.DictReader(stream), key=lambda row: float(row["metrics/mAP_0.5:0.95"]))
 
 
-def main() -> None:
+def main(_: DemoOptions) -> int:
     start = time.perf_counter()
     for script, arguments in STEPS.items():
-        run(script, arguments)
+        if code := run(script, arguments):
+            return code
     folder = ROOT / RUNS
     row = best_row(folder / "train/results.csv")
     print(
@@ -61,7 +72,8 @@ def main() -> None:
         f"          {folder / 'val/val_batch0_pred.jpg'}\n"
         f"          {folder / 'detect'}"
     )
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_script(main, DemoOptions))

@@ -30,6 +30,7 @@ from urllib.request import url2pathname
 from tqdm import tqdm
 
 from utils.errors import InputError, first_line
+from utils.files import open_regular
 from utils.names import file_name, printable
 from utils.output import OutputFolder
 
@@ -153,7 +154,7 @@ def _open(url: str) -> tuple[AbstractContextManager[IO[bytes]], int | None]:
         if parts.netloc not in ("", "localhost"):
             raise urllib.error.URLError("file:// takes three slashes and the path of a file of this machine")
         path = Path(url2pathname(parts.path))
-        return path.open("rb"), path.stat().st_size
+        return open_regular(path), path.stat().st_size
     # A client that names itself is served where the default name of the library is turned away.
     request = urllib.request.Request(url, headers={"User-Agent": "yolov5-dynamic", "Accept-Encoding": "identity"})
     reply = urllib.request.build_opener(_Redirects).open(request, timeout=TIMEOUT_S)

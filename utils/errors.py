@@ -4,11 +4,43 @@ how other things that went wrong are put into a line."""
 from __future__ import annotations
 
 import difflib
+import errno
+import os
 import re
 import signal
 from collections.abc import Iterable
 
+from utils.names import printable
+
 _PLACE = re.compile(r"\.(?:c|cc|cpp|cxx|h|hpp):\d+:\s*$")
+_NO_RIGHT = "get the right to it (ls -ld shows who has it), or use another place"
+_NO_ROOM = "free some space, or write to another disk"
+_CURES = {
+    errno.EACCES: _NO_RIGHT,
+    errno.EPERM: _NO_RIGHT,
+    errno.EROFS: "this disk cannot be written to: choose another folder",
+    errno.ENOSPC: _NO_ROOM,
+    errno.EDQUOT: _NO_ROOM,
+    errno.EFBIG: _NO_ROOM,
+    errno.ENOTDIR: "a part of this path is a file where a folder is needed",
+    errno.EISDIR: "a file is needed, not a folder",
+    errno.EEXIST: "something else has this name already: move it away, or choose another name",
+    errno.ENAMETOOLONG: "shorten it: most disks allow 255 bytes a name",
+    errno.ELOOP: "a symbolic link leads back to itself: remove it",
+    errno.EMFILE: "take fewer --workers, or raise ulimit -n",
+    errno.ENFILE: "take fewer --workers, or close other programs",
+    errno.ENOMEM: "close other programs, or take a smaller --batch-size, --imgsz or --workers",
+    errno.EPIPE: "the program that read this output has ended",
+}
+# What the system and torch report as a ValueError or RuntimeError, which otherwise are bugs.
+_OF_THE_SYSTEM = (
+    ("embedded null byte", "a path or name holds a null byte (\\0); remove it"),
+    ("embedded null character", "a path or name holds a null byte (\\0); remove it"),
+    ("Symlink loop from", _CURES[errno.ELOOP]),
+    ("for integer string conversion", "a number has thousands of digits; write a shorter one"),
+    ("DefaultCPUAllocator", _CURES[errno.ENOMEM]),
+    ("CUDA out of memory", _CURES[errno.ENOMEM]),
+)
 
 
 class InputError(ValueError):
@@ -48,3 +80,41 @@ def how_it_ended(code: int) -> str:
     if name == "SIGKILL":
         return "was killed (SIGKILL, which is what the system sends when memory runs out)"
     return f"was stopped ({name})" if name in ("SIGTERM", "SIGINT", "SIGHUP") else f"crashed ({name})"
+
+
+def explain(error: Exception) -> str:
+    """In one line: what is wrong and its cure, where the input or the machine is the cause; "" for a bug.
+
+    The causes are wrong input, files and the system (OSError), text that is not UTF-8, and numbers, nesting or data
+    beyond what the machine can do.
+    """
+    if isinstance(error, OSError):
+        text = _of_system(error)
+    elif isinstance(error, InputError):
+        text = str(error)
+    elif isinstance(error, UnicodeDecodeError):
+        text = f"byte {error.start} of a file or name is not {error.encoding} text; save it as UTF-8"
+    elif isinstance(error, UnicodeError):
+        text = f"a file or class name cannot be written as text ({error}); rename it"
+    elif isinstance(error, RecursionError):
+        text = "something is nested too deeply, such as brackets in a yaml or json file; flatten it"
+    elif isinstance(error, OverflowError):
+        text = f"a number is too large ({error}); check the numbers of the options and yaml files"
+    elif isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        text = f"out of memory ({first_line(error)}): {_CURES[errno.ENOMEM]}"
+    elif isinstance(error, (ValueError, RuntimeError)):
+        text = next((f"{first_line(error)}: {cure}" for words, cure in _OF_THE_SYSTEM if words in str(error)), "")
+    else:
+        text = ""
+    return printable(" ".join(text.split("\n")))
+
+
+def _of_system(error: OSError) -> str:
+    """An error of the system as "file: reason; cure"; one that was raised with words of its own keeps them."""
+    if not error.strerror:
+        return str(error) or type(error).__name__
+    files = " -> ".join(
+        os.fsdecode(name) for name in (error.filename, error.filename2) if isinstance(name, (str, bytes))
+    )
+    cure = _CURES.get(error.errno or 0, "")
+    return f"{files}{': ' * bool(files)}{error.strerror[0].lower()}{error.strerror[1:]}{'; ' * bool(cure)}{cure}"

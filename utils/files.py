@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import gc
 import logging
 import os
 import re
+import stat
 import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import yaml
 
@@ -28,6 +30,7 @@ _OTHER_PICTURES = frozenset([".arw", ".cr2", ".cr3", ".exr", ".hdr", ".jxl", ".n
 # Signs as Chinese and Japanese keyboards write them, which yaml takes for letters, and what was meant.
 _WIDE_SIGNS = dict(zip("：，［］【】｛｝“”‘’－", ":,[][]{}\"\"''-"))
 _PREFIX = "data/"  # CVAT begins every line so, whatever folder the set is unpacked to
+_MOST_YAML_BYTES = 4 << 20
 logger = logging.getLogger(__name__)
 
 
@@ -36,32 +39,63 @@ def read_yaml(path: str | Path) -> Any:
 
     Raises:
         FileNotFoundError: there is no such file.
-        InputError: it is not UTF-8 text or not yaml; names file and line.
+        OSError: it cannot be read.
+        InputError: it is not UTF-8 text, not yaml, or too large; names file and line.
     """
     path = Path(path)
-    if not path.is_file():
+    if not path.exists():
         raise FileNotFoundError(f"{path}: no such yaml file")
+    with open_regular(path) as stream:
+        content = stream.read(_MOST_YAML_BYTES + 1)
+    if len(content) > _MOST_YAML_BYTES:
+        raise InputError(f"{path}: longer than {_MOST_YAML_BYTES >> 20} MiB, so it is no yaml that is meant here")
+    text = ""
     try:
-        text = path.read_text(encoding="utf-8-sig")
-        content = load_yaml(text)
+        text = content.decode("utf-8-sig")
+        loaded = load_yaml(text)
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: byte {error.start} is not UTF-8; save the file as UTF-8 text") from error
+    except RecursionError as error:
+        raise InputError(f"{path}: brackets or lists are nested too deeply; flatten it") from error
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f"{path}:{mark.line + 1}" if mark else str(path)
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
         raise InputError(f"{place}: not valid yaml: {problem}{_yaml_cure(text, error)}") from error
-    if isinstance(content, str):  # what is left of 'key: value' lines without a colon that yaml knows
+    if isinstance(loaded, str):  # what is left of 'key: value' lines without a colon that yaml knows
         for number, line in enumerate(text.splitlines(), 1):
             if wide := wide_sign(line.partition("#")[0]):
                 raise InputError(f"{path}:{number}: expected 'key: value', found {wide}")
-    return content
+    return loaded
 
 
 def wide_sign(text: str) -> str:
     """What to do about the first sign of a Chinese or Japanese keyboard in ``text``; "" when there is none."""
     wide = next((character for character in text if character in _WIDE_SIGNS), "")
     return f"the wide sign '{wide}': write '{_WIDE_SIGNS[wide]}'" if wide else ""
+
+
+def open_regular(path: str | Path) -> BinaryIO:
+    """Open for reading what is a file and nothing else: a pipe or a device may never answer, or never end.
+
+    Raises:
+        OSError: it is none, or cannot be opened; names it.
+    """
+    _check_regular(Path(path).stat().st_mode, path)  # to open a device may already do something
+    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    try:
+        _check_regular(os.fstat(handle).st_mode, path)
+    except OSError:
+        os.close(handle)
+        raise
+    return os.fdopen(handle, "rb")
+
+
+def _check_regular(mode: int, path: str | Path) -> None:
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, "is a folder", str(path))
+    if not stat.S_ISREG(mode):
+        raise OSError(errno.ENXIO, "not a file but a pipe, socket or device", str(path))
 
 
 def _yaml_cure(text: str, error: yaml.YAMLError) -> str:
@@ -166,11 +200,14 @@ def _walk_images(folder: Path, kinds: frozenset[str]) -> Iterator[Path]:
         seen.add(real)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         pictures = set()
+        special = {entry.name for entry in os.scandir(parent) if _is_special(entry)}
         for name in names:
             suffix = name[name.rfind(".") :].lower()
             if name.startswith("."):
                 continue
-            if suffix in kinds:
+            if suffix in kinds and name in special:
+                logger.warning("%s: not a file but a pipe, socket or device: left out", Path(parent, name))
+            elif suffix in kinds:
                 pictures.add(name)
             elif suffix in _OTHER_PICTURES:
                 others[suffix] += 1
@@ -181,6 +218,11 @@ def _walk_images(folder: Path, kinds: frozenset[str]) -> Iterator[Path]:
         logger.warning("%s: pictures of kinds that cannot be read are left out: %s; convert them", folder, counts)
 
 
+def _is_special(entry: os.DirEntry[str]) -> bool:
+    """Whether it is a pipe, socket or device; a link that leads nowhere is for the reader to report."""
+    return not entry.is_file() and not entry.is_dir() and (not entry.is_symlink() or os.path.exists(entry))  # noqa: PTH110
+
+
 def _listed_images(listing: Path, bases: Sequence[Path], kinds: frozenset[str]) -> Iterator[Path]:
     """Files named in a text file, one a line; relative ones lie beside the list, in one of ``bases`` or in the cwd.
 
@@ -188,7 +230,8 @@ def _listed_images(listing: Path, bases: Sequence[Path], kinds: frozenset[str]) 
     "./" never means the cwd, as in the lists that come with COCO. A line that is no picture is warned about once.
     """
     try:
-        lines = listing.read_text(encoding="utf-8-sig").splitlines()
+        with open_regular(listing) as stream:
+            lines = stream.read().decode("utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         raise InputError(f"{listing}: byte {error.start} is not UTF-8; save the list as UTF-8 text") from error
     named, others = 0, []
@@ -236,6 +279,8 @@ def find_images(
                 images.extend(_walk_images(source, suffixes))
         elif not source.exists():
             raise FileNotFoundError(f"{source}: no such folder or list of images")
+        elif not source.is_file():
+            raise InputError(f"{source}: not a file but a pipe, socket or device")
         elif source.suffix.lower() in suffixes:
             images.append(source)
         elif source.suffix.lower() == ".txt":

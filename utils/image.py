@@ -17,7 +17,7 @@ from PIL import UnidentifiedImageError
 
 from utils.boxes import Array, unscale_coords
 from utils.errors import InputError, first_line
-from utils.files import write_atomic
+from utils.files import open_regular, write_atomic
 from utils.image_header import check_size, decode_with_pillow, size_and_orientation
 from utils.jpeg import JpegHeader, decode_jpeg, read_header, upper_rows
 
@@ -152,7 +152,7 @@ def image_size(path: str | Path) -> tuple[int, int]:
     """
     path = Path(path)
     try:
-        with path.open("rb") as stream:
+        with open_regular(path) as stream:
             return stream_size(stream, path)
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: no such image") from None
@@ -185,7 +185,7 @@ def _turn_upright(image: np.ndarray, orientation: int) -> np.ndarray:
 
 def _content(path: Path) -> bytes:
     try:
-        with path.open("rb", buffering=0) as stream:
+        with open_regular(path) as stream:
             return stream.read()
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: no such image") from None

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import logging
 import os
 import sys
 import time
+from pathlib import Path
 from typing import TextIO
 
 from utils.names import printable
@@ -14,15 +17,28 @@ _COLOURS = {"red": 31, "green": 32, "yellow": 33, "blue": 34, "magenta": 35, "cy
 
 
 class LineHandler(logging.StreamHandler):
-    """Writes each record above a running progress bar instead of through the middle of it."""
+    """Writes each record above a running progress bar instead of through the middle of it; errors go to stderr.
+
+    Attributes:
+        lost: why lines could not be written, if so: the work is worth more than they are, so it goes on.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(sys.stdout)
+        self.lost: OSError | None = None
 
     def emit(self, record: logging.LogRecord) -> None:
+        stream = sys.stderr if record.levelno >= logging.ERROR else self.stream
         bar_class = getattr(sys.modules.get("tqdm"), "tqdm", None)  # only if somebody else has imported it
-        if bar_class is None:
-            super().emit(record)
-            return
         try:
-            bar_class.write(self.format(record), file=self.stream)
+            if bar_class is None:
+                stream.write(self.format(record) + self.terminator)
+            else:
+                bar_class.write(self.format(record), file=stream)
+            stream.flush()
+        except OSError as error:  # a full disk, or a pipe that nobody reads any more
+            self.lost = self.lost or error
+            silence(stream)
         except Exception:
             self.handleError(record)
 
@@ -34,15 +50,29 @@ class SafeFormatter(logging.Formatter):
         return printable(super().format(record), keep="\n\t")
 
 
-def setup_logging(level: int = logging.INFO) -> None:
-    """Send log records to stdout as plain lines. Called by scripts; a second call only sets the level."""
+def silence(stream: TextIO) -> None:
+    """Let what is written to a stream from now on, and what still waits in it, go nowhere."""
+    with contextlib.suppress(OSError, ValueError), Path(os.devnull).open("w") as nowhere:  # ValueError: no descriptor
+        os.dup2(nowhere.fileno(), stream.fileno())
+
+
+def setup_logging(level: int = logging.INFO) -> LineHandler:
+    """Send log records to stdout, errors to stderr, as plain lines; a second call only sets the level.
+
+    Called by scripts. Characters that a stream cannot show, as names that are not UTF-8 have them, are escaped.
+    """
     root = logging.getLogger()
     root.setLevel(level)
-    if any(isinstance(handler, LineHandler) for handler in root.handlers):
-        return
-    handler = LineHandler(sys.stdout)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    installed = next((handler for handler in root.handlers if isinstance(handler, LineHandler)), None)
+    if installed is not None:
+        return installed
+    handler = LineHandler()
     handler.setFormatter(SafeFormatter("%(message)s"))
     root.addHandler(handler)
+    return handler
 
 
 def leave_to_rank_0(seconds: float = 10) -> None:

@@ -15,12 +15,45 @@ _KEY = "names"
 _TAG = "tag:yaml.org,2002:"
 _TEXT = f"{_TAG}str"
 _OTHER_VALUES = frozenset(f"{_TAG}{kind}" for kind in ("int", "float", "bool", "null", "timestamp", "merge", "value"))
+_MOST_ENTRIES = 1_000_000
+_UNUSABLE = re.compile("[\0\ud800-\udfff]")  # neither names nor paths can hold these
 # What may stand without quotes in any version of yaml: it begins with a letter and is no word for a value.
 _PLAIN = re.compile(r"(?!(?:y|n|yes|no|on|off|true|false|null|none|nan|inf)$)[^\W\d_]", re.IGNORECASE)
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader, but for scalars below a key ``names`` (or in a file that is a list): these are text."""
+    """PyYAML's safe loader, but for scalars below a key ``names`` (or in a file that is a list): these are text.
+
+    Every mistake is a YAMLError that knows its line.
+    """
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            value = super().construct_object(node, deep)
+        except (ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
+            kind = node.tag.rpartition(":")[2]
+            raise self._mistake(
+                node, f"'{str(node.value)[:40]}' is no {kind}; put it in quotes if it is text"
+            ) from error
+        if isinstance(value, str) and _UNUSABLE.search(value):
+            raise self._mistake(node, f"{value[:40]!a} holds a null byte or half a character; remove it")
+        return value
+
+    def check_size(self, node: yaml.Node, sizes: dict[int, int]) -> int:
+        """The entries below a node with every alias written out: a few lines of them can stand for billions."""
+        if not isinstance(node.value, list):
+            return 1
+        if id(node) not in sizes:
+            sizes[id(node)] = _MOST_ENTRIES + 1  # if it comes up below itself
+            below = [part for item in node.value for part in (item if isinstance(item, tuple) else (item,))]
+            sizes[id(node)] = 1 + sum(self.check_size(part, sizes) for part in below)
+        if sizes[id(node)] > _MOST_ENTRIES:
+            raise self._mistake(node, f"with its aliases it has more than {_MOST_ENTRIES} entries")
+        return sizes[id(node)]
+
+    @staticmethod
+    def _mistake(node: yaml.Node, problem: str) -> yaml.YAMLError:
+        return yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
 
     def construct_document(self, node: yaml.Node) -> Any:
         return super().construct_document(self._with_text(node) if isinstance(node, yaml.SequenceNode) else node)
@@ -52,11 +85,19 @@ def _text(node: yaml.Node) -> yaml.Node:
 def load_yaml(text: str) -> Any:
     """Plain types from the text of a yaml file. Below a key ``names``, or in a file that is a list, words are text.
 
-    An empty entry stays None. Keys, and values anywhere else, are what yaml makes of them. Raises yaml.YAMLError.
+    An empty entry stays None. Keys, and values anywhere else, are what yaml makes of them.
+
+    Raises:
+        yaml.YAMLError: it is not yaml, or an entry has no usable value.
+        RecursionError: it is nested too deeply.
     """
     loader = _Loader(text)
     try:
-        return loader.get_single_data()
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        loader.check_size(node, {})
+        return loader.construct_document(node)
     finally:
         loader.dispose()
 

@@ -7,15 +7,24 @@ import subprocess
 import pytest
 
 from utils import demo
+from utils.config.cli import run_script
 
 
 @pytest.mark.parametrize(
-    ("code", "ended"), [(2, 2), (-9, "error: val.py was killed (SIGKILL, which is what the system sends when memory")]
+    ("code", "ended", "line"),
+    [(2, 2, ""), (-9, 1, "error: train.py was killed (SIGKILL, which is what the system sends when memory runs out)")],
 )
+@pytest.mark.usefixtures("log_handlers_restored")
 def test_a_step_that_fails_ends_the_demo_and_one_that_is_killed_is_named(
-    monkeypatch: pytest.MonkeyPatch, code: int, ended: int | str
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, code: int, ended: int, line: str
 ) -> None:
     monkeypatch.setattr("subprocess.run", lambda words, **_: subprocess.CompletedProcess(words, code))
+    assert run_script(demo.main, demo.DemoOptions, []) == ended
+    assert "".join(caplog.messages) == line
+
+
+def test_an_option_of_the_demo_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
-        demo.run("val", [])
-    assert caught.value.code == ended or str(caught.value.code).startswith(str(ended))
+        run_script(demo.main, demo.DemoOptions, ["--epochs", "3"])
+    assert caught.value.code == 2
+    assert "unknown option '--epochs'" in capsys.readouterr().err

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from utils.errors import InputError
-from utils.files import collector_off
+from utils.files import collector_off, open_regular
 
 NO_CATEGORY = -1  # the category id of a class that the annotation file does not have
 _KEY = b'"categories"'
@@ -55,8 +55,8 @@ def read_json(file: Path) -> Any:
         InputError: it is not json; names file and line.
     """
     try:
-        with collector_off():
-            return json.loads(file.read_bytes())
+        with collector_off(), open_regular(file) as stream:
+            return json.loads(stream.read())
     except FileNotFoundError:
         raise FileNotFoundError(f"{file}: no such file") from None
     except OSError as error:
@@ -105,7 +105,7 @@ def read_categories(file: Path) -> Categories:
         FileNotFoundError, InputError: the file is missing, not json, or has no usable categories.
     """
     try:
-        with file.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        with open_regular(file) as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
             place = content.find(_KEY)
             alone = place >= 0 and content.find(_KEY, place + 1) < 0
             text = content[place + len(_KEY) : place + _FIRST_BYTES].decode("utf-8", "replace") if alone else ""

@@ -12,11 +12,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import Field, fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from utils.config.flags import Flag
-from utils.errors import InputError, nearest
-from utils.log import leave_to_rank_0, setup_logging
+from utils.errors import InputError, explain, nearest
+from utils.log import LineHandler, leave_to_rank_0, setup_logging, silence
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -141,21 +142,48 @@ def run_script(
 ) -> int:
     """Run a script: parse its options, install the log handler, call ``main`` and return the exit code.
 
-    The code is what ``main`` returns, 0 for None; 1 with one logged line when the input was wrong or a file missing,
-    128 and the number of the signal after Ctrl-C, SIGTERM or SIGHUP. Every other exception is a bug and keeps its
-    traceback. Option errors leave through SystemExit with code 2.
+    The code is what ``main`` returns, 0 for None; 1 with one line on stderr when input, files or the machine were at
+    fault (see ``utils.errors.explain``), 128 and the number of the signal after Ctrl-C, SIGTERM or SIGHUP. Every other
+    exception is a bug and keeps its traceback. Option errors leave through SystemExit with code 2.
     """
-    options = parse(options_class, argv)
-    setup_logging()
+    _open_closed_streams()
+    handler = setup_logging()
+    handler.lost = None
     came: list[int] = []
     try:
+        options = parse(options_class, argv)
         with ended_by_signals() as came:
-            return main(options) or 0
-    except (InputError, FileNotFoundError) as error:
-        logger.error("error: %s", error)
-        return EXIT_INPUT
+            code = main(options) or 0
     except KeyboardInterrupt:
         logger.info("stopped")
-        return 128 + came[0] if came else EXIT_INTERRUPTED
-    finally:
+        code = 128 + came[0] if came else EXIT_INTERRUPTED
+    except SystemExit as end:  # of the parser
+        sys.exit(_flushed(handler, int(end.code or 0)))
+    except Exception as error:
+        line = explain(error)
+        if not line:
+            raise
+        logger.error("error: %s", line)
+        code = EXIT_INPUT
+    return _flushed(handler, code)
+
+
+def _flushed(handler: LineHandler, code: int) -> int:
+    """``code``, but that of an error, with its line, where a script that went well could not write all its lines."""
+    try:
         sys.stdout.flush()
+    except OSError as error:
+        handler.lost = handler.lost or error
+        silence(sys.stdout)
+    if code or handler.lost is None:
+        return code
+    logger.error("error: lines of this output were lost: %s", explain(handler.lost))
+    return EXIT_INPUT
+
+
+def _open_closed_streams() -> None:
+    """Let stdout and stderr go nowhere where the caller has closed them, so that no file opened later takes their
+    place."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 -- it stays open

@@ -6,12 +6,13 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from utils.compat import markdown_table as names_table
-from utils.config.flags import Flag
+from utils.config.cli import run_script
+from utils.config.flags import Flag, one_of, option
 from utils.config.options import DetectOptions, ExportOptions, TrainOptions, ValOptions
 from utils.config.paths import ROOT
 
@@ -24,6 +25,8 @@ SCRIPTS: dict[str, type[DataclassInstance]] = {
     "detect": DetectOptions,
     "export": ExportOptions,
 }
+
+KINDS = (*SCRIPTS, "names")
 
 
 def markdown_table(options_class: type[DataclassInstance]) -> str:
@@ -48,12 +51,22 @@ def _default_text(value: Any) -> str:
     return f"`{Path(value).relative_to(ROOT).as_posix()}`" if str(value).startswith(str(ROOT)) else f"`{value}`"
 
 
-def main(names: list[str]) -> int:
+@dataclass(frozen=True, kw_only=True)
+class TableOptions:
+    """Options of ``python -m utils.config.table``. Raises InputError: no such script."""
+
+    scripts: tuple[str, ...] = option((), str, "script", f"of {', '.join(KINDS)}; none: all", nargs="*")
+
+    def __post_init__(self) -> None:
+        for name in self.scripts:
+            one_of("script", name, KINDS)
+
+
+def main(options: TableOptions) -> None:
     """Print the table of each named script, of all without names."""
-    for name in names or [*SCRIPTS, "names"]:
+    for name in options.scripts or KINDS:
         print(names_table() if name == "names" else f"### {name}.py\n\n{markdown_table(SCRIPTS[name])}")
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(run_script(main, TableOptions))

@@ -22,7 +22,7 @@ import numpy as np
 
 from utils.boxes import segments2boxes
 from utils.datasets.records import BAD_ROW, CLIPPED, KEYPOINTS, REPEATED, Finding, LabelFile
-from utils.files import label_name, label_path_for
+from utils.files import label_name, label_path_for, open_regular
 
 TOLERANCE = 0.01
 MAX_BYTES = 1 << 26  # of a label file; a longer one is something else
@@ -80,7 +80,7 @@ class TextRows:
 
 def _read_text(path: Path) -> str:
     """The text of a label file; UTF-16 as some Windows tools write it is understood, other bytes become marks."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         if os.fstat(file.fileno()).st_size > MAX_BYTES:
             raise OSError(f"longer than {MAX_BYTES >> 20} MiB, so it is no label file")
         content = file.read()

@@ -11,7 +11,7 @@ import numpy as np
 from utils.datasets.formats.annotations import LEFT_OUT, NOTE
 from utils.datasets.label_file import row_lines
 from utils.datasets.records import BAD_LABELS, BAD_PICTURE, BAD_ROW, CLIPPED, FOREIGN, REPEATED, Finding, LabelRecord
-from utils.files import IMAGE_SUFFIXES
+from utils.files import IMAGE_SUFFIXES, open_regular
 
 TINY = "tiny box"
 THIN = "box without pixels"
@@ -164,7 +164,7 @@ def file_findings(records: Sequence[LabelRecord]) -> Iterator[Finding]:
 def _looks_like_labels(file: Path) -> bool:
     """Lists of pictures or of classes lie beside label files as well."""
     try:
-        with file.open(encoding="utf-8", errors="replace") as stream:
+        with open_regular(file) as stream:
             words = stream.readline(1000).split()
     except OSError:
         return False

@@ -32,7 +32,7 @@ from utils.datasets.labels import LabelRecord, scan_labels
 from utils.datasets.partition import Units, assign
 from utils.datasets.prepare import load_labels
 from utils.errors import InputError, nearest
-from utils.files import find_images, label_path_for, write_atomic
+from utils.files import find_images, label_path_for, open_regular, write_atomic
 from utils.output import OutputFolder
 from utils.yaml_names import dump_yaml
 
@@ -139,7 +139,10 @@ def same_content(images: Sequence[Path]) -> list[Hashable]:
 
     def key(index: int) -> Hashable:
         alone = pictures_of[sizes[index]] == 1
-        return index if alone else hashlib.sha256(images[index].read_bytes()).digest()
+        if alone:
+            return index
+        with open_regular(images[index]) as stream:
+            return hashlib.sha256(stream.read()).digest()
 
     with ThreadPoolExecutor(8) as pool:
         return list(pool.map(key, range(len(images))))

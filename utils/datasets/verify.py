@@ -13,6 +13,7 @@ from itertools import chain
 from pathlib import Path
 
 from utils.errors import first_line
+from utils.files import open_regular
 from utils.image import image_size, read_image
 
 MIN_SIDE_PX = 10  # smaller pictures are left out, as in v6.1
@@ -35,7 +36,7 @@ def check_picture(image: Path) -> tuple[int, int]:
 
 def _ends_well(image: Path) -> bool:
     """Whether a file ends as a JPEG, PNG or WebP should; if not, or for another kind, only decoding it tells."""
-    with image.open("rb") as file:
+    with open_regular(image) as file:
         start = file.read(12)
         length = file.seek(0, 2)
         file.seek(-min(12, length), 2)
@@ -88,7 +89,7 @@ def decode_all(images: Sequence[Path], workers: int) -> Iterator[str]:
 def _digest(image: Path) -> str:
     """Hash of the bytes of a file; "" for one that cannot be read."""
     digest = hashlib.sha256()
-    with contextlib.suppress(OSError), image.open("rb") as file:
+    with contextlib.suppress(OSError), open_regular(image) as file:
         while block := file.read(_BLOCK):
             digest.update(block)
         return digest.hexdigest()

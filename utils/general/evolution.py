@@ -12,7 +12,7 @@ import numpy as np
 import yaml
 
 from utils.errors import InputError
-from utils.files import write_atomic
+from utils.files import open_regular, write_atomic
 from utils.general.logger import LOGGER
 from utils.metrics import fitness
 from utils.plots.evolve import EVOLVE_METRICS, plot_evolve
@@ -62,7 +62,7 @@ def _short(value: Any) -> str:
 
 def _rows(file: Path, names: list[str]) -> list[list[str]]:
     """What the table holds so far, its cells without blanks."""
-    with file.open(newline="", encoding="utf-8") as stream:
+    with open_regular(file) as content, io.TextIOWrapper(content, "utf-8", newline="") as stream:
         rows = [[cell.strip() for cell in row] for row in csv.reader(stream) if any(row)]
     if rows and [name for name in rows[0] if name] != names:
         raise InputError(f"{file}: its columns are not those of this trial; give another folder, or the same hyp keys")

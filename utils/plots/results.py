@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
 from pathlib import Path
 
 import numpy as np
 
 from utils.errors import InputError
+from utils.files import open_regular
 from utils.plots.figure import MAIN_COLOR, new_figure, save_figure, tidy
 
 _COLUMNS = 5
@@ -34,7 +36,7 @@ def read_results(file: Path) -> dict[str, np.ndarray]:
         FileNotFoundError: no such file.
         InputError: a cell that is not a number, or a file without rows; the message names file, line and column.
     """
-    with file.open(newline="", encoding="utf-8") as stream:
+    with open_regular(file) as content, io.TextIOWrapper(content, "utf-8", newline="") as stream:
         rows = [[cell.strip() for cell in row] for row in csv.reader(stream) if row]
     if len(rows) < 2:
         raise InputError(f"{file}: no epochs in it yet")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ import numpy as np
 
 from models.routing import RoutingStats
 from utils.errors import InputError
+from utils.files import open_regular
 from utils.plots.figure import MAIN_COLOR, font_of, new_figure, save_figure, tidy
 from utils.plots.names import figure_names
 
@@ -52,7 +54,7 @@ def read_routing(file: Path) -> dict[str, _Course]:
         FileNotFoundError: no such file.
         InputError: no rows, a column missing, or a cell that is not a number; the message names file and line.
     """
-    with file.open(newline="", encoding="utf-8") as stream:
+    with open_regular(file) as content, io.TextIOWrapper(content, "utf-8", newline="") as stream:
         rows = list(csv.DictReader(stream))
     if not rows:
         raise InputError(f"{file}: no epochs in it yet")

@@ -29,6 +29,7 @@ from utils.datasets.formats.annotations import (
 )
 from utils.datasets.records import BAD_ROW, FOREIGN, Finding, LabelFile
 from utils.errors import InputError, nearest
+from utils.files import open_regular
 
 _SHOWN = 10
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
@@ -83,7 +84,8 @@ def read_xml(file: Path) -> Element:
         InputError: it is not xml, or has a document type; names file and line.
     """
     try:
-        text = _decode(file.read_bytes())
+        with open_regular(file) as stream:
+            text = _decode(stream.read())
     except ValueError as error:
         raise InputError(f"{file}: {error}") from None
     parser = expat.ParserCreate("utf-8")  # whatever the file declares: it has been decoded
