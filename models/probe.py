@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -17,15 +19,21 @@ PROBE_SIZE = 256  # px; a multiple of every stride in use
 
 
 @torch.no_grad()
-def probe(model: nn.Module, layers: nn.Sequential, rows: Sequence[LayerRow], channels: int) -> list[Tensor]:
-    """The raw maps of a blank picture of ``PROBE_SIZE``; what goes wrong is blamed on the row whose layer it was."""
+def probe(
+    model: nn.Module, layers: nn.Sequential, rows: Sequence[LayerRow], channels: int
+) -> tuple[list[Tensor], list[float]]:
+    """The raw maps of a blank image of ``PROBE_SIZE``, and the stride of each layer in pixels (0: it returned no map).
+
+    What goes wrong is blamed on the row whose layer it was.
+    """
     was_training = model.training
     model.eval()  # batch 1 in train mode would disturb the batch norm statistics
     reached: list[tuple[LayerRow, Any]] = []  # the layers entered so far and what they were given
+    strides = [0.0] * len(rows)
     hooks = []
     for row, layer in zip(rows, layers):
         hooks.append(layer.register_forward_pre_hook(partial(_note_input, reached, row)))
-        hooks.append(layer.register_forward_hook(partial(_check_width, row)))
+        hooks.append(layer.register_forward_hook(partial(_check_output, row, strides)))
     try:
         _, maps = model(torch.zeros(1, channels, PROBE_SIZE, PROBE_SIZE))
     except InputError:
@@ -41,7 +49,42 @@ def probe(model: nn.Module, layers: nn.Sequential, rows: Sequence[LayerRow], cha
         for hook in hooks:
             hook.remove()
         model.train(was_training)
-    return maps
+    return maps, strides
+
+
+def level_problem(row: LayerRow, rows: Sequence[LayerRow], strides: Sequence[float]) -> tuple[str, bool]:
+    """What is odd about the levels of Detect, "" if nothing, and whether no model can be meant so.
+
+    The stride is expected to double from level to level. ``strides``: of each layer, in pixels.
+    """
+    levels = [s % row.index for s in row.sources]
+    twice = [level for level, count in Counter(levels).items() if count > 1]
+    if twice:
+        return f"layer {twice[0]} is named twice; each level needs a layer of its own", True
+    found = [strides[level] for level in levels]
+    listed = f"strides {', '.join(f'{stride:g}' for stride in found)} of layers {', '.join(map(str, levels))}"
+    for i, stride in enumerate(found):
+        if stride in found[:i]:
+            pair = (levels[found.index(stride)], levels[i])
+            return (
+                f"layers {pair[0]} and {pair[1]} both have stride {stride:g}{_meant(pair, levels, rows, strides)}",
+                True,
+            )
+    ordered = sorted(found)
+    if found not in (ordered, ordered[::-1]):
+        return f"{listed} are not in order, but the rows of anchors are: list the layers by their stride", False
+    if any(large != 2 * small for small, large in pairwise(ordered)):
+        return f"{listed}: each is expected to be twice the one before; check the layer numbers", False
+    return "", False
+
+
+def _meant(pair: tuple[int, int], levels: Sequence[int], rows: Sequence[LayerRow], strides: Sequence[float]) -> str:
+    """ "; is 21 meant?": the nearest layer of another stride, of the kind that the other levels are."""
+    kinds = Counter(rows[level].module for level in levels)
+    taken = {strides[level] for level in levels} | {0.0}
+    free = [row for row in rows[:-1] if strides[row.index] not in taken]
+    best = min(free, key=lambda r: (-kinds[r.module], min(abs(r.index - level) for level in pair)), default=None)
+    return "" if best is None else f"; is {best.index} meant?"
 
 
 def _note_input(reached: list[tuple[LayerRow, Any]], row: LayerRow, layer: nn.Module, inputs: tuple[Any]) -> None:
@@ -49,8 +92,10 @@ def _note_input(reached: list[tuple[LayerRow, Any]], row: LayerRow, layer: nn.Mo
     reached.append((row, inputs[0]))
 
 
-def _check_width(row: LayerRow, layer: nn.Module, inputs: tuple[Any], output: Any) -> None:
-    """Forward hook: later layers were built for the channels that the row's rule promised."""
+def _check_output(row: LayerRow, strides: list[float], layer: nn.Module, inputs: tuple[Any], output: Any) -> None:
+    """Forward hook: notes the stride; later layers were built for the channels that the row's rule promised."""
+    if isinstance(output, Tensor) and output.ndim == 4:
+        strides[row.index] = PROBE_SIZE / max(1, output.shape[2])
     if isinstance(output, Tensor) and output.shape[1:2] != (layer.promised,):
         raise row.fail(
             f"returned {_shapes(output)} (channels x height x width), its rule promised {layer.promised} channels; "

@@ -190,7 +190,7 @@ class ProfileOptions:
     imgsz: int | None = image_size_option("side of the images in pixels")
     batch_size: int = option(1, int, "--batch-size", "pictures at a time")
     repeats: int = option(10, int, "--repeats", "timed runs, of which the median counts")
-    device: str = option("", str, "--device", "cpu or 0; empty: the first GPU if there is one")
+    device: str = option("", str, "--device", "cpu or 0; empty: the first GPU if there is one", may_be_empty=True)
     fuse: bool = switch("--fuse", "fold the norms into the convolutions first, as val and detect do")
     modules: tuple[str, ...] = option(
         (), str, "--modules", "python files with layers of your own, which are run", nargs="+", repeat=True

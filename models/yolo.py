@@ -23,7 +23,7 @@ import models.families  # noqa: F401 -- imported so that their layers are regist
 from models.activation import read_activation, replace_activations
 from models.fuse import fuse
 from models.parser import MODELS_DIR, find_model_yaml, parse_model, read_model_yaml, read_rows
-from models.probe import PROBE_SIZE, probe
+from models.probe import PROBE_SIZE, level_problem, probe
 from models.registry import register
 from utils.compat import find
 from utils.config.paths import ROOT
@@ -137,7 +137,13 @@ class Model(nn.Module):
             replace_activations(self, read_activation(self.yaml["act"], self.yaml_file))
         if not isinstance(self.model[-1], Detect):
             raise rows[-1].fail("the last row must be Detect, such as [[17, 20, 23], 1, Detect, [nc, anchors]]")
-        self.stride = self._settle_strides(probe(self, self.model, rows, ch))
+        maps, strides = probe(self, self.model, rows, ch)
+        problem, fatal = level_problem(rows[-1], rows, strides)
+        if fatal and not isinstance(cfg, Mapping):  # a trained model is as it is
+            raise rows[-1].fail(problem)
+        if problem:
+            LOG.warning("%s: Detect: %s", self.yaml_file, problem)
+        self.stride = self._settle_strides(maps)
         self.head.init_biases()
 
     @property

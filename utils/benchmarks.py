@@ -43,10 +43,10 @@ ALL = FORMATS + ELSEWHERE
 class BenchmarkOptions:
     """Options of ``python -m utils.benchmarks``. Raises InputError naming the flag when a value is out of range."""
 
-    weights: str = option("", str, "--weights", "checkpoint; empty: the newest best.pt below runs/train")
+    weights: str = option("", str, "--weights", "checkpoint; without it: the newest best.pt below runs/train")
     imgsz: int | None = image_size_option("side of the images in pixels")
     batch_size: int = option(1, int, "--batch-size", "pictures per call")
-    data: str = option("", str, "--data", "data yaml; empty: the one recorded in the checkpoint, else digits")
+    data: str = option("", str, "--data", "data yaml; without it: the one recorded in the checkpoint, else digits")
     include: tuple[str, ...] = option((), str, "--include", f"formats; none: all of {', '.join(FORMATS)}", nargs="+")
     half: bool = switch("--half", "half precision")
     device: str = option("cpu", str, "--device", "cpu, or the number of a GPU")

@@ -64,7 +64,7 @@ class CompareOptions:
     nc: int = option(80, int, "--nc", "classes of the models that are built from a yaml")
     imgsz: int | None = image_size_option("side of the images in pixels")
     batch_size: int = option(1, int, "--batch-size", "pictures per call")
-    device: str = option("", str, "--device", "cpu or 0; empty: the first GPU if there is one")
+    device: str = option("", str, "--device", "cpu or 0; empty: the first GPU if there is one", may_be_empty=True)
     repeats: int = option(20, int, "--repeats", "timed calls of every model")
     notrain: bool = switch("--notrain", "leave out the training step")
     markdown: bool = switch("--markdown", "print the table as markdown")

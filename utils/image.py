@@ -351,7 +351,7 @@ def write_image(path: str | Path, image: np.ndarray, comment: bytes = b"") -> No
 
 def jpeg_comment(path: Path) -> bytes:
     """The comment that :func:`write_image` put into a JPEG, b"" where there is none."""
-    with path.open("rb") as stream:
+    with open_regular(path) as stream:
         head = stream.read(6)
         return stream.read(int.from_bytes(head[4:], "big") - 2) if head[2:4] == _COMMENT and len(head) == 6 else b""
 

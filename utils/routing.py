@@ -48,12 +48,12 @@ LOG = logging.getLogger(__name__)
 class RoutingOptions:
     """Options of ``python -m utils.routing``. Raises InputError naming the flag when a value is out of range."""
 
-    weights: str = option("", str, "--weights", "checkpoint; empty: the newest best.pt below runs/train")
-    data: str = option("", str, "--data", "data yaml; empty: the one recorded in the checkpoint, else digits")
+    weights: str = option("", str, "--weights", "checkpoint; without it: the newest best.pt below runs/train")
+    data: str = option("", str, "--data", "data yaml; without it: the one recorded in the checkpoint, else digits")
     task: str = option("val", str, "--task", "split to look at", choices=SPLITS)
     imgsz: int | None = image_size_option("longer side of the images in pixels")
     batch_size: int = option(16, int, "--batch-size", "pictures per batch")
-    device: str = option("", str, "--device", "cpu or 0; empty: the first GPU if there is one")
+    device: str = option("", str, "--device", "cpu or 0; empty: the first GPU if there is one", may_be_empty=True)
     workers: int = option(8, int, "--workers", "loader processes; 0: load in the main process")
     project: str = option(str(ROOT / "runs/routing"), str, "--project", "folder of the runs")
     name: str = option("exp", str, "--name", "name of this run; a number is added when it is taken")

@@ -209,3 +209,50 @@ def test_a_yaml_file_is_named_without_its_folder(tmp_path: Path) -> None:
     (tmp_path / "odd.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
     with pytest.raises(InputError, match=r"^odd.yaml: backbone row 2 \(layer 2, C33\)"):
         Model(tmp_path / "odd.yaml")
+
+
+def levels_of(tmp_path: Path, levels: Sequence[int]) -> Path:
+    """A file with the nano model whose Detect has these levels."""
+    content = with_row("head", 14, [list(levels), 1, "Detect", ["nc", "anchors"]])
+    content["anchors"] = content["anchors"][: len(levels)]
+    del content["yaml_file"]
+    file = tmp_path / "mine.yaml"
+    file.write_text(yaml.safe_dump(content), encoding="utf-8")
+    return file
+
+
+@pytest.mark.parametrize(
+    ("levels", "problem"),
+    [
+        ([17, 21, 23], "layers 21 and 23 both have stride 32; is 20 meant?"),
+        ([17, 19, 20], "layers 19 and 20 both have stride 16; is 23 meant?"),
+        ([17, 20, 20], "layer 20 is named twice; each level needs a layer of its own"),
+        ([-7, 17, 23], "layer 17 is named twice; each level needs a layer of its own"),
+    ],
+)
+def test_two_levels_of_one_stride_are_refused_with_the_layer_that_may_be_meant(
+    tmp_path: Path, levels: list[int], problem: str
+) -> None:
+    with pytest.raises(InputError) as caught:
+        Model(levels_of(tmp_path, levels))
+    assert str(caught.value) == f"mine.yaml: head row 14 (layer 24, Detect): {problem}"
+
+
+@pytest.mark.parametrize(
+    ("levels", "words"),
+    [
+        ([17, 23, 20], "strides 8, 32, 16 of layers 17, 23, 20 are not in order"),
+        ([17, 23], "strides 8, 32 of layers 17, 23: each is expected to be twice the one before"),
+    ],
+)
+def test_levels_with_unusual_strides_are_warned_of(
+    tmp_path: Path, levels: list[int], words: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    Model(levels_of(tmp_path, levels))
+    assert words in "".join(caplog.messages)
+
+
+def test_a_trained_model_with_two_levels_of_one_stride_is_still_read(caplog: pytest.LogCaptureFixture) -> None:
+    model = Model(with_row("head", 14, [[17, 21, 23], 1, "Detect", ["nc", "anchors"]]))
+    assert model.stride.tolist() == [8, 32, 32]
+    assert "layers 21 and 23 both have stride 32" in "".join(caplog.messages)

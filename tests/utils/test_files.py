@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from utils.config.categories import read_json
 from utils.errors import InputError
-from utils.files import find_images, increment_path, label_path_for, read_yaml, write_atomic
+from utils.files import find_images, increment_path, label_path_for, open_regular, read_yaml, write_atomic
+from utils.image import image_size, read_image
 
 
 def touch(*paths: Path) -> None:
@@ -160,3 +164,103 @@ def test_missing_and_empty_sources_are_named(tmp_path: Path) -> None:
 )
 def test_labels_lie_in_the_twin_of_the_last_images_folder(image: str, label: str) -> None:
     assert label_path_for(Path(image)) == Path(label)
+
+
+@pytest.mark.parametrize(
+    ("text", "place", "words"),
+    [
+        ("a: 1\nb: !!int abc", ":2", "'abc' is no int"),
+        ("a: !!bool maybe", ":1", "'maybe' is no bool"),
+        ("a: !!float ''", ":1", "'' is no float"),
+        ("a: 2024-02-30", ":1", "'2024-02-30' is no timestamp; put it in quotes"),
+        (f"a: {'9' * 5000}", ":1", "is no int"),
+        ('a: 1\npath: "x\\0y"', ":2", "null byte"),
+        ('a: ["\\ud800"]', ":1", "half a character"),
+        ("[" * 20_000, "", "nested too deeply"),
+        ("a: &a [*a]", ":1", "entries"),
+    ],
+)
+def test_a_value_that_yaml_cannot_hold_is_named_with_its_line(
+    tmp_path: Path, text: str, place: str, words: str
+) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text(text, encoding="utf-8")
+    with pytest.raises(InputError) as caught:
+        read_yaml(file)
+    assert str(caught.value).startswith(f"{file}{place}: ")
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("unit", ["[{}]", "{{<<: [{}]}}"], ids=["lists", "merges"])
+def test_aliases_that_stand_for_billions_of_entries_are_refused_before_they_are_written_out(
+    tmp_path: Path, unit: str
+) -> None:
+    lines = ["a0: &a0 {k: v}"]
+    lines += [f"a{n}: &a{n} " + unit.format(", ".join([f"*a{n - 1}"] * 9)) for n in range(1, 12)]
+    (tmp_path / "a.yaml").write_text("\n".join(lines))
+    with pytest.raises(InputError, match=r"a\.yaml:\d+: .*more than 1000000 entries"):
+        read_yaml(tmp_path / "a.yaml")
+
+
+def test_aliases_and_merges_of_ordinary_size_are_read(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("a: &a {x: 1}\nb: {<<: *a, y: 2}\nc: [*a, *a]\n")
+    assert read_yaml(tmp_path / "a.yaml") == {"a": {"x": 1}, "b": {"x": 1, "y": 2}, "c": [{"x": 1}, {"x": 1}]}
+
+
+def test_a_yaml_of_many_megabytes_is_refused_unread(tmp_path: Path) -> None:
+    with (tmp_path / "a.yaml").open("wb") as stream:
+        stream.truncate(1 << 40)
+    with pytest.raises(InputError, match="longer than 4 MiB"):
+        read_yaml(tmp_path / "a.yaml")
+
+
+@pytest.fixture
+def pipe(tmp_path: Path) -> Path:
+    if not hasattr(os, "mkfifo"):
+        pytest.skip("this system has no named pipes")
+    os.mkfifo(tmp_path / "pipe.jpg")
+    return tmp_path / "pipe.jpg"
+
+
+def test_only_files_are_opened(pipe: Path) -> None:
+    for special in (pipe, Path(os.devnull)):
+        with pytest.raises(OSError, match="not a file but a pipe, socket or device"):
+            open_regular(special)
+    with pytest.raises(IsADirectoryError):
+        open_regular(pipe.parent)
+    (pipe.parent / "link.jpg").symlink_to(pipe)
+    with pytest.raises(OSError, match="not a file but"):
+        open_regular(pipe.parent / "link.jpg")
+
+
+def test_pipes_among_images_are_left_out_and_named(pipe: Path, caplog: pytest.LogCaptureFixture) -> None:
+    touch(pipe.with_name("a.jpg"))
+    pipe.with_name("gone.jpg").symlink_to("nowhere.jpg")  # for the reader to report
+    assert [path.name for path in find_images([pipe.parent])] == ["a.jpg", "gone.jpg"]
+    assert caplog.messages == [f"{pipe}: not a file but a pipe, socket or device: left out"]
+    with pytest.raises(InputError, match="not a file but a pipe"):
+        find_images([pipe])
+
+
+def test_a_list_that_is_a_pipe_is_refused(pipe: Path) -> None:
+    pipe = pipe.rename(pipe.with_suffix(".txt"))
+    with pytest.raises(InputError, match="not a file but a pipe"):
+        find_images([pipe])
+
+
+@pytest.mark.parametrize("read", [read_yaml, read_json, read_image, image_size], ids=lambda read: read.__name__)
+def test_no_reader_waits_for_a_pipe(pipe: Path, read: Callable[[Path], object]) -> None:
+    with pytest.raises((OSError, InputError), match="not a file but a pipe"):
+        read(pipe)
+
+
+def test_a_label_file_that_is_a_pipe_costs_only_its_image(make_dataset: Callable[..., Path], tmp_path: Path) -> None:
+    from utils.datasets.labels import scan_labels
+
+    make_dataset(tmp_path / "set")
+    label = tmp_path / "set/labels/train/1.txt"
+    label.unlink()
+    os.mkfifo(label)
+    found = scan_labels(find_images([tmp_path / "set/images/train"]), 2)
+    assert [record.image.name for record in found.records] == ["0.png", "2.png", "3.png"]
+    assert "not a file but a pipe" in found.report.findings[0].problem

@@ -12,13 +12,13 @@ from utils.errors import InputError
 class AppOptions:
     """Options of ``python -m utils.app``. Raises InputError naming the flag when a value is out of range."""
 
-    weights: str = option("", str, "--weights", "model file; empty: the newest best.pt below runs/train")
+    weights: str = option("", str, "--weights", "model file; without it: the newest best.pt below runs/train")
     data: str = option("", str, "--data", "data yaml with the class names, for a file that holds none")
     imgsz: tuple[int, ...] = image_size_option("image size in pixels: one side, or h w", nargs="+")
     conf_thres: float = option(0.25, float, "--conf-thres", "confidence that the page starts with")
     iou_thres: float = option(0.45, float, "--iou-thres", "IoU of NMS that the page starts with")
     max_det: int = option(1000, int, "--max-det", "most detections in one picture that the page starts with")
-    device: str = option("", str, "--device", "cpu or 0; empty: the first GPU if there is one")
+    device: str = option("", str, "--device", "cpu or 0; empty: the first GPU if there is one", may_be_empty=True)
     half: bool = switch("--half", "half precision on a GPU")
     host: str = option("127.0.0.1", str, "--host", "address to listen at; 0.0.0.0: every one of the machine")
     port: int = option(8000, int, "--port", "port to listen at; 0: a free one")

@@ -99,6 +99,12 @@ def parse(
     given: dict[str, Any] = {
         key: tuple(value) if isinstance(value, list) else value for key, value in vars(values).items()
     }
+    for item in fields(options_class):
+        flag: Flag = item.metadata["flag"]
+        value = given.get(item.name)
+        texts = [text for text in (value if isinstance(value, tuple) else (value,)) if isinstance(text, str)]
+        if not flag.may_be_empty and not all(map(str.strip, texts)):
+            parser.error(f"{flag.names[0]} is given an empty text: is a variable of the shell not set?")
     try:
         return options_class(**given)
     except InputError as error:

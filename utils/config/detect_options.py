@@ -38,7 +38,7 @@ class DetectOptions(Named):
     conf_thres: float = option(0.25, float, "--conf-thres", "drop detections below this confidence")
     iou_thres: float = option(0.45, float, "--iou-thres", "IoU above which NMS takes two boxes for one object")
     max_det: int = option(1000, int, "--max-det", "most detections in one picture")
-    device: str = option("", str, "--device", "cpu or 0; empty: the first GPU if there is one")
+    device: str = option("", str, "--device", "cpu or 0; empty: the first GPU if there is one", may_be_empty=True)
     view_img: bool = switch("--view-img", "show the results in a window")
     save_txt: bool = switch("--save-txt", "write the detections as label files")
     save_conf: bool = switch("--save-conf", "with --save-txt: write the confidence as well")

@@ -40,7 +40,7 @@ class ExportOptions(Named):
     )
     imgsz: tuple[int, ...] = image_size_option("image size in pixels: one side, or h w", nargs="+")
     batch_size: int = option(1, int, "--batch-size", "pictures per call of a file with a fixed batch")
-    device: str = option("cpu", str, "--device", "cpu, or the number of a GPU")
+    device: str = option("cpu", str, "--device", "cpu, or the number of a GPU", may_be_empty=True)
     half: bool = switch("--half", "half precision")
     inplace: bool = switch("--inplace", "without effect: the head never works in place")
     train: bool = switch("--train", "norms not folded and raw maps in place of boxes, to be trained on elsewhere")
@@ -66,9 +66,9 @@ class ExportOptions(Named):
     dynamic_form: str = option(
         "auto", str, "--dynamic-form", "how dynamic layers are computed; auto: what suits each format", choices=FORMS
     )
-    output: str = option("", str, "--output", "folder for the files; empty: beside the weights")
+    output: str = option("", str, "--output", "folder for the files; without it: beside the weights")
     venvs: str = option(
-        "", str, "--venvs", "folder of the environments litert and tf; empty: $YOLOV5_VENVS, else .venvs here"
+        "", str, "--venvs", "folder of the environments litert and tf; without it: $YOLOV5_VENVS, else .venvs here"
     )
     cache_dir: str = option("", str, "--cache-dir", "with --data: folder for the label cache, for read-only data")
     modules: tuple[str, ...] = option(

@@ -27,7 +27,7 @@ class Flag:
 
     ``names`` are the flags, ``convert`` turns one word into a value (None: a switch without a value), ``nargs`` and
     ``const`` have their argparse meaning, ``choices`` limits the values; a flag that may ``repeat`` adds to its values;
-    a ``negatable`` switch has a ``--no-`` form as well.
+    a ``negatable`` switch has a ``--no-`` form as well; ``may_be_empty``: '' is a value on the command line.
     """
 
     names: tuple[str, ...]
@@ -38,6 +38,7 @@ class Flag:
     choices: tuple[str, ...] | None = None
     repeat: bool = False
     negatable: bool = False
+    may_be_empty: bool = False
 
 
 def option(
@@ -50,10 +51,14 @@ def option(
     const: Any = None,
     choices: tuple[str, ...] | None = None,
     repeat: bool = False,
+    may_be_empty: bool = False,
 ) -> Any:
     """A dataclass field that takes a value on the command line."""
     names = (flags,) if isinstance(flags, str) else tuple(flags)
-    flag = Flag(names=names, help=help, convert=convert, nargs=nargs, const=const, choices=choices, repeat=repeat)
+    flag = Flag(
+        names=names, help=help, convert=convert, nargs=nargs, const=const, choices=choices, repeat=repeat,
+        may_be_empty=may_be_empty,
+    )  # fmt: skip
     return field(default=default, metadata={"flag": flag})
 
 

@@ -36,8 +36,8 @@ class TrainOptions(Named):
         InputError: a value out of range, or two options that exclude each other; the message names the flags.
     """
 
-    weights: str = option("", str, "--weights", "checkpoint to start from; empty: from scratch")
-    cfg: str = option("", str, "--cfg", "model yaml; empty: the one inside --weights")
+    weights: str = option("", str, "--weights", "checkpoint to start from; empty: from scratch", may_be_empty=True)
+    cfg: str = option("", str, "--cfg", "model yaml; empty: the one inside --weights", may_be_empty=True)
     data: str = option(str(ROOT / "data/digits.yaml"), str, "--data", "data yaml")
     hyp: str = option(str(ROOT / "data/hyps/hyp.scratch-low.yaml"), str, "--hyp", "hyper-parameter yaml")
     epochs: int = option(300, int, "--epochs", "passes over the training set")
@@ -65,7 +65,9 @@ class TrainOptions(Named):
         "genetic", str, "--evolve-sampler", "genetic: mutate the best so far, as v6.1; tpe: over the whole ranges",
         choices=SAMPLERS,
     )  # fmt: skip
-    bucket: str = option("", str, "--bucket", "of v6.1, refused: nothing is exchanged with a cloud bucket")
+    bucket: str = option(
+        "", str, "--bucket", "of v6.1, refused: nothing is exchanged with a cloud bucket", may_be_empty=True
+    )
     cache: str | None = option(
         None, str, "--cache", "keep the decoded pictures in memory or on disk", nargs="?", const="ram", choices=CACHES
     )
@@ -76,7 +78,7 @@ class TrainOptions(Named):
         choices=PARTNERS,
     )  # fmt: skip
     image_weights: bool = switch("--image-weights", "draw pictures of badly recognised classes more often")
-    device: str = option("", str, "--device", "cpu, 0 or 0,1; empty: the first GPU if there is one")
+    device: str = option("", str, "--device", "cpu, 0 or 0,1; empty: the first GPU if there is one", may_be_empty=True)
     multi_scale: bool = switch("--multi-scale", "vary the picture size from half to one and a half")
     single_cls: bool = switch("--single-cls", "treat all classes as one")
     optimizer: str = option("SGD", str, "--optimizer", "optimizer", choices=OPTIMIZERS)
@@ -144,6 +146,8 @@ class TrainOptions(Named):
                 at_least("--freeze", layer, 0)
         fraction("--label-smoothing", self.label_smoothing)
         one_of("--optimizer", self.optimizer, OPTIMIZERS)
+        if isinstance(self.resume, str) and not self.resume.strip():
+            raise InputError("--resume is given an empty text; name a last.pt or a run, or give --resume alone")
         one_of("--mosaic-from", self.mosaic_from, PARTNERS)
         plain_name(self.name)
         self._check_evolve()

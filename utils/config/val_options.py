@@ -32,7 +32,7 @@ class ValOptions(Named):
         InputError: a value out of range, or options that do not go together; the message names the flags.
     """
 
-    data: str = option("", str, "--data", "data yaml; empty: the one recorded in the checkpoint, else digits")
+    data: str = option("", str, "--data", "data yaml; without it: the one recorded in the checkpoint, else digits")
     weights: tuple[str, ...] = option(
         (),
         str,
@@ -52,7 +52,7 @@ class ValOptions(Named):
     )
     rect: bool | None = yes_or_no("--rect", "pictures of like shape together with little border (default), or squares")
     v61_matching: bool = switch("--v61-matching", "pair detections and labels once, at IoU 0.5, as v6.1 did")
-    device: str = option("", str, "--device", "cpu or 0; empty: the first GPU if there is one")
+    device: str = option("", str, "--device", "cpu or 0; empty: the first GPU if there is one", may_be_empty=True)
     workers: int = option(8, int, "--workers", "loader processes; 0: load in the main process")
     cache_dir: str = option("", str, "--cache-dir", "folder for the label cache, for read-only data")
     single_cls: bool = switch("--single-cls", "treat all classes as one")
@@ -66,7 +66,7 @@ class ValOptions(Named):
         "",
         str,
         "--annotations",
-        "with --save-json: COCO annotation file; empty: the one of the set, else the labels",
+        "with --save-json: COCO annotation file; without it: the one of the set, else the labels",
     )
     project: str = option(str(ROOT / "runs/val"), str, "--project", "folder of the runs")
     name: str = option("exp", str, "--name", "name of this run; a number is added when it is taken")

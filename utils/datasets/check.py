@@ -58,8 +58,8 @@ class CheckOptions:
     decode: bool = switch("--decode", "decode every picture in full, to find damage in the middle of a file")
     workers: int = option(8, int, "--workers", "files read at a time; 0: one")
     single_cls: bool = switch("--single-cls", "treat all classes as one")
-    cache_dir: str = option("", str, "--cache-dir", "folder for the label cache; empty: beside the labels")
-    report: str = option("", str, "--report", "folder to write into; empty: runs/check/exp, numbered when taken")
+    cache_dir: str = option("", str, "--cache-dir", "folder for the label cache; without it: beside the labels")
+    report: str = option("", str, "--report", "folder to write into; without it: runs/check/exp, numbered when taken")
 
     def __post_init__(self) -> None:
         for flag, value, low in (("--imgsz", self.imgsz, 32), ("--workers", self.workers, 0)):

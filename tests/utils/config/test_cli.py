@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import logging
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 from utils.config.cli import build_parser, parse, run_script
-from utils.config.options import DetectOptions, TrainOptions, ValOptions
+from utils.config.options import DetectOptions, ExportOptions, TrainOptions, ValOptions
+from utils.config.paths import ROOT
 from utils.errors import InputError
 from utils.log import LineHandler
 
@@ -91,7 +97,7 @@ def test_a_script_that_ends_well_returns_0_and_got_its_options() -> None:
     assert seen[0].batch_size == 2
 
 
-@pytest.mark.parametrize("error", [InputError("bad row"), FileNotFoundError("bad row")])
+@pytest.mark.parametrize("error", [InputError("bad row"), FileNotFoundError("bad row"), OSError("bad row")])
 def test_wrong_input_is_one_logged_line_and_exit_code_1(error: Exception, caplog: pytest.LogCaptureFixture) -> None:
     def main(options: ValOptions) -> None:
         raise error
@@ -139,3 +145,84 @@ def test_of_several_processes_rank_0_says_what_is_wrong_first(
         parse(TrainOptions, ["--epoch"])
     assert bool(slept) is waits
     assert "error" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options_class", "argv"),
+    [
+        (TrainOptions, ["--resume", ""]), (TrainOptions, ["--resume="]), (TrainOptions, ["--resume", " "]),
+        (TrainOptions, ["--data", ""]), (TrainOptions, ["--project", ""]), (ValOptions, ["--weights", ""]),
+        (ValOptions, ["--weights", "a.pt", ""]), (DetectOptions, ["--source", ""]), (DetectOptions, ["--weights="]),
+        (ExportOptions, ["--weights", ""]), (ExportOptions, ["--output", ""]),
+    ],
+)  # fmt: skip
+def test_an_empty_variable_of_the_shell_is_no_value(
+    options_class: type, argv: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        parse(options_class, argv)
+    assert caught.value.code == 2
+    flag = argv[0].rstrip("=")
+    assert f"error: {flag} is given an empty text: is a variable of the shell not set?" in capsys.readouterr().err
+
+
+def test_empty_texts_that_mean_none_in_v61_still_do() -> None:
+    options = parse(TrainOptions, ["--weights", "", "--cfg", "", "--device", "", "--bucket", ""])
+    assert (options.weights, options.cfg, options.device, options.bucket) == ("", "", "", "")
+
+
+def test_an_empty_resume_is_refused_from_python_as_well() -> None:
+    with pytest.raises(InputError, match="--resume is given an empty text"):
+        TrainOptions(resume="")
+
+
+ECHO = """
+import sys
+from utils.config.cli import run_script
+from utils.config.options import ValOptions
+import logging
+def main(options):
+    for number in range(3000):
+        logging.getLogger(__name__).info("line %d of many, so that no buffer holds them all", number)
+    print("plain")
+    open("done", "w").close()
+sys.exit(run_script(main, ValOptions))
+"""
+
+
+def echo(tmp_path: Path, redirection: str) -> subprocess.CompletedProcess[str]:
+    """A script that logs 3000 lines and then makes a file, with its output redirected by a shell."""
+    command = f"{shlex.quote(sys.executable)} -c {shlex.quote(ECHO)} {redirection}"
+    done = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {command}"], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (tmp_path / "done").exists(), "the work was not finished"
+    return done
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="of Linux")
+@pytest.mark.parametrize(
+    ("redirection", "reason"),
+    [("| head -1 > /dev/null", "broken pipe; the program that"), ("> /dev/full", "no space left on device; free")],
+)
+def test_lines_that_cannot_be_written_do_not_end_the_work_and_are_one_line_at_its_end(
+    tmp_path: Path, redirection: str, reason: str
+) -> None:
+    done = echo(tmp_path, redirection)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"error: lines of this output were lost: {reason}")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a shell is needed")
+def test_a_script_whose_output_is_closed_does_its_work(tmp_path: Path) -> None:
+    done = echo(tmp_path, ">&- 2>&-")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_errors_go_to_stderr_and_the_rest_to_stdout(capsys: pytest.CaptureFixture[str]) -> None:
+    handler = LineHandler()
+    for level in (logging.INFO, logging.WARNING, logging.ERROR):
+        handler.emit(logging.LogRecord("a", level, "", 0, f"level {level}", (), None))
+    assert capsys.readouterr() == ("level 20\nlevel 30\n", "level 40\n")
