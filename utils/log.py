@@ -16,7 +16,7 @@ from utils.names import printable
 _COLOURS = {"red": 31, "green": 32, "yellow": 33, "blue": 34, "magenta": 35, "cyan": 36, "bold": 1}
 
 
-class LineHandler(logging.StreamHandler):
+class LineHandler(logging.Handler):
     """Writes each record above a running progress bar instead of through the middle of it; errors go to stderr.
 
     Attributes:
@@ -24,15 +24,15 @@ class LineHandler(logging.StreamHandler):
     """
 
     def __init__(self) -> None:
-        super().__init__(sys.stdout)
+        super().__init__()
         self.lost: OSError | None = None
 
     def emit(self, record: logging.LogRecord) -> None:
-        stream = sys.stderr if record.levelno >= logging.ERROR else self.stream
+        stream = sys.stderr if record.levelno >= logging.ERROR else sys.stdout
         bar_class = getattr(sys.modules.get("tqdm"), "tqdm", None)  # only if somebody else has imported it
         try:
             if bar_class is None:
-                stream.write(self.format(record) + self.terminator)
+                stream.write(self.format(record) + "\n")
             else:
                 bar_class.write(self.format(record), file=stream)
             stream.flush()

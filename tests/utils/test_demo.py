@@ -23,6 +23,7 @@ def test_a_step_that_fails_ends_the_demo_and_one_that_is_killed_is_named(
     assert "".join(caplog.messages) == line
 
 
+@pytest.mark.usefixtures("log_handlers_restored")
 def test_an_option_of_the_demo_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         run_script(demo.main, demo.DemoOptions, ["--epochs", "3"])
