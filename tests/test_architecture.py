@@ -30,6 +30,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "utils.names",
         "utils.output",
         "utils.packages",
+        "utils.rounding",
         "utils.device",
         "utils.dist",
         "utils.seed",

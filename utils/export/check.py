@@ -8,20 +8,27 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import reduce
+from operator import or_
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.fuse import fuse
+from models.layout import lay_out
 from utils.errors import InputError
 from utils.export.job import Job
 from utils.export.onnx_nms import run_onnx, with_raw
 from utils.inference.backends.base import FileBackend
 from utils.inference.backends.metadata import Metadata
 from utils.nms import non_max_suppression
+from utils.rounding import Distance, Gap, Groups, distances, gap, most_telling
 
-TOLERANCE, HALF_TOLERANCE = 1e-4, 5e-2
+# Of the largest difference: what is allowed of every model, and what no rounding of its own excuses.
+TOLERANCE, CAP = 1e-4, 5e-2
+HALF_TOLERANCE = 5e-2
 BATCHES = (1, 3, 8)
 _WARM, _RUNS, _SECONDS = 2, 15, 3.0
 
@@ -35,16 +42,15 @@ class Proof:
             file that does not run on this system.
         ms: per picture, None likewise.
         note: what there is to tell of it, such as why it was not run.
+        limit: what was allowed of ``worst``, None where it computes something else on purpose.
+        exact: it was run and gives what PyTorch gives, but for rounding in float32.
     """
 
     worst: float | None
     ms: float | None
     note: str = ""
-
-    @property
-    def exact(self) -> bool:
-        """Whether it was run and gives what PyTorch gives, but for rounding in float32."""
-        return self.worst is not None and self.worst <= TOLERANCE
+    limit: float | None = None
+    exact: bool = False
 
 
 def prove(backend: FileBackend, job: Job) -> Proof:
@@ -53,21 +59,22 @@ def prove(backend: FileBackend, job: Job) -> Proof:
     Raises:
         InputError: the file does not run, or differs by more than the tolerance of its precision.
     """
-    reference, worst = Reference(job), 0.0
+    reference, gaps = Reference(job), []
     for batch, hw in cases(backend.info):
         images = pictures(batch, hw).to(job.device)
-        worst = max(worst, reference.difference(backend, images))
+        gaps.append(reference.gap(backend, images))
         if backend.info.nms:
             suppression = suppression_difference(backend, job, images)
             if suppression > TOLERANCE:
                 raise InputError(f"its suppression gives other boxes than detect.py (by {suppression:.2g}): not kept")
-    limit = (
-        TOLERANCE if not (job.options.half or job.options.int8) else HALF_TOLERANCE if job.options.half else math.inf
-    )
-    if not worst <= limit or math.isinf(worst):  # also when it is not a number
-        raise InputError(f"differs from PyTorch by {worst:.2g}, allowed is {limit:g}: not kept")
+    found = most_telling(gaps)
+    if found.fault:
+        cure = "; half precision may be too coarse for this model: leave out --half" if job.options.half else ""
+        raise InputError(f"differs from PyTorch {found.fault}: not kept{cure}")
     run = backend.run if backend.info.maps else backend
-    return Proof(worst, time_ms(run, pictures(backend.info.batch, backend.info.imgsz).to(job.device)))
+    ms = time_ms(run, pictures(backend.info.batch, backend.info.imgsz).to(job.device))
+    exact = not (job.options.half or job.options.int8)
+    return Proof(found.worst, ms, limit=None if math.isinf(found.limit) else found.limit, exact=exact)
 
 
 def cases(info: Metadata) -> Iterator[tuple[int, tuple[int, int]]]:
@@ -97,23 +104,55 @@ class Reference:
     """The model in PyTorch, its norms folded unless maps are compared."""
 
     def __init__(self, job: Job) -> None:
-        self.maps = job.options.train
-        self.model = copy.deepcopy(job.model).eval()
+        self.maps, self.options = job.options.train, job.options
+        self.plain, self.model = job.model, copy.deepcopy(job.model).eval()
         if self.maps:
             self.model.head.train()
         else:
             fuse(self.model)
 
     @torch.no_grad()
-    def difference(self, net: nn.Module, images: Tensor) -> float:
-        """The largest difference over all outputs of a file, or of another model."""
-        expected = self.model(images)
+    def gap(self, net: Callable[[Tensor], Any], images: Tensor) -> Gap:
+        """How far the outputs of a file, or of another model, are from PyTorch's, and how far they may be.
+
+        Raises:
+            InputError: they are of other shapes.
+        """
+        expected = self.groups(self.model(images), images)
         if self.maps and isinstance(net, FileBackend):
-            found = [torch.as_tensor(output) for output in net.run(images)]
-            return max(worst(a.cpu(), b.cpu()) for a, b in zip(expected, found, strict=True))
-        inside = isinstance(net, FileBackend) and net.info.nms
-        decoded = raw_and_found(net, images)[1] if inside else net(images)[0]  # type: ignore[arg-type]
-        return worst(scaled(expected[0], images).cpu(), scaled(decoded, images).cpu())
+            given: Any = [torch.as_tensor(output).to(images.device) for output in net.run(images)]
+        elif isinstance(net, FileBackend) and net.info.nms:
+            given = raw_and_found(net, images)[1], None
+        else:
+            given = net(images)
+        found = self.groups(given, images)
+        for (_, a), (_, b) in zip(expected, found, strict=True):
+            if a.shape != b.shape:
+                raise InputError(f"gives {list(b.shape)} where PyTorch gives {list(a.shape)}: not kept")
+        limits = (TOLERANCE, CAP)
+        if self.options.int8 or self.options.half:
+            limits = (math.inf,) * 2 if self.options.int8 else (HALF_TOLERANCE,) * 2
+        return gap(expected, found, lambda: self.rounding(images), *limits)
+
+    def rounding(self, images: Tensor) -> list[Distance]:
+        """How far float32 is off float64, at most, in three ways: as is, in another layout, with norms not folded."""
+        other = copy.deepcopy(self.model)
+        lay_out(other, torch.channels_last)
+        runs = [self.model(images), other(images.contiguous(memory_format=torch.channels_last))]
+        runs += [] if self.maps else [self.plain(images)]
+        try:
+            exact = self.groups(other.double()(images.double()), images)
+        except RuntimeError:  # a layer that takes float32 only: what is left are the ways it can be computed
+            exact = self.groups(runs[0], images)
+        each = [distances(self.groups(run, images), exact) for run in runs]
+        return [reduce(or_, group) for group in zip(*each)]
+
+    def groups(self, output: Any, images: Tensor) -> Groups:
+        """The maps of the levels; or boxes, as shares of the longer side, and scores."""
+        if self.maps:
+            return [(f"map {level}", one.cpu()) for level, one in enumerate(output)]
+        boxes = output[0].cpu()
+        return [("boxes", boxes[..., :4] / max(images.shape[2:])), ("scores", boxes[..., 4:])]
 
 
 def raw_and_found(backend: FileBackend, images: Tensor) -> tuple[Tensor, Tensor]:

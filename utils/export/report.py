@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 LOG = logging.getLogger(__name__)
-COLUMNS = ("format", "file", "MB", "difference", "ms", "mAP@.5", "mAP@.5:.95", "")
+COLUMNS = ("format", "file", "MB", "difference", "allowed", "ms", "mAP@.5", "mAP@.5:.95", "")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,7 +18,7 @@ class Row:
     Attributes:
         format: its name.
         path: the file or folder, None when it was not made.
-        worst: largest difference to PyTorch, see :class:`utils.export.check.Proof`.
+        worst, limit: largest difference to PyTorch and what is allowed of it, see :class:`utils.export.check.Proof`.
         ms: per picture; like ``worst`` None for a file that does not run on this system.
         map50, map: on the set of ``--data``, None without.
         note: what there is to tell, or the reason why there is no file.
@@ -28,6 +28,7 @@ class Row:
     format: str
     path: Path | None = None
     worst: float | None = None
+    limit: float | None = None
     ms: float | None = None
     map50: float | None = None
     map: float | None = None
@@ -56,7 +57,7 @@ class Row:
         note = self.note if self.made else f"not made: {self.note}"
         return (
             self.format, self.path.name if self.path else "-", _text(self.megabytes, ".1f"), _text(self.worst, ".1e"),
-            _text(self.ms, ".1f"), _text(self.map50, ".3f"), _text(self.map, ".3f"), note,
+            _text(self.limit, ".1e"), _text(self.ms, ".1f"), _text(self.map50, ".3f"), _text(self.map, ".3f"), note,
         )  # fmt: skip
 
 

@@ -5,7 +5,12 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import os
+import sys
+import tempfile
+import traceback
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from torch import nn
 
@@ -17,6 +22,7 @@ from utils.export.elsewhere import REASONS, Elsewhere
 from utils.export.engine import EngineExporter
 from utils.export.executorch import ExecuTorchExporter
 from utils.export.exported_program import ExportedProgramExporter
+from utils.export.faulty_layer import faulty_layer
 from utils.export.job import Job
 from utils.export.ncnn import NcnnExporter
 from utils.export.onnx import OnnxExporter
@@ -28,6 +34,7 @@ from utils.export.tflite import TFLiteExporter
 from utils.export.torchscript import TorchScriptExporter
 
 LOG = logging.getLogger(__name__)
+_LONG = 120  # characters of what a library says
 EXPORTERS: tuple[Exporter, ...] = (
     TorchScriptExporter(),
     OnnxExporter(),
@@ -83,38 +90,75 @@ def _obstacle(exporter: Exporter, job: Job) -> str | None:
 
 
 def _export(exporter: Exporter, job: Job, source: Row, score: Scorer | None) -> Row:
-    path = exporter.path(job)
-    unproved = path
+    path, log = exporter.path(job), job.stem.with_name(f"{job.stem.name}.{exporter.name}.log")
+    unproved, written = path, False
+    log.unlink(missing_ok=True)  # of an earlier attempt
     try:
         with draft(path) as unproved:
-            with _quiet(job.options.verbose):
+            with printed_to(log, job.options.verbose):
                 notes = exporter.write(job, unproved)
-            net, proof = exporter.check(job, unproved)
+                written = True
+                net, proof = exporter.check(job, unproved)
             map50, map_ = score(net) if score and net is not None and not job.options.train else (None, None)
             del net  # a file in use cannot be moved everywhere
     except Exception as error:  # an exporter raises whatever its library does; the other formats are still wanted
         LOG.debug("%s", exporter.name, exc_info=True)
-        reason = first_line(error).replace(str(unproved), path.name)
+        reason = _reason(error, exporter, job, written, log).replace(str(unproved), path.name)
         LOG.warning("%s was not made: %s", exporter.name, reason)
         return Row(format=exporter.name, note=reason)
+    log.unlink(missing_ok=True)  # warnings about a file that is fine
     if map_ is not None and source.map is not None and not proof.exact:
         notes.append(f"mAP@.5:.95 {map_ - source.map:+.3f}")
     notes += [proof.note] if proof.note else []
     return Row(
-        format=exporter.name, path=path, worst=proof.worst, ms=proof.ms, map50=map50, map=map_, note=", ".join(notes)
-    )
+        format=exporter.name, path=path, worst=proof.worst, limit=proof.limit, ms=proof.ms, map50=map50, map=map_,
+        note=", ".join(notes),
+    )  # fmt: skip
+
+
+def _reason(error: Exception, exporter: Exporter, job: Job, written: bool, log: Path) -> str:
+    """Why a file was not made, in one line: what the library says, the layer it is about, where the full text is."""
+    reason = first_line(error)
+    if len(reason) > _LONG:  # then comes how to ask for help
+        reason = reason.partition(". ")[0][: 2 * _LONG]
+    if isinstance(error, (OSError, MemoryError)) or "differs from PyTorch" in reason:
+        return reason  # no layer's fault, or none that fails by itself
+    with printed_to(None, job.options.verbose):
+        layer = "" if job.options.train else faulty_layer(exporter, job, written)
+    if not isinstance(error, InputError):
+        with contextlib.suppress(OSError), log.open("a", encoding="utf-8") as stream:
+            traceback.print_exception(error, file=stream)
+    place = f"full text in {log}" if log.is_file() else ""
+    return "; ".join(filter(None, (reason.rstrip(". "), layer, place)))
 
 
 @contextlib.contextmanager
-def _quiet(verbose: bool) -> Iterator[None]:
-    """Without the pages that exporters print, unless they are wanted."""
+def printed_to(log: Path | None, verbose: bool) -> Iterator[None]:
+    """Send what exporters print, from Python and from C++ alike, to a file or to nowhere, unless it is wanted.
+
+    A file that would stay empty is not left.
+    """
     if verbose:
         yield
         return
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        before = logging.root.manager.disable
+    before = logging.root.manager.disable
+    with tempfile.TemporaryFile() as stream, contextlib.ExitStack() as restored:
+        for number, python in ((1, sys.stdout), (2, sys.stderr)):
+            with contextlib.suppress(OSError, ValueError, AttributeError):  # there is none, as in a window program
+                python.flush()
+                restored.callback(os.close, kept := os.dup(number))
+                restored.callback(os.dup2, kept, number)
+                os.dup2(stream.fileno(), number)
+        text = restored.enter_context(io.TextIOWrapper(os.fdopen(os.dup(stream.fileno()), "wb"), "utf-8", "replace"))
+        restored.enter_context(contextlib.redirect_stdout(text))
+        restored.enter_context(contextlib.redirect_stderr(text))
         logging.disable(logging.WARNING)
         try:
             yield
         finally:
             logging.disable(before)
+            restored.close()
+            stream.seek(0)
+            if log is not None and (said := stream.read()):
+                with contextlib.suppress(OSError):
+                    log.write_bytes(said)

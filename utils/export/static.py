@@ -63,7 +63,7 @@ class StaticExporter(Exporter):
         model = load_model(path, job.device)[0]
         fuse(model)
         images = pictures(job.options.batch_size, job.hw).to(job.device)
-        return model, Proof(Reference(job).difference(model, images), time_ms(model, images))
+        return model, Proof(Reference(job).gap(model, images).worst, time_ms(model, images))
 
 
 @dataclass
