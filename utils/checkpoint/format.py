@@ -23,6 +23,7 @@ from torch import Tensor
 
 from models.dynamic import attention_layers
 from models.yolo import Model
+from utils.checkpoint.foreign import by_content
 from utils.checkpoint.legacy import read_legacy
 from utils.config.sizes import recorded_size
 from utils.errors import InputError, first_line
@@ -144,6 +145,8 @@ def _kind(path: Path) -> str:
 
 def _from_content(content: Any, path: Path) -> Checkpoint:
     if not isinstance(content, dict) or content.get("format") != FORMAT:
+        if foreign := by_content(content):
+            raise InputError(f"{path}: {foreign}")
         raise InputError(f"{path}: not a checkpoint of this program, nor an official YOLOv5 file (no model yaml in it)")
     version = content.get("format_version")
     if isinstance(version, int) and version > VERSION:

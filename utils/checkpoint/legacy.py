@@ -7,6 +7,7 @@ file.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.util
 import logging
@@ -19,6 +20,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from models.registry import LAYERS
+from utils.checkpoint.foreign import by_class, refusal
 from utils.errors import InputError
 
 LOG = logging.getLogger(__name__)
@@ -98,16 +101,21 @@ def read_legacy(path: Path, unsafe_names: Iterable[str]) -> dict[str, Any]:
     Raises:
         InputError: a name is not accepted, or there is no YOLOv5 model in the file.
     """
+    unsafe_names = list(unsafe_names)
+    if foreign := by_class(unsafe_names):
+        raise InputError(f"{path}: {foreign}")
     with torch.serialization.safe_globals(_resolve(path, unsafe_names)):
         content = torch.load(path, map_location="cpu", weights_only=True)
     holder = (content.get("ema") or content.get("model")) if isinstance(content, dict) else content
     model_yaml, strides = getattr(holder, "yaml", None), getattr(holder, "stride", ())
     if not isinstance(holder, nn.Module) or not isinstance(model_yaml, dict):
         raise InputError(f"{path}: holds no YOLOv5 detection model (no model with a yaml in it)")
+    head = _head_of(model_yaml)
+    if head is not None and head not in LAYERS:
+        raise InputError(f"{path}: {refusal('a model of another kind', f'its head is {head}')}")
     state = _state_of(holder)
     options = content.get("opt") if isinstance(content, dict) else None  # v7 records those of the training
-    names = getattr(holder, "names", [])
-    names = [str(names[i]) for i in sorted(names)] if isinstance(names, dict) else [str(n) for n in names]
+    names = _names_of(holder, model_yaml, path)
     LOG.info(
         "%s: official YOLOv5 file, %d tensors, %d classes, read without executing it", path, len(state), len(names)
     )
@@ -120,6 +128,31 @@ def read_legacy(path: Path, unsafe_names: Iterable[str]) -> dict[str, Any]:
         "options": {"imgsz": options.get("imgsz")} if isinstance(options, dict) else {},
         "origin": "official",
     }
+
+
+def _head_of(model_yaml: dict[str, Any]) -> str | None:
+    """The class of the last row of a model yaml, None where there is no such row."""
+    try:
+        return str(model_yaml["head"][-1][2])
+    except (KeyError, IndexError, TypeError):
+        return None
+
+
+def _names_of(holder: nn.Module, model_yaml: dict[str, Any], path: Path) -> list[str]:
+    """One name for each class of the model's yaml; those that the file does not name are numbered, which is reported.
+
+    Raises:
+        InputError: the yaml has no number of classes.
+    """
+    nc, given = model_yaml.get("nc"), getattr(holder, "names", None)
+    if not isinstance(nc, int) or nc < 1:
+        raise InputError(f"{path}: its model yaml has no number of classes (nc is {nc})")
+    named = given if isinstance(given, dict) else dict(enumerate(given)) if isinstance(given, (list, tuple)) else {}
+    names = [str(named.get(number, named.get(str(number), f"class{number}"))) for number in range(nc)]
+    if len(named) != nc or names != [str(name) for name in named.values()]:
+        LOG.warning("%s: names %s classes, its model has %d (nc of its yaml): they are called %s%s",
+                    path, len(named) or "no", nc, ", ".join(names[:3]), ", ..." if nc > 3 else "")  # fmt: skip
+    return names
 
 
 def _state_of(holder: nn.Module) -> dict[str, Tensor]:
@@ -143,8 +176,18 @@ def _activation_of(holder: nn.Module, path: Path) -> dict[str, str]:
         InputError: they have several, which one key cannot say.
     """
     acts = [act for module in holder.modules() if (act := module._modules.get("act")) is not None]
+    for act in acts:
+        _complete(act)
     kinds = {re.sub(r"(, )?inplace=True", "", repr(act)) for act in acts if not isinstance(act, nn.Identity)}
     if len(kinds) > 1:
         raise InputError(f"{path}: its layers have different activations ({', '.join(sorted(kinds))}), not supported")
     kind = kinds.pop() if kinds else "SiLU()"
     return {} if kind == "SiLU()" else {"act": f"nn.{kind}"}
+
+
+def _complete(act: nn.Module) -> None:
+    """Give an activation that an older torch pickled the attributes that its text names today, such as ``inplace``."""
+    if type(act).__module__.startswith(TORCH_PACKAGES):
+        with contextlib.suppress(TypeError):  # a class that cannot be made without arguments has them all
+            for name, value in vars(type(act)()).items():
+                act.__dict__.setdefault(name, value)

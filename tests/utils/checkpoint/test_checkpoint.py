@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import copy
 import pickle
+import re
+import sys
+import types
 import zipfile
 from pathlib import Path
 
@@ -308,6 +311,8 @@ def pickled_as(cls_name: str, path: Path, model: Model, monkeypatch: pytest.Monk
         if name.endswith(".act"):
             holder.get_submodule(name.rpartition(".")[0]).add_module("act", module)
     holder.yaml, holder.names, holder.stride = dict(model.yaml), {0: "ant", 1: "bee"}, model.stride.clone()
+    for name, value in (extra.pop("changed", None) or {}).items():  # type: ignore[attr-defined]
+        setattr(holder, name, value) if value is not None else delattr(holder, name)
     torch.save({"model": holder, "epoch": -1, **extra}, path)
     monkeypatch.undo()
 
@@ -353,3 +358,111 @@ def test_a_model_of_another_kind_is_refused_by_the_layer_that_is_unknown(
     pickled_as("DetectionModel", tmp_path / "x.pt", made, monkeypatch)
     with pytest.raises(InputError, match=r"x\.pt.*C2f"):
         load_model(tmp_path / "x.pt")
+
+
+@pytest.mark.parametrize(
+    ("names", "read", "said"),
+    [
+        (
+            None,
+            ["class0", "class1"],
+            "names no classes, its model has 2 (nc of its yaml): they are called class0, class1",
+        ),
+        (["ant"], ["ant", "class1"], "names 1 classes"),
+        ({1: "ant", 2: "bee"}, ["class0", "ant"], "they are called class0, ant"),
+        (["ant", "bee", "cat"], ["ant", "bee"], "names 3 classes, its model has 2"),
+        ({"0": "ant", "1": "bee"}, ["ant", "bee"], ""),
+        (("ant", "bee"), ["ant", "bee"], ""),
+        (7, ["class0", "class1"], "names no classes"),
+    ],
+)
+def test_classes_that_a_file_does_not_name_are_numbered(
+    names: object, read: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    pickled_as("Model", tmp_path / "x.pt", Model("yolov5n.yaml", nc=2), monkeypatch, changed={"names": names})
+    model, checkpoint = load_model(tmp_path / "x.pt")
+    assert model.names == checkpoint.names == read
+    lines = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert len(lines) == bool(said)
+    assert all(said in line for line in lines)
+
+
+def test_a_file_without_a_number_of_classes_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = Model("yolov5n.yaml", nc=2)
+    changed = {"yaml": {**made.yaml, "nc": None}}
+    pickled_as("Model", tmp_path / "x.pt", made, monkeypatch, changed=changed)
+    with pytest.raises(InputError, match=r"x\.pt: its model yaml has no number of classes \(nc is None\)"):
+        load_model(tmp_path / "x.pt")
+
+
+@pytest.mark.parametrize("act", ["nn.SiLU()", "nn.ReLU()", "nn.LeakyReLU(0.1)", "nn.Hardswish()"])
+def test_activations_pickled_by_an_older_torch_are_read(
+    act: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = Model({**Model("yolov5n.yaml", nc=2).yaml, "act": act}).eval()
+    x = torch.rand(1, 3, 64, 64)
+    expected = made(x)[0]
+    del made.yaml["act"]
+    for module in made.modules():
+        if not isinstance(module, torch.nn.Upsample):
+            vars(module).pop("inplace", None)
+    pickled_as("Model", tmp_path / "x.pt", made, monkeypatch)
+    torch.testing.assert_close(load_model(tmp_path / "x.pt")[0](x)[0], expected)
+
+
+def test_a_model_with_another_head_is_refused_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = Model("yolov5n.yaml", nc=2)
+    made.yaml["head"] = [*made.yaml["head"][:-1], [[17, 20, 23], 1, "Segment", ["nc", "anchors", 32, 256]]]
+    pickled_as("OtherModel", tmp_path / "x.pt", made, monkeypatch)
+    with pytest.raises(InputError, match=r"x\.pt: a model of another kind \(its head is Segment\): not supported"):
+        load_model(tmp_path / "x.pt")
+
+
+@pytest.mark.parametrize(
+    ("dotted", "what"),
+    [
+        ("ultralytics.nn.tasks.DetectionModel", "an anchor-free ultralytics model (DetectionModel)"),
+        ("ultralytics.nn.modules.head.v10Detect", "an anchor-free ultralytics model (v10Detect)"),
+        ("ultralytics.nn.tasks.SegmentationModel", "an anchor-free ultralytics model (SegmentationModel)"),
+        ("models.yolo.IAuxDetect", "a YOLOv7 model (IAuxDetect)"),
+        ("models.yolo.IDetect", "a YOLOv7 model (IDetect)"),
+        ("models.yolo.DualDDetect", "a YOLOv9 model (DualDDetect)"),
+        ("models.yolo.SegmentationModel", "a segmentation model (SegmentationModel)"),
+        ("models.yolo.ClassificationModel", "a classification model (ClassificationModel)"),
+        ("yolox.models.yolox.YOLOX", "a YOLOX model (YOLOX)"),
+        ("yolov6.models.yolo.Model", "a YOLOv6 model (Model)"),
+    ],
+)
+def test_a_pickled_model_of_another_program_is_refused_as_what_it_is(
+    dotted: str, what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module, _, name = dotted.rpartition(".")
+    kind = type(name, (torch.nn.Module,), {"__module__": module})
+    parts = module.split(".")
+    for package in [".".join(parts[:end]) for end in range(1, len(parts))]:
+        monkeypatch.setitem(sys.modules, package, sys.modules.get(package, types.ModuleType(package)))
+    monkeypatch.setitem(sys.modules, module, types.SimpleNamespace(**{name: kind}))  # type: ignore[arg-type]
+    torch.save({"model": kind()}, tmp_path / "x.pt")
+    with pytest.raises(InputError, match=re.escape(f"x.pt: {what}: not supported; read are")) as caught:
+        load_checkpoint(tmp_path / "x.pt")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "what"),
+    [
+        ("backbone.backbone.stem.conv.conv.weight head.cls_preds.0.weight", "a YOLOX model"),
+        ("model.22.cv2.0.0.conv.weight model.22.dfl.conv.weight", "an anchor-free ultralytics model"),
+        ("model.0.conv.weight model.24.m.0.weight", "a state dict without its model yaml"),
+        ("rpn.head.conv.0.0.weight", "a torchvision detector"),
+    ],
+)
+@pytest.mark.parametrize("inside", ["", "model", "state_dict"])
+def test_tensors_of_another_program_are_refused_as_what_they_are(
+    key: str, what: str, inside: str, tmp_path: Path
+) -> None:
+    tensors = dict.fromkeys(key.split(), torch.zeros(1))
+    torch.save({inside: tensors, "epoch": 1} if inside else tensors, tmp_path / "x.pt")
+    with pytest.raises(InputError, match=f"x.pt: {what}: not supported; read are"):
+        load_checkpoint(tmp_path / "x.pt")
