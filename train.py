@@ -28,7 +28,7 @@ from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 from tqdm import tqdm
 
-from models.dynamic import set_temperature
+from models.dynamic import get_temperature, set_temperature
 from models.routing import entropy_figures
 from models.user_modules import load_modules
 from utils.callbacks import BatchEnd, CheckpointSaved, EpochEnd, EpochStart, FitEpochEnd, TrainEnd, TrainStart, ValEnd
@@ -68,9 +68,6 @@ def fit(s: Session) -> int:
     epoch = s.start_epoch - 1
     for epoch in range(s.start_epoch, 0 if s.stopped_early else s.options.epochs):
         temperature = temperature_at(epoch, s.options.epochs, s.hyp)
-        if s.dynamic:
-            set_temperature(s.model, temperature)
-            set_temperature(s.ema.model, temperature)  # set, never averaged: the EMA is what is scored and saved
         s.callbacks.on_train_epoch_start(EpochStart(epoch=epoch, epochs=s.options.epochs, temperature=temperature))
         if s.options.image_weights:
             shares = s.ranks.on_main(weights_for_epoch, [r.boxes for r in s.records], s.maps)
@@ -86,7 +83,7 @@ def fit(s: Session) -> int:
         rates = learning_rates(s.optimizer)
         row = figures(s.position, result, rates)
         if s.dynamic:
-            row["temperature"] = temperature
+            row["temperature"] = get_temperature(s.ema.model) or 0.0
         row |= entropy_figures(s.ema.model, s.routing if result is not None else ())
         s.stopped_early = s.ranks.share(judge(s, epoch, result)) and not last
         s.callbacks.on_fit_epoch_end(FitEpochEnd(epoch=epoch, row=row))
@@ -115,6 +112,7 @@ def train_epoch(s: Session, epoch: int) -> None:
     for batch in progress:
         iteration = epoch * len(s.loader) + at.batches
         accumulate = warm_up(s.optimizer, s.plan, iteration, epoch, s.hyp, s.options.cos_lr)
+        cool(s, iteration)
         images = to_model_input(batch.images, s.device, layout=s.layout)
         if s.options.multi_scale:
             images = resize_batch(images, s.imgsz, int(s.model.stride.max()), (s.options.seed, iteration))
@@ -153,6 +151,15 @@ def train_epoch(s: Session, epoch: int) -> None:
         s.callbacks.on_train_epoch_end(
             EpochEnd(epoch=epoch, losses=at.means, learning_rates=rates, seconds=at.seconds)
         )  # fmt: skip
+
+
+def cool(s: Session, iteration: int) -> None:
+    """Set the temperature of one iteration on the model and on its average: set, never averaged."""
+    temperature = temperature_at(iteration / len(s.loader), s.options.epochs, s.hyp)
+    if s.dynamic and temperature != s.temperature:
+        set_temperature(s.model, temperature)
+        set_temperature(s.ema.model, temperature)  # which is what is scored and saved
+        s.temperature = temperature
 
 
 def forward(s: Session, network: Network, images: Tensor) -> list[Tensor]:

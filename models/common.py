@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.attention import KernelRouting, attention2d
 from models.dynamic_forms import DynamicForm, constants_of, convolve, eager_form, export_form
 from models.registry import register
 from utils.compat import find, served
@@ -141,87 +141,6 @@ class Concat(nn.Module):
 # --- dynamic convolution: "Dynamic Convolution: Attention over Convolution Kernels", CVPR 2020, arXiv 1912.03458 -----
 
 
-class KernelRouting(nn.Module):
-    """What chooses among K kernels: a module from a map [B, C, H, W] to the weights of the kernels [B, K].
-
-    ``sums_to_one`` tells whether the weights of a picture do. A routing with a softmax has a ``temperature``.
-    """
-
-    no_weight_decay = True  # decay would push the routing back to uniform, that is to a plain convolution
-    sums_to_one = True
-    step = 3.0
-
-    def __init__(self, temperature: float | None = None) -> None:
-        super().__init__()
-        if temperature is not None and not 1 <= temperature < math.inf:
-            raise ValueError(f"temperature must be a number of at least 1, got {temperature}")
-        self.temperature: Tensor | None
-        self.register_buffer("temperature", None if temperature is None else torch.tensor(float(temperature)))
-
-    def start_uniform(self) -> None:
-        """Give every kernel the weight 1/K whatever the picture, until training tells them apart."""
-        raise NotImplementedError(f"{type(self).__name__} has no uniform start")
-
-    def softmax(self, logits: Tensor) -> Tensor:
-        """Softmax of [B, K] at the temperature, in at least float32."""
-        assert self.temperature is not None
-        wide = torch.promote_types(logits.dtype, torch.float32)
-        return torch.softmax(logits.to(wide) / self.temperature, dim=1)
-
-    def set_temperature(self, temperature: float) -> None:
-        if self.temperature is not None:
-            self.temperature.fill_(max(1.0, float(temperature)))
-
-    def update_temperature(self) -> None:
-        """Lower T by one step of 3, never below 1."""
-        if self.temperature is not None:
-            self.set_temperature(float(self.temperature) - self.step)
-
-    updata_temperature = update_temperature  # the name older code calls
-
-    def macs(self, x: Tensor) -> int:
-        """Multiply-adds of one call on ``x`` [B, C, H, W]: the mean over the map, and every weight once a picture."""
-        return x.numel() + x.shape[0] * sum(p.numel() for p in self.parameters() if p.dim() > 1)
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> KernelRouting:
-        exact = self.temperature
-        super()._apply(fn, recurse)
-        if exact is not None and self.temperature is not None and not exact.is_meta:  # half() must not round T
-            self.temperature = exact.to(self.temperature.device)
-        return self
-
-
-class attention2d(KernelRouting):
-    """Weights of the K kernels for each picture: softmax(fc2(relu(fc1(mean over the map))) / T).
-
-    Args:
-        in_planes: input channels.
-        ratios: hidden width as a fraction of ``in_planes`` (3 input channels use K hidden units instead; at least 1).
-        K: number of kernels.
-        temperature: T at the start; a persistent buffer, so that a checkpoint carries it.
-        init_weight: Kaiming-normal convolutions; False leaves torch's default.
-    """
-
-    def __init__(self, in_planes: int, ratios: float, K: int, temperature: float, init_weight: bool = True) -> None:
-        super().__init__(float(temperature))
-        if not ratios > 0:
-            raise ValueError(f"ratio must be above 0, got {ratios}")
-        hidden = K if in_planes == 3 else max(1, int(in_planes * ratios))
-        self.fc1 = nn.Conv2d(in_planes, hidden, kernel_size=1, bias=False)
-        self.fc2 = nn.Conv2d(hidden, K, kernel_size=1, bias=False)
-        if init_weight:
-            for layer in (self.fc1, self.fc2):
-                nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[B, C, H, W] -> [B, K], each row sums to one."""
-        pooled = x.mean(dim=(2, 3), keepdim=True)
-        return self.softmax(self.fc2(F.relu(self.fc1(pooled))).flatten(1))
-
-    def start_uniform(self) -> None:
-        nn.init.zeros_(self.fc2.weight)
-
-
 @register("scaled")
 class Dynamic_conv2d(nn.Module):
     """Convolution whose kernel is mixed per picture from K kernels: y_b = x_b * sum_k pi_bk W_k + sum_k pi_bk b_k.
@@ -235,6 +154,9 @@ class Dynamic_conv2d(nn.Module):
         K: number of kernels.
         temperature: T of the softmax at the start; training lowers it by epoch.
         init_weight: Kaiming initialisation of attention and kernels; False uses the defaults of ``nn.Conv2d``.
+        norm: a batch norm in the attention.
+        residual: a static kernel ``static_weight`` that every image uses, plus the mixed ones, which start at zero:
+            W0 + sum_k pi_bk W_k.
     """
 
     def __init__(
@@ -251,6 +173,8 @@ class Dynamic_conv2d(nn.Module):
         K: int = 4,
         temperature: float = TEMPERATURE,
         init_weight: bool = True,
+        norm: bool = False,
+        residual: bool = False,
     ) -> None:
         super().__init__()
         if in_planes % groups or out_planes % groups:
@@ -260,14 +184,30 @@ class Dynamic_conv2d(nn.Module):
         self.in_planes, self.out_planes, self.kernel_size = in_planes, out_planes, kernel_size
         self.stride, self.padding, self.dilation, self.groups, self.K = stride, padding, dilation, groups, K
         self._form: DynamicForm | None = None
-        self.attention: Any = self._make_attention(ratio, temperature, init_weight)
+        self.attention: Any = self._make_attention(ratio, temperature, init_weight, norm)
         self.weight = nn.Parameter(torch.empty(K, out_planes, in_planes // groups, kernel_size, kernel_size))
         self.bias = nn.Parameter(torch.zeros(K, out_planes)) if bias else None
         for kernel in self.weight:  # each kernel its own draw: K equal copies would never learn to differ
             nn.init.kaiming_uniform_(kernel, a=0 if init_weight else 5**0.5)
+        self.static_weight: nn.Parameter | None = None
+        if residual:
+            self.static_weight = nn.Parameter(self.weight[0].detach().clone())
+            nn.init.zeros_(self.weight)
 
-    def _make_attention(self, ratio: float, temperature: float, init_weight: bool) -> nn.Module:
-        return attention2d(self.in_planes, ratio, self.K, temperature, init_weight)
+    def _make_attention(self, ratio: float, temperature: float, init_weight: bool, norm: bool) -> nn.Module:
+        return attention2d(self.in_planes, ratio, self.K, temperature, init_weight, norm)
+
+    @property
+    def kernels(self) -> Tensor:
+        """[K, out, in/g, k, k] to be mixed; the weights sum to one, so a static part is the same in each of them."""
+        return self.weight if self.static_weight is None else self.weight + self.static_weight
+
+    @torch.no_grad()
+    def merge_static(self) -> None:
+        """Add the static part, if there is one, to all kernels for good: the same layer with fewer parameters."""
+        if self.static_weight is not None:
+            self.weight.copy_(self.kernels)
+            self.static_weight = None
 
     @property
     def routing(self) -> KernelRouting:
@@ -275,9 +215,10 @@ class Dynamic_conv2d(nn.Module):
         routing: KernelRouting = self.attention
         return routing
 
-    def start_neutral(self) -> float:
-        """Use the mean of the kernels whatever the picture; returns the factor by which the layer then scales it."""
-        self.routing.start_uniform()
+    def start_neutral(self, even: bool = True) -> float:
+        """Scale all images by one factor, which is returned, and if ``even`` use the mean of the kernels for all."""
+        if even:
+            self.routing.start_uniform()
         return 1.0
 
     @property
@@ -318,7 +259,7 @@ class Dynamic_conv2d(nn.Module):
 
     def _of_nothing(self, x: Tensor) -> Tensor:
         """A batch of no pictures has no kernels to mix."""
-        return F.conv2d(x, self.weight[0], None, self.stride, self.padding, self.dilation, self.groups)
+        return F.conv2d(x, self.kernels[0], None, self.stride, self.padding, self.dilation, self.groups)
 
 
 # For scripts that import all, as v6.1's own models did.

@@ -86,20 +86,21 @@ class DynamicBlock(ConvNormAct):
 
 @register("scaled")
 class DynamicConv(DynamicBlock):
-    """:class:`~models.common.Dynamic_conv2d` as a block; options: K (4), ratio (0.25), temperature (34)."""
+    """:class:`~models.common.Dynamic_conv2d` as a block; options: K, ratio, temperature, norm, residual."""
 
     kind = Dynamic_conv2d
 
 
 @register("scaled")
 class DynamicBottleneck(Bottleneck):
-    """:class:`~models.common.Bottleneck` whose 3x3 convolution is dynamic."""
+    """:class:`~models.common.Bottleneck` whose 3x3 convolution is dynamic; ``options`` as for DynamicConv."""
 
     def __init__(
-        self, c1: int, c2: int, shortcut: bool = True, g: int = 1, e: float = 0.5, K: int = 4, ratio: float = 0.25
-    ) -> None:
+        self, c1: int, c2: int, shortcut: bool = True, g: int = 1, e: float = 0.5, K: int = 4, ratio: float = 0.25,
+        **options: Any,
+    ) -> None:  # fmt: skip
         super().__init__(c1, c2, shortcut, g, e)
-        self.cv2 = DynamicConv(int(c2 * e), c2, k=3, g=g, K=K, ratio=ratio)
+        self.cv2 = DynamicConv(int(c2 * e), c2, k=3, g=g, K=K, ratio=ratio, **options)
 
 
 @register("scaled_inner")
@@ -116,7 +117,9 @@ class C3Dynamic(C3):
         e: float = 0.5,
         K: int = 4,
         ratio: float = 0.25,
+        **options: Any,
     ) -> None:
         super().__init__(c1, c2, 0, shortcut, g, e)
         hidden = int(c2 * e)
-        self.m = nn.Sequential(*[DynamicBottleneck(hidden, hidden, shortcut, g, 1.0, K, ratio) for _ in range(n)])
+        blocks = [DynamicBottleneck(hidden, hidden, shortcut, g, 1.0, K, ratio, **options) for _ in range(n)]
+        self.m = nn.Sequential(*blocks)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -32,12 +32,16 @@ class DynamicForm(enum.Enum):
 class RoutedConv(Protocol):
     """What is needed of a dynamic layer, which knows this module: K kernels and the geometry of the convolution."""
 
-    weight: Any  # [K, out, in/g, k, k]
     kernel_size: int
     stride: int
     padding: int
     dilation: int
     groups: int
+
+    @property
+    def kernels(self) -> Tensor:
+        """[K, out, in/g, k, k]."""
+        ...
 
     @property
     def constants(self) -> Mapping[str, Tensor]:
@@ -66,7 +70,7 @@ def constants_of(layer: RoutedConv, form: DynamicForm) -> dict[str, Tensor]:
     ``patches``: [in*k*k, 1, k, k], channel c*k*k+p picks place p of channel c. ``merged``: [out, K*in/g, k, k] and
     ``merged_patches`` [out, K*in*k*k/g, 1, 1], the K kernels side by side.
     """
-    kernels = layer.weight.detach()
+    kernels = layer.kernels.detach()
     k, out, inner, side, _ = kernels.shape
     places = torch.eye(side * side, dtype=kernels.dtype, device=kernels.device).view(-1, 1, side, side)
     patches = places.repeat(inner * layer.groups, 1, 1, 1)
@@ -95,9 +99,10 @@ def convolve(form: DynamicForm, layer: RoutedConv, x: Tensor, pi: Tensor, spatia
     """
     if form is DynamicForm.MERGED:
         return _merged(layer, x, pi, spatial)
-    mixed = (pi @ layer.weight.flatten(1)).view(-1, *layer.weight.shape[1:])  # [B, out, in/g, k, k]
+    kernels = layer.kernels
+    mixed = (pi @ kernels.flatten(1)).view(-1, *kernels.shape[1:])  # [B, out, in/g, k, k]
     if spatial is not None:
-        mixed = (mixed * spatial).to(layer.weight.dtype)
+        mixed = (mixed * spatial).to(kernels.dtype)
     if form is DynamicForm.MATMUL:
         if not _exporting() and is_channels_last(x):  # the same transposed, so that neither map has to be copied
             rows = x.permute(0, 2, 3, 1).flatten(1, 2).to(mixed.dtype)
@@ -125,7 +130,7 @@ def _cut(layer: RoutedConv, x: Tensor) -> Tensor:
 
 def _patches(layer: RoutedConv, x: Tensor, mixed: Tensor) -> Tensor:
     cut = _cut(layer, x)
-    g, out = layer.groups, layer.weight.shape[1]
+    g, out = layer.groups, layer.kernels.shape[1]
     if g == 1:
         y = torch.bmm(mixed.flatten(2), cut.flatten(2))
     else:
@@ -136,7 +141,7 @@ def _patches(layer: RoutedConv, x: Tensor, mixed: Tensor) -> Tensor:
 
 
 def _merged(layer: RoutedConv, x: Tensor, pi: Tensor, spatial: Tensor | None) -> Tensor:
-    k, g = layer.weight.shape[0], layer.groups
+    k, g = layer.kernels.shape[0], layer.groups
     if spatial is not None:
         cut = _cut(layer, x)
         weights = spatial.flatten(1).repeat(1, x.shape[1])[:, :, None, None]  # [B, in*k*k, 1, 1]

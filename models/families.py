@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.common import TEMPERATURE, Dynamic_conv2d, KernelRouting
+from models.attention import KernelRouting, PooledNorm, calibrate_logits
+from models.common import C3, TEMPERATURE, Bottleneck, Conv, Dynamic_conv2d, Size
 from models.dynamic import DynamicBlock
 from models.dynamic_forms import convolve
 from models.registry import register
@@ -59,7 +60,7 @@ class CondConv2d(Dynamic_conv2d):
             bias=bias, K=K,
         )  # fmt: skip
 
-    def _make_attention(self, ratio: float, temperature: float, init_weight: bool) -> nn.Module:
+    def _make_attention(self, ratio: float, temperature: float, init_weight: bool, norm: bool) -> nn.Module:
         return SigmoidRouting(self.in_planes, self.K)
 
 
@@ -78,19 +79,25 @@ class OmniKernelRouting(KernelRouting):
         assert self.fc.bias is not None
         nn.init.zeros_(self.fc.bias)
 
+    def calibrate(self, x: Tensor, deviation: float) -> None:
+        calibrate_logits(self.fc, x, deviation)
+
 
 class OmniAttention(nn.Module):
     """The four attentions of ODConv from one squeezed description of the picture.
 
-    The squeeze has no batch norm (the published formula has none), so a batch of one picture trains as any other.
+    The squeeze has a batch norm only if ``norm`` asks for it: the published formula has none.
     """
 
     no_weight_decay = True
 
-    def __init__(self, in_planes: int, out_planes: int, kernel_size: int, ratio: float, K: int, T: float) -> None:
+    def __init__(
+        self, in_planes: int, out_planes: int, kernel_size: int, ratio: float, K: int, T: float, norm: bool = False
+    ) -> None:
         super().__init__()
         hidden = max(16, int(in_planes * ratio))
         self.squeeze = nn.Conv2d(in_planes, hidden, kernel_size=1)
+        self.bn = PooledNorm(hidden) if norm else nn.Identity()
         self.channel = nn.Conv2d(hidden, in_planes, kernel_size=1)
         self.filter = nn.Conv2d(hidden, out_planes, kernel_size=1)
         self.spatial = nn.Conv2d(hidden, kernel_size**2, kernel_size=1) if kernel_size > 1 else None
@@ -98,7 +105,7 @@ class OmniAttention(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
         """[B, C, H, W] -> over inputs [B, C, 1, 1], outputs [B, out, 1, 1], places [B, 1, 1, k, k], kernels [B, K]."""
-        z = F.relu(self.squeeze(x.mean(dim=(2, 3), keepdim=True)))
+        z = F.relu(self.bn(self.squeeze(x.mean(dim=(2, 3), keepdim=True))))
         spatial = None
         if self.spatial is not None:
             places = torch.sigmoid(self.spatial(z))
@@ -123,6 +130,7 @@ class ODConv2d(Dynamic_conv2d):
         K: number of kernels.
         ratio: hidden width of the attentions as a fraction of ``in_planes``, at least 16 channels.
         temperature: T at the start.
+        norm, residual: as for :class:`~models.common.Dynamic_conv2d`.
     """
 
     def __init__(
@@ -138,21 +146,24 @@ class ODConv2d(Dynamic_conv2d):
         K: int = 4,
         ratio: float = 1 / 16,
         temperature: float = TEMPERATURE,
+        norm: bool = False,
+        residual: bool = False,
     ) -> None:
         super().__init__(
-            in_planes, out_planes, kernel_size, ratio, stride, padding, dilation, groups, bias, K, temperature
-        )
+            in_planes, out_planes, kernel_size, ratio, stride, padding, dilation, groups, bias, K, temperature,
+            norm=norm, residual=residual,
+        )  # fmt: skip
 
-    def _make_attention(self, ratio: float, temperature: float, init_weight: bool) -> nn.Module:
-        return OmniAttention(self.in_planes, self.out_planes, self.kernel_size, ratio, self.K, temperature)
+    def _make_attention(self, ratio: float, temperature: float, init_weight: bool, norm: bool) -> nn.Module:
+        return OmniAttention(self.in_planes, self.out_planes, self.kernel_size, ratio, self.K, temperature, norm)
 
     @property
     def routing(self) -> KernelRouting:
         routing: KernelRouting = self.attention.kernel
         return routing
 
-    def start_neutral(self) -> float:
-        factor = super().start_neutral()
+    def start_neutral(self, even: bool = True) -> float:
+        factor = super().start_neutral(even)
         for name in ("channel", "filter", "spatial"):
             attention = getattr(self.attention, name)
             if attention is not None:
@@ -184,6 +195,81 @@ class CondConv(DynamicBlock):
 
 @register("scaled")
 class ODConv(DynamicBlock):
-    """:class:`ODConv2d` as a block; options: K (4), ratio (1/16), temperature (34)."""
+    """:class:`ODConv2d` as a block; options: K (4), ratio (1/16), temperature (34), norm, residual (False)."""
 
     kind = ODConv2d
+
+
+class ChannelGate(nn.Module):
+    """2 * sigmoid(fc2(relu(fc1(mean over the map)))): a factor per image and channel, 1 at the start."""
+
+    no_weight_decay = True
+
+    def __init__(self, in_planes: int, out_planes: int, ratio: float) -> None:
+        super().__init__()
+        hidden = max(1, int(in_planes * ratio))
+        self.fc1 = nn.Conv2d(in_planes, hidden, kernel_size=1)
+        self.fc2 = nn.Conv2d(hidden, out_planes, kernel_size=1)
+        nn.init.zeros_(self.fc2.weight)
+        assert self.fc2.bias is not None
+        nn.init.zeros_(self.fc2.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, C, H, W] -> [B, out, 1, 1]."""
+        return 2 * torch.sigmoid(self.fc2(F.relu(self.fc1(x.mean(dim=(2, 3), keepdim=True)))))
+
+
+@register("scaled")
+class SEConv(Conv):
+    """:class:`~models.common.Conv` with a factor per image and output channel: "Squeeze-and-Excitation", CVPR 2018.
+
+    The control of :class:`~models.dynamic.DynamicConv`: as wide a hidden layer, but one kernel for all images. Starts
+    exactly as the ``Conv`` it takes the place of.
+
+    Args:
+        c1, c2, k, s, p, g, act: as for ``Conv``.
+        ratio: hidden width as a fraction of ``c1``.
+    """
+
+    def __init__(
+        self,
+        c1: int,
+        c2: int,
+        k: Size = 1,
+        s: Size = 1,
+        p: int | None = None,
+        g: int = 1,
+        act: bool | nn.Module = True,
+        ratio: float = 0.25,
+    ) -> None:
+        super().__init__(c1, c2, k, s, p, g, act)
+        self.gate = ChannelGate(c1, c2, ratio)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv(x)
+        if "bn" in self._modules:
+            y = self.bn(y)
+        return self.act(y * self.gate(x))
+
+
+@register("scaled")
+class SEBottleneck(Bottleneck):
+    """:class:`~models.common.Bottleneck` whose 3x3 convolution is an :class:`SEConv`."""
+
+    def __init__(
+        self, c1: int, c2: int, shortcut: bool = True, g: int = 1, e: float = 0.5, ratio: float = 0.25
+    ) -> None:
+        super().__init__(c1, c2, shortcut, g, e)
+        self.cv2 = SEConv(int(c2 * e), c2, k=3, g=g, ratio=ratio)
+
+
+@register("scaled_inner")
+class C3SE(C3):
+    """:class:`~models.common.C3` of :class:`SEBottleneck`."""
+
+    def __init__(
+        self, c1: int, c2: int, n: int = 1, shortcut: bool = True, g: int = 1, e: float = 0.5, ratio: float = 0.25
+    ) -> None:
+        super().__init__(c1, c2, 0, shortcut, g, e)
+        hidden = int(c2 * e)
+        self.m = nn.Sequential(*[SEBottleneck(hidden, hidden, shortcut, g, 1.0, ratio) for _ in range(n)])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from models.attention import attention2d
 from models.common import ConvNormAct, Dynamic_conv2d
 
 
@@ -48,6 +49,7 @@ def fold_into_kernels(conv: Dynamic_conv2d, bn: nn.BatchNorm2d) -> Dynamic_conv2
     if not conv.routing.sums_to_one:
         raise ValueError(f"a norm cannot be folded behind {type(conv.routing).__name__}: its weights do not sum to one")
     gain, shift = gain_and_shift(bn)
+    conv.merge_static()
     conv.weight.mul_(gain[:, None, None, None])
     before = torch.zeros_like(shift).expand(conv.K, -1) if conv.bias is None else conv.bias
     conv.bias = nn.Parameter(before * gain + shift)
@@ -57,6 +59,11 @@ def fold_into_kernels(conv: Dynamic_conv2d, bn: nn.BatchNorm2d) -> Dynamic_conv2
 def fuse(model: nn.Module) -> nn.Module:
     """Fold every norm that can be, in place, for inference; behind sigmoid routing it stays. Returns ``model``."""
     for module in model.modules():
+        if isinstance(module, Dynamic_conv2d):
+            module.merge_static()
+        if isinstance(module, attention2d) and "bn" in module._modules:
+            module.fc1 = fuse_conv_bn(module.fc1, module.bn)
+            del module.bn
         if not isinstance(module, ConvNormAct) or "bn" not in module._modules:
             continue
         conv, bn = module.conv, module.bn

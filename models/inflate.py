@@ -1,24 +1,31 @@
 """Inflation: a dynamic layer that starts as the static convolution it takes the place of.
 
-Each of the K kernels is the static kernel plus a random part of its own; the parts add up to zero over the K.
-The routing starts with the weight 1/K for every kernel and every picture, at any temperature. So the kernel in use is
-the static one (to float32 rounding, about 1e-6 of its values), and training can tell the kernels apart at once.
+Where the weights of the kernels sum to one, each of the K kernels is the static kernel, and the routing is not uniform:
+as drawn, or calibrated on some images (:func:`calibrate`). The kernel in use is the static one whatever the weights, at
+any temperature, to float32 rounding; the kernels get different gradients, so training tells them apart at once.
+
+With sigmoid routing, or a ``spread`` above 0, every kernel is the static one plus a random part of its own; the parts
+add up to zero over the K, and the routing starts with the weight 1/K for every kernel and every image. That start is a
+saddle: kernels, routing and temperature wait for one another.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import copy
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
+from models.attention import KernelRouting
 from models.common import Dynamic_conv2d
+from models.dynamic import attention_layers
 from models.fuse import gain_and_shift
 
-# Size of the random parts in standard deviations of the static kernel. They do not change the start; the routing learns
-# in proportion to them: at 0.1 it had not moved after a fine-tuning of 70 optimizer steps.
-SPREAD = 0.5
+DEVIATION = 2.0  # of the logits of a calibrated routing: an entropy of about half of ln K at T = 1
+SIGMOID_SPREAD = 0.5  # behind a sigmoid routing, in standard deviations of the static kernel
 
 
 @dataclass(frozen=True)
@@ -32,9 +39,7 @@ class Inflated:
 
 
 @torch.no_grad()
-def inflate(
-    model: nn.Module, source: Mapping[str, Tensor], seed: int = 0, spread: float = SPREAD
-) -> Iterator[Inflated]:
+def inflate(model: nn.Module, source: Mapping[str, Tensor], seed: int = 0, spread: float = 0.0) -> Iterator[Inflated]:
     """Fill every dynamic layer of ``model`` for which ``source`` has a static convolution of its name and size.
 
     A plain :class:`~models.common.Dynamic_conv2d` in the place of a whole ``Conv`` gets its convolution with the norm
@@ -43,7 +48,8 @@ def inflate(
     Args:
         source: state dict of the static model.
         seed: of the random parts.
-        spread: their size; 0 leaves K equal kernels, which can never learn to differ.
+        spread: their size in standard deviations of the static kernel; 0 makes equal kernels and leaves the routing
+            as it is, but for a sigmoid routing, whose weights must be 1/K.
     """
     generator = torch.Generator().manual_seed(seed)
     for name, layer in model.named_modules():
@@ -53,13 +59,70 @@ def inflate(
         if found is None:
             continue
         kernel, bias, used, lost_activation = found
-        kernel = kernel.float() / layer.start_neutral()
-        noise = torch.randn(layer.weight.shape, generator=generator) * (spread * kernel.std())
+        even = spread > 0 or not layer.routing.sums_to_one
+        kernel = kernel.float() / layer.start_neutral(even)
+        size = (spread or SIGMOID_SPREAD) if even else 0.0
+        noise = torch.randn(layer.weight.shape, generator=generator) * (size * kernel.std())
+        if layer.static_weight is not None:
+            layer.static_weight.copy_(kernel)
+            kernel = torch.zeros_like(kernel)
         layer.weight.copy_(kernel + noise - noise.mean(0))
         if layer.bias is not None:
             layer.bias.copy_(torch.zeros(layer.out_planes) if bias is None else bias.float())
         tensors = tuple(f"{name}.{key}" for key in layer.state_dict() if not key.endswith("temperature"))
         yield Inflated(name, tensors, used, lost_activation)
+
+
+@torch.no_grad()
+def calibrate(
+    model: nn.Module, batches: Iterable[Tensor], deviation: float = DEVIATION, layers: Iterable[str] | None = None
+) -> int:
+    """Let the logits of softmax routings have mean 0 and a standard deviation over the images of ``batches``.
+
+    The routings are rotated and scaled, their draws stay: the same model and images give the same start. All layers
+    see what the model made of the images before.
+
+    Args:
+        model: any mode; the inputs of its routings are taken in training mode, from a copy.
+        batches: images [B, C, H, W] in 0..1, at least two in all.
+        deviation: 0 makes the routing uniform.
+        layers: names of the dynamic layers; None: all.
+
+    Returns:
+        Number of calibrated routings.
+    """
+    wanted = None if layers is None else tuple(f"{name}." for name in layers)
+    routings = {
+        name: routing
+        for name, routing in attention_layers(model)
+        if routing.sums_to_one and (wanted is None or name.startswith(wanted))
+    }
+    if not routings:
+        return 0
+    if not deviation:
+        for routing in routings.values():
+            routing.start_uniform()
+        return len(routings)
+    probe = copy.deepcopy(model).train()
+    seen: dict[str, list[Tensor]] = {name: [] for name in routings}
+    hooks = [
+        routing.register_forward_pre_hook(partial(_keep_pooled, seen[name]))
+        for name, routing in attention_layers(probe)
+        if name in routings
+    ]
+    for images in batches:
+        probe(images)
+    for hook in hooks:
+        hook.remove()
+    for name, routing in routings.items():
+        training = routing.training
+        routing.train().calibrate(torch.cat(seen[name]), deviation)
+        routing.train(training)
+    return len(routings)
+
+
+def _keep_pooled(seen: list[Tensor], routing: KernelRouting, args: tuple[Tensor, ...]) -> None:
+    seen.append(args[0].float().mean(dim=(2, 3), keepdim=True))
 
 
 def _static_of(

@@ -84,7 +84,8 @@ def settings(tmp_path_factory: pytest.TempPathFactory, make_dataset: MakeDataset
     """Two epochs of five batches, an optimizer step every third of them."""
     folder = tmp_path_factory.mktemp("settings")
     hyp = folder / "hyp.yaml"
-    hyp.write_text("warmup_epochs: 0\nnominal_batch: 6\n", encoding="utf-8")
+    own = "temperature_span: 0.6\nkernel_lr: 4\nattention_lr: 0.5\n"  # what changes from batch to batch, or has a group
+    hyp.write_text(f"warmup_epochs: 0\nnominal_batch: 6\n{own}", encoding="utf-8")
     data = make_dataset(folder / "set", n_train=2 * BATCHES)
     return {
         "cfg": "yolov5n_dynamic.yaml", "epochs": 2, "batch_size": 2, "data": str(data), "hyp": str(hyp),

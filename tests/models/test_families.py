@@ -12,9 +12,10 @@ from torch import nn
 
 from models.common import Conv, Dynamic_conv2d
 from models.dynamic import C3Dynamic, DynamicBottleneck, DynamicConv, attention_layers, get_temperature, set_temperature
-from models.families import CondConv, CondConv2d, ODConv, ODConv2d
+from models.families import C3SE, CondConv, CondConv2d, ODConv, ODConv2d, SEConv
 from models.fuse import fold_into_kernels, fuse
 from models.yolo import Model
+from utils.errors import InputError
 
 SHAPES: list[dict[str, Any]] = [
     {"kernel_size": 1},
@@ -139,3 +140,94 @@ def test_later_copies_of_a_repeated_layer_start_from_its_own_output() -> None:
     model = Model(content)
     assert [one.conv.in_channels for one in model.model[0]] == [3, 16, 16]
     assert model.stride.tolist() == [4]
+
+
+def disturb(layer: nn.Module) -> None:
+    """Give every norm, gate and dynamic kernel values that a mistake in folding would show."""
+    for module in layer.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.uniform_(-1, 1)
+            module.running_var.uniform_(0.5, 2)
+            nn.init.uniform_(module.weight, -2, 2)
+            nn.init.uniform_(module.bias, -1, 1)
+    for parameter in layer.parameters():
+        if not parameter.any():
+            nn.init.normal_(parameter)
+
+
+@pytest.mark.parametrize("kind", [DynamicConv, ODConv])
+@pytest.mark.parametrize("options", [{"norm": True}, {"residual": True}, {"norm": True, "residual": True}])
+def test_a_norm_in_the_attention_and_a_static_part_fuse_exactly(kind: Any, options: dict[str, bool]) -> None:
+    torch.manual_seed(0)
+    layer = kind(8, 8, 3, **options).eval()
+    disturb(layer)
+    set_temperature(layer, 1)
+    x = torch.randn(3, 8, 6, 6)
+    fused = fuse(copy.deepcopy(layer))
+    assert not hasattr(fused, "bn") and fused.conv.static_weight is None
+    torch.testing.assert_close(fused(x), layer(x), rtol=1e-4, atol=2e-5)
+
+
+def test_a_residual_layer_is_the_static_kernel_plus_the_mixed_ones() -> None:
+    torch.manual_seed(0)
+    layer = Dynamic_conv2d(4, 6, 3, padding=1, residual=True, temperature=1)
+    nn.init.normal_(layer.weight)
+    x = torch.randn(2, 4, 5, 5)
+    pi = layer.attention(x)
+    for one, weights, got in zip(x, pi, layer(x)):
+        kernel = layer.static_weight + sum(p * w for p, w in zip(weights, layer.weight))
+        torch.testing.assert_close(got[None], conv_of(layer, one[None], kernel), rtol=1e-4, atol=2e-5)
+
+
+def test_the_norm_of_the_attention_normalises_over_the_images_and_takes_a_single_one_in_training() -> None:
+    torch.manual_seed(0)
+    layer = DynamicConv(8, 8, norm=True, ratio=0.5).train()
+    hidden = layer.conv.attention.bn(layer.conv.attention.fc1(torch.randn(16, 8, 1, 1) * 9 + 5))
+    torch.testing.assert_close(hidden.mean((0, 2, 3)), torch.zeros(4), rtol=0, atol=1e-5)
+    layer(torch.rand(1, 8, 4, 4)).sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in layer.parameters())
+
+
+@pytest.mark.parametrize("options", [{"norm": True}, {"residual": True}])
+def test_every_parameter_of_the_variants_learns_within_two_steps(options: dict[str, bool]) -> None:
+    torch.manual_seed(0)
+    layer = DynamicConv(8, 8, 3, temperature=1, **options)
+    optimizer = torch.optim.SGD(layer.parameters(), lr=0.1)
+    before = [p.detach().clone() for p in layer.parameters()]
+    for _ in range(2):
+        optimizer.zero_grad()
+        (layer(torch.rand(4, 8, 6, 6)) * torch.randn(4, 8, 6, 6)).sum().backward()
+        optimizer.step()
+    assert not [n for (n, p), b in zip(layer.named_parameters(), before) if torch.equal(p, b)]
+
+
+def test_an_se_conv_starts_as_the_conv_in_its_place_and_then_scales_each_image() -> None:
+    torch.manual_seed(0)
+    static, gated = Conv(8, 6, 3).eval(), SEConv(8, 6, 3).eval()
+    gated.load_state_dict(static.state_dict(), strict=False)
+    x = torch.randn(2, 8, 5, 5)
+    assert torch.equal(gated(x), static(x))
+    disturb(gated)
+    gate = gated.gate
+    pooled = x.mean((2, 3))
+    hidden = torch.relu(pooled @ gate.fc1.weight.flatten(1).T + gate.fc1.bias)
+    factor = 2 * torch.sigmoid(hidden @ gate.fc2.weight.flatten(1).T + gate.fc2.bias)
+    expected = F.silu(gated.bn(gated.conv(x)) * factor[:, :, None, None])
+    torch.testing.assert_close(gated(x), expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(fuse(copy.deepcopy(gated))(x), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_variants_are_named_in_a_yaml() -> None:
+    rows = [
+        [-1, 1, "DynamicConv", [16, 3, 2, {"norm": True}]],
+        [-1, 1, "C3Dynamic", [16, {"residual": True, "norm": True}]],
+        [-1, 1, "SEConv", [16, 3, 2, {"ratio": 0.5}]],
+        [-1, 2, "C3SE", [16]],
+    ]
+    content = {"nc": 2, "anchors": [[10, 13]], "backbone": rows, "head": [[[3], 1, "Detect", ["nc", "anchors"]]]}
+    model = Model(content)
+    assert model.model[1].m[0].cv2.conv.static_weight is not None
+    assert isinstance(model.model[3], C3SE) and isinstance(model.model[3].m[1].cv2, SEConv)
+    assert model.eval()(torch.rand(1, 3, 32, 32))[0].isfinite().all()
+    with pytest.raises(InputError, match="unexpected keyword argument 'residuall'"):
+        Model({**content, "backbone": [[-1, 1, "DynamicConv", [16, 3, 2, {"residuall": True}]], *rows[1:]]})

@@ -58,14 +58,17 @@ def intersect_dicts(da: Mapping[str, Any], db: Mapping[str, Any], exclude: Seque
 
 
 @torch.no_grad()
-def transfer(model: nn.Module, source: Mapping[str, Tensor], exclude: Sequence[str] = ()) -> TransferReport:
+def transfer(
+    model: nn.Module, source: Mapping[str, Tensor], exclude: Sequence[str] = (), spread: float = 0.0
+) -> TransferReport:
     """Copy every tensor of ``source`` whose name and shape match into ``model``; inflate static convolutions.
 
     Args:
         exclude: last parts of names to leave alone, e.g. ``("anchors",)`` when the user's model yaml sets them.
             The temperature of dynamic layers is never taken: a new run anneals from its own start.
+        spread: of the kernels of inflated layers, see :func:`models.inflate.inflate`.
     """
-    report = TransferReport(inflated=list(inflate(model, source)))
+    report = TransferReport(inflated=list(inflate(model, source, spread=spread)))
     filled = {name for one in report.inflated for name in one.tensors}
     own = model.state_dict()
     skipped = {*exclude, "temperature"}

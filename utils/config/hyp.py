@@ -13,7 +13,7 @@ from utils.errors import InputError, nearest
 from utils.files import read_yaml
 
 _BOOLEANS = frozenset({"warmup_v61", "attention_decay"})
-_OPTIONAL = frozenset({"anchors"})
+_OPTIONAL = frozenset({"anchors", "routing_deviation"})
 _ADDED = ("mosaic9", "cutout", "hist_equalize", "albumentations")
 # Inclusive bounds per key. Keys left out take any finite number.
 _BOUNDS: dict[str, tuple[float, float]] = {
@@ -28,7 +28,9 @@ _BOUNDS: dict[str, tuple[float, float]] = {
     "anchors": (0.0, 100.0),
     # Below 1 the softmax sharpens instead of smoothing and its gradients vanish.
     **dict.fromkeys(("temperature_start", "temperature_end"), (1.0, math.inf)),
-    "temperature_step": (0.0, math.inf),
+    **dict.fromkeys(("temperature_step", "kernel_spread", "routing_deviation"), (0.0, math.inf)),
+    "temperature_span": (0.0, 1.0),
+    **dict.fromkeys(("kernel_lr", "attention_lr"), (0.01, 100.0)),
     "nominal_batch": (1.0, math.inf),
     "grad_clip": (0.0, math.inf),
 }
@@ -59,6 +61,14 @@ class Hyp:
             the warm-up, which are always those of the epoch before.
         temperature_start, temperature_end, temperature_step: softmax temperature of dynamic convolution,
             T(epoch) = max(end, start - step * epoch), arXiv 1912.03458 section 3.2.
+        temperature_span: share of the run in which T falls evenly, batch by batch, from start to end; 0: by epoch, by
+            the step.
+        kernel_lr, attention_lr: rates of kernels and attention of dynamic layers as multiples of that of all others.
+            Under SGD each of K kernels gets about a K-th of the gradient of a static one, which ``kernel_lr: K`` evens.
+        kernel_spread: how much the kernels of an inflated layer differ at the start, in standard deviations of the
+            static kernel; above 0 the routing starts uniform.
+        routing_deviation: standard deviation of the logits of the routing over training images at the start of a run;
+            None: 2 in inflated layers of equal kernels, others as drawn. 0: uniform.
         attention_decay: True applies the weight decay to the attention of dynamic convolution as well.
     """
 
@@ -102,6 +112,11 @@ class Hyp:
     temperature_start: float = 34.0
     temperature_end: float = 1.0
     temperature_step: float = 3.0
+    temperature_span: float = 0.0
+    kernel_lr: float = 1.0
+    attention_lr: float = 1.0
+    kernel_spread: float = 0.0
+    routing_deviation: float | None = None
     attention_decay: bool = False
 
     @classmethod
@@ -135,6 +150,12 @@ class Hyp:
             raise InputError(
                 f"{source}: temperature_start {hyp.temperature_start:g} is below temperature_end "
                 f"{hyp.temperature_end:g}; the temperature can only fall"
+            )
+        if hyp.kernel_spread and hyp.routing_deviation:
+            raise InputError(
+                f"{source}: kernel_spread {hyp.kernel_spread:g} needs a uniform routing, and routing_deviation "
+                f"{hyp.routing_deviation:g} makes another: an inflated layer would not start as the static one; set "
+                "one of them to 0"
             )
         return hyp
 

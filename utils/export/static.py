@@ -118,7 +118,7 @@ def _static_tensors(name: str, layer: Dynamic_conv2d, mean: Means, model: Model)
     """Kernel, and bias if any, under the names of the static layer in its place."""
     *around, pi = mean
     assert pi is not None
-    kernel = torch.einsum("k,koihw->oihw", pi, layer.weight.double())
+    kernel = torch.einsum("k,koihw->oihw", pi, layer.kernels.double())
     if around:  # ODConv: over inputs [in, 1, 1], outputs [out, 1, 1], places [1, 1, k, k] or none
         inputs, outputs, places = around
         assert inputs is not None and outputs is not None

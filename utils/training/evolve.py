@@ -237,7 +237,8 @@ def _fixed(options: TrainOptions) -> list[str]:
     of_weights = load_checkpoint(options.weights).model_yaml if options.weights and not options.cfg else DEFAULT_CFG
     static = not temperatures(Model(options.cfg or of_weights))
     fixed = {"label_smoothing": bool(options.label_smoothing), "anchors": options.noautoanchor}
-    fixed |= dict.fromkeys(("temperature_start", "temperature_step"), static)
+    of_dynamic = ("temperature_start", "temperature_step", "temperature_span", "kernel_lr", "attention_lr")
+    fixed |= dict.fromkeys(of_dynamic, static)
     return [name for name, is_fixed in fixed.items() if is_fixed]
 
 

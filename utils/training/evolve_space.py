@@ -70,6 +70,9 @@ NAMED_GENES: dict[str, Gene] = {
     "albumentations": Gene(1, 0.0, 1.0),
     "temperature_start": Gene(1, 1.0, 100.0),
     "temperature_step": Gene(1, 0.1, 30.0),
+    "temperature_span": Gene(1, 0.0, 1.0),
+    "kernel_lr": Gene(1, 0.25, 16.0),
+    "attention_lr": Gene(1, 0.25, 16.0),
 }
 
 

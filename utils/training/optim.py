@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
+from models.common import Dynamic_conv2d
 from utils.errors import InputError, nearest
 
 LOG = logging.getLogger(__name__)
@@ -45,6 +46,20 @@ def parameter_groups(model: nn.Module, attention_decay: bool = False) -> dict[st
     return groups
 
 
+def own_rates(model: nn.Module, kernel_lr: float, attention_lr: float) -> dict[str, float]:
+    """Factor of the learning rate by parameter name, for the parameters of dynamic layers that have one of their own.
+
+    ``kernel_lr`` is for what is mixed: kernels [K, out, in/g, k, k] and their biases [K, out].
+    """
+    factors: dict[int, float] = {}
+    for module in model.modules():
+        if isinstance(module, Dynamic_conv2d):
+            factors |= {id(p): kernel_lr for p in (module.weight, module.bias) if p is not None}
+        if getattr(module, "no_weight_decay", False):  # an attention
+            factors |= {id(parameter): attention_lr for parameter in module.parameters()}
+    return {name: factors[id(p)] for name, p in model.named_parameters() if factors.get(id(p), 1.0) != 1}
+
+
 def build_optimizer(
     model: nn.Module,
     name: str = "SGD",
@@ -52,13 +67,19 @@ def build_optimizer(
     momentum: float = 0.937,
     weight_decay: float = 0.0005,
     attention_decay: bool = False,
+    kernel_lr: float = 1.0,
+    attention_lr: float = 1.0,
 ) -> torch.optim.Optimizer:
     """Optimizer over :func:`parameter_groups`, whose groups carry ``name`` and ``param_names``.
+
+    Parameters with a rate of their own are in further groups (``decay x4``), with the factor as ``lr_factor``. Their
+    weights decay as fast as at the common rate.
 
     Args:
         name: one of ``OPTIMIZERS``. SGD uses Nesterov's momentum.
         momentum: momentum of SGD, first beta of the others.
         weight_decay: of the group ``decay``; the others have none.
+        kernel_lr, attention_lr: rates of kernels and attention of dynamic layers as multiples of all others'.
 
     Raises:
         InputError: unknown name.
@@ -66,16 +87,22 @@ def build_optimizer(
     if name not in OPTIMIZERS:
         raise InputError(f"--optimizer {name}: expected one of {', '.join(OPTIMIZERS)}{nearest(name, OPTIMIZERS)}")
     split = parameter_groups(model, attention_decay)
-    groups: list[dict[str, Any]] = [
-        {
-            "params": list(members.values()),
-            "name": group,
-            "param_names": list(members),
-            "weight_decay": weight_decay if group == "decay" else 0.0,
-        }
-        for group, members in split.items()
-    ]
-    counts = ", ".join(f"{len(members)} {group}" for group, members in split.items())
+    own = own_rates(model, kernel_lr, attention_lr)
+    groups: list[dict[str, Any]] = []
+    for factor in (1.0, *sorted(set(own.values()))):
+        for group, everything in split.items():
+            members = {key: parameter for key, parameter in everything.items() if own.get(key, 1.0) == factor}
+            if factor == 1 or members:
+                groups.append(
+                    {
+                        "params": list(members.values()),
+                        "name": group if factor == 1 else f"{group} x{factor:g}",
+                        "param_names": list(members),
+                        "weight_decay": weight_decay / factor if group == "decay" else 0.0,
+                        "lr_factor": factor,
+                    }
+                )
+    counts = ", ".join(f"{len(group['params'])} {group['name']}" for group in groups)
     LOG.info("optimizer %s: %s parameter tensors; weight decay %g", name, counts, weight_decay)
     if name == "SGD":
         return torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=momentum > 0)

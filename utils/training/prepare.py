@@ -16,6 +16,7 @@ from torch import Tensor
 
 from models.common import TEMPERATURE
 from models.dynamic import temperatures
+from models.inflate import DEVIATION, calibrate
 from models.layout import fastest_layout, lay_out
 from models.summary import log_table, summarize
 from models.yolo import Model
@@ -38,6 +39,7 @@ from utils.errors import InputError, UntrainableError
 from utils.evaluation import Evaluator, NmsSettings
 from utils.evaluation.batches import validation_loader
 from utils.files import increment_path
+from utils.image import to_model_input
 from utils.loggers import (
     ConsoleLogger,
     MlflowLogger,
@@ -79,6 +81,7 @@ from utils.training.watch import NumberWatch
 from utils.training.workers import BehindTraining
 
 LOG = logging.getLogger(__name__)
+CALIBRATION_IMAGES = 64  # that the routing of inflated layers is set on
 DEFAULT_CFG = "yolov5n_dynamic.yaml"  # when neither --cfg nor --weights is given
 
 
@@ -94,9 +97,7 @@ def prepare(options: TrainOptions, ranks: Ranks = ALONE) -> Session:
     options = shared if ranks.main else own_machine(shared, options)
     options = check_alone(options, ranks, resumed is not None)
     check_batch_size(options.batch_size, options.quad, ranks, resumed is not None)
-    hyp = Hyp.from_dict(resumed.checkpoint.hyp, "checkpoint") if resumed else ranks.on_main(Hyp.load, options.hyp)
-    if options.label_smoothing:
-        hyp = replace(hyp, label_smoothing=options.label_smoothing)
+    hyp = _hyp(options, resumed, ranks)
     for wanted, require in (
         (options.tensorboard, require_tensorboard), (options.wandb, require_wandb), (options.mlflow, require_mlflow)
     ):  # fmt: skip
@@ -109,7 +110,7 @@ def prepare(options: TrainOptions, ranks: Ranks = ALONE) -> Session:
     spec = DatasetSpec.load(options.data, options.single_cls)
     if resumed is None:
         _tell_no_effect(options, hyp, spec)
-    model = _build_model(options, hyp, spec, resumed)  # before the pictures: a wrong --cfg shows at once
+    model, inflated = _build_model(options, hyp, spec, resumed)  # before the pictures: a wrong --cfg shows at once
     if options.sync_bn:
         synchronize_norms(model, device, ranks)
     frozen = FrozenLayers(model, options.freeze)
@@ -130,6 +131,7 @@ def prepare(options: TrainOptions, ranks: Ranks = ALONE) -> Session:
     if device.type == "cpu":
         keep_freed_memory()
     amp = _precision(options, model.to(device), device, resumed, ranks)
+    _start_routing(model, hyp, inflated, train, imgsz, device, ranks)
     if options.batch_size == AUTO:
         size = choose_batch_size(model, imgsz, device, replace(options, amp=amp), len(train))
         options = replace(options, batch_size=size)
@@ -142,6 +144,12 @@ def prepare(options: TrainOptions, ranks: Ranks = ALONE) -> Session:
     if ranks.main:
         _describe(session)
     return session
+
+
+def _hyp(options: TrainOptions, resumed: Resumed | None, ranks: Ranks) -> Hyp:
+    """The hyper-parameters of --hyp, or those of the run that is resumed."""
+    hyp = Hyp.from_dict(resumed.checkpoint.hyp, "checkpoint") if resumed else ranks.on_main(Hyp.load, options.hyp)
+    return replace(hyp, label_smoothing=options.label_smoothing) if options.label_smoothing else hyp
 
 
 def _read_labels(options: TrainOptions, spec: DatasetSpec) -> tuple[list[LabelRecord], list[LabelRecord]]:
@@ -187,10 +195,15 @@ def _precision(
     return not ranks.any(not mixed_precision(options.amp, model, device))
 
 
-def _build_model(options: TrainOptions, hyp: Hyp, spec: DatasetSpec, resumed: Resumed | None) -> Model:
-    """The model of ``--cfg``, or of the checkpoint, with the checkpoint's tensors where they fit."""
+def _build_model(
+    options: TrainOptions, hyp: Hyp, spec: DatasetSpec, resumed: Resumed | None
+) -> tuple[Model, list[str] | None]:
+    """The model of ``--cfg``, or of the checkpoint, with the checkpoint's tensors where they fit.
+
+    With it the names of its dynamic layers that were made from static ones; None when all weights are still to come.
+    """
     if resumed is not None:
-        return _same_model(resumed, spec)
+        return _same_model(resumed, spec), None
     anchors = None if hyp.anchors is None else round(hyp.anchors)
     source = load_checkpoint(options.weights) if options.weights else None
     if source is None and not options.cfg:
@@ -204,14 +217,44 @@ def _build_model(options: TrainOptions, hyp: Hyp, spec: DatasetSpec, resumed: Re
             "a temperature of %g in the model yaml has no effect on training: temperature_start of the --hyp file "
             "(%g) is that of all dynamic layers", own[0], hyp.temperature_start,
         )  # fmt: skip
+    inflated: list[str] = []
     if source is not None:
         model.imgsz = source.recorded_size(options.weights)
         exclude = ("anchors",) if options.cfg or anchors else ()
-        report = transfer(model, source.weights, exclude)
+        report = transfer(model, source.weights, exclude, hyp.kernel_spread)
         report.log(options.weights)
+        inflated = [one.layer for one in report.inflated]
         if not report.taken and not report.inflated:
             raise InputError(f"--weights {options.weights}: not one tensor fits the model {options.cfg}")
-    return model
+    return model, inflated
+
+
+def _start_routing(
+    model: Model,
+    hyp: Hyp,
+    inflated: Sequence[str] | None,
+    records: Sequence[LabelRecord],
+    imgsz: int,
+    device: torch.device,
+    ranks: Ranks,
+) -> None:
+    """Calibrate the routing of the dynamic layers on some training images, see ``Hyp.routing_deviation``."""
+    if inflated is None or (hyp.routing_deviation is None and (hyp.kernel_spread or not inflated)):
+        return
+    chosen = [records[i] for i in np.linspace(0, len(records) - 1, min(len(records), CALIBRATION_IMAGES)).astype(int)]
+    loader = validation_loader(chosen, imgsz, int(model.stride.max()), batch_size=16, workers=0, rect=False)
+    images = (to_model_input(batch.images, device) for batch in loader)
+    if hyp.routing_deviation is None:
+        count = calibrate(model, images, layers=inflated)
+    else:
+        count = calibrate(model, images, hyp.routing_deviation)
+    if count:
+        deviation = DEVIATION if hyp.routing_deviation is None else hyp.routing_deviation
+        LOG.info(
+            "routing of %d dynamic layers set on %d images: logits of mean 0 and standard deviation %g",
+            count, len(chosen), deviation,
+        )  # fmt: skip
+    ranks.spread(model)
 
 
 def _same_model(resumed: Resumed, spec: DatasetSpec) -> Model:
@@ -282,7 +325,9 @@ def _assemble(
         options=options, hyp=hyp, spec=spec, device=device, save_dir=save_dir, imgsz=imgsz, ranks=ranks,
         model=model, network=distribute(model, device, ranks), layout=layout, frozen=frozen, ema=ModelEMA(model),
         loss=DetectionLoss(head.anchors, head.stride, head.nc, gains, ranks),
-        optimizer=build_optimizer(model, options.optimizer, hyp.lr0, hyp.momentum, decay, hyp.attention_decay),
+        optimizer=build_optimizer(
+            model, options.optimizer, hyp.lr0, hyp.momentum, decay, hyp.attention_decay, hyp.kernel_lr, hyp.attention_lr
+        ),
         scaler=scaler, amp=amp, watch=NumberWatch(model, options.skip_nonfinite, scaler.is_enabled(), ranks),
         loader=loader, sampler=sampler_of(loader), records=train_data.records,
         evaluator=Evaluator(

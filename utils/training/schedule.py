@@ -47,13 +47,18 @@ def accumulate_steps(batch_size: int, batches_per_epoch: int | None = None, nomi
     return wanted if batches_per_epoch is None else min(wanted, max(1, batches_per_epoch))
 
 
-def temperature_at(epoch: int, epochs: int, hyp: Hyp) -> float:
-    """Softmax temperature of dynamic convolution in an epoch: max(end, start - step * epoch), arXiv 1912.03458.
+def temperature_at(done: float, epochs: int, hyp: Hyp) -> float:
+    """Softmax temperature of dynamic convolution after ``done`` epochs, which is iteration / batches per epoch.
 
-    A run too short to reach the end that way comes down in equal steps over the epochs it has, so that its last epoch
-    trains at the end temperature (a run of one epoch does throughout). A step of 0 keeps the start for good.
+    With ``temperature_span`` it falls evenly, batch by batch, over that share of the run. Else it is the same for a
+    whole epoch: max(end, start - step * epoch), arXiv 1912.03458. A run too short to reach the end that way comes down
+    in equal steps over the epochs it has, so that its last epoch trains at the end temperature (a run of one epoch does
+    throughout). A step of 0 keeps the start for good.
     """
     start, end, step = hyp.temperature_start, hyp.temperature_end, hyp.temperature_step
+    if hyp.temperature_span:
+        return max(end, start - (start - end) * done / (hyp.temperature_span * epochs)) if epochs else end
+    epoch = int(done)
     if step <= 0 or start <= end:
         return max(start, end)
     last = epochs - 1
@@ -176,8 +181,8 @@ def warm_up(
         epoch -= 1  # v6.1's scheduler lags an epoch behind the warm-up
     rate = hyp.lr0 * lr_factor(epoch, plan.epochs, hyp.lrf, cosine)
     for group in optimizer.param_groups:
-        start = hyp.warmup_bias_lr if group["name"] == "bias" else 0.0
-        group["lr"] = start + (rate - start) * share
+        start = hyp.warmup_bias_lr if group["name"].partition(" ")[0] == "bias" else 0.0
+        group["lr"] = start + (rate * group.get("lr_factor", 1.0) - start) * share
         if "momentum" in group:
             group["momentum"] = hyp.warmup_momentum + (hyp.momentum - hyp.warmup_momentum) * share
     return plan.accumulate_at(iteration)

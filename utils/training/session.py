@@ -85,6 +85,7 @@ class Session:
     position: Position = field(default_factory=Position)  # in the epoch in progress
     interrupted: bool = False  # by a signal, in an epoch
     stopped_early: bool = False
+    temperature: float | None = None  # of the dynamic layers; None before the first batch
     last_step: int = -1  # iteration of the last optimizer step
     best_written: bool = False  # by this run: an older one may have left a best.pt in its folder
     maps: np.ndarray = field(default_factory=lambda: np.zeros(0))  # [nc] mAP per class of the last validation

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from models.common import Dynamic_conv2d
 from utils.errors import InputError
 from utils.training.optim import GROUPS, build_optimizer, parameter_groups
 
@@ -123,3 +124,26 @@ def test_group_sizes_are_those_of_the_reference(golden: Any, name: str) -> None:
         "decay": expected["weight_decay"],
         "bias": expected["bias"],
     }
+
+
+def test_kernels_and_attention_of_dynamic_layers_have_rates_of_their_own_and_decay_as_before() -> None:
+    model = nn.Sequential(Dynamic_conv2d(4, 8, 3, norm=True, residual=True), nn.Conv2d(8, 2, 1))
+    optimizer = build_optimizer(model, lr=0.1, weight_decay=0.2, kernel_lr=4.0, attention_lr=0.5)
+    groups = {group["name"]: group for group in optimizer.param_groups}
+    assert {name: sorted(group["param_names"]) for name, group in groups.items()} == {
+        "no_decay": [],
+        "decay": ["0.static_weight", "1.weight"],
+        "bias": ["1.bias"],
+        "no_decay x0.5": ["0.attention.bn.weight", "0.attention.fc1.weight", "0.attention.fc2.weight"],
+        "bias x0.5": ["0.attention.bn.bias"],
+        "decay x4": ["0.weight"],
+        "bias x4": ["0.bias"],
+    }
+    assert {name: group["lr_factor"] for name, group in groups.items() if group["lr_factor"] != 1} == {
+        "no_decay x0.5": 0.5, "bias x0.5": 0.5, "decay x4": 4, "bias x4": 4,
+    }  # fmt: skip
+    assert groups["decay x4"]["weight_decay"] * 4 == groups["decay"]["weight_decay"] == 0.2
+
+
+def test_a_rate_factor_of_one_makes_no_groups() -> None:
+    assert len(build_optimizer(Dynamic_conv2d(4, 8, 3)).param_groups) == 3

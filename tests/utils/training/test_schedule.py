@@ -9,7 +9,9 @@ import pytest
 import torch
 from torch import nn
 
+from models.common import Dynamic_conv2d
 from utils.config.hyp import Hyp
+from utils.training.optim import build_optimizer
 from utils.training.schedule import (
     StepPlan,
     accumulate_steps,
@@ -223,3 +225,32 @@ def test_an_extended_run_is_told_what_changes() -> None:
         "10 epochs instead of 5: in epoch 6 the learning rate is 0.00505 instead of 0.0001, "
         "the temperature of dynamic layers 15.6667 instead of 1"
     )
+
+
+def test_with_a_span_the_temperature_falls_batch_by_batch_over_that_share_of_the_run() -> None:
+    hyp = Hyp(temperature_span=0.1)
+    course = [temperature_at(iteration / 50, 20, hyp) for iteration in range(1000)]  # 20 epochs of 50 batches
+    assert course[:2] == [34, pytest.approx(34 - 33 / 100)]
+    assert course[50] == pytest.approx(17.5)
+    assert course[100:] == [1] * 900
+    assert temperature_at(0, 0, hyp) == 1
+
+
+def test_without_a_span_the_temperature_is_the_same_for_a_whole_epoch() -> None:
+    assert {temperature_at(iteration / 7, 14, Hyp()) for iteration in range(21, 28)} == {25}
+
+
+def test_a_group_with_a_factor_has_that_multiple_of_the_common_rate_in_the_warm_up_and_after_it() -> None:
+    optimizer = build_optimizer(Dynamic_conv2d(4, 8, 3), kernel_lr=4.0)
+    plan = plan_steps(100, 10, 16, Hyp())
+    for iteration in (10, 500):
+        warm_up(optimizer, plan, iteration, iteration // 10, Hyp())
+        rates = learning_rates(optimizer)
+        assert rates["decay x4"] == pytest.approx(4 * rates["no_decay"])
+    assert rates["bias x4"] == pytest.approx(4 * rates["no_decay"])
+
+
+def test_the_warm_up_of_biases_starts_from_one_rate_whatever_their_factor() -> None:
+    optimizer = build_optimizer(Dynamic_conv2d(4, 8, 3), kernel_lr=4.0)
+    warm_up(optimizer, plan_steps(100, 10, 16, Hyp()), 0, 0, Hyp())
+    assert learning_rates(optimizer)["bias x4"] == 0.1
