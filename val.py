@@ -30,7 +30,7 @@ from models.user_modules import load_modules
 from utils.checkpoint.find import newest_checkpoint
 from utils.compat import find
 from utils.config.cli import run_script
-from utils.config.dataset_spec import SPLITS, DatasetSpec
+from utils.config.dataset_spec import KEEP, SPLITS, DatasetSpec
 from utils.config.keywords import as_options, options_from
 from utils.config.options import ValOptions, to_plain
 from utils.config.paths import ROOT
@@ -178,7 +178,9 @@ def find_truth(options: ValOptions, spec: DatasetSpec, records: Sequence[LabelRe
     if file is None and not options.single_cls:
         file = find_annotations(spec, options.task)
     LOG.info("COCO figures: annotations %s", file or "made from the labels")
-    return read_truth(file, records, spec.names) if file else make_truth(records, spec.names)
+    if file is None:
+        return make_truth(records, spec.names)
+    return read_truth(file, records, spec.names, keep_crowds=spec.crowd == KEEP)
 
 
 def save_coco(collected: CocoResults, folder: Path, name: str) -> CocoFigures | None:

@@ -23,8 +23,8 @@ from utils.yaml_names import load_yaml
 
 # What OpenCV or Pillow reads (HEIC: with pillow-heif), for every command; of an animation it is the first frame.
 IMAGE_SUFFIXES = frozenset({
-    ".apng", ".avif", ".bmp", ".dib", ".dng", ".gif", ".heic", ".heif", ".j2k", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg",
-    ".mpo", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp",
+    ".apng", ".avif", ".bmp", ".dib", ".dng", ".gif", ".heic", ".heif", ".j2k", ".jfif", ".jp2", ".jpe", ".jpeg",
+    ".jpg", ".mpo", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp",
 })  # fmt: skip
 _OTHER_PICTURES = frozenset([".arw", ".cr2", ".cr3", ".exr", ".hdr", ".jxl", ".nef", ".psd", ".raw", ".svg", ".tga"])
 # Signs as Chinese and Japanese keyboards write them, which yaml takes for letters, and what was meant.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import mmap
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,20 +16,35 @@ from utils.files import collector_off, open_regular
 
 NO_CATEGORY = -1  # the category id of a class that the annotation file does not have
 _KEY = b'"categories"'
+_CATEGORY_0 = re.compile(rb'"category_id"\s*:\s*0\s*[,}]')
 _FIRST_BYTES = 1 << 20  # behind the key: no list of categories is longer, or it is read the slow way
 
 
 @dataclass(frozen=True)
 class Categories:
-    """Categories of one annotation file in ascending order of their ids: ``len(ids) == len(names)``."""
+    """Categories of one annotation file in ascending order of their ids: ``len(ids) == len(names) == len(parents)``.
+
+    ``parents`` are their supercategories, "" where there is none.
+    """
 
     ids: tuple[int, ...]
     names: tuple[str, ...]
+    parents: tuple[str, ...]
 
     def classes(self, names: Sequence[str]) -> dict[int, int]:
         """Category id -> position in ``names``; categories with a name that is not there are left out."""
         position = {name: i for i, name in reversed(list(enumerate(names)))}
         return {number: position[name] for number, name in zip(self.ids, self.names) if name in position}
+
+    def without_unused_parent(self, files: Sequence[Path]) -> Categories:
+        """Without the category that Roboflow puts before the classes; all of them where there is no such category.
+
+        It has the id 0 and no supercategory, is the supercategory of every other one, and no annotation of ``files``
+        has it.
+        """
+        if self.ids[0] != 0 or self.parents[0] or {*self.parents[1:]} != {self.names[0]} or any(map(_uses_0, files)):
+            return self
+        return Categories(self.ids[1:], self.names[1:], self.parents[1:])
 
     def ids_of(self, names: Sequence[str]) -> tuple[int, ...]:
         """The id of every class in ``names``; ``NO_CATEGORY`` for one that the annotation file does not have."""
@@ -79,7 +95,7 @@ def parse_categories(content: Any, file: Path) -> Categories:
     """
     if not isinstance(content, list) or not content:
         raise InputError(f"{file}: 'categories' is not a list of classes with id and name")
-    found: dict[int, str] = {}
+    found: dict[int, tuple[str, str]] = {}
     for place, item in enumerate(content):
         if not isinstance(item, Mapping):
             raise InputError(f"{file}: categories[{place}] is {_short(item)}, not an object with id and name")
@@ -89,10 +105,11 @@ def parse_categories(content: Any, file: Path) -> Categories:
         if not isinstance(name, str) or not name:
             raise InputError(f"{file}: categories[{place}] (id {_short(number)}): name {_short(name)} is not text")
         if number in found:
-            raise InputError(f"{file}: categories[{place}]: id {number} is taken by '{found[number]}'")
-        found[number] = name
+            raise InputError(f"{file}: categories[{place}]: id {number} is taken by '{found[number][0]}'")
+        parent = item.get("supercategory")
+        found[number] = name, parent if isinstance(parent, str) and parent.lower() != "none" else ""
     ids = tuple(sorted(found))
-    return Categories(ids, tuple(found[number] for number in ids))
+    return Categories(ids, tuple(found[number][0] for number in ids), tuple(found[number][1] for number in ids))
 
 
 def read_categories(file: Path) -> Categories:
@@ -119,6 +136,15 @@ def read_categories(file: Path) -> Categories:
     except (ValueError, RecursionError):
         return _of_whole_file(file)
     return parse_categories(found, file)
+
+
+def _uses_0(file: Path) -> bool:
+    """Whether an annotation of a file has the category 0."""
+    try:
+        with file.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            return _CATEGORY_0.search(content) is not None
+    except (OSError, ValueError):  # not there, or empty
+        return False
 
 
 def _of_whole_file(file: Path) -> Categories:

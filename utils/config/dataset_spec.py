@@ -18,8 +18,8 @@ from utils.files import read_yaml, wide_sign
 
 LOG = logging.getLogger(__name__)
 SPLITS = ("train", "val", "test")
-KNOWN_KEYS = ("path", *SPLITS, "nc", "names", "images", "difficult", "kpt_shape", "download", "generate")
-DIFFICULT = ("keep", "drop")
+KNOWN_KEYS = ("path", *SPLITS, "nc", "names", "images", "difficult", "crowd", "kpt_shape", "download", "generate")
+KEEP, DROP = "keep", "drop"
 # Other words for a key: to pass them over would lose what they say.
 _MEANT = {
     **dict.fromkeys(("classes", "class_names", "labels", "label_names"), "names"),
@@ -48,6 +48,8 @@ class DatasetSpec:
             ``single_cls`` made one class of several.
         images: split -> folder with the pictures of COCO or VOC annotations, for the splits that the yaml says it of.
         drop_difficult: leave out VOC objects marked as difficult.
+        crowd: what to do with COCO annotations marked as crowds: "keep" their boxes, or "drop" them; None: drop them
+            and take it for a loss, because some tools mark every mask so.
         keypoint_columns: how many numbers of key points follow the box in a row of a label file (``kpt_shape:``, as
             pose sets have it); only the box is used.
         generate: name of a built-in generator that makes the pictures, or None.
@@ -66,6 +68,7 @@ class DatasetSpec:
     category_ids: tuple[int, ...] = ()
     images: Mapping[str, Path] = field(default_factory=dict)
     drop_difficult: bool = False
+    crowd: str | None = None
     keypoint_columns: int = 0
     generate: str | None = None
     download: tuple[Remote, ...] = ()
@@ -110,7 +113,8 @@ class DatasetSpec:
             names=names,
             category_ids=category_ids,
             images=_image_folders(content.get("images"), root, bases, file),
-            drop_difficult=_difficult(content.get("difficult"), file),
+            drop_difficult=_choice(content, "difficult", file) == DROP,
+            crowd=_choice(content, "crowd", file),
             keypoint_columns=_keypoint_columns(content.get("kpt_shape"), file),
             generate=_text(content, "generate", file),
             download=remotes,
@@ -218,7 +222,14 @@ def _class_names(content: Mapping[Any, Any], file: Path, jsons: Sequence[Path]) 
             raise FileNotFoundError(
                 f"{file}: annotations not found: {jsons[0]}; correct 'path:', or give names: to do without them"
             )
-        found = read_categories(jsons[0]).class_names(jsons[0])
+        categories = read_categories(jsons[0])
+        used = categories.without_unused_parent(jsons)
+        if used is not categories:
+            LOG.info(
+                "%s: category 0 '%s' is only the supercategory of the others and is left out; names: in the data yaml "
+                "would decide otherwise", jsons[0], categories.names[0],
+            )  # fmt: skip
+        found = used.class_names(jsons[0])
         if nc is not None and nc != len(found):
             raise InputError(
                 f"{file}: nc: {nc} but {jsons[0]} has {len(found)} categories; leave out nc:, or give names:"
@@ -286,7 +297,7 @@ def _category_ids(jsons: Mapping[str, Sequence[Path]], names: tuple[str, ...]) -
     """Category ids of the classes in the json that results are scored against."""
     for path in (path for split in ("val", "test", "train") for path in jsons[split]):
         if path.is_file():
-            return read_categories(path).ids_of(names)
+            return read_categories(path).without_unused_parent([path]).ids_of(names)
     return ()
 
 
@@ -303,11 +314,12 @@ def _image_folders(entry: Any, root: Path, bases: tuple[Path, ...], file: Path) 
     return {split: _split_paths(folder, split, root, bases, file)[0] for split, folder in given.items()}
 
 
-def _difficult(entry: Any, file: Path) -> bool:
-    """Whether ``difficult:`` says to drop such objects."""
-    if entry is not None and entry not in DIFFICULT:
-        raise InputError(f"{file}: difficult: {entry!r} is unknown; allowed is {' or '.join(DIFFICULT)}")
-    return bool(entry == "drop")
+def _choice(content: Mapping[Any, Any], key: str, file: Path) -> str | None:
+    """What a key says to do with objects of a kind: "keep" or "drop" them; None where it is not there."""
+    entry = content.get(key)
+    if entry is not None and entry not in (KEEP, DROP):
+        raise InputError(f"{file}: {key}: {entry!r} is unknown; allowed is {KEEP} or {DROP}")
+    return entry
 
 
 def _keypoint_columns(entry: Any, file: Path) -> int:

@@ -13,6 +13,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from utils.datasets.cache import fingerprint, load_cache, save_cache
+from utils.datasets.formats.annotations import CROWD
 from utils.datasets.label_file import RowReader, TextRows, printable, read_label_file
 from utils.datasets.records import (
     BAD_LABELS,
@@ -232,6 +233,13 @@ def _refuse_useless(
         text = f"every label row is unusable; the first: {report.messages[0]}"
     elif report.counts[FOREIGN]:
         return
+    elif report.counts[CROWD]:
+        text = (
+            f"every annotation of {annotations[0]} is a crowd (iscrowd: 1) and left out; CVAT marks masks so: "
+            "'crowd: keep' in the data yaml uses their boxes"
+        )
+        if strict:
+            raise InputError(f"{description}: {text}")
     elif report.empty:
         logger.warning("%s: all label files are empty: %d pictures of background only", description, report.empty)
         return

@@ -151,7 +151,7 @@ def open_split(
     for entry in spec.sources(split):
         if entry.suffix.lower() == ".json":
             kept = listing(entry) if listing else None
-            coco = CocoLabels(entry, names, split=split, folder=folder, strict=strict, listing=kept)
+            coco = CocoLabels(entry, names, split=split, folder=folder, strict=strict, crowd=spec.crowd, listing=kept)
             parts.append(Part(sorted(coco.images, key=str), (entry,), coco, coco.strays))
             continue
         pictures = [] if entry.suffix.lower() == ".xml" else _pictures(entry, (spec.root, *spec.searched))

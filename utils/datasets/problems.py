@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from utils.datasets.formats.annotations import LEFT_OUT, NOTE
+from utils.datasets.formats.annotations import CROWD, LEFT_OUT, NOTE
 from utils.datasets.label_file import row_lines
 from utils.datasets.records import BAD_LABELS, BAD_PICTURE, BAD_ROW, CLIPPED, FOREIGN, REPEATED, Finding, LabelRecord
 from utils.files import IMAGE_SUFFIXES, open_regular
@@ -54,7 +54,7 @@ EXPLAINED: dict[str, str] = {
     **LEFT_OUT,
 }
 GRAVE = frozenset(
-    {NO_SPLIT, FOREIGN, BAD_PICTURE, BAD_LABELS, BAD_ROW, DAMAGED, LEAK, CONTRADICTION}
+    {NO_SPLIT, FOREIGN, BAD_PICTURE, BAD_LABELS, BAD_ROW, DAMAGED, LEAK, CONTRADICTION, CROWD}
 )  # data is lost, or scores deceive
 
 _TINY_PX = 2.0

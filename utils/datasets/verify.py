@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import os
 import tempfile
+import threading
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
@@ -17,6 +18,8 @@ from utils.files import open_regular
 from utils.image import image_size, read_image
 
 MIN_SIDE_PX = 10  # smaller pictures are left out, as in v6.1
+_LARGE = 1 << 26  # pixels; 200 MB when decoded
+_ONE_LARGE = threading.Lock()  # threads that check images decode one such at a time
 _BLOCK = 1 << 20
 _COMPLAINTS = ("corrupt", "error", "premature")
 
@@ -30,7 +33,8 @@ def check_picture(image: Path) -> tuple[int, int]:
     if min(hw) < MIN_SIDE_PX:
         raise ValueError(f"{hw[1]}x{hw[0]} pixels, at least {MIN_SIDE_PX} a side are needed")
     if not _ends_well(image):
-        read_image(image)
+        with _ONE_LARGE if hw[0] * hw[1] > _LARGE else contextlib.nullcontext():
+            read_image(image)
     return hw
 
 

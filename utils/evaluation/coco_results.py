@@ -63,8 +63,10 @@ def find_annotations(spec: DatasetSpec, split: str) -> Path | None:
     return file if file.is_file() else None
 
 
-def read_truth(file: Path, records: Sequence[LabelRecord], names: Sequence[str]) -> Truth:
+def read_truth(file: Path, records: Sequence[LabelRecord], names: Sequence[str], *, keep_crowds: bool = False) -> Truth:
     """What an annotation file says of the pictures of ``records`` and the classes ``names``.
+
+    With ``keep_crowds`` annotations marked as crowds are objects like others.
 
     Raises:
         FileNotFoundError: no such file.
@@ -73,7 +75,8 @@ def read_truth(file: Path, records: Sequence[LabelRecord], names: Sequence[str])
     content = read_json(file)
     if not isinstance(content, Mapping) or not all(isinstance(content.get(k), list) for k in ("images", "annotations")):
         raise InputError(f"{file}: expected a COCO annotation file with images, annotations and categories")
-    category_ids = parse_categories(content.get("categories"), file).ids_of(names)
+    categories = parse_categories(content.get("categories"), file).without_unused_parent([file])
+    category_ids = categories.ids_of(names)
     unknown = [name for name, number in zip(names, category_ids) if number == NO_CATEGORY]
     if len(unknown) == len(names):
         raise InputError(f"{file}: none of its categories is called like a class of the data set ('{names[0]}', ...)")
@@ -82,7 +85,7 @@ def read_truth(file: Path, records: Sequence[LabelRecord], names: Sequence[str])
     listed = _entries_of(content["images"], records, file)
     entries = {path: same[0] for path, same in listed.items()}
     place = {entry["id"]: number for number, same in enumerate(listed.values()) for entry in same}
-    class_of = {number: kind for kind, number in enumerate(category_ids) if number != NO_CATEGORY}
+    class_of = categories.classes(names)
     rows = []
     for number, item in enumerate(content["annotations"]):
         try:
@@ -90,7 +93,8 @@ def read_truth(file: Path, records: Sequence[LabelRecord], names: Sequence[str])
             if image is not None and kind is not None:
                 x, y, width, height = numbers(item["bbox"], 4)
                 (area,) = numbers([item.get("area", width * height)])
-                rows.append((image, kind, x, y, width, height, area, float(bool(item.get("iscrowd", 0)))))
+                crowd = bool(item.get("iscrowd", 0)) and not keep_crowds
+                rows.append((image, kind, x, y, width, height, area, float(crowd)))
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(
                 f"{file}: annotations[{number}]: image_id, category_id and a bbox of 4 numbers expected ({error})"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -258,6 +259,48 @@ def test_one_class_of_several_has_no_category_id_and_a_lone_one_keeps_its_own(tm
     assert DatasetSpec.load(write(tmp_path, "val: one.json\n"), single_cls=True).category_ids == (3,)
 
 
+def roboflow(file: Path, used: tuple[int, ...] = (1, 2), parent: str = "pets", own: str = "none") -> Path:
+    """A json as Roboflow exports it, with annotations of the categories ``used``."""
+    categories = [{"id": 0, "name": "pets", "supercategory": own}]
+    categories += [{"id": i, "name": name, "supercategory": parent} for i, name in enumerate(("cat", "dog"), 1)]
+    annotations = [{"id": i, "image_id": 1, "category_id": number} for i, number in enumerate(used)]
+    file.write_text(json.dumps({"images": [], "categories": categories, "annotations": annotations}), encoding="utf-8")
+    return file
+
+
+def test_a_category_that_is_only_the_supercategory_of_the_others_is_no_class(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    roboflow(tmp_path / "a.json")
+    spec = DatasetSpec.load(write(tmp_path, "train: a.json\nval: a.json\n"))
+    assert (spec.names, spec.category_ids) == (("cat", "dog"), (1, 2))
+    assert "category 0 'pets' is only the supercategory of the others and is left out" in caplog.text
+    assert DatasetSpec.load(write(tmp_path, "train: a.json\nnames: [pets, cat, dog]\n")).names == ("pets", "cat", "dog")
+
+
+def test_a_supercategory_called_like_the_only_class_is_no_second_class(tmp_path: Path) -> None:
+    categories = [{"id": 0, "name": "cat", "supercategory": "none"}, {"id": 1, "name": "cat", "supercategory": "cat"}]
+    whole = {"images": [], "annotations": [{"id": 0, "category_id": 1}], "categories": categories}
+    (tmp_path / "a.json").write_text(json.dumps(whole), encoding="utf-8")
+    spec = DatasetSpec.load(write(tmp_path, "val: a.json\n"))
+    assert (spec.names, spec.category_ids) == (("cat",), (1,))
+
+
+@pytest.mark.parametrize(
+    "changes", [{"used": (1, 0)}, {"parent": "none"}, {"own": "animals"}], ids=["used", "no parent", "has a parent"]
+)
+def test_a_category_0_that_may_be_a_class_stays_one(tmp_path: Path, changes: dict[str, Any]) -> None:
+    roboflow(tmp_path / "a.json", **changes)
+    assert DatasetSpec.load(write(tmp_path, "train: a.json\n")).names == ("pets", "cat", "dog")
+
+
+def test_a_category_0_used_in_another_split_stays_a_class(tmp_path: Path) -> None:
+    roboflow(tmp_path / "a.json")
+    roboflow(tmp_path / "b.json", used=(0,))
+    assert DatasetSpec.load(write(tmp_path, "train: a.json\nval: b.json\n")).names == ("pets", "cat", "dog")
+
+
 def test_a_set_without_json_has_no_category_ids(tmp_path: Path) -> None:
     assert DatasetSpec.load(write(tmp_path, "val: images\nnames: [a]\n")).category_ids == ()
 
@@ -281,6 +324,11 @@ def test_images_of_annotations_are_one_folder_or_one_for_each_split(tmp_path: Pa
     assert spec.images == {"train": tmp_path / "set/pics", "val": Path("/abs")}
 
 
+@pytest.mark.parametrize(("line", "crowd"), [("", None), ("crowd: keep", "keep"), ("crowd: drop", "drop")])
+def test_crowds_may_be_kept_or_dropped(tmp_path: Path, line: str, crowd: str | None) -> None:
+    assert DatasetSpec.load(write(tmp_path, f"train: t\nnames: [a]\n{line}\n")).crowd == crowd
+
+
 @pytest.mark.parametrize(("line", "drop"), [("", False), ("difficult: keep", False), ("difficult: drop", True)])
 def test_difficult_objects_are_kept_unless_the_yaml_says_drop(tmp_path: Path, line: str, drop: bool) -> None:
     assert DatasetSpec.load(write(tmp_path, f"train: t\nnames: [a]\n{line}\n")).drop_difficult is drop
@@ -294,6 +342,8 @@ def test_difficult_objects_are_kept_unless_the_yaml_says_drop(tmp_path: Path, li
         ("train: t\nnames: [a]\nimages: {train: [x]}", r"images: \['x'\] is not a folder"),
         ("train: t\nnames: [a]\nkpt_shape: 17", r"kpt_shape: 17 is not \[number of key points"),
         ("train: t\nnames: [a]\ndifficult: maybe", "difficult: 'maybe' is unknown; allowed is keep or drop"),
+        ("train: t\nnames: [a]\ncrowd: no", "crowd: False is unknown; allowed is keep or drop"),
+        ("train: t\nnames: [a]\ncrowds: keep", "unknown key 'crowds'; did you mean 'crowd'"),
         ("train: t\nnames: [a]\ndifficult: [keep]", r"difficult: \['keep'\] is unknown"),
         ("train: cats.json\nnc: 3", r"nc: 3 but .*cats\.json has 2 categories"),
     ],

@@ -49,6 +49,23 @@ def test_a_clean_set_gives_zero_and_all_files(tmp_path: Path, make_dataset, capf
     assert names == {"report.txt", "report.json", *plots}
 
 
+@pytest.mark.parametrize(
+    ("crowds", "line", "code"), [(2, "", 1), (1, "", 1), (1, "crowd: drop", 0), (2, "crowd: keep", 0)]
+)
+def test_crowds_left_out_unasked_are_a_loss(data: Path, tmp_path: Path, crowds: int, line: str, code: int) -> None:
+    boxes = [{"id": i, "image_id": 1, "category_id": 1, "bbox": [5 + 9 * i, 5, 9, 9]} for i in range(2)]
+    whole = {
+        "images": [{"id": 1, "file_name": "0.png"}],
+        "annotations": [{**box, "iscrowd": int(i < crowds)} for i, box in enumerate(boxes)],
+        "categories": [{"id": 1, "name": "cat"}],
+    }
+    (data.parent / "all.json").write_text(json.dumps(whole), encoding="utf-8")
+    data.write_text(f"train: all.json\nimages: images/train\n{line}\n", encoding="utf-8")
+    found_code, report = run(data, tmp_path / "out")
+    assert found_code == code
+    assert report["counts"].get("crowd annotation", 0) == (crowds if code else 0)
+
+
 def test_everything_wrong_is_found_with_file_and_line(data: Path, tmp_path: Path, capfd) -> None:  # type: ignore[no-untyped-def]
     root = data.parent
     images, labels = root / "images", root / "labels"

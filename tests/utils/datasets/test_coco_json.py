@@ -13,7 +13,15 @@ import pytest
 
 from utils.config.dataset_spec import DatasetSpec
 from utils.datasets.dataset import DetectionDataset
-from utils.datasets.formats.annotations import CROWD, MASK, NOTE, UnreadableLabels, frame, merge_outlines
+from utils.datasets.formats.annotations import (
+    CROWD,
+    CROWD_AS_ASKED,
+    MASK,
+    NOTE,
+    UnreadableLabels,
+    frame,
+    merge_outlines,
+)
 from utils.datasets.formats.coco_json import CocoLabels, picture_folders
 from utils.datasets.labels import LabelSet
 from utils.datasets.prepare import load_labels
@@ -150,6 +158,36 @@ def test_crowds_are_left_out_and_counted(load: Callable[..., LabelSet], caplog: 
     assert len(labels.records[0].boxes) == 1
     assert labels.report.counts[CROWD] == 1
     assert "1 crowd annotations left out" in caplog.text
+
+
+CVAT_MASK = {"iscrowd": 1, "segmentation": {"counts": [10, 5, 4985], "size": [50, 100]}}
+
+
+def test_a_set_of_crowds_only_is_refused_with_the_key_that_helps(load: Callable[..., LabelSet]) -> None:
+    with pytest.raises(
+        InputError, match=r"annotation of .*val\.json is a crowd .*CVAT marks masks so: .crowd: keep. in the data yaml"
+    ):
+        load([box(10, 5, 20, 10, **CVAT_MASK)])
+
+
+def test_crowds_are_objects_like_others_when_the_yaml_keeps_them(load: Callable[..., LabelSet]) -> None:
+    annotations = [box(10, 5, 20, 10, **CVAT_MASK), box(50, 20, 20, 10)]
+    (record,) = load(annotations, "crowd: keep\n").records
+    np.testing.assert_allclose(record.boxes, [[0, 0.2, 0.2, 0.2, 0.2], [0, 0.6, 0.5, 0.2, 0.2]], atol=1e-7)
+    assert len(load(annotations).records[0].boxes) == 1  # not answered from the cache of the other
+
+
+def test_a_crowd_of_an_unknown_name_stops_the_run_only_when_it_is_kept(load: Callable[..., LabelSet]) -> None:
+    annotations = [box(10, 5, 20, 10, category=17, **CVAT_MASK), box(50, 20, 20, 10)]
+    assert len(load(annotations, "names: [cat]\n").records[0].boxes) == 1
+    with pytest.raises(InputError, match="category 17 'dog' is not among the names"):
+        load(annotations, "names: [cat]\ncrowd: keep\n")
+
+
+def test_crowds_that_the_yaml_drops_are_counted_and_no_loss(load: Callable[..., LabelSet]) -> None:
+    labels = load([box(10, 5, 20, 10, **CVAT_MASK), box(50, 20, 20, 10)], "crowd: drop\n")
+    assert len(labels.records[0].boxes) == 1
+    assert labels.report.counts == {CROWD_AS_ASKED: 1}
 
 
 def test_a_picture_without_annotations_is_background(load: Callable[..., LabelSet]) -> None:

@@ -52,6 +52,18 @@ def test_numbers_come_from_the_file_by_name_of_picture_and_class(tmp_path: Path)
     assert truth.boxes.tolist() == [[1, 1, 1, 2, 30, 40, 900, 1], [0, 0, 0, 0, 10, 10, 100, 0]]
 
 
+def test_crowds_that_the_data_yaml_keeps_are_objects_of_the_truth(tmp_path: Path) -> None:
+    truth = read_truth(annotation_file(tmp_path), [record("/data/b.png")], NAMES, keep_crowds=True)
+    assert truth.boxes.tolist() == [[0, 1, 1, 2, 30, 40, 900, 0]]
+
+
+def test_the_supercategory_that_shares_its_name_with_the_class_is_not_scored_for_it(tmp_path: Path) -> None:
+    categories = [{"id": 0, "name": "cat", "supercategory": "none"}, {"id": 17, "name": "cat", "supercategory": "cat"}]
+    truth = read_truth(annotation_file(tmp_path, categories=categories), [record("/data/a_1.png")], ("cat",))
+    assert truth.category_ids == (17,)
+    assert truth.boxes.tolist() == [[0, 0, 0, 0, 10, 10, 100, 0]]
+
+
 def test_the_file_that_is_written_has_these_numbers_and_boxes_from_the_corner(tmp_path: Path) -> None:
     truth = read_truth(annotation_file(tmp_path), [record("/data/a_1.png"), record("/data/b.png")], NAMES)
     collected = CocoResults(truth)

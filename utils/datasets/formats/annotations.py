@@ -24,10 +24,15 @@ from utils.datasets.records import BAD_ROW, CLIPPED, KEYPOINTS, REPEATED, Findin
 
 NOTE = "note"  # nothing is lost, but somebody should look at it
 CROWD = "crowd annotation"
+CROWD_AS_ASKED = "crowd annotation, left out as the yaml says"
 MASK = "mask without outline"
 DIFFICULT = "difficult object"
 LEFT_OUT = {
-    CROWD: "crowd annotations left out",
+    CROWD: (
+        "crowd annotations left out (iscrowd: 1, as CVAT marks masks): 'crowd: keep' in the data yaml uses their boxes,"
+        " 'crowd: drop' confirms that they are not wanted"
+    ),
+    CROWD_AS_ASKED: "crowd annotations left out, as the yaml says",
     MASK: "run-length masks, of which only the boxes are used",
     DIFFICULT: "difficult objects left out",
     KEYPOINTS: "label files with key points, of which only the boxes are used",

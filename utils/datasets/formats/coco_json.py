@@ -3,7 +3,8 @@
 What is used of the file: ``images`` (id, file_name, and width and height where given), ``annotations`` (image_id,
 category_id, bbox in pixels, iscrowd, segmentation) and ``categories`` (id, name).
 
-* Crowd annotations (``iscrowd: 1``) outline a group and not an object: they are left out and counted.
+* Crowd annotations (``iscrowd: 1``) outline a group and not an object: they are left out and counted. CVAT marks every
+  mask so; ``crowd: keep`` in the data yaml makes them objects like others.
 * The box is always ``bbox``. A polygon segmentation becomes the outline of the object; of several parts one outline is
   made (:func:`utils.datasets.formats.annotations.merge_outlines`). Run-length masks are not used.
 * A picture without annotations is background.
@@ -22,9 +23,11 @@ from typing import Any
 import numpy as np
 
 from utils.config.categories import Categories, parse_categories, read_json
+from utils.config.dataset_spec import KEEP
 from utils.datasets.cache import fingerprint, load_cache, save_cache
 from utils.datasets.formats.annotations import (
     CROWD,
+    CROWD_AS_ASKED,
     MASK,
     NOTE,
     PixelObject,
@@ -87,6 +90,7 @@ class CocoLabels:
         split: str = "",
         folder: Path | None = None,
         strict: bool = True,
+        crowd: str | None = None,
         listing: Path | None = None,
     ) -> None:
         """Read and check the file.
@@ -97,6 +101,7 @@ class CocoLabels:
             split: name of the split, tried as the name of a folder.
             folder: where the pictures are said to be; None: see :func:`picture_folders`.
             strict: a category that ``names`` lacks is an error; otherwise such objects are dropped.
+            crowd: "keep" or "drop" annotations marked as crowds; None: drop them, and report each as a loss.
             listing: where the names of the pictures are kept for the next start, so that a file that has not changed
                 since, which may take a minute to parse, is parsed only when its labels are read.
 
@@ -105,9 +110,10 @@ class CocoLabels:
             InputError: it is not json, or not laid out like COCO detection annotations.
         """
         self.file = file
-        self.settings = f"coco 1 {None if names is None else list(names)} {strict}"
+        self.settings = f"coco 2 {None if names is None else list(names)} {strict} {crowd}"
         self._names = names
         self._strict = strict
+        self._crowd = crowd
         self._lock = threading.Lock()
         self._content: _Content | None = None
         self.tried = picture_folders(file, split, folder)
@@ -157,8 +163,9 @@ class CocoLabels:
         objects = []
         for annotation in (annotation for picture in pictures for annotation in picture.annotations):
             value = f"annotation {_brief(annotation.get('id'))}"
-            if annotation.get("iscrowd") in (1, True):
-                findings.append(Finding(CROWD, str(self.file), 0, value, "", "left out"))
+            if self._left_out(annotation):
+                kind = CROWD if self._crowd is None else CROWD_AS_ASKED
+                findings.append(Finding(kind, str(self.file), 0, value, "", "left out"))
                 continue
             cls = content.class_of(annotation.get("category_id"))
             if cls is None:
@@ -177,6 +184,10 @@ class CocoLabels:
             objects.append(PixelObject(cls, 0, value, (x, y, x + width, y + height), outline))
         return to_label_file(self.file, objects, size, findings)
 
+    def _left_out(self, annotation: Mapping[str, Any]) -> bool:
+        """Whether it is a crowd, and those are not kept."""
+        return self._crowd != KEEP and annotation.get("iscrowd") in (1, True)
+
     def _foreign(self, category: Any, categories: Categories) -> str:
         """What is wrong with a category that is no class."""
         names = [name for number, name in zip(categories.ids, categories.names) if number == category]
@@ -191,7 +202,7 @@ class CocoLabels:
             annotation
             for picture in content.pictures
             for annotation in picture.annotations
-            if content.class_of(annotation.get("category_id")) is None and annotation.get("iscrowd") not in (1, True)
+            if content.class_of(annotation.get("category_id")) is None and not self._left_out(annotation)
         ]
         if not wrong:
             return
