@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,7 @@ def __getattr__(name: str) -> Any:
     if name == "LOGGER":
         root = logging.getLogger()
         if not root.handlers:
-            root.addHandler(LineHandler(sys.stdout))  # its format is the message, in the colours of the script
+            root.addHandler(LineHandler())  # its format is the message, in the colours of the script
         return SCRIPT_LOG
     raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
 
