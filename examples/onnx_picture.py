@@ -7,6 +7,7 @@ python examples/onnx_picture.py best.onnx picture.jpg
 
 import json
 import sys
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -14,11 +15,14 @@ import onnxruntime
 
 
 def main(model: str, picture: str) -> None:
-    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
-    about = {key: json.loads(value) for key, value in session.get_modelmeta().custom_metadata_map.items()}
+    try:
+        session = onnxruntime.InferenceSession(Path(model).read_bytes(), providers=["CPUExecutionProvider"])
+        about = {key: json.loads(value) for key, value in session.get_modelmeta().custom_metadata_map.items()}
+    except Exception as error:  # those of ONNX Runtime have no class in common
+        sys.exit(f"{model}: not a model of export.py ({str(error).strip().splitlines()[-1]})")
     if not about.get("nms"):
         sys.exit(f"{model}: export it with --nms")
-    image = cv2.imread(picture)
+    image = cv2.imread(picture) if Path(picture).is_file() else None
     if image is None:
         sys.exit(f"{picture}: no readable picture")
     height, width = about["imgsz"]

@@ -2,11 +2,14 @@
 
 python export.py --weights best.pt --include openvino
 pip install openvino opencv-python-headless
-python examples/openvino_picture.py best_openvino_model/best.xml picture.jpg
+python examples/openvino_picture.py best_openvino_model picture.jpg
+
+The model is the folder that export.py names, or the .xml file in it.
 """
 
 import json
 import sys
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -14,9 +17,15 @@ import openvino
 
 
 def main(model: str, picture: str, least: float = 0.25) -> None:
-    network = openvino.Core().read_model(model)
-    names, imgsz = (json.loads(network.get_rt_info(["model_info", key]).value) for key in ("names", "imgsz"))
-    image = cv2.imread(picture)
+    file = next(iter(sorted(Path(model).glob("*.xml"))), Path(model))
+    if not file.is_file():
+        sys.exit(f"{model}: neither an OpenVINO folder nor an .xml file")
+    try:
+        network = openvino.Core().read_model(file)
+        names, imgsz = (json.loads(network.get_rt_info(["model_info", key]).value) for key in ("names", "imgsz"))
+    except (RuntimeError, ValueError) as error:
+        sys.exit(f"{model}: not a model of export.py ({str(error).strip().splitlines()[-1]})")
+    image = cv2.imread(picture) if Path(picture).is_file() else None
     if image is None:
         sys.exit(f"{picture}: no readable picture")
     height, width = imgsz
@@ -33,8 +42,9 @@ def main(model: str, picture: str, least: float = 0.25) -> None:
     kept = cv2.dnn.NMSBoxesBatched(corners.tolist(), confidence.tolist(), kinds.tolist(), least, 0.45)
     for index in np.array(kept).flatten():
         x1, y1, w, h = corners[index]
-        box = (np.array([x1 - left, y1 - top, x1 + w - left, y1 + h - top]) / scale).round(1)
-        print(names[kinds[index]], round(float(confidence[index]), 3), *box.tolist())
+        corners_px = (np.array([[x1, y1], [x1 + w, y1 + h]]) - (left, top)) / scale
+        inside = corners_px.clip(0, (image.shape[1], image.shape[0])).round(1)
+        print(names[kinds[index]], round(float(confidence[index]), 3), *inside.flatten().tolist())
 
 
 if __name__ == "__main__":

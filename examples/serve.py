@@ -1,12 +1,15 @@
-"""A small detection service: the bytes of a picture in, JSON out.
+"""A small detection service: the bytes of an image in, JSON out.
 
     pip install fastapi uvicorn
     python examples/serve.py --weights best.onnx --port 8000
-    curl --data-binary @picture.jpg http://127.0.0.1:8000/detect
+    curl --data-binary @image.jpg http://127.0.0.1:8000/detect
+    curl -F image=@image.jpg http://127.0.0.1:8000/detect            # as a form, as YOLOv5's own example takes it
 
 ``--weights`` is a checkpoint or an exported file. ``POST /detect`` answers with ``width``, ``height``, ``detections``:
-for each ``name``, ``class``, ``confidence`` and ``box`` (x1, y1, x2, y2 in pixels of the picture). An error is
-``{"detail": text}`` with status 400 (no picture) or 413 (too many bytes or pixels). ``GET /health`` names the classes.
+for each ``name``, ``class``, ``confidence`` and ``box`` (x1, y1, x2, y2 in pixels, inside the image). An error is
+``{"detail": text}`` with status 400 (no image), 403 (asked under a foreign name or by a page of another site), 408 (too
+slow), 413 (too many bytes or pixels) or 503 (too many at a time). ``GET /health`` names the classes. Who asks by a name
+and not by an address, such as ``http://detection:8000/``, is answered after ``--allow-host detection``.
 """
 
 from __future__ import annotations
@@ -14,36 +17,55 @@ from __future__ import annotations
 import argparse
 import sys
 import threading
+from collections.abc import Sequence
+from email.message import Message
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from fastapi import FastAPI, HTTPException, Request
+from fastapi import FastAPI, Request
 from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import JSONResponse
+from starlette.requests import ClientDisconnect
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from utils.app.connections import address_of, listen, serve
+from utils.app.guard import Guard
+from utils.app.uploads import Places, RefusedError, Uploads
 from utils.config.paths import ROOT
-from utils.errors import InputError
+from utils.errors import InputError, explain
 from utils.inference import Predictor, input_size, open_weights
 from utils.inference.uploads import TooLargeError, decode_upload
 
 MAX_BYTES, MAX_PIXELS = 20 * 2**20, 50_000_000
+AT_A_TIME = 8  # images in memory; further ones wait on disk
+ALL_UPLOADS = 40 * MAX_BYTES  # bytes of uploads on their way
 
 
-def create_app(predictor: Predictor, model: str, max_bytes: int = MAX_BYTES, max_pixels: int = MAX_PIXELS) -> FastAPI:
-    """The service around a predictor; ``model`` is the name it gives itself."""
-    app, one_at_a_time = FastAPI(title="detection"), threading.Lock()
+def create_app(
+    predictor: Predictor,
+    model: str,
+    max_bytes: int = MAX_BYTES,
+    max_pixels: int = MAX_PIXELS,
+    names: Sequence[str] = (),
+) -> FastAPI:
+    """The service around a predictor; ``model`` is the name it gives itself, by ``names`` it may be called."""
+    # The pages that describe an interface are loaded from elsewhere, hence none.
+    app = FastAPI(title="detection", docs_url=None, redoc_url=None, openapi_url=None)
+    one_at_a_time = threading.Lock()
+    uploads, places = Uploads(max_bytes, "this service", ALL_UPLOADS), Places(AT_A_TIME)
 
     def find(content: bytes) -> dict[str, Any]:
-        image = decode(content, max_pixels)
+        image = decode_upload(content, max_pixels)
+        height, width = image.shape[:2]
         with one_at_a_time:
             found = predictor(image)
         rows = []
-        for *xyxy, confidence, kind in found.boxes.tolist():
+        for x1, y1, x2, y2, confidence, kind in found.boxes.tolist():
+            box = [min(max(side, 0), most) for side, most in zip((x1, y1, x2, y2), (width, height, width, height))]
             about = {"name": found.names[int(kind)], "class": int(kind), "confidence": round(confidence, 4)}
-            rows.append({**about, "box": [round(side, 1) for side in xyxy]})
-        return {"width": image.shape[1], "height": image.shape[0], "detections": rows}
+            rows.append({**about, "box": [round(side, 1) for side in box]})
+        return {"width": width, "height": height, "detections": rows}
 
     @app.get("/health")  # without a thread of its own: those may all wait for the model
     async def health() -> dict[str, Any]:
@@ -51,22 +73,36 @@ def create_app(predictor: Predictor, model: str, max_bytes: int = MAX_BYTES, max
 
     @app.post("/detect")
     async def detect(request: Request) -> dict[str, Any]:
-        content = bytearray()
-        async for part in request.stream():  # counted while it arrives: nobody fills the memory
-            content += part
-            if len(content) > max_bytes:
-                raise HTTPException(413, f"the picture has more than {max_bytes} bytes")
-        return await run_in_threadpool(find, bytes(content))
+        async with uploads.receive(request) as file, places.one():
+            return await run_in_threadpool(find, file_of(request.headers.get("content-type", ""), file.read()))
 
+    async def refuse(request: Request, error: Exception) -> JSONResponse:
+        known = {RefusedError: getattr(error, "status", 400), TooLargeError: 413}
+        return JSONResponse({"detail": str(error) or "the upload was broken off"}, known.get(type(error), 400))
+
+    for problem in (RefusedError, InputError, ClientDisconnect):
+        app.add_exception_handler(problem, refuse)
+    app.add_middleware(Guard, names=frozenset(names), private="/")
     return app
 
 
-def decode(content: bytes, max_pixels: int) -> np.ndarray:
-    """Bytes of a picture file -> HWC BGR uint8; the size is read first: a small file cannot become a huge picture."""
-    try:
-        return decode_upload(content, max_pixels)
-    except InputError as error:
-        raise HTTPException(413 if isinstance(error, TooLargeError) else 400, str(error)) from error
+def file_of(content_type: str, body: bytes) -> bytes:
+    """The one file of a form (``curl -F``); a body of any other type is the file itself.
+
+    Raises:
+        InputError: a form with no file, or with several.
+    """
+    header = Message()
+    header["content-type"] = content_type
+    boundary = header.get_boundary()
+    if header.get_content_type() != "multipart/form-data" or not boundary:
+        return body
+    parts = (b"\r\n" + body).split(b"\r\n--" + boundary.encode("ascii", "replace"))[1:-1]
+    heads_and_files = [part.partition(b"\r\n\r\n")[::2] for part in parts]
+    files = [file for head, file in heads_and_files if b"filename" in head.lower()]
+    if len(files) != 1:
+        raise InputError(f"the form has {len(files)} files; send one image: curl -F image=@image.jpg")
+    return files[0]
 
 
 def load(weights: str, imgsz: int | None, device: str, conf: float) -> Predictor:
@@ -83,14 +119,20 @@ def main() -> None:
     parser.add_argument("--device", default="cpu", help="cpu or cuda:0")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen at; 0.0.0.0: every one of the machine")
     parser.add_argument("--port", type=int, default=8000)
+    parser.add_argument("--allow-host", nargs="+", default=[], help="names by which this machine may be called")
     options = parser.parse_args()
-    import uvicorn
-
     try:
-        predictor = load(options.weights, options.imgsz, options.device, options.conf)
-    except (InputError, FileNotFoundError) as error:
-        sys.exit(f"error: {error}")
-    uvicorn.run(create_app(predictor, Path(options.weights).name), host=options.host, port=options.port)
+        with listen(options.host, options.port) as listener:
+            predictor = load(options.weights, options.imgsz, options.device, options.conf)
+            app = create_app(predictor, Path(options.weights).name, names=[options.host, *options.allow_host])
+            print(f"answering at {address_of(listener)}detect; Ctrl-C ends it", flush=True)
+            serve(app, listener)
+    except KeyboardInterrupt:
+        print("ended")
+    except Exception as error:
+        if not explain(error):
+            raise
+        sys.exit(f"error: {explain(error)}")
 
 
 if __name__ == "__main__":

@@ -74,15 +74,30 @@ def test_the_openvino_script_needs_no_torch_and_finds_objects(eager_weights: Pat
     assert row.made, row.note
     cv2.imwrite(str(tmp_path / "a.png"), np.random.default_rng(0).integers(0, 255, (40, 96, 3), dtype=np.uint8))
     command = [sys.executable, "-c", WITHOUT_TORCH, str(ROOT / "examples/openvino_picture.py")]
-    done = subprocess.run(
-        [*command, str(next(row.path.glob("*.xml"))), str(tmp_path / "a.png")],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    words = done.stdout.splitlines()[0].split()
-    assert words[0] in ("ant", "bee")
-    assert len(words) == 6
+    found = [
+        subprocess.run(
+            [*command, str(model), str(tmp_path / "a.png")], capture_output=True, text=True, check=True
+        ).stdout
+        for model in (row.path, next(row.path.glob("*.xml")))  # the folder that export.py names, or the file in it
+    ]
+    assert found[0] == found[1]
+    rows = [line.split() for line in found[0].splitlines()]
+    assert {row[0] for row in rows} <= {"ant", "bee"} and rows
+    boxes = np.array([[float(word) for word in row[2:]] for row in rows])
+    assert (boxes >= 0).all() and (boxes <= [96, 40, 96, 40]).all()
+
+
+@pytest.mark.parametrize(
+    ("script", "package"), [("onnx_picture.py", "onnxruntime"), ("openvino_picture.py", "openvino")]
+)
+def test_a_script_says_in_one_line_what_is_no_model(script: str, package: str, tmp_path: Path) -> None:
+    pytest.importorskip(package)
+    (tmp_path / "text.xml").write_text("no model")
+    for model in (tmp_path / "text.xml", tmp_path / "nowhere", tmp_path / "empty"):
+        command = [sys.executable, str(ROOT / "examples" / script), str(model), "a.png"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stdout, "Traceback" in done.stderr) == (1, "", False)
+        assert done.stderr.splitlines()[-1].startswith(str(model))  # OpenVINO writes lines of its own before
 
 
 class Answer(NamedTuple):
@@ -94,25 +109,27 @@ class Answer(NamedTuple):
 def service(eager_weights: Path) -> Iterator[Callable[..., Answer]]:
     """``service(path, body) -> answer`` of examples/serve.py, listening on this machine."""
     pytest.importorskip("fastapi")
-    uvicorn = pytest.importorskip("uvicorn")
+    pytest.importorskip("uvicorn")
+    from utils.app.connections import server_of
+
     spec = importlib.util.spec_from_file_location("serve", ROOT / "examples/serve.py")
     assert spec and spec.loader
     serve = importlib.util.module_from_spec(spec)
     sys.modules["serve"] = serve  # its annotations are looked up there
     spec.loader.exec_module(serve)
     app = serve.create_app(serve.load(str(eager_weights), 96, "cpu", 0.25), "eager.pt", 20_000, 10_000)
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error"))
+    server = server_of(app)
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
     listener.listen()  # who asks before the server runs waits
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
 
-    def ask(path: str, body: bytes | None = None) -> Answer:
+    def ask(path: str, body: bytes | None = None, **headers: str) -> Answer:
         address = f"http://127.0.0.1:{listener.getsockname()[1]}{path}"
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         try:
-            with opener.open(urllib.request.Request(address, body), timeout=60) as answer:
+            with opener.open(urllib.request.Request(address, body, headers), timeout=60) as answer:
                 return Answer(answer.status, json.loads(answer.read()))
         except urllib.error.HTTPError as error:
             return Answer(error.code, json.loads(error.read()))
@@ -139,9 +156,39 @@ def test_the_service_says_what_is_wrong_with_a_request(service: Callable[..., An
     plain = cv2.imencode(".png", np.zeros((200, 300, 3), np.uint8))[1].tobytes()
     noise = cv2.imencode(".png", np.random.default_rng(0).integers(0, 255, (60, 60, 3), dtype=np.uint8))[1].tobytes()
     for body, status, text in (
-        (b"", 400, "no picture"), (b"nothing of the kind", 400, "no picture"), (b"x" * 20_001, 413, "20000 bytes"),
+        (b"", 400, "no picture"), (b"nothing of the kind", 400, "no picture"), (b"x" * 20_001, 413, "0.02 MB"),
         (plain, 413, "300 x 200 pixels"), (noise[:200], 400, "picture"),
     ):  # fmt: skip
         answer = service("/detect", body)
         assert answer.status == status
         assert text in answer.body["detail"]
+
+
+def test_the_service_takes_a_form_as_curl_sends_it(service: Callable[..., Answer]) -> None:
+    image = cv2.imencode(".png", np.random.default_rng(1).integers(0, 255, (40, 80, 3), dtype=np.uint8))[1].tobytes()
+    plain = service("/detect", image)
+    head = b'--xyz\r\nContent-Disposition: form-data; name="image"; filename="a.png"\r\nContent-Type: image/png\r\n\r\n'
+    note = b'--xyz\r\nContent-Disposition: form-data; name="conf"\r\n\r\n0.25\r\n'
+    kind = {"Content-Type": 'multipart/form-data; boundary="xyz"'}
+    assert service("/detect", note + head + image + b"\r\n--xyz--\r\n", **kind) == plain
+    twice = service("/detect", (head + image + b"\r\n") * 2 + b"--xyz--\r\n", **kind)
+    assert (twice.status, twice.body["detail"][:27]) == (400, "the form has 2 files; send ")
+    none = service("/detect", note + b"--xyz--\r\n", **kind)
+    assert (none.status, none.body["detail"][:20]) == (400, "the form has 0 files")
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Host": "evil.example"}, {"Origin": "http://evil.example"}, {"Origin": "null"}, {"Origin": "http://["},
+        {"Sec-Fetch-Site": "cross-site"},
+    ],
+)  # fmt: skip
+def test_the_service_answers_no_foreign_page(service: Callable[..., Answer], headers: dict[str, str]) -> None:
+    for path, body in (("/health", None), ("/detect", b"x")):
+        assert service(path, body, **headers).status == 403
+
+
+@pytest.mark.parametrize("path", ["/docs", "/redoc", "/openapi.json"])
+def test_the_service_has_no_pages_that_load_from_elsewhere(service: Callable[..., Answer], path: str) -> None:
+    assert service(path).status == 404

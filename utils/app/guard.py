@@ -7,7 +7,6 @@ import json
 import re
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
-from urllib.parse import urlsplit
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -34,11 +33,12 @@ class Guard:
 
     * The Host header has to be an address, ``localhost`` or one of ``names``: a page of a stranger may let its own name
       point at this machine ("DNS rebinding"), but then it is that name which stands in the header.
-    * ``/api/`` answers to this page only, not to one of another origin, also on another port of this machine.
+    * What begins with ``private`` answers to this page, and to what is no browser, but not to a page of another origin,
+      also on another port of this machine.
     """
 
-    def __init__(self, app: Application, names: frozenset[str] = frozenset()) -> None:
-        self.app, self.names = app, names | {"localhost"}
+    def __init__(self, app: Application, names: frozenset[str] = frozenset(), private: str = "/api/") -> None:
+        self.app, self.names, self.private = app, {name.lower() for name in names} | {"localhost"}, private
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -64,11 +64,11 @@ class Guard:
         """What is wrong with a request for ``path``, "" when nothing is."""
         host = headers.get("host", "")
         if not self._known(host):
-            return f"the Host header '{host[:80]}' is not this program; use its address, or localhost"
-        if not path.startswith("/api/"):
+            shown = host[:80].encode("ascii", "backslashreplace").decode()
+            return f"the Host header '{shown}' is not this program; use its address, localhost, or --allow-host {shown}"
+        if not path.startswith(self.private):
             return ""
-        origin = headers.get("origin")
-        foreign = origin is not None and urlsplit(origin).netloc != host
+        foreign = headers.get("origin", f"http://{host}") not in (f"http://{host}", f"https://{host}")
         if foreign or headers.get("sec-fetch-site", "none") not in ("same-origin", "none"):
             return "only the page of this program may ask for this"
         return ""

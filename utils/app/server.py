@@ -9,13 +9,14 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import socket
-from collections.abc import AsyncIterator, Callable
+import shutil
+from collections.abc import AsyncIterator, Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from utils.app.guard import Guard
-from utils.app.service import UPLOAD, RefusedError, Service, whole_number
+from utils.app.service import UPLOAD, Service, whole_number
+from utils.app.uploads import Places, RefusedError, Uploads
 from utils.app.video_job import TABLE, VideoJob
 from utils.errors import InputError
 from utils.inference.uploads import TooLargeError
@@ -32,12 +33,10 @@ PARTS = {  # the only files that are ever sent from here
     "/video.js": ("video.js", "text/javascript; charset=utf-8"),
 }
 NEWS_S, SIGN_OF_LIFE_S = 0.2, 5.0  # how often a video is looked after, and something is sent in any case
-_READ_ON = 4  # up to so many times the allowed size is read and thrown away: browsers listen when they have sent all
-_MOST_SECONDS_TO_END = 3
 
 
-def create_app(service: Service, host: str = "127.0.0.1") -> Any:
-    """The ASGI application; ``host`` may stand in the Host header besides addresses."""
+def create_app(service: Service, names: Iterable[str] = ()) -> Any:
+    """The ASGI application; ``names`` may stand in the Host header besides addresses."""
     fastapi = require("fastapi", "fastapi", "utils.app")
     requests = require("starlette.requests", "fastapi", "utils.app")
     # The pages that describe an interface are loaded from elsewhere, hence none.
@@ -58,24 +57,13 @@ def create_app(service: Service, host: str = "127.0.0.1") -> Any:
     app.add_route("/api/videos/{key}/table", calls.table, methods=["GET"])
     for problem in (RefusedError, InputError, requests.ClientDisconnect, Exception):
         app.add_exception_handler(problem, calls.error)
-    app.add_middleware(Guard, names=frozenset({host.lower()}))
+    app.add_middleware(Guard, names=frozenset(names))
     return app
 
 
-def run_server(service: Service, listener: socket.socket, host: str) -> None:
-    """Answer until a signal comes; then raises KeyboardInterrupt, unless that signal was ignored before (``nohup``)."""
-    uvicorn = require("uvicorn", "uvicorn", "utils.app")
-
-    class Server(uvicorn.Server):  # type: ignore[name-defined]
-        def handle_exit(self, sig: int, frame: Any) -> None:
-            service.closing = True  # those who wait for news of a video would keep the server from ending
-            super().handle_exit(sig, frame)
-
-    config = uvicorn.Config(
-        create_app(service, host), log_config=None, log_level="warning", access_log=False, server_header=False,
-        lifespan="off", timeout_graceful_shutdown=_MOST_SECONDS_TO_END,
-    )  # fmt: skip
-    Server(config).run(sockets=[listener])
+def _save(file: IO[bytes], path: Path) -> None:
+    with path.open("wb") as stream:
+        shutil.copyfileobj(file, stream)
 
 
 class Calls:
@@ -83,6 +71,9 @@ class Calls:
 
     def __init__(self, service: Service) -> None:
         self.service = service
+        limits = service.limits
+        self._uploads = Uploads(limits.upload, "--max-upload", limits.uploads, service.folder)
+        self._places = Places(limits.waiting)
         self._answers = require("fastapi.responses", "fastapi", "utils.app")
         self._in_thread = require("fastapi.concurrency", "fastapi", "utils.app").run_in_threadpool
 
@@ -99,8 +90,8 @@ class Calls:
 
     async def add_picture(self, request: Any) -> Any:
         limits = self.service.thresholds(request.query_params)
-        with self.service.place():
-            found = await self._in_thread(self.service.add_picture, await self._content(request), limits)
+        async with self._uploads.receive(request) as file, self._places.one():
+            found = await self._in_thread(self.service.add_picture, file.read(), limits)
         return self._answers.JSONResponse(found)
 
     async def boxes(self, request: Any) -> Any:
@@ -113,17 +104,18 @@ class Calls:
         return self._answers.JSONResponse({})
 
     async def png(self, request: Any) -> Any:
-        with self.service.place():
-            content = await self._in_thread(self.service.as_png, await self._content(request))
+        async with self._uploads.receive(request) as file, self._places.one():
+            content = await self._in_thread(self.service.as_png, file.read())
         return self._answers.Response(content, media_type="image/png")
 
     async def add_video(self, request: Any) -> Any:
         asked = request.query_params
         limits, stride = self.service.thresholds(asked), whole_number(asked, "stride", 1, 10_000)
-        with self.service.upload_folder() as folder:
-            with (folder / UPLOAD).open("wb") as stream:
-                await self._receive(request, stream.write)
-            job = await self._in_thread(self.service.start_video, folder, limits, stride)
+        self.service.check_room()  # before a long upload; what counts is the room when it is complete
+        async with self._uploads.receive(request) as file:
+            with self.service.video_folder() as folder:
+                await self._in_thread(_save, file, folder / UPLOAD)
+                job = await self._in_thread(self.service.start_video, folder, limits, stride)
         return self._answers.JSONResponse({"id": job.key}, status_code=202)
 
     async def news(self, request: Any) -> Any:
@@ -173,27 +165,6 @@ class Calls:
 
     def _video(self, request: Any) -> VideoJob:
         return self.service.video(request.path_params["key"])
-
-    async def _content(self, request: Any) -> bytes:
-        content = bytearray()
-        await self._receive(request, content.extend)
-        return bytes(content)
-
-    async def _receive(self, request: Any, keep: Callable[[bytes], Any]) -> None:
-        """Hand the body to ``keep``, part by part as it arrives: nobody fills the memory.
-
-        Raises:
-            RefusedError: too many bytes.
-        """
-        most, size = self.service.limits.upload, 0
-        async for part in request.stream():
-            size += len(part)
-            if size <= most:
-                keep(part)
-            elif size > _READ_ON * most:
-                break
-        if size > most:
-            raise RefusedError(413, f"the file has more than {most / 1e6:g} MB, which is what --max-upload allows")
 
     async def error(self, request: Any, problem: Exception) -> Any:
         """What is wrong, as JSON. A bug is logged with its traceback by the server."""

@@ -15,6 +15,7 @@ from typing import Any
 import cv2
 
 from utils.app.engine import Engine, Look
+from utils.app.uploads import RefusedError
 from utils.app.video_job import VideoJob, open_upload
 from utils.inference.predictor import Detections, Thresholds
 from utils.inference.uploads import decode_upload
@@ -24,20 +25,12 @@ from utils.timing import StageTimer
 UPLOAD = "upload"  # name of an uploaded video in its folder; the sender's name for it is never asked for
 
 
-class RefusedError(Exception):
-    """A request that is not fulfilled: HTTP status, and a sentence for the person at the page."""
-
-    def __init__(self, status: int, detail: str) -> None:
-        super().__init__(detail)
-        self.status, self.detail = status, detail
-
-
 @dataclass(frozen=True, kw_only=True)
 class Limits:
     """What is refused. ``upload`` in bytes; ``pixels`` of a picture or frame; ``frames`` that are looked at.
 
-    ``pictures`` whose candidates are kept, ``waiting`` for the model at a time, ``videos`` running and ``results`` of
-    them kept.
+    ``pictures`` whose candidates are kept, ``waiting`` for the model with their bytes in memory, ``videos`` running and
+    ``results`` of them kept; ``uploads`` bytes of all uploads that are not complete.
     """
 
     upload: int = 200 * 10**6
@@ -47,6 +40,7 @@ class Limits:
     waiting: int = 8
     videos: int = 4
     results: int = 8
+    uploads: int = 10**9
 
 
 class Service:
@@ -67,8 +61,7 @@ class Service:
         self._looks: OrderedDict[str, Look] = OrderedDict()  # the longest unused first
         self._videos: OrderedDict[str, VideoJob] = OrderedDict()
         self._lock = threading.Lock()  # of these two
-        self._places = threading.BoundedSemaphore(limits.waiting)
-        self._uploading = 0
+        self._starting = 0
 
     def about(self) -> dict[str, Any]:
         """What the page has to know about the model."""
@@ -109,20 +102,6 @@ class Service:
         return Thresholds(conf, iou, most, classes, asked.get("agnostic") == "1")
 
     # --- pictures ---------------------------------------------------------------------------------------------------
-
-    @contextmanager
-    def place(self) -> Iterator[None]:
-        """To be held from the first byte of a picture to its answer: everybody who waits has one in memory.
-
-        Raises:
-            RefusedError: too many are waiting.
-        """
-        if not self._places.acquire(blocking=False):
-            raise RefusedError(503, f"{self.limits.waiting} pictures are waiting already; try again in a moment")
-        try:
-            yield
-        finally:
-            self._places.release()
 
     def add_picture(self, content: bytes, limits: Thresholds) -> dict[str, Any]:
         """Look at the bytes of a picture file.
@@ -170,17 +149,21 @@ class Service:
 
     # --- videos -----------------------------------------------------------------------------------------------------
 
+    def check_room(self) -> None:
+        """Raises RefusedError: too many videos are in work."""
+        if self._running() + self._starting >= self.limits.videos:
+            raise RefusedError(503, f"{self.limits.videos} videos are in work already; wait for one, or cancel it")
+
     @contextmanager
-    def upload_folder(self) -> Iterator[Path]:
-        """A new folder for one video, gone when the body of the ``with`` raises.
+    def video_folder(self) -> Iterator[Path]:
+        """A new folder for one video whose upload is complete, gone when the body of the ``with`` raises.
 
         Raises:
             RefusedError: too many videos are in work.
         """
         with self._lock:
-            if self._running() + self._uploading >= self.limits.videos:
-                raise RefusedError(503, f"{self.limits.videos} videos are in work already; wait for one, or cancel it")
-            self._uploading += 1
+            self.check_room()
+            self._starting += 1
         folder = self.folder / secrets.token_hex(8)
         folder.mkdir()
         try:
@@ -190,7 +173,7 @@ class Service:
             raise
         finally:
             with self._lock:
-                self._uploading -= 1
+                self._starting -= 1
 
     def start_video(self, folder: Path, limits: Thresholds, stride: int) -> VideoJob:
         """Begin to look at the video ``folder``/upload.
@@ -229,6 +212,10 @@ class Service:
 
     def _running(self) -> int:
         return sum(job.running for job in self._videos.values())
+
+    def close_soon(self) -> None:
+        """Those who wait for news of a video would keep a server from ending."""
+        self.closing = True
 
     def close(self) -> None:
         """End all work and delete all files."""

@@ -21,6 +21,9 @@ class AppOptions:
     device: str = option("", str, "--device", "cpu or 0; empty: the first GPU if there is one", may_be_empty=True)
     half: bool = switch("--half", "half precision on a GPU")
     host: str = option("127.0.0.1", str, "--host", "address to listen at; 0.0.0.0: every one of the machine")
+    allow_host: tuple[str, ...] = option(
+        (), str, "--allow-host", "further names by which browsers may call this machine", nargs="+"
+    )
     port: int = option(8000, int, "--port", "port to listen at; 0: a free one")
     max_upload: int = option(200, int, "--max-upload", "most MB of a picture or video")
     max_frames: int = option(10_000, int, "--max-frames", "most frames of a video that are looked at")
@@ -38,5 +41,3 @@ class AppOptions:
             at_least(flag, value, 1)
         if not 0 <= self.port <= 65535:
             raise InputError(f"--port {self.port} is no port; allowed is 0 to 65535")
-        if not self.host:
-            raise InputError("--host '' is empty; give an address, for example 127.0.0.1")

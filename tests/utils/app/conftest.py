@@ -62,14 +62,12 @@ class Site:
 
 
 @contextlib.contextmanager
-def running(service: Service, host: str = "127.0.0.1") -> Iterator[Site]:
+def running(service: Service) -> Iterator[Site]:
     """The service, listening on this machine."""
-    import uvicorn
-
+    from utils.app.connections import server_of
     from utils.app.server import create_app
 
-    config = uvicorn.Config(create_app(service, host), log_level="error", lifespan="off", timeout_graceful_shutdown=2)
-    server = uvicorn.Server(config)
+    server = server_of(create_app(service))
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
     listener.listen()  # who asks before the server runs waits

@@ -17,7 +17,8 @@ from typing import Any
 
 import pytest
 
-from utils.app.__main__ import address_of, listen, loopback, main
+from utils.app.__main__ import main
+from utils.app.connections import address_of, listen, loopback
 from utils.app.guard import Guard
 from utils.config.app_options import AppOptions
 from utils.config.cli import parse, run_script
@@ -44,7 +45,7 @@ def test_help_needs_neither_torch_nor_the_server() -> None:
         (["--max-upload", "0"], "--max-upload 0 is too small"),
         (["--max-frames", "0"], "--max-frames 0 is too small"),
         (["--imgsz", "16"], "--imgsz 16 is too small"),
-        (["--host", ""], "--host '' is empty"),
+        (["--host", ""], "--host is given an empty text"),
         (["--wieghts", "a.pt"], "did you mean '--weights'"),
     ],
 )
@@ -114,6 +115,8 @@ def test_the_address_to_open_is_one_that_a_browser_takes() -> None:
         ("/api/model", {"host": "localhost:1", "origin": "http://localhost:1"}, True),
         ("/api/model", {"host": "localhost:1", "origin": "http://localhost:2"}, False),
         ("/api/model", {"host": "localhost:1", "origin": "null"}, False),
+        ("/api/model", {"host": "localhost:1", "origin": "http://["}, False),
+        ("/api/model", {"host": "localhost:1", "origin": "http://localhost:1.evil.example"}, False),
     ],
 )
 def test_only_the_page_itself_may_ask(path: str, headers: dict[str, str], allowed: bool) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import pytest
 import torch
 
 from models.routing import RoutingRecorder
+from utils.app import uploads
 from utils.app.engine import Engine
 from utils.config.app_options import AppOptions
 from utils.config.detect_options import DetectOptions
@@ -226,11 +229,31 @@ def test_only_the_newest_pictures_are_kept(site: Any, picture: Any, png_of: Any)
     assert site(f"/api/pictures/{keys[0]}").status == 404
 
 
-def test_when_too_many_wait_the_next_is_asked_to_come_back(site: Any, picture: Any, png_of: Any) -> None:
-    with site.service.place(), site.service.place():
-        answer = site("/api/pictures", png_of(picture()))
-        assert (answer.status, answer.json["detail"][:28]) == (503, "2 pictures are waiting alrea")
-    assert site("/api/pictures", png_of(picture())).status == 200
+def test_when_too_many_wait_the_next_is_asked_to_come_back(
+    site: Any, picture: Any, png_of: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go, entered, look = threading.Event(), threading.Semaphore(0), site.service.engine.look
+
+    def slowly(image: Any) -> Any:
+        entered.release()
+        go.wait(60)
+        return look(image)
+
+    monkeypatch.setattr(site.service.engine, "look", slowly)
+    monkeypatch.setattr(uploads, "WAIT_S", 0.2)
+    with ThreadPoolExecutor(2) as pool:
+        first = [pool.submit(site, "/api/pictures", png_of(picture())) for _ in range(2)]
+        assert entered.acquire(timeout=60) and entered.acquire(timeout=60)
+        refused = site("/api/pictures", png_of(picture()))
+        go.set()
+        assert [answer.result().status for answer in first] == [200, 200]
+    assert (refused.status, refused.json["detail"][:30]) == (503, "2 pictures are being looked at")
+
+
+def test_who_comes_when_all_places_are_taken_waits_for_one(site: Any, picture: Any, png_of: Any) -> None:
+    with ThreadPoolExecutor(20) as pool:
+        answers = list(pool.map(lambda n: site("/api/pictures", png_of(picture(n))), range(20)))
+    assert {answer.status for answer in answers} == {200}
 
 
 def test_a_bug_is_answered_as_json_too(site: Any, monkeypatch: pytest.MonkeyPatch, picture: Any, png_of: Any) -> None:
