@@ -27,10 +27,12 @@ from utils.errors import InputError
 LOG = logging.getLogger(__name__)
 OWN_PACKAGES = ("models.", "utils.", "ultralytics.")
 TORCH_PACKAGES = ("torch.nn.modules.", "torch._C.")
+YAML_KEYS = ("nc", "depth_multiple", "width_multiple", "anchors", "backbone", "head", "ch")
 STALE_BUFFERS = ("anchor_grid",)  # files before v6.1 carry this derived value
 
 
-def _stand_in(dotted: str) -> type:
+def stand_in(dotted: str) -> type[nn.Module]:
+    """A class of that name that only holds what is put into it."""
     module, _, name = dotted.rpartition(".")
     return type(name, (nn.Module,), {"__module__": module, "__doc__": f"Inert stand-in for {dotted}."})
 
@@ -61,7 +63,7 @@ def _resolve(path: Path, names: Iterable[str]) -> list[Any]:
     for dotted in names:
         leaf = dotted.rpartition(".")[2]
         if dotted.startswith(OWN_PACKAGES):
-            allowed.append((_stand_in(dotted), dotted))
+            allowed.append((stand_in(dotted), dotted))
         elif dotted.startswith(TORCH_PACKAGES) and isinstance(getattr(nn, leaf, None), type):
             allowed.append((getattr(nn, leaf), dotted))
         elif dotted in numpy_names:
@@ -163,8 +165,7 @@ def _state_of(holder: nn.Module) -> dict[str, Tensor]:
 
 def _clean_yaml(model_yaml: dict[str, Any]) -> dict[str, Any]:
     """The keys a model yaml has here; the original adds bookkeeping of its own."""
-    keep = ("nc", "depth_multiple", "width_multiple", "anchors", "backbone", "head", "ch")
-    return {k: model_yaml[k] for k in keep if k in model_yaml}
+    return {k: model_yaml[k] for k in YAML_KEYS if k in model_yaml}
 
 
 def _activation_of(holder: nn.Module, path: Path) -> dict[str, str]:

@@ -16,7 +16,7 @@ WITH_INT8 = ("onnx", "openvino", "tflite")
 INT8_WEIGHTS = ("tflite",)  # of these only the weights, which need no pictures
 FORMATS = (
     "torchscript", "onnx", "openvino", "engine", "coreml", "saved_model", "pb", "tflite", "ncnn", "executorch",
-    "pt2", "aoti", "static",
+    "pt2", "aoti", "static", "yolov5",
 )  # fmt: skip
 # Known by name, made by other programs: see utils/export/elsewhere.py.
 ELSEWHERE = ("edgetpu", "tfjs")
@@ -25,7 +25,8 @@ ELSEWHERE = ("edgetpu", "tfjs")
 _ONLY_FOR: dict[str, tuple[str, ...]] = {
     "optimize": ("torchscript",), "simplify": ("onnx",), "opset": ("onnx",), "workspace": ("engine",),
     "venvs": ("tflite", "saved_model", "pb"),
-    **dict.fromkeys(("half", "dynamic", "dynamic_axes"), tuple(name for name in FORMATS if name != "static")),
+    "half": tuple(name for name in FORMATS if name != "static"),
+    **dict.fromkeys(("dynamic", "dynamic_axes"), tuple(name for name in FORMATS if name not in ("static", "yolov5"))),
 }  # fmt: skip
 _OF_NMS = frozenset({"agnostic_nms", "topk_per_class", "topk_all", "iou_thres", "conf_thres"})
 

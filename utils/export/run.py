@@ -32,6 +32,7 @@ from utils.export.static import StaticExporter
 from utils.export.tensorflow import FrozenGraphExporter, SavedModelExporter
 from utils.export.tflite import TFLiteExporter
 from utils.export.torchscript import TorchScriptExporter
+from utils.export.yolov5 import YOLOv5Exporter
 
 LOG = logging.getLogger(__name__)
 _LONG = 120  # characters of what a library says
@@ -49,6 +50,7 @@ EXPORTERS: tuple[Exporter, ...] = (
     ExportedProgramExporter(),
     AOTInductorExporter(),
     StaticExporter(),
+    YOLOv5Exporter(),
     *map(Elsewhere, REASONS),
 )
 Scorer = Callable[[nn.Module], tuple[float, float]]  # a model -> mAP@.5, mAP@.5:.95

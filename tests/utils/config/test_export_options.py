@@ -24,7 +24,7 @@ from utils.config.options import ExportOptions
         (
             {"half": True, "include": ("static",)},
             "--half has no effect on --include static: it is for torchscript, onnx, openvino, engine, coreml, "
-            "saved_model, pb, tflite, ncnn, executorch, pt2, aoti",
+            "saved_model, pb, tflite, ncnn, executorch, pt2, aoti, yolov5",
         ),
     ],
 )
