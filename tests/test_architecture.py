@@ -24,6 +24,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "utils.jpeg",
         "utils.files",
         "utils.yaml_names",
+        "utils.xml_file",
         "utils.log",
         "utils.memory",
         "utils.errors",

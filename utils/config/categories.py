@@ -13,10 +13,21 @@ from typing import Any
 
 from utils.errors import InputError
 from utils.files import collector_off, open_regular
+from utils.xml_file import read_xml
 
 NO_CATEGORY = -1  # the category id of a class that the annotation file does not have
 _KEY = b'"categories"'
 _CATEGORY_0 = re.compile(rb'"category_id"\s*:\s*0\s*[,}]')
+# Keys of the json files of other tools, in the file or in the first entry of its list.
+_TOOLS: dict[str, tuple[set[str], ...]] = {
+    "Label Studio": ({"data", "annotations"}, {"annotations", "file_upload"}, {"image", "label"}),
+    "VIA": ({"_via_img_metadata"}, {"regions", "file_attributes"}),
+    "Supervisely": ({"objects", "size"},),
+    "Datumaro": ({"categories", "items"},),
+    "CreateML": ({"image", "annotations"},),
+    "Labelbox": ({"data_row"}, {"Labeled Data"}),
+}
+_TAG_WITHIN = 4096  # bytes within which the outermost tag of an xml file stands
 _FIRST_BYTES = 1 << 20  # behind the key: no list of categories is longer, or it is read the slow way
 
 
@@ -138,10 +149,60 @@ def read_categories(file: Path) -> Categories:
     return parse_categories(found, file)
 
 
+def tool_of(content: Any) -> str:
+    """What to do about the json file of another labelling tool: "; it is ...", "" when nobody knows it."""
+    first = content[0] if isinstance(content, list) and content else content
+    keys = first.keys() if isinstance(first, Mapping) else ()
+    for tool, marks in _TOOLS.items():
+        if any(mark <= set(keys) for mark in marks):
+            return f"; it is an export of {tool}: export as COCO or YOLO there"
+    return ""
+
+
+def is_labelme(file: Path) -> bool:
+    """Whether a json file is one of LabelMe, which belongs to one image. Of a COCO file only the bytes are searched."""
+    try:
+        with open_regular(file) as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            return content.find(b'"shapes"') >= 0 and all(content.find(key) < 0 for key in (_KEY, b'"annotations"'))
+    except (OSError, ValueError):  # not there, or empty
+        return False
+
+
+def is_cvat(file: Path) -> bool:
+    """Whether an xml file is one of CVAT, for many images; one of VOC has the tag ``annotation``."""
+    try:
+        with open_regular(file) as stream:
+            return re.search(rb"<annotations[\s>]", stream.read(_TAG_WITHIN)) is not None
+    except OSError:
+        return False
+
+
+def cvat_names(file: Path) -> tuple[str, ...]:
+    """The labels that a file of CVAT defines, in their order; those of the parts of a skeleton are none.
+
+    Raises:
+        OSError, InputError: it cannot be read.
+    """
+    found = []
+    pending = [read_xml(file, until="image")]
+    while pending:
+        element = pending.pop(0)
+        if element.tag == "label" and element.value("name") and element.child("parent") is None:
+            found.append(element.value("name") or "")
+        pending += element.children
+    return tuple(dict.fromkeys(found))
+
+
+def split_of_subset(subset: str) -> str:
+    """The split that a subset of CVAT is: "train", "val" or "test"; "" for another name."""
+    word = subset.strip().lower()
+    return next((split for split in ("train", "val", "test") if word.startswith(split)), "")
+
+
 def _uses_0(file: Path) -> bool:
     """Whether an annotation of a file has the category 0."""
     try:
-        with file.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        with open_regular(file) as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
             return _CATEGORY_0.search(content) is not None
     except (OSError, ValueError):  # not there, or empty
         return False
@@ -151,7 +212,9 @@ def _of_whole_file(file: Path) -> Categories:
     content = read_json(file)
     if not isinstance(content, Mapping) or "categories" not in content:
         problem = "a list, as detections are stored" if isinstance(content, list) else "no 'categories'"
-        raise InputError(f"{file}: {problem}; a COCO annotation file has images, annotations and categories")
+        raise InputError(
+            f"{file}: {problem}; a COCO annotation file has images, annotations and categories{tool_of(content)}"
+        )
     return parse_categories(content["categories"], file)
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from utils.config.categories import read_categories
+from utils.config.categories import cvat_names, is_cvat, is_labelme, read_categories
 from utils.config.paths import find_yaml
 from utils.downloads import Remote, is_sha256, is_url
 from utils.errors import InputError, nearest
@@ -97,8 +97,8 @@ class DatasetSpec:
         paths = {split: _split_paths(content.get(split), split, root, bases, file) for split in SPLITS}
         if not any(paths.values()):
             raise InputError(f"{file}: no pictures named; give at least one of train:, val:, test:")
-        jsons = {split: [path for path in paths[split] if path.suffix.lower() == ".json"] for split in SPLITS}
-        names = _class_names(content, file, [path for split in SPLITS for path in jsons[split]])
+        jsons = {split: [path for path in paths[split] if _is_coco(path)] for split in SPLITS}
+        names = _class_names(content, file, [path for split in SPLITS for path in paths[split]])
         category_ids = _category_ids(jsons, names)
         if single_cls and len(names) != 1:
             names, category_ids = ("item",), ()
@@ -210,8 +210,13 @@ def _downloads(entry: Any, file: Path) -> tuple[tuple[Remote, ...], str | None]:
     return tuple(remotes), None
 
 
-def _class_names(content: Mapping[Any, Any], file: Path, jsons: Sequence[Path]) -> tuple[str, ...]:
-    """Names from ``names:`` (list, or mapping from 0), else of the first json, else class0 ... from ``nc:``."""
+def _is_coco(path: Path) -> bool:
+    return path.suffix.lower() == ".json" and not is_labelme(path)
+
+
+def _class_names(content: Mapping[Any, Any], file: Path, entries: Sequence[Path]) -> tuple[str, ...]:
+    """Names from ``names:``, else of the first COCO or CVAT file of ``entries``, else class0 ... from ``nc:``."""
+    jsons = [path for path in entries if _is_coco(path)]
     nc, names = content.get("nc"), content.get("names")
     if isinstance(nc, str) and nc.strip().isdecimal():
         nc = int(nc)
@@ -236,6 +241,9 @@ def _class_names(content: Mapping[Any, Any], file: Path, jsons: Sequence[Path]) 
             )
         return found
     if names is None:
+        defined = next((cvat_names(path) for path in entries if path.suffix.lower() == ".xml" and is_cvat(path)), ())
+        if defined and nc in (None, len(defined)):
+            return defined
         if nc is None:
             raise InputError(f"{file}: no classes; give names: (a list of class names)")
         return tuple(f"class{i}" for i in range(nc))

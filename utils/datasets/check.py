@@ -27,6 +27,7 @@ from utils.config.dataset_spec import SPLITS, DatasetSpec
 from utils.config.flags import IMAGE_SIZE_FLAGS, option, switch
 from utils.config.paths import ROOT
 from utils.datasets.check_report import CheckReport, SplitSummary
+from utils.datasets.formats.voc_layout import unread
 from utils.datasets.prepare import load_labels
 from utils.datasets.problems import (
     DAMAGED,
@@ -89,6 +90,9 @@ def check(
             report.findings.append((split, Finding(NO_SPLIT, str(spec.source), problem=problem)))
             continue
         usable[split] = labels.records
+        if split != "test" and labels.report.missing == len(labels.records) > 0:
+            problem = f"no labels found{unread(labels.records[0].image)}"
+            report.findings.append((split, Finding(NO_SPLIT, str(spec.source), problem=problem)))
         counts = class_counts(labels.records, spec.nc)
         by_name = {f"{i} {name}": int(count) for i, (name, count) in enumerate(zip(spec.names, counts))}
         report.splits[split] = SplitSummary.of(labels, by_name)

@@ -1,10 +1,11 @@
-"""Turn a labelled set from one format into another: YOLO label files, COCO annotations, VOC annotations.
+"""Turn a labelled set into another format: YOLO label files, COCO or VOC annotations; LabelMe and CVAT are read too.
 
     python -m utils.datasets.convert --source instances_val2017.json --to yolo --output coco-yolo --link
     python -m utils.datasets.convert --source data.yaml --to coco --output my-coco
     python -m utils.datasets.convert --source VOCdevkit/VOC2012 --to yolo --output voc --names names.yaml --copy-images
 
-The source is a data yaml (all of its splits), COCO annotations (``.json``), a folder with VOC's ``Annotations`` (its
+The source is a data yaml (all of its splits), COCO annotations (``.json``), CVAT annotations (``.xml``, its subsets are
+the splits), a folder of images with LabelMe files, a folder with VOC's ``Annotations`` (its
 ``ImageSets/Main/train.txt``, ``val.txt`` and ``test.txt`` are the splits), a folder of xml files, a folder with
 ``images/train``, ``images/val`` ..., or a folder or list of pictures. What training would not use is left out here too.
 
@@ -27,13 +28,14 @@ from typing import Any
 
 from tqdm import tqdm
 
-from utils.config.categories import NO_CATEGORY, read_categories
+from utils.config.categories import NO_CATEGORY, cvat_names, is_cvat, is_labelme, read_categories
 from utils.config.cli import run_script
 from utils.config.dataset_spec import SPLITS, DatasetSpec, parse_names, read_name_list
 from utils.config.flags import option, switch
 from utils.datasets.formats.annotations import LEFT_OUT
+from utils.datasets.formats.cvat_xml import read_cvat
+from utils.datasets.formats.named import NamedLabels
 from utils.datasets.formats.voc_layout import ANNOTATIONS
-from utils.datasets.formats.voc_xml import VocLabels, read_voc
 from utils.datasets.formats.writing import FORMATS, SplitPlan, plan, write_labels
 from utils.datasets.labels import scan_labels
 from utils.datasets.prepare import join, log_oddities, open_split
@@ -53,7 +55,7 @@ REPORT = "convert.txt"
 class ConvertOptions:
     """Options of ``python -m utils.datasets.convert``. Raises InputError naming the flag that is missing or at odds."""
 
-    source: str = option("", str, "--source", "data yaml, COCO .json, or a folder (see above)")
+    source: str = option("", str, "--source", "data yaml, COCO .json, CVAT .xml, or a folder (see above)")
     to: str = option("yolo", str, "--to", "format to write", choices=FORMATS)
     output: str = option("", str, "--output", "folder to write into; it must be new or empty")
     names: str = option("", str, ("--names", "--data"), "yaml whose names: are the classes, in their order")
@@ -105,7 +107,7 @@ def open_source(options: ConvertOptions) -> DatasetSpec:
         raise FileNotFoundError(f"--source {source}: no such file or folder")
     source = source.resolve()
     ids: tuple[int, ...] = ()
-    if source.suffix.lower() == ".json":
+    if source.suffix.lower() == ".json" and not is_labelme(source):
         categories = read_categories(source).without_unused_parent([source])
         names = names or categories.class_names(source)
         ids = categories.ids_of(names)
@@ -124,7 +126,7 @@ def open_source(options: ConvertOptions) -> DatasetSpec:
         searched=(root,),
     )
     if not names:
-        names = _names_in_xml(spec)
+        names = _names_in_files(spec)
     return replace(spec, nc=len(names), names=names)
 
 
@@ -138,25 +140,29 @@ def _splits_of(source: Path) -> dict[str, tuple[Path, ...]]:
                 return {split: (path,) for split, path in found.items()}
         if (source / ANNOTATIONS).is_dir():
             return {"train": (source / ANNOTATIONS,)}
+    if source.suffix.lower() == ".xml" and is_cvat(source):
+        splits = {split for split, _ in read_cvat(source) if split}
+        if splits:
+            return {split: (source,) for split in SPLITS if split in splits}
     named = [split for split in ("val", "test") if split in source.stem.lower()]
     return {named[0] if named else "train": (source,)}
 
 
-def _names_in_xml(spec: DatasetSpec) -> tuple[str, ...]:
-    """The names in all VOC files of a set, sorted.
+def _names_in_files(spec: DatasetSpec) -> tuple[str, ...]:
+    """The labels that a CVAT file defines, else the names in all annotation files of a set, sorted.
 
     Raises:
-        InputError: not all of its labels are VOC files, or they name nothing.
+        InputError: not all of its labels have names, or nothing has.
     """
+    if spec.source.suffix.lower() == ".xml" and is_cvat(spec.source) and (defined := cvat_names(spec.source)):
+        return defined
     found: set[str] = set()
     for part in (part for split in SPLITS if getattr(spec, split) for part in open_split(spec, split, strict=False)):
-        if not isinstance(part.reader, VocLabels):
+        if not isinstance(part.reader, NamedLabels):
             raise InputError(
                 f"--source {spec.source}: label files have no class names; give --names with a yaml of them"
             )
-        for image in part.images:
-            with suppress(OSError, InputError):  # named by the scan that follows
-                found |= {item.name for item in read_voc(part.reader.file_for(image)).objects if item.name}
+        found |= set(part.reader.all_names())
     if not found:
         raise InputError(
             f"--source {spec.source}: no object has a name; give --names with a yaml that lists the classes"

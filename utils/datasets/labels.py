@@ -13,7 +13,8 @@ from pathlib import Path
 from tqdm import tqdm
 
 from utils.datasets.cache import fingerprint, load_cache, save_cache
-from utils.datasets.formats.annotations import CROWD
+from utils.datasets.formats.annotations import CROWD, NO_AREA
+from utils.datasets.formats.voc_layout import unread
 from utils.datasets.label_file import RowReader, TextRows, printable, read_label_file
 from utils.datasets.records import (
     BAD_LABELS,
@@ -233,6 +234,10 @@ def _refuse_useless(
         text = f"every label row is unusable; the first: {report.messages[0]}"
     elif report.counts[FOREIGN]:
         return
+    elif report.counts[NO_AREA]:
+        text = f"no object of {annotations[0]} or the other files has a box: points and lines only"
+        if strict:
+            raise InputError(f"{description}: {text}")
     elif report.counts[CROWD]:
         text = (
             f"every annotation of {annotations[0]} is a crowd (iscrowd: 1) and left out; CVAT marks masks so: "
@@ -244,7 +249,7 @@ def _refuse_useless(
         logger.warning("%s: all label files are empty: %d pictures of background only", description, report.empty)
         return
     else:
-        text = f"no labels found; the labels of {images[0]} were looked for in {annotations[0]}"
+        text = f"no labels found; the labels of {images[0]} were looked for in {annotations[0]}{unread(images[0])}"
     if require_labels:
         raise InputError(f"{description}: {text}")
     logger.warning("%s: %s", description, text)

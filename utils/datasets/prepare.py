@@ -2,11 +2,12 @@
 
 An entry of ``train:``, ``val:`` or ``test:`` may be of any kind, and the entries of one split of different kinds:
 
-* a ``.json`` file: COCO detection annotations;
-* a folder with ``.xml`` files and no pictures, a single ``.xml`` file, or a list of ids (``ImageSets/Main/train.txt``):
-  VOC annotations;
+* a ``.json`` file: COCO detection annotations, or those of LabelMe for one image;
+* a ``.xml`` file: annotations of CVAT for many images, or of VOC for one;
+* a folder with ``.xml`` files or LabelMe ``.json`` files and no pictures, or a list of ids
+  (``ImageSets/Main/train.txt``): VOC or LabelMe annotations;
 * a folder with pictures, a ``.txt`` list of pictures, or a picture: with YOLO label files, or, when not one of its
-  pictures has a label file, with VOC annotations in ``Annotations`` or beside them.
+  pictures has a label file, with VOC or LabelMe annotations in ``Annotations`` or beside them.
 """
 
 from __future__ import annotations
@@ -17,17 +18,22 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from utils.config.categories import is_cvat, is_labelme
 from utils.config.dataset_spec import DatasetSpec
 from utils.datasets.cache import cache_path_for
 from utils.datasets.digits import ensure_digits
 from utils.datasets.formats.annotations import LEFT_OUT, NOTE
 from utils.datasets.formats.coco_json import CocoLabels
+from utils.datasets.formats.cvat_xml import CvatLabels
+from utils.datasets.formats.labelme_json import LabelmeLabels
+from utils.datasets.formats.named import NamedLabels
 from utils.datasets.formats.voc_layout import (
+    JSON,
     annotations_of,
     pictures_of_folder,
     pictures_of_list,
     read_ids,
-    walk_xml,
+    walk_files,
 )
 from utils.datasets.formats.voc_xml import VocLabels
 from utils.datasets.labels import RowReader, TextRows, scan_labels
@@ -149,16 +155,23 @@ def open_split(
     images: list[Path] = []  # of ``plain``
     parts: list[Part] = []
     for entry in spec.sources(split):
-        if entry.suffix.lower() == ".json":
+        suffix = entry.suffix.lower()
+        if suffix == ".xml" and is_cvat(entry):
+            cvat = CvatLabels(entry, names, split=split, folder=folder, strict=strict)
+            parts.append(Part(sorted(cvat.images, key=str), (entry,), cvat))
+            continue
+        if suffix == JSON and not is_labelme(entry):
             kept = listing(entry) if listing else None
             coco = CocoLabels(entry, names, split=split, folder=folder, strict=strict, crowd=spec.crowd, listing=kept)
             parts.append(Part(sorted(coco.images, key=str), (entry,), coco, coco.strays))
             continue
-        pictures = [] if entry.suffix.lower() == ".xml" else _pictures(entry, (spec.root, *spec.searched))
-        files = annotations_of(pictures) if pictures else _voc_files(entry, folder)
+        pictures = [] if suffix in (".xml", JSON) else _pictures(entry, (spec.root, *spec.searched))
+        files = annotations_of(pictures) if pictures else _annotated(entry, folder)
         if files:
-            voc = VocLabels(files, names, drop_difficult=spec.drop_difficult, strict=strict)
-            parts.append(Part(sorted(voc.images, key=str), (entry,), voc))
+            reader: NamedLabels = VocLabels(files, names, drop_difficult=spec.drop_difficult, strict=strict)
+            if any(file.suffix.lower() == JSON for file in files.values()):
+                reader = LabelmeLabels(files, names, strict)
+            parts.append(Part(sorted(reader.images, key=str), (entry,), reader))
         else:
             plain.append(entry)
             images += pictures
@@ -176,9 +189,13 @@ def _pictures(entry: Path, bases: Sequence[Path]) -> list[Path]:
         return []
 
 
-def _voc_files(entry: Path, images: Path | None) -> dict[Path, Path]:
-    """Picture -> xml file of an entry without pictures; empty when it has no VOC annotations either."""
-    if next(walk_xml(entry), None) is not None if entry.is_dir() else entry.suffix.lower() == ".xml":
+def _annotated(entry: Path, images: Path | None) -> dict[Path, Path]:
+    """Picture -> xml or LabelMe file of an entry without pictures; empty when it has no annotations either."""
+    if entry.is_dir():
+        here = any(True for _ in walk_files(entry, ".xml")) or any(map(is_labelme, walk_files(entry, JSON)))
+    else:
+        here = entry.suffix.lower() in (".xml", JSON)
+    if here:
         return pictures_of_folder(entry, images)
     ids = read_ids(entry)
     return pictures_of_list(entry, ids, images) if ids else {}

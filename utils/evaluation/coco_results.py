@@ -16,7 +16,7 @@ import numpy as np
 from torch import Tensor
 
 from utils.boxes import xywh2xyxy
-from utils.config.categories import NO_CATEGORY, parse_categories, read_json
+from utils.config.categories import NO_CATEGORY, is_labelme, parse_categories, read_json
 from utils.config.dataset_spec import DatasetSpec
 from utils.datasets.formats.annotations import numbers
 from utils.datasets.loader import Batch
@@ -56,7 +56,7 @@ def find_annotations(spec: DatasetSpec, split: str) -> Path | None:
     sources = spec.sources(split)
     if len(sources) != 1:
         return None
-    if sources[0].suffix.lower() == ".json":
+    if sources[0].suffix.lower() == ".json" and not is_labelme(sources[0]):
         return sources[0]
     name = sources[0].stem if sources[0].is_file() else sources[0].name
     file = spec.root / "annotations" / f"instances_{name}.json"

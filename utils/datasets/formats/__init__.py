@@ -1,1 +1,1 @@
-"""Labels in the formats of COCO and VOC: read as they are, and written."""
+"""Labels in the formats of COCO, VOC, LabelMe and CVAT: read as they are; COCO and VOC are written as well."""

@@ -27,14 +27,16 @@ CROWD = "crowd annotation"
 CROWD_AS_ASKED = "crowd annotation, left out as the yaml says"
 MASK = "mask without outline"
 DIFFICULT = "difficult object"
+NO_AREA = "shape without a box"
 LEFT_OUT = {
     CROWD: (
         "crowd annotations left out (iscrowd: 1, as CVAT marks masks): 'crowd: keep' in the data yaml uses their boxes,"
         " 'crowd: drop' confirms that they are not wanted"
     ),
     CROWD_AS_ASKED: "crowd annotations left out, as the yaml says",
-    MASK: "run-length masks, of which only the boxes are used",
+    MASK: "masks, of which only the boxes are used",
     DIFFICULT: "difficult objects left out",
+    NO_AREA: "points, lines and other shapes without a box left out",
     KEYPOINTS: "label files with key points, of which only the boxes are used",
 }
 

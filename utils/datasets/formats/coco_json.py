@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from utils.config.categories import Categories, parse_categories, read_json
+from utils.config.categories import Categories, parse_categories, read_json, tool_of
 from utils.config.dataset_spec import KEEP
 from utils.datasets.cache import fingerprint, load_cache, save_cache
 from utils.datasets.formats.annotations import (
@@ -123,7 +123,7 @@ class CocoLabels:
             known = [picture.name for picture in self._content.pictures], self._content.strays
             _keep(listing, file, self.settings, *known)
         names_of_pictures, self.strays = known
-        self._places = _locate(names_of_pictures, self.tried, file)
+        self._places = locate_pictures(names_of_pictures, self.tried, file)
         self.images = list(self._places)
 
     def _parse(self) -> _Content:
@@ -254,10 +254,11 @@ def _sections(file: Path) -> Mapping[str, Any]:
     content = read_json(file)
     expected = f"a COCO detection file has the lists {', '.join(_SECTIONS)}"
     if not isinstance(content, Mapping):
-        raise InputError(f"{file}: not annotations; {expected}")
+        raise InputError(f"{file}: not annotations; {expected}{tool_of(content)}")
     for name in _SECTIONS:
         if name not in content:
-            raise InputError(f"{file}: no '{name}'{nearest(name, map(str, content))}; {expected}")
+            hint = tool_of(content)
+            raise InputError(f"{file}: no '{name}'{nearest(name, map(str, content))}; {expected}{hint}")
         if not isinstance(content[name], list):
             raise InputError(f"{file}: '{name}' is not a list; {expected}")
     return content
@@ -338,7 +339,7 @@ def picture_folders(file: Path, split: str = "", folder: Path | None = None) -> 
     return [here, *inside, *plain[:2], *beside, *plain[2:], up]
 
 
-def _locate(names: Sequence[str], folders: Sequence[Path], file: Path) -> dict[Path, list[int]]:
+def locate_pictures(names: Sequence[str], folders: Sequence[Path], file: Path) -> dict[Path, list[int]]:
     """Path -> places in ``names``: more than one for a picture that is listed more than once."""
     present = [folder for folder in folders if folder.is_dir()]
     found: dict[Path, list[int]] = {}

@@ -1,7 +1,8 @@
-"""Where the pictures of VOC annotations lie, and the annotations of pictures.
+"""Where the pictures of VOC and LabelMe annotations lie, and the annotations of pictures.
 
 Understood are VOC's own layout (``Annotations/*.xml``, ``JPEGImages``, lists of ids in ``ImageSets/Main``), the same
-with a folder ``images`` for the pictures, both with sub-folders, and xml files beside the pictures.
+with a folder ``images`` for the pictures, both with sub-folders, and xml files beside the pictures. The json files of
+LabelMe may lie in the same places, or in ``labels`` for pictures in ``images``.
 """
 
 from __future__ import annotations
@@ -10,8 +11,11 @@ import logging
 import os
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
+from utils.config.categories import is_cvat, is_labelme, read_categories
+from utils.datasets.formats.labelme_json import stated_image
 from utils.datasets.formats.voc_xml import read_voc
 from utils.errors import InputError
 from utils.files import IMAGE_SUFFIXES, find_images, label_path_for
@@ -19,19 +23,21 @@ from utils.files import IMAGE_SUFFIXES, find_images, label_path_for
 LOG = logging.getLogger(__name__)
 
 ANNOTATIONS = "Annotations"
+JSON = ".json"
 PICTURES = ("JPEGImages", "images")
+_NEAR, _LOOKED_AT = 3, 20  # folders upwards, and files in each, that are searched for annotations of other kinds
 _LEVELS = 4  # folders above a list of ids in which "Annotations" is looked for
 
 
 # What an entry of a data yaml is --------------------------------------------------------------------------------------
 
 
-def walk_xml(folder: Path) -> Iterator[Path]:
-    """The xml files of a folder at any depth, sorted; names that start with a dot are skipped."""
+def walk_files(folder: Path, suffix: str) -> Iterator[Path]:
+    """The files of one suffix in a folder at any depth, sorted; names that start with a dot are skipped."""
     for parent, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
-            if name.lower().endswith(".xml") and not name.startswith("."):
+            if name.lower().endswith(suffix) and not name.startswith("."):
                 yield Path(parent, name)
 
 
@@ -57,8 +63,8 @@ def _without_flag(line: str) -> str:
     return words[0] if len(words) == 2 and words[1] in ("1", "0", "-1") else line
 
 
-def annotation_of(image: Path) -> Path:
-    """The xml file of a picture: that in ``Annotations``, in the same sub-folder or in none, or beside the picture.
+def annotation_of(image: Path, suffix: str = ".xml") -> Path:
+    """The file of a picture: that in ``Annotations``, in the same sub-folder or in none, or beside the picture.
 
     When there is none, the first place that was looked at.
     """
@@ -69,16 +75,42 @@ def annotation_of(image: Path) -> Path:
             root = Path(*folders[:i], ANNOTATIONS)
             places += [root.joinpath(*folders[i + 1 :]), root]
             break
-    places = [place / f"{image.stem}.xml" for place in [*places, image.parent]]
+    if suffix == JSON:
+        places.append(label_path_for(image).parent)
+    places = [place / f"{image.stem}{suffix}" for place in [*places, image.parent]]
     return next((place for place in places if place.is_file()), places[0])
 
 
 def annotations_of(images: Sequence[Path]) -> dict[Path, Path]:
-    """Picture -> xml file, when the labels of these pictures are xml files; empty when they have label files."""
+    """Picture -> xml or LabelMe file, when these pictures have such; empty when they have label files."""
     if any(label_path_for(image).is_file() for image in images):
         return {}
-    found = {image: annotation_of(image) for image in images}
-    return found if any(file.is_file() for file in found.values()) else {}
+    for suffix in (".xml", JSON):
+        found = {image: annotation_of(image, suffix) for image in images}
+        first = next((file for file in found.values() if file.is_file()), None)
+        if first is not None and (suffix != JSON or any(map(is_labelme, found.values()))):
+            return found
+    return {}
+
+
+def unread(image: Path) -> str:
+    """What to do about an annotation file near an image without labels: "; there is ...", "" when there is none."""
+    for folder in list(image.parents)[:_NEAR]:
+        try:
+            files = sorted(file for file in folder.iterdir() if file.suffix.lower() in (".xml", JSON, ".csv"))
+        except OSError:
+            continue
+        for file in files[:_LOOKED_AT]:
+            suffix = file.suffix.lower()
+            if suffix == ".csv":
+                return f"; there is {file}: tables are not read, export as YOLO, COCO or VOC"
+            if suffix == ".xml" and is_cvat(file):
+                return f"; there is {file} of CVAT: name it in the data yaml in place of the folder"
+            if suffix == JSON and not is_labelme(file):
+                with suppress(OSError, InputError):
+                    read_categories(file)
+                    return f"; there is {file} of COCO: name it in the data yaml in place of the folder"
+    return ""
 
 
 # From annotations to pictures -----------------------------------------------------------------------------------------
@@ -116,26 +148,33 @@ class _Pictures:
 
     def _by_stated_name(self, annotation: Path) -> Path | None:
         """The picture that the annotation itself names."""
-        try:
-            name = Path(read_voc(annotation).filename.replace("\\", "/"))
-        except (OSError, InputError):
-            return None
+        if annotation.suffix.lower() == JSON:
+            name = Path(stated_image(annotation))
+            if name.name and (annotation.parent / name).is_file():
+                return Path(os.path.normpath(annotation.parent / name))
+        else:
+            try:
+                name = Path(read_voc(annotation).filename.replace("\\", "/"))
+            except (OSError, InputError):
+                return None
         fitting = [path for path in self._by_stem.get(name.stem, []) if path.name == name.name]
         return fitting[0] if len(fitting) == 1 else None
 
 
 def pictures_of_folder(folder: Path, images: Path | None = None) -> dict[Path, Path]:
-    """Picture -> xml file for all xml files of a folder (or for one).
+    """Picture -> xml file for all xml files of a folder (or for one); the same for LabelMe files if there are no xml.
 
     Args:
-        folder: ``Annotations``, a folder in it, or a single xml file.
+        folder: ``Annotations``, a folder in it, or a single file.
         images: where the pictures are said to be; None: ``JPEGImages`` and ``images`` beside ``Annotations``.
 
     Raises:
         FileNotFoundError: not one picture is there; every folder tried is named.
         InputError: a picture is not to be told from another.
     """
-    files = list(walk_xml(folder)) if folder.is_dir() else [folder]
+    files = [folder]
+    if folder.is_dir():
+        files = list(walk_files(folder, ".xml")) or list(filter(is_labelme, walk_files(folder, JSON)))
     top = folder if folder.is_dir() else folder.parent
     top = next((parent for parent in (top, *top.parents) if parent.name == ANNOTATIONS), top)
     numbers = {file.relative_to(top).with_suffix("").as_posix(): file for file in files}
