@@ -181,6 +181,8 @@ class Dynamic_conv2d(nn.Module):
             raise ValueError(f"groups={groups} must divide in_planes={in_planes} and out_planes={out_planes}")
         if not isinstance(K, int) or K < 1:
             raise ValueError(f"K must be a whole number of at least 1, got {K}")
+        if bias not in (True, False):  # other programs have the ratio of the attention in its place
+            raise ValueError(f"bias must be True or False, got {bias}")
         self.in_planes, self.out_planes, self.kernel_size = in_planes, out_planes, kernel_size
         self.stride, self.padding, self.dilation, self.groups, self.K = stride, padding, dilation, groups, K
         self._form: DynamicForm | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Sequence
 from functools import partial
@@ -11,10 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from models.common import Dynamic_conv2d
 from models.registry import LayerRow
 from models.user_modules import place_in_module
 from utils.errors import InputError, first_line
 
+LOG = logging.getLogger(__name__)
+_BLOCKS = {"Dynamic_conv2d": "DynamicConv", "ODConv2d": "ODConv", "CondConv2d": "CondConv"}  # bare -> with all around
 PROBE_SIZE = 256  # px; a multiple of every stride in use
 
 
@@ -43,12 +47,14 @@ def probe(
         raise row.fail(
             f"cannot be run on {_shapes(given)} (channels x height x width, from {list(row.sources)}) at "
             f"{PROBE_SIZE} px: {place_in_module(error)}{first_line(error)}; check its 'from' and arguments"
-            f"{_shrunk(rows[: row.index])}"
+            f"{f'; {hint}' if (hint := _bare_dynamic(rows[: row.index], layers)) else ''}"
         ) from error
     finally:
         for hook in hooks:
             hook.remove()
         model.train(was_training)
+    if hint := _bare_dynamic(rows, layers):
+        LOG.warning("%s: %s", rows[0].origin.partition(":")[0], hint)
     return maps, strides
 
 
@@ -103,13 +109,26 @@ def _check_output(row: LayerRow, strides: list[float], layer: nn.Module, inputs:
         )
 
 
-def _shrunk(rows: Sequence[LayerRow]) -> str:
-    """A hint where a bare dynamic convolution made a map smaller, which is seldom meant."""
-    for row in reversed(rows):
-        if row.module == "Dynamic_conv2d" and len(row.args) in (2, 3) and row.args[1] != 1 and not row.options:
+def _bare_dynamic(rows: Sequence[LayerRow], layers: nn.Sequential) -> str:
+    """A hint where a bare dynamic convolution is written as if its arguments were those of Conv; "" otherwise.
+
+    It has no padding of its own, so a kernel above 1 makes the map smaller, which is seldom meant; and in
+    Dynamic_conv2d, as its authors have it, the ratio of the attention stands where others have the stride.
+    """
+    for row, layer in zip(reversed(rows), reversed(layers[: len(rows)])):
+        one = layer[0] if isinstance(layer, nn.Sequential) else layer
+        if not isinstance(one, Dynamic_conv2d) or type(one).__name__ not in _BLOCKS:
+            continue
+        third = row.args[2] if len(row.args) > 2 else None
+        ratio = type(one) is Dynamic_conv2d and isinstance(third, int) and third > 1
+        unpadded = one.kernel_size > 1 and one.padding == 0
+        if ratio or unpadded:
+            padding = "has no padding" if unpadded else ""
+            order = "its third argument is the ratio of the attention, not the stride" if ratio else ""
+            problem = ", and ".join(filter(None, (padding, order)))
             return (
-                f". Layer {row.index}, Dynamic_conv2d, has no padding, and its third argument is the ratio of the "
-                "attention, not the stride: DynamicConv takes [outputs, kernel, stride]"
+                f"layer {row.index}, {row.module}, {problem}: {_BLOCKS[type(one).__name__]} takes "
+                "[outputs, kernel, stride] and keeps the size at stride 1"
             )
     return ""
 

@@ -116,7 +116,44 @@ def test_a_model_that_does_not_end_in_detect_names_its_last_row() -> None:
 def test_a_bare_dynamic_convolution_meant_with_a_stride_is_named_where_maps_do_not_meet() -> None:
     message = refusal_of(with_row("head", 8, [-1, 1, "Dynamic_conv2d", [256, 3, 2]]))
     assert message.startswith("mine.yaml: head row 9 (layer 19, Concat): cannot be run on 64x30x30 and 64x16x16")
-    assert "Layer 18, Dynamic_conv2d, has no padding, and its third argument is the ratio" in message
+    assert "layer 18, Dynamic_conv2d, has no padding, and its third argument is the ratio" in message
+    assert message.endswith("DynamicConv takes [outputs, kernel, stride] and keeps the size at stride 1")
+
+
+@pytest.mark.parametrize(("bare", "block"), [("ODConv2d", "ODConv"), ("CondConv2d", "CondConv")])
+def test_the_other_bare_dynamic_convolutions_are_named_with_their_block(bare: str, block: str) -> None:
+    message = refusal_of(with_row("backbone", 3, [-1, 1, bare, [256, 3, 2]]))
+    assert message.startswith("mine.yaml: head row 6 (layer 16, Concat): cannot be run on 64x32x32 and 64x31x31")
+    assert message.endswith(
+        f"layer 3, {bare}, has no padding: {block} takes [outputs, kernel, stride] and keeps the size at stride 1"
+    )
+    Model(with_row("backbone", 3, [-1, 1, block, [256, 3, 2]]))
+    Model(with_row("backbone", 3, [-1, 1, bare, [256, 3, 2, 1]]))
+
+
+@pytest.mark.parametrize(
+    ("row", "warned"),
+    [
+        ([-1, 1, "Dynamic_conv2d", [1024, 1, 2]], "layer 8, Dynamic_conv2d, its third argument is the ratio"),
+        ([-1, 1, "ODConv2d", [1024, 3]], "layer 8, ODConv2d, has no padding: ODConv takes"),
+        ([-1, 1, "Dynamic_conv2d", [1024, 1, 1]], ""),
+        ([-1, 1, "Dynamic_conv2d", [1024, 3, 0.25, 1, 1]], ""),
+        ([-1, 1, "ODConv2d", [1024, 3, 1, 1]], ""),
+    ],
+)
+def test_a_bare_dynamic_convolution_that_only_makes_maps_smaller_is_warned_of(
+    row: Row, warned: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = with_row("backbone", 8, row)
+    rows["head"] = [[[4, 6, 9], 1, "Detect", ["nc", "anchors"]]]
+    Model(rows)
+    lines = [record.getMessage() for record in caplog.records if "Conv takes [" in record.getMessage()]
+    assert [line.startswith(f"mine.yaml: {warned}") for line in lines] == [True] * bool(warned)
+
+
+def test_the_arguments_of_another_odconv_are_not_taken_for_ours() -> None:
+    message = refusal_of(with_row("backbone", 3, [-1, 1, "ODConv2d", [256, 3, 2, 1, 1, 1, 0.0625, 4]]))
+    assert "bias must be True or False, got 0.0625; it takes (in_planes, out_planes, kernel_size, stride" in message
     # One with its own padding keeps the size, and is not to blame for another row's mistake.
     content = with_row("head", 4, [-1, 1, "Dynamic_conv2d", [256, 3, 1, 1, 1]])
     content["head"][2] = [[-1, 4], 1, "Concat", [1]]
