@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -67,6 +68,26 @@ def test_only_batches_of_the_checked_shape_are_compiled(model: Model, images: Te
     network(images)
     network(images[:1])
     assert seen == [2]
+
+
+@pytest.mark.parametrize(("times", "taken"), [(2, True), (8, False)])
+def test_a_model_that_magnifies_rounding_may_differ_by_a_multiple_of_it(
+    model: Model, images: Tensor, monkeypatch: pytest.MonkeyPatch, times: int, taken: bool
+) -> None:
+    with torch.no_grad():  # two large terms that cancel
+        model.model[3].conv.weight[1] = model.model[3].conv.weight[0]
+        model.head.m[1].weight[:, :2] += torch.tensor([1e5, -1e5]).view(1, 2, 1, 1)
+    model.model[:4].requires_grad_(False)  # whose gradients are nothing but rounding now
+
+    def make(model: Model) -> Any:
+        def run(x: Tensor) -> list[Tensor]:
+            exact = copy.deepcopy(model).double()(x.double())
+            return [found + times * (other.float() - found).detach() for found, other in zip(model(x), exact)]
+
+        return run
+
+    compiler(monkeypatch, make)
+    assert isinstance(compile_network(model, images, amp=False), CompiledNetwork) is taken
 
 
 def wrong_map(model: Model) -> Any:
