@@ -13,19 +13,20 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-# Correct files were seen to be off by up to 1.5 times the model's own rounding, by the largest of three ways to compute
-# it; those of a layer with weights of 1 % more by 3 to 1000 times.
-TIMES = 4
+# Of the model's own rounding, the largest of three ways to compute it, correct files were seen to be off by up to 2.5
+# times in the largest difference, which is one value's luck, and by 1.5 times in the mean; those of a layer with weights
+# of 1 % more by 3 to 1000 times.
+TIMES, TIMES_OF_MEAN = 10, 5
 
 
-def allowed(own: float, floor: float, cap: float) -> float:
+def allowed(own: float, floor: float, cap: float, times: float = TIMES) -> float:
     """The largest difference that rounding explains.
 
     Args:
         own: what the model's own float32 is off its float64.
         floor, cap: the limit is never below or above these.
     """
-    return min(max(floor, TIMES * own), cap)
+    return min(max(floor, times * own), cap)
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,8 @@ def gap(expected: Groups, found: Groups, rounding: Callable[[], Sequence[Distanc
         own = rounding()
     gaps = []
     for (name, _), one, mine in zip(expected, apart, own):
-        limit, typical = allowed(mine.largest, floor, cap), allowed(mine.typical, floor / 10, cap / 10)
+        limit = allowed(mine.largest, floor, cap)
+        typical = allowed(mine.typical, floor / 10, cap / 10, TIMES_OF_MEAN)
         fault = ""
         if not one.largest <= limit or math.isinf(one.largest):  # also when it is not a number
             fault = f"by {one.largest:.2g} in its {name}, allowed is {limit:.2g}"

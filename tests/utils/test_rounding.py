@@ -20,7 +20,7 @@ def compare(expected: list[float], found: list[float], exact: list[float]) -> st
 
 
 @pytest.mark.parametrize(
-    ("own", "limit"), [(0.0, 1e-4), (1e-5, 1e-4), (1e-3, 4e-3), (0.1, 5e-2), (math.nan, 1e-4), (math.inf, 5e-2)]
+    ("own", "limit"), [(0.0, 1e-4), (1e-5, 1e-4), (1e-3, 1e-2), (0.1, 5e-2), (math.nan, 1e-4), (math.inf, 5e-2)]
 )
 def test_the_limit_is_a_multiple_of_the_models_own_rounding_between_floor_and_cap(own: float, limit: float) -> None:
     assert allowed(own, 1e-4, 5e-2) == pytest.approx(limit)
@@ -31,7 +31,7 @@ def test_the_limit_is_a_multiple_of_the_models_own_rounding_between_floor_and_ca
     [
         ([0.5, 0.1], [0.50001, 0.1], [9.0, 9.0], ""),  # below the floor
         ([0.5, 0.1], [0.503, 0.1], [0.501, 0.1], ""),
-        ([0.5, 0.1], [0.52, 0.1], [0.501, 0.1], "by 0.02 in its scores, allowed is 0.004"),
+        ([0.5, 0.1], [0.52, 0.1], [0.501, 0.1], "by 0.02 in its scores, allowed is 0.01"),
         ([0.5, 0.1], [0.7, 0.1], [0.6, 0.1], "by 0.2 in its scores, allowed is 0.05"),  # no such rounding
         ([0.5, 0.1], [0.501, 0.1002], [0.5003, 0.1], ""),
         ([0.5, 0.1], [math.nan, 0.1], [0.5, 0.1], "by nan in its scores, allowed is 0.0001"),
@@ -47,7 +47,7 @@ def test_a_difference_is_measured_by_what_float32_is_off(
 def test_many_small_differences_are_no_rounding_of_few_values() -> None:
     expected = [0.5] * 100
     assert compare(expected, [0.505] * 100, [0.502, *expected[1:]]) == (
-        "by 0.005 in the mean of its scores, allowed is 0.0008"
+        "by 0.005 in the mean of its scores, allowed is 0.001"
     )
 
 
@@ -63,4 +63,4 @@ def test_the_figure_told_is_that_closest_to_its_limit() -> None:
     found = [("boxes", torch.full((4,), 2e-3)), ("scores", torch.full((4,), 1e-3))]
     exact = [("boxes", torch.full((4,), 1e-3)), ("scores", torch.full((4,), 4e-4))]
     told = gap(expected, found, lambda: distances(expected, exact), 1e-4, 5e-2)
-    assert (told.worst, told.limit, told.fault) == (pytest.approx(1e-3), pytest.approx(1.6e-3), "")
+    assert (told.worst, told.limit, told.fault) == (pytest.approx(1e-3), pytest.approx(4e-3), "")
