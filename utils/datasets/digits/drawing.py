@@ -37,6 +37,7 @@ class DigitStyle:
     level: tuple[float, float] = (-0.10, 0.02)  # value of ``ink_field`` at the outline: low is bold, 0 as written
     opacity: tuple[float, float] = (0.8, 1.0)
     contrast: float = 55.0  # least difference of luma between a stroke and what lies under it ...
+    darker: bool = False  # strokes are darker than what lies under them, not also lighter
     contrast_clutter: float = 1.0  # ... plus this many standard deviations of the luma around it
     max_truncated: float = 0.4  # share of the strokes that may lie outside the picture
     inside_share: float = 0.85  # digits placed wholly inside
@@ -312,9 +313,10 @@ def pick_colour(under: FloatArray, style: DigitStyle, rng: np.random.Generator) 
     for _ in range(style.tries):  # exponents: as many light colours as dark ones
         hsv = np.array([[[rng.uniform(0, 360), rng.random() ** 1.5, rng.random() ** 0.6]]], dtype=np.float32)
         colour = cv2.cvtColor(hsv, cv2.COLOR_HSV2BGR)[0, 0] * 255
-        if abs(float(colour @ _LUMA) - mean) >= wanted:
+        lighter = float(colour @ _LUMA) - mean
+        if (-lighter if style.darker else abs(lighter)) >= wanted:
             return colour
-    dark = mean > 165 or (mean > 90 and rng.random() < 0.5)
+    dark = style.darker or mean > 165 or (mean > 90 and rng.random() < 0.5)
     return np.full(3, 0 if dark else 255, dtype=np.float32)
 
 
