@@ -78,18 +78,28 @@ class RoutingStats:
         return float(seen.std(axis=0).mean()) if len(seen) else 0.0
 
     @property
+    def collapsed(self) -> bool:
+        """(Almost) all images use one and the same kernel."""
+        return self.kernels > 1 and self.entropy_of_mean < COLLAPSED * math.log(self.kernels)
+
+    @property
+    def unvaried(self) -> bool:
+        """The mixture does not depend on the image."""
+        return self.samples > 1 and not self.collapsed and self.spread < FIXED_SHARE / self.kernels
+
+    @property
     def warnings(self) -> tuple[str, ...]:
         """What keeps the layer from gaining by its kernels, in words; empty when nothing does."""
         k, most = self.kernels, int(self.mean.argmax())
         if k < 2:
             return ("has a single kernel, so there is nothing to choose",)
-        if self.entropy_of_mean < COLLAPSED * math.log(k):
+        if self.collapsed:
             return (f"collapsed to kernel {most}, mean weight {self.mean[most]:.3f}: the other {k - 1} are idle",)
         if self.relative_entropy > UNIFORM and self.spread < UNIFORM_SPREAD:
             return ("stays uniform: every picture mixes all kernels evenly, like a static convolution",)
         idle = np.flatnonzero((self.mean < UNUSED_SHARE / k) & (self.dominant == 0))
         found = [f"kernel {i} is nearly unused, mean weight {self.mean[i]:.4f}" for i in idle]
-        if self.samples > 1 and self.spread < FIXED_SHARE / k:
+        if self.unvaried:
             found.append("mixes the kernels alike for every picture, like a static convolution")
         return tuple(found)
 

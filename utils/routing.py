@@ -35,7 +35,10 @@ from utils.datasets.loader import Batch, build_loader
 from utils.datasets.prepare import load_labels
 from utils.device import select_device
 from utils.errors import InputError
+from utils.evaluation import Evaluator
+from utils.evaluation.batches import validation_loader
 from utils.evaluation.observers import RoutingObserver
+from utils.evaluation.routed import RoutedScores, read_conditions, routed_scores
 from utils.files import increment_path, write_atomic
 from utils.image import to_model_input
 from utils.loggers.routing_csv import FILE_NAME, csv_table
@@ -58,6 +61,7 @@ class RoutingOptions:
     project: str = option(str(ROOT / "runs/routing"), str, "--project", "folder of the runs")
     name: str = option("exp", str, "--name", "name of this run; a number is added when it is taken")
     exist_ok: bool = switch("--exist-ok", "write into an existing run folder")
+    foreign: bool = switch("--foreign", "score the model with the kernel weights of other images too")
     modules: tuple[str, ...] = option(
         (), str, "--modules", "python files with layers of your own, which are run", nargs="+", repeat=True
     )
@@ -146,6 +150,17 @@ def write_files(stats: Sequence[RoutingStats], names: Sequence[str], about: dict
         LOG.warning("the pictures have no labels: no routing_classes.png")
 
 
+def log_foreign(found: RoutedScores) -> None:
+    """What the score becomes with other weights: the layers route by the image only as far as it falls."""
+    words = {
+        "mean": "the mean weights of all images", "same": "those of another image of the same condition",
+        "other": "those of an image of another condition", "any": "those of another image",
+    }  # fmt: skip
+    LOG.info("mAP@.5:.95 %.4f with its own kernel weights", found.own.map)
+    for kind, result in found.foreign.items():
+        LOG.info("mAP@.5:.95 %.4f (%+.4f) with %s", result.map, result.map - found.own.map, words[kind])
+
+
 def main(options: RoutingOptions) -> None:
     load_modules(options.modules)
     device = select_device(options.device)
@@ -167,7 +182,17 @@ def main(options: RoutingOptions) -> None:
     folder = increment_path(Path(options.project) / options.name, options.exist_ok, mkdir=True)
     LOG.info("%s on %d pictures (%s, %s)", weights, len(labels.records), data, options.task)
     log_layers(stats)
-    about = {"weights": str(weights), "data": str(data), "task": options.task, "imgsz": imgsz}
+    if 0 <= checkpoint.train_state.get("epoch", -1) < 1:
+        LOG.info("the model was trained for one epoch: too early to tell whether its layers will use their kernels")
+    about: dict[str, Any] = {"weights": str(weights), "data": str(data), "task": options.task, "imgsz": imgsz}
+    if options.foreign:
+        scored = validation_loader(
+            labels.records, imgsz, stride, batch_size=options.batch_size, workers=options.workers
+        )  # fmt: skip
+        conditions = read_conditions(labels.records[0].image.parent)
+        found = routed_scores(model, Evaluator(scored, spec.nc, device), conditions)
+        log_foreign(found)
+        about |= {"map": found.own.map, "map_foreign": {kind: result.map for kind, result in found.foreign.items()}}
     write_files(stats, spec.names, about, folder)
     LOG.info("results are in %s", folder)
 

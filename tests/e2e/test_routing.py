@@ -152,3 +152,14 @@ def test_options_out_of_range_are_refused(words: list[str], capsys: pytest.Captu
 def test_missing_weights_are_one_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert run_script(main, RoutingOptions, ["--weights", str(tmp_path / "none.pt"), "--device", "cpu"]) == 1
     assert "none.pt" in caplog.text
+
+
+def test_with_foreign_the_score_with_other_images_weights_is_shown(
+    tmp_path: Path, trained: Path, toy: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    options: dict[str, Any] = {"weights": str(trained / "weights/best.pt"), "data": str(toy), "device": "cpu"}
+    with caplog.at_level("INFO"):
+        main(RoutingOptions(**options, imgsz=64, workers=0, project=str(tmp_path), foreign=True))
+    assert "with the mean weights of all images" in caplog.text and "with those of another image" in caplog.text
+    content = json.loads((tmp_path / "exp/routing.json").read_text(encoding="utf-8"))
+    assert set(content["map_foreign"]) == {"mean", "any"} and 0 <= content["map"] <= 1

@@ -8,6 +8,7 @@ from utils.loggers.mlflow import MlflowLogger
 from utils.loggers.plots_logger import PlotsLogger
 from utils.loggers.results_csv import ResultsCsv
 from utils.loggers.routing_csv import RoutingCsv
+from utils.loggers.routing_watch import RoutingWatch
 from utils.loggers.tensorboard import TensorBoardLogger
 from utils.loggers.wandb import WandbLogger
 
@@ -17,6 +18,7 @@ __all__ = [
     "PlotsLogger",
     "ResultsCsv",
     "RoutingCsv",
+    "RoutingWatch",
     "TensorBoardLogger",
     "WandbLogger",
 ]

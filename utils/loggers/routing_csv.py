@@ -48,11 +48,12 @@ class RoutingCsv(Callback):
     """Appends the routing of every validated epoch, and warns at the end of the run about layers that gain nothing.
 
     The warnings wait for the temperature: while it is high, all layers are close to uniform by design. A run that
-    stops before T has come down to ``temperature_end`` gives none. Resuming is as for results.csv.
+    stops before T has come down to ``temperature_end`` gives none, and one that is ``too_short`` only says so. Resuming
+    is as for results.csv.
     """
 
-    def __init__(self, temperature_end: float = 1.0) -> None:
-        self._temperature_end = temperature_end
+    def __init__(self, temperature_end: float = 1.0, too_short: bool = False) -> None:
+        self._temperature_end, self._too_short = temperature_end, too_short
         self._file = Path(FILE_NAME)
         self._columns: tuple[str, ...] = ()
         self._last: Sequence[RoutingStats] = ()
@@ -78,6 +79,9 @@ class RoutingCsv(Callback):
 
     def on_train_end(self, event: TrainEnd) -> None:
         """Warn once per layer that does not use its kernels."""
+        if self._last and self._too_short:
+            logger.info("routing of the dynamic layers: too early to tell after so short a run")
+            return
         for layer in self._last:
             if layer.warnings and (layer.temperature is None or layer.temperature <= self._temperature_end):
                 logger.warning("dynamic layer %s: %s", layer.name, layer.verdict)

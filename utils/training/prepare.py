@@ -18,6 +18,7 @@ from models.common import TEMPERATURE
 from models.dynamic import temperatures
 from models.inflate import DEVIATION, calibrate
 from models.layout import fastest_layout, lay_out
+from models.routing import layer_names
 from models.summary import log_table, summarize
 from models.yolo import Model
 from utils.anchors import box_sizes, check_anchors
@@ -46,6 +47,7 @@ from utils.loggers import (
     PlotsLogger,
     ResultsCsv,
     RoutingCsv,
+    RoutingWatch,
     TensorBoardLogger,
     WandbLogger,
 )
@@ -73,7 +75,7 @@ from utils.training.parallel import (
 from utils.training.precision import kept_precision, mixed_precision
 from utils.training.resume import Resumed, resume_options
 from utils.training.saver import sweep
-from utils.training.schedule import plan_steps
+from utils.training.schedule import StepPlan, plan_steps
 from utils.training.session import Session
 from utils.training.signals import StopSignals
 from utils.training.trial import random_images
@@ -320,10 +322,13 @@ def _assemble(
         each.generator = torch.Generator()  # else every start of loader processes would move the run's own numbers on
         each.worker_init_fn = BehindTraining(each.worker_init_fn)
     scaler = torch.amp.GradScaler("cuda", enabled=amp and device.type == "cuda")  # bfloat16 has the range of float32
+    ema = ModelEMA(model)
     listeners = _listeners(options, hyp, model, {"train": train, "val": val}) if ranks.main else []
+    if ranks.main and listeners:
+        listeners += _routing_listeners(hyp, ema.model, plan)
     return Session(
         options=options, hyp=hyp, spec=spec, device=device, save_dir=save_dir, imgsz=imgsz, ranks=ranks,
-        model=model, network=distribute(model, device, ranks), layout=layout, frozen=frozen, ema=ModelEMA(model),
+        model=model, network=distribute(model, device, ranks), layout=layout, frozen=frozen, ema=ema,
         loss=DetectionLoss(head.anchors, head.stride, head.nc, gains, ranks),
         optimizer=build_optimizer(
             model, options.optimizer, hyp.lr0, hyp.momentum, decay, hyp.attention_decay, hyp.kernel_lr, hyp.attention_lr
@@ -351,10 +356,18 @@ def _compile(session: Session) -> None:
     session.network = compile_network(session.model, images, session.amp)
 
 
+def _routing_listeners(hyp: Hyp, model: torch.nn.Module, plan: StepPlan) -> list[Callback]:
+    """What tells of the routing of dynamic layers; of a short run only that it is too early to tell."""
+    if not layer_names(model):
+        return []
+    table = RoutingCsv(hyp.temperature_end, too_short=plan.too_short)
+    return [table] if plan.too_short else [table, RoutingWatch(model, plan.iterations, hyp.temperature_end)]
+
+
 def _listeners(
     options: TrainOptions, hyp: Hyp, model: Model, sets: Mapping[str, Sequence[LabelRecord]]
 ) -> list[Callback]:
-    listeners: list[Callback] = [ResultsCsv(), RoutingCsv(hyp.temperature_end), ConsoleLogger()]
+    listeners: list[Callback] = [ResultsCsv(), ConsoleLogger()]
     if options.evolve is None:
         listeners.append(PlotsLogger())
     if options.tensorboard:

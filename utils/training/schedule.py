@@ -113,6 +113,11 @@ class StepPlan:
         return self.count_steps(self.iterations)
 
     @property
+    def too_short(self) -> bool:
+        """Too few steps, or a single epoch: neither the routing nor its lack can be judged by such a run."""
+        return self.epochs < 2 or self.optimizer_steps < _FEW_STEPS
+
+    @property
     def decay_factor(self) -> float:
         """Multiple of the weight decay: a step of more or fewer pictures than the nominal ones decays in proportion."""
         return self.batch_size * self.accumulate / self.nominal_batch

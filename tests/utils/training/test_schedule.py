@@ -254,3 +254,12 @@ def test_the_warm_up_of_biases_starts_from_one_rate_whatever_their_factor() -> N
     optimizer = build_optimizer(Dynamic_conv2d(4, 8, 3), kernel_lr=4.0)
     warm_up(optimizer, plan_steps(100, 10, 16, Hyp()), 0, 0, Hyp())
     assert learning_rates(optimizer)["bias x4"] == 0.1
+
+
+@pytest.mark.parametrize(
+    ("epochs", "batches", "short"), [(1, 5000, True), (2, 20, True), (3, 400, False), (300, 10, False)]
+)
+def test_a_run_of_one_epoch_or_of_few_steps_is_too_short_to_judge_the_routing(
+    epochs: int, batches: int, short: bool
+) -> None:
+    assert plan_steps(epochs, batches, 16, Hyp()).too_short is short
