@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -160,3 +161,40 @@ def test_val_and_detect_say_what_is_missing(trained: Path, tmp_path: Path, capfd
     code = run_script(detect.main, DetectOptions, ["--weights", best, "--source", str(tmp_path / "*.png"), *project])
     assert "no picture or video matches" in error_line(capfd, code, 1)
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.fixture
+def odd_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The working directory, with files that are none."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "brackets.yaml").write_text("[" * 20_000)
+    (tmp_path / "int.yaml").write_text("train: a\nnc: !!int abc\n")
+    (tmp_path / "null.yaml").write_text('path: "a\\0b"\ntrain: x\nval: x\nnames: [a]\n')
+    (tmp_path / "far.yaml").write_text(f"train: {'n' * 300}\nval: {'d/' * 3000}\nnames: [a]\n")
+    for name in ("pipe.jpg", "pipe.pt", "pipe.yaml", "pipe.txt"):
+        os.mkfifo(tmp_path / name)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="of POSIX")
+@pytest.mark.parametrize(
+    "words",
+    [
+        "detect --weights file/x.pt", "detect --weights loop", "detect --weights pipe.pt", "detect --source pipe.jpg",
+        "detect --source pipe.txt", "detect --source file/x.jpg", "detect --source loop/x.jpg",
+        f"detect --source {'n' * 300}",
+        "detect --source /dev/full", f"detect --weights {'d/' * 3000}x.pt", "train --data int.yaml",
+        "train --data null.yaml",
+        "train --data brackets.yaml", "train --data pipe.yaml", "train --data far.yaml", "train --hyp pipe.yaml",
+        "train --data loop", "train --cfg brackets.yaml", "train --resume loop", "val --data int.yaml --weights file",
+    ],
+)  # fmt: skip
+def test_an_odd_path_is_one_line(odd_files: None, capfd: pytest.CaptureFixture[str], words: str) -> None:
+    script, *argv = words.split()
+    main, options_class = {
+        "train": (train.main, TrainOptions), "val": (val.main, ValOptions), "detect": (detect.main, DetectOptions),
+    }[script]  # fmt: skip
+    code = run_script(main, options_class, [*argv, "--device", "cpu", "--project", "runs"])  # type: ignore[type-var]
+    assert error_line(capfd, code, 1)
+    assert not Path("runs").exists()
