@@ -40,6 +40,8 @@ _OF_THE_SYSTEM = (
     ("for integer string conversion", "a number has thousands of digits; write a shorter one"),
     ("DefaultCPUAllocator", _CURES[errno.ENOMEM]),
     ("CUDA out of memory", _CURES[errno.ENOMEM]),
+    ("bad_alloc", _CURES[errno.ENOMEM]),
+    ("Insufficient memory", _CURES[errno.ENOMEM]),  # of OpenCV
 )
 
 
@@ -102,7 +104,7 @@ def explain(error: Exception) -> str:
         text = f"a number is too large ({error}); check the numbers of the options and yaml files"
     elif isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         text = f"out of memory ({first_line(error)}): {_CURES[errno.ENOMEM]}"
-    elif isinstance(error, (ValueError, RuntimeError)):
+    elif isinstance(error, (ValueError, RuntimeError)) or type(error).__module__ == "cv2":
         text = next((f"{first_line(error)}: {cure}" for words, cure in _OF_THE_SYSTEM if words in str(error)), "")
     else:
         text = ""

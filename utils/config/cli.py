@@ -15,7 +15,7 @@ from dataclasses import Field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
-from utils.config.flags import Flag
+from utils.config.flags import MOST, Flag
 from utils.errors import InputError, explain, nearest
 from utils.log import LineHandler, leave_to_rank_0, setup_logging, silence
 
@@ -102,9 +102,11 @@ def parse(
     for item in fields(options_class):
         flag: Flag = item.metadata["flag"]
         value = given.get(item.name)
-        texts = [text for text in (value if isinstance(value, tuple) else (value,)) if isinstance(text, str)]
-        if not flag.may_be_empty and not all(map(str.strip, texts)):
-            parser.error(f"{flag.names[0]} is given an empty text: is a variable of the shell not set?")
+        for word in value if isinstance(value, tuple) else (value,):
+            if isinstance(word, str) and not word.strip() and not flag.may_be_empty:
+                parser.error(f"{flag.names[0]} is given an empty text: is a variable of the shell not set?")
+            if isinstance(word, int) and abs(word) > MOST:
+                parser.error(f"{flag.names[0]} {word} is too large; allowed is up to {MOST}")
     try:
         return options_class(**given)
     except InputError as error:

@@ -16,6 +16,8 @@ OPTIMIZERS = ("SGD", "Adam", "AdamW")
 SAMPLERS = ("genetic", "tpe")
 TASKS = ("train", "val", "test", "speed", "study")
 CACHES = ("ram", "disk")
+MOST_SIDE = 32_768  # px of --imgsz
+MOST = 2**31 - 1  # of any whole number
 PARTNERS = ("recent", "all")
 
 NamedT = TypeVar("NamedT", bound="Named")
@@ -121,7 +123,7 @@ def picture_size(sides: tuple[int, ...]) -> None:
     if len(sides) > 2:
         raise InputError(f"--imgsz takes one number, or height and width; {len(sides)} given")
     for side in sides:
-        at_least("--imgsz", side, 32)
+        image_size(side)
 
 
 def image_size_option(help: str, nargs: str | None = None) -> Any:
@@ -131,8 +133,10 @@ def image_size_option(help: str, nargs: str | None = None) -> Any:
 
 
 def image_size(side: int | None) -> None:
-    """Raise InputError: ``--imgsz`` is given and below 32 pixels."""
+    """Raise InputError: ``--imgsz`` is given and below 32 pixels or above ``MOST_SIDE``."""
     at_least("--imgsz", 32 if side is None else side, 32)
+    if side is not None and side > MOST_SIDE:
+        raise InputError(f"--imgsz {side} is too large; allowed is up to {MOST_SIDE}")
 
 
 def plain_name(value: str) -> None:

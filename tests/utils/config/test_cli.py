@@ -166,6 +166,21 @@ def test_an_empty_variable_of_the_shell_is_no_value(
     assert f"error: {flag} is given an empty text: is a variable of the shell not set?" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("options_class", "flag", "value"),
+    [
+        (TrainOptions, "--epochs", 2**31), (TrainOptions, "--seed", 10**20), (ValOptions, "--imgsz", 40_000),
+        (TrainOptions, "--freeze", 10**20), (DetectOptions, "--imgsz", 10**20), (DetectOptions, "--classes", 10**20),
+    ],
+)  # fmt: skip
+def test_a_number_beyond_what_can_be_meant_is_too_large(
+    options_class: type, flag: str, value: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        parse(options_class, [flag, str(value)])
+    assert f"error: {flag} {value} is too large; allowed is up to" in capsys.readouterr().err
+
+
 def test_empty_texts_that_mean_none_in_v61_still_do() -> None:
     options = parse(TrainOptions, ["--weights", "", "--cfg", "", "--device", "", "--bucket", ""])
     assert (options.weights, options.cfg, options.device, options.bucket) == ("", "", "", "")
