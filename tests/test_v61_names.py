@@ -235,12 +235,15 @@ def test_loggers_of_a_training_loop_write_table_and_figures(tmp_path: Path) -> N
     assert {path.name for path in tmp_path.iterdir()} == {"results.csv", "results.png", "train_batch2.jpg"}
 
 
-def test_asking_for_the_logger_gives_the_root_a_handler_and_importing_does_not() -> None:
+@pytest.mark.parametrize("name", ["LOGGER", "cv2"])
+def test_asking_for_the_logger_gives_the_root_a_handler_and_importing_does_not(name: str) -> None:
     """A tracker removes the handler that it expects, and the lines of the logger still come, once."""
     code = (
         "import logging, utils.general\n"
         "assert not logging.getLogger().handlers\n"
-        "from utils.general import LOGGER, cv2\n"
+        f"from utils.general import {name}\n"
+        "logging.getLogger().removeHandler(logging.getLogger().handlers[0])\n"
+        "from utils.general import cv2, LOGGER\n"
         "LOGGER.info('first')\n"
         "logging.getLogger().removeHandler(logging.getLogger().handlers[0])\n"
         "LOGGER.info('second')\n"

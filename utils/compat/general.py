@@ -8,27 +8,31 @@ from typing import Any
 
 import yaml
 
+from utils import image
 from utils.files import write_atomic
-from utils.image import cv2
 from utils.inference.window import in_notebook as is_notebook
 from utils.log import SCRIPT_LOG, LineHandler
 
 LOGGING_NAME = SCRIPT_LOG.name
 TQDM_BAR_FORMAT = "{l_bar}{bar:10}{r_bar}"
+_WITH_HANDLER: dict[str, Any] = {"LOGGER": SCRIPT_LOG, "cv2": image.cv2}
 is_jupyter = is_notebook
 
 __all__ = [
-    "LOGGING_NAME", "TQDM_BAR_FORMAT", "cv2", "is_jupyter", "is_notebook", "yaml_load", "yaml_save",
+    "LOGGING_NAME", "TQDM_BAR_FORMAT", "is_jupyter", "is_notebook", "yaml_load", "yaml_save",
 ]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
-    """``LOGGER``: as in v6.1, who imports it finds a handler at the root logger, which some scripts then take away."""
-    if name == "LOGGER":
+    """``LOGGER`` and ``cv2``: who imports one finds a handler at the root logger, which some scripts then take away.
+
+    For v6.1 a handler is there after any import; these two are what scripts with such a line import.
+    """
+    if name in _WITH_HANDLER:
         root = logging.getLogger()
         if not root.handlers:
             root.addHandler(LineHandler())  # its format is the message, in the colours of the script
-        return SCRIPT_LOG
+        return _WITH_HANDLER[name]
     raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
 
 
