@@ -29,6 +29,7 @@ IMAGE_SUFFIXES = frozenset({
 _OTHER_PICTURES = frozenset([".arw", ".cr2", ".cr3", ".exr", ".hdr", ".jxl", ".nef", ".psd", ".raw", ".svg", ".tga"])
 # Signs as Chinese and Japanese keyboards write them, which yaml takes for letters, and what was meant.
 _WIDE_SIGNS = dict(zip("：，［］【】｛｝“”‘’－", ":,[][]{}\"\"''-"))
+_NO_SPACE = re.compile(r"\s*[\w-]+:[^\s:/\\]")
 _PREFIX = "data/"  # CVAT begins every line so, whatever folder the set is unpacked to
 _MOST_YAML_BYTES = 4 << 20
 logger = logging.getLogger(__name__)
@@ -104,14 +105,20 @@ def _yaml_cure(text: str, error: yaml.YAMLError) -> str:
     if mark is None:
         return ""
     began = getattr(error, "context_mark", None)
-    bracket = began.line if began is not None and "flow" in str(getattr(error, "context", "")) else None
+    context = str(getattr(error, "context", ""))
+    bracket = began.line if began is not None and "flow" in context else None
     first = max(0, mark.line - 1) if bracket is None else bracket
+    if began is not None and "simple key" in context:  # a line without colon; the error shows where the next one begins
+        first = min(first, began.line)
     lines = [line.partition("#")[0] for line in text.splitlines()[first : mark.line + 1]]
     for number, line in enumerate(lines, first + 1):
         if wide := wide_sign(line):
             return f"; line {number} has {wide}"
     if "double-quoted" in str(getattr(error, "context", "")) and any("\\" in line for line in lines):
         return "; in double quotes a backslash begins an escape: write the path in single quotes, or with /"
+    for number, line in enumerate(lines, first + 1):
+        if _NO_SPACE.match(line):
+            return f"; write a space behind the colon of line {number}"
     if any("\t" in line for line in lines):
         return "; write spaces in place of tabs"
     if bracket is not None and bracket < mark.line:

@@ -60,6 +60,7 @@ class _Loader(yaml.SafeLoader):
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         if isinstance(node, yaml.MappingNode):
+            _refuse_repeated(node)
             self.flatten_mapping(node)
             node.value = [(key, self._with_text(value) if key.value == _KEY else value) for key, value in node.value]
         return super().construct_mapping(node, deep)
@@ -70,10 +71,22 @@ class _Loader(yaml.SafeLoader):
             items = [_text(item) for item in node.value]
             return yaml.SequenceNode(node.tag, items, node.start_mark, node.end_mark)
         if isinstance(node, yaml.MappingNode):
+            _refuse_repeated(node)
             self.flatten_mapping(node)
             pairs = [(key, _text(value)) for key, value in node.value]
             return yaml.MappingNode(node.tag, pairs, node.start_mark, node.end_mark)
-        return _text(node)
+        return node
+
+
+def _refuse_repeated(node: yaml.MappingNode) -> None:
+    """Raise for a key that stands twice: PyYAML would take the last one and lose the others without a word."""
+    seen: set[tuple[str, str]] = set()
+    for key, _ in node.value:
+        if isinstance(key, yaml.ScalarNode):
+            if (key.tag, key.value) in seen:
+                problem = f"the key '{key.value}' stands here a second time"
+                raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
+            seen.add((key.tag, key.value))
 
 
 def _text(node: yaml.Node) -> yaml.Node:

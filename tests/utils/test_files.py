@@ -37,6 +37,10 @@ def test_broken_yaml_is_reported_with_file_and_line(tmp_path: Path) -> None:
         ("nc: 2\nnames：[a, b]\n", 3, "; line 2 has the wide sign '：': write ':'"),
         ("nc: 2\nnames: [a， [b]]\n", 2, "; line 2 has the wide sign '，': write ','"),
         ('path: "C:\\Users\\me"\n', 1, "write the path in single quotes, or with /"),
+        ("val: b\nnames：\n  - cat\n  - dog\n", 5, "; line 2 has the wide sign '：': write ':'"),
+        ("train: a\nval:images\nnames: [cat]\n", 3, "write a space behind the colon of line 2"),
+        ("names: {0: a, 0: b}\n", 1, "the key '0' stands here a second time"),
+        ("train: a\nval: b\ntrain: c\n", 3, "the key 'train' stands here a second time"),
         ("path:\tset\ntrain: x\n", 1, "write spaces in place of tabs"),
         ("rows:\n  - [a, [1, 2]\n  - [b, [3]]\n", 3, "a bracket of line 2 is not closed"),
         (

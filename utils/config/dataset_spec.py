@@ -90,7 +90,8 @@ class DatasetSpec:
         file = find_yaml(path, "data")
         content = read_yaml(file)
         if not isinstance(content, Mapping):
-            raise InputError(f"{file}: expected 'key: value' lines such as train:, val: and names:")
+            hint = ", not 'key = value' as Darknet has it" if "=" in str(content) else ""
+            raise InputError(f"{file}: expected 'key: value' lines such as train:, val: and names:{hint}")
         _check_keys(content, file)
         bases = _bases(content.get("path"), file)
         root = next((base for base in bases if base.is_dir()), bases[0])
@@ -274,7 +275,8 @@ def parse_names(names: Any, file: Path) -> tuple[str, ...]:
             )
         names = [names[i] for i in range(len(names))]
     if not isinstance(names, list) or not names:
-        cure = f"; write names: [{names}]" if isinstance(names, str) else ""
+        wide = wide_sign(names) if isinstance(names, str) else ""
+        cure = f"; it has {wide}" if wide else f"; write names: [{names}]" if isinstance(names, str) else ""
         raise InputError(f"{file}: names: {names!r} is not a list of class names{cure}")
     for i, name in enumerate(names):
         if not isinstance(name, str):

@@ -166,6 +166,11 @@ def test_single_cls_keeps_the_name_of_a_lone_class(tmp_path: Path) -> None:
         ("path: [x]\ntrain: t\nnames: [a]", r"path: \['x'\] is not text"),
         ("train: t\nnames: [a]\ngenerate: 3", "generate: 3 is not text"),
         ("just text", "expected 'key: value' lines"),
+        ("classes = 2\ntrain = a.txt", "expected 'key: value' lines .*, not 'key = value' as Darknet has it"),
+        (
+            "train: t\nnames:\n  0：a\n  1：b",
+            "names: '0：a 1：b' is not a list .*; it has the wide sign '：': write ':'",
+        ),
     ],
 )
 def test_a_mistake_names_file_key_and_cure(tmp_path: Path, text: str, message: str) -> None:
@@ -322,6 +327,10 @@ def test_images_of_annotations_are_one_folder_or_one_for_each_split(tmp_path: Pa
     assert DatasetSpec.load(write(tmp_path, f"{head}images: pics\n")).images == everywhere
     spec = DatasetSpec.load(write(tmp_path, f"{head}images: {{train: pics, val: /abs}}\n"))
     assert spec.images == {"train": tmp_path / "set/pics", "val": Path("/abs")}
+
+
+def test_a_null_for_the_names_is_none(tmp_path: Path) -> None:
+    assert DatasetSpec.load(write(tmp_path, "train: t\nnc: 1\nnames: ~\n")).names == ("class0",)
 
 
 @pytest.mark.parametrize(("line", "crowd"), [("", None), ("crowd: keep", "keep"), ("crowd: drop", "drop")])

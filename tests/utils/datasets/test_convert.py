@@ -241,7 +241,7 @@ def test_names_are_read_from_a_data_yaml_or_a_plain_list(tmp_path: Path, form: s
 @pytest.mark.parametrize(
     ("form", "problem"),
     [
-        ("names: 3", "names: '3' is not a list of class names"),
+        ("names: 3", "names: 3 is not a list of class names"),
         ("nc: 2", "no names: with a list"),
         ("names: {1: a}", "names: the keys must be 0 to 0"),
         ("names: []", r"names: \[\] is not a list"),
