@@ -19,7 +19,8 @@ from utils.export.network import ExportNetwork, MapNetwork
 from utils.inference.backends import open_exported
 
 LOG = logging.getLogger(__name__)
-_SECONDS = 90.0  # of search, after which the line goes without the layer
+_SECONDS = 120.0  # of search, after which the line goes without the layer; those of the processor: it may be busy
+_MOST = 5  # times as many by the clock, for converters that are processes of their own
 
 
 class FirstRows(nn.Module):
@@ -88,12 +89,13 @@ class Search:
 
     def index(self) -> int | None:
         """The layer up to which the model can be exported; None if it is none of them, or not found in time."""
-        rows, end = len(self.job.model.model), time.monotonic() + _SECONDS
+        rows = len(self.job.model.model)
+        end, latest = time.process_time() + _SECONDS, time.monotonic() + _MOST * _SECONDS
         if self.fails(0) or not self.fails(rows):
             return None
         good, bad = 0, rows
         while bad - good > 1:
-            if time.monotonic() > end:
+            if time.process_time() > end or time.monotonic() > latest:
                 return None
             middle = (good + bad) // 2
             good, bad = (good, middle) if self.fails(middle) else (middle, bad)
