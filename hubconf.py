@@ -23,22 +23,24 @@ def custom(
     verbose: bool = True,
     device: str | torch.device | None = None,
     _verbose: bool = True,
+    trust: bool = False,
 ) -> Any:
-    """The model of a checkpoint.
+    """The model of a checkpoint or of an exported file.
 
     Args:
-        path: ``.pt`` file.
+        path: ``.pt`` file, or one of another format.
         autoshape: wrap it in AutoShape, which takes pictures; False: it takes tensors.
         verbose, _verbose: log what is built; the second is the later name, which ``torch.hub`` does not keep to itself.
         device: "cpu", "0"; left out: the first GPU if there is one.
+        trust: open a file that may run code of its maker, as ``--trust`` does.
 
     Raises:
-        FileNotFoundError, InputError: no such file, or not a checkpoint.
+        FileNotFoundError, InputError: no such file, or not a model.
     """
     from utils.inference.backends import DetectMultiBackend
 
     target = _device(device)
-    return _finish(DetectMultiBackend(path, device=target), target, autoshape, verbose and _verbose)
+    return _finish(DetectMultiBackend(path, device=target, trust=trust), target, autoshape, verbose and _verbose)
 
 
 def _create(

@@ -97,7 +97,9 @@ class Scores:
 def open_subject(options: ValOptions, weights: Sequence[str], known: Subject | None = None) -> Subject:
     """Load a detector (norms folded in) and, unless ``known`` has them already, the labels of the split."""
     device = known.device if known else select_device(options.device)
-    model, origin = open_weights(weights, device, ROOT / "runs/train", options.augment, options.dnn, options.data)
+    model, origin = open_weights(
+        weights, device, ROOT / "runs/train", options.augment, options.dnn, options.data, options.trust
+    )
     spec = choose_data(options, origin, known.spec if known else None)
     labels = known.labels if known else None
     if labels is None:

@@ -10,10 +10,11 @@ from typing import Any
 
 from torch import nn
 
+from models.limits import LARGEST, MOST_MULTIPLE, MOST_REPEATS
 from models.registry import LayerRow, Scale, look_up
 from models.user_modules import place_in_module, settle_modules
 from utils.errors import InputError, first_line, nearest
-from utils.files import read_yaml
+from utils.files import every_value, read_yaml
 
 MODELS_DIR = Path(__file__).resolve().parent
 REQUIRED_KEYS = ("nc", "anchors", "backbone", "head")
@@ -43,6 +44,7 @@ def read_model_yaml(cfg: str | Path | Mapping[str, Any]) -> tuple[dict[str, Any]
         content, source, folder = read_yaml(path), path.name, path.parent
     if not isinstance(content, dict):
         raise InputError(f"{source}: a model yaml must be a mapping with the keys {', '.join(REQUIRED_KEYS)}")
+    _check_numbers(content, source)
     if "activation" in content:  # the later spelling of the same key
         content["act"] = content.pop("activation")
     for key in REQUIRED_KEYS:
@@ -66,6 +68,8 @@ def _check_values(content: Mapping[str, Any], source: str) -> None:
         value = content.get(key, 1.0)
         if isinstance(value, bool) or not isinstance(value, (int, float)) or value <= 0:
             raise InputError(f"{source}: {key} must be a number above 0, got {value!r}")
+        if value > MOST_MULTIPLE:
+            raise InputError(f"{source}: {key} must be at most {MOST_MULTIPLE}, got {value!r}")
     for key in ("backbone", "head"):
         if not isinstance(content[key], list) or not content[key]:
             raise InputError(f"{source}: {key} must be a list of rows [from, number, module, [arguments]]")
@@ -80,6 +84,19 @@ def _check_values(content: Mapping[str, Any], source: str) -> None:
         f"{source}: anchors must be their number per level, or one row of width,height pairs per level, all of one "
         f"length; got {anchors!r}"
     )
+
+
+def _check_numbers(content: Mapping[str, Any], source: str) -> None:
+    """Raise InputError: too much to go through, or a number or text of a size that no model needs."""
+    for key, part in content.items():
+        try:
+            for value in every_value(part):
+                if isinstance(value, (int, float)) and not abs(value) <= LARGEST:
+                    raise InputError(f"must be at most {LARGEST}, got {str(value)[:50]}")
+                if isinstance(value, str) and len(value) > LARGEST:
+                    raise InputError(f"holds a text of {len(value)} characters")
+        except InputError as error:
+            raise InputError(f"{source}: {str(key)[:50]} {error}") from error
 
 
 def _literal(value: Any, tokens: Mapping[str, Any]) -> Any:
@@ -105,6 +122,8 @@ def read_rows(content: Mapping[str, Any], source: str) -> list[LayerRow]:
                 raise InputError(f"{origin}: expected [from, number, module, [arguments]], got {raw}")
             if isinstance(raw[1], bool) or not isinstance(raw[1], int) or raw[1] < 1:
                 raise InputError(f"{origin}: the number must be a whole number of at least 1, got {raw[1]!r}")
+            if raw[1] > MOST_REPEATS:
+                raise InputError(f"{origin}: the number must be at most {MOST_REPEATS}, got {raw[1]}")
             listed = isinstance(raw[0], list)
             froms = tuple(raw[0]) if listed else (raw[0],)
             *given, last = raw[3] or [None]
@@ -112,6 +131,45 @@ def read_rows(content: Mapping[str, Any], source: str) -> list[LayerRow]:
             args = tuple(_literal(arg, tokens) for arg in (given if options else raw[3]))
             rows.append(LayerRow(len(rows), froms, raw[1], str(raw[2]), args, origin, options, listed))
     return rows
+
+
+# Rows as they are usual: kernel, stride and padding of convolutions, and what keeps the size of a map.
+_CONVOLUTIONS = frozenset({"Conv", "DWConv", "GhostConv", "DynamicConv", "CondConv", "ODConv", "Dynamic_conv2d"})
+_TAILS = frozenset({(), (1,), (3,), (1, 1), (3, 1), (3, 2), (6, 2, 2), (1, 0.25)})
+_KEEPING = frozenset(
+    {"C3", "C3Dynamic", "C3Ghost", "C3SPP", "Bottleneck", "BottleneckCSP", "SPP", "SPPF", "Concat", "Sum"}
+)
+_MOST_NUMBERS = 1 << 22  # in a map of an ordinary row
+
+
+def is_ordinary(content: Mapping[str, Any], ch: int, side: int) -> bool:
+    """Whether the arithmetic of channels and strides alone shows that a model is of a usual size.
+
+    Args:
+        content: a checked model yaml.
+        ch: channels of the picture. side: of it, in pixels.
+    """
+    scale = Scale(content.get("depth_multiple", 1.0), content.get("width_multiple", 1.0))
+    *rows, last = read_rows(content, "")
+    maps = [(ch, side)]  # channels and side: of the picture, then of each row
+    for row in rows:
+        try:
+            sources = [maps[s + 1 if s >= 0 else s] for s in row.sources]
+            plan = look_up(row).rule(row, [channels for channels, _ in sources], scale)
+            largest, tail = max(given for _, given in sources), row.args[1:]
+        except (InputError, TypeError, ValueError, IndexError, OverflowError):
+            return False  # what is wrong is reported when it is built
+        numbers = [value for value in every_value([*tail, dict(row.options)]) if isinstance(value, (int, float))]
+        if row.module in _CONVOLUTIONS and tail in _TAILS and not row.options:
+            largest = -(-largest // 2) if 2 in tail else largest
+        elif row.module == "nn.Upsample" and row.args == (None, 2, "nearest"):
+            largest *= 2
+        elif row.module not in _KEEPING or row.options or any(not 0 <= n <= 13 for n in numbers):
+            return False
+        if plan.copies > 20 or scale.repeats(row.number) > 50 or plan.out_channels * largest**2 > _MOST_NUMBERS:
+            return False
+        maps.append((plan.out_channels, largest))
+    return last.module == "Detect" and content["nc"] <= 4096 and len(rows) < 200
 
 
 def parse_model(content: Mapping[str, Any], ch: int, source: str = "model yaml") -> tuple[nn.Sequential, list[int]]:
@@ -155,7 +213,11 @@ def _build(row: LayerRow, channels: Sequence[int], scale: Scale) -> tuple[nn.Mod
         raise row.fail(f"cannot be read with arguments {list(row.args)}: {problem}; check them") from error
     later = plan.args if plan.later_args is None else plan.later_args
     try:
+        if plan.copies > MOST_REPEATS:
+            raise row.fail(f"would be repeated {plan.copies} times, at most are {MOST_REPEATS}")
         copies = [entry.cls(*(later if copy else plan.args), **row.options) for copy in range(plan.copies)]
+    except InputError:
+        raise
     except (TypeError, ValueError, RuntimeError) as error:
         problem = f"cannot be built with arguments {list(plan.args)}: {place_in_module(error)}{first_line(error)}"
         raise row.fail(f"{problem}; it takes ({', '.join(signature(entry.cls).parameters)})") from error

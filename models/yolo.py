@@ -22,7 +22,8 @@ import models.experimental
 import models.families  # noqa: F401 -- imported so that their layers are registered
 from models.activation import read_activation, replace_activations
 from models.fuse import fuse
-from models.parser import MODELS_DIR, find_model_yaml, parse_model, read_model_yaml, read_rows
+from models.limits import building, check_limits
+from models.parser import MODELS_DIR, find_model_yaml, is_ordinary, parse_model, read_model_yaml, read_rows
 from models.probe import PROBE_SIZE, level_problem, probe
 from models.registry import register
 from utils.compat import find
@@ -128,8 +129,11 @@ class Model(nn.Module):
         if anchors is not None:
             self.yaml["anchors"] = anchors if isinstance(anchors, int) else [list(row) for row in anchors]
         rows = read_rows(self.yaml, self.yaml_file)
-        self.model, self.save = parse_model(self.yaml, ch, self.yaml_file)
         self.sources = [row.sources for row in rows]
+        if not is_ordinary(self.yaml, ch, PROBE_SIZE):
+            check_limits(repr(self.yaml), self.yaml_file, self._built, torch.zeros(1, ch, PROBE_SIZE, PROBE_SIZE))
+        with building(self.yaml_file):
+            self._built()
         self.names = [str(i) for i in range(self.yaml["nc"])]
         self.imgsz: tuple[int, int] | None = None  # height and width it was trained at, where a checkpoint records it
         norm_defaults(self)
@@ -145,6 +149,11 @@ class Model(nn.Module):
             LOG.warning("%s: Detect: %s", self.yaml_file, problem)
         self.stride = self._settle_strides(maps)
         self.head.init_biases()
+
+    def _built(self) -> Model:
+        """This model with its layers made anew."""
+        self.model, self.save = parse_model(self.yaml, self.yaml["ch"], self.yaml_file)
+        return self
 
     @property
     def head(self) -> Detect:

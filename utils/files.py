@@ -11,7 +11,7 @@ import re
 import stat
 import threading
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -32,6 +32,7 @@ _WIDE_SIGNS = dict(zip("：，［］【】｛｝“”‘’－", ":,[][]{}\"\"'
 _NO_SPACE = re.compile(r"\s*[\w-]+:[^\s:/\\]")
 _PREFIX = "data/"  # CVAT begins every line so, whatever folder the set is unpacked to
 _MOST_YAML_BYTES = 4 << 20
+MOST_VALUES = 1_000_000  # in one file
 logger = logging.getLogger(__name__)
 
 
@@ -97,6 +98,25 @@ def _check_regular(mode: int, path: str | Path) -> None:
         raise IsADirectoryError(errno.EISDIR, "is a folder", str(path))
     if not stat.S_ISREG(mode):
         raise OSError(errno.ENXIO, "not a file but a pipe, socket or device", str(path))
+
+
+def every_value(content: Any) -> Iterator[Any]:
+    """Every value in nested mappings and lists, as often as it is written or referred to.
+
+    Raises:
+        InputError: there are more than a million, as where lists hold lists many times over, or themselves.
+    """
+    pending, left = [content], MOST_VALUES
+    while pending:
+        value = pending.pop()
+        left -= 1
+        if left < 0:
+            raise InputError(f"holds more than {MOST_VALUES} values, or one inside itself")
+        yield value
+        if isinstance(value, Mapping):
+            pending.extend(value.values())
+        elif isinstance(value, (list, tuple, set)):
+            pending.extend(value)
 
 
 def _yaml_cure(text: str, error: yaml.YAMLError) -> str:

@@ -66,6 +66,7 @@ def open_predictor(options: AppOptions) -> tuple[Predictor, Path]:
     given = DetectOptions(
         weights=(file,), data=options.data, imgsz=options.imgsz, conf_thres=options.conf_thres,
         iou_thres=options.iou_thres, max_det=options.max_det, device=options.device, half=options.half,
+        trust=options.trust,
     )  # fmt: skip
     return build_predictor(given), Path(file)
 

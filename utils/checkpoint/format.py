@@ -1,7 +1,8 @@
 """The checkpoint file: one dict of plain types and tensors, read without executing anything.
 
-``torch.load(weights_only=True)`` with an empty allow-list opens it. Official YOLOv5 files, which are pickled modules,
-are recognised and read by :mod:`utils.checkpoint.legacy`, again without running foreign code.
+``torch.load(weights_only=True)`` opens it, after :mod:`utils.checkpoint.archive` has looked at its records and sizes.
+Official YOLOv5 files, which are pickled modules, are recognised and read by :mod:`utils.checkpoint.legacy`, again
+without running foreign code.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ import torch
 from torch import Tensor
 
 from models.dynamic import attention_layers
+from models.limits import building
 from models.yolo import Model
+from utils.checkpoint.archive import PICKLE, PLAIN_NAMES, check_values, load_pickle, names_in, read_records
 from utils.checkpoint.foreign import by_content
 from utils.checkpoint.legacy import read_legacy
 from utils.config.sizes import recorded_size
@@ -32,6 +35,7 @@ from utils.files import write_atomic
 LOG = logging.getLogger(__name__)
 FORMAT = "yolov5-dynamic"
 VERSION = 1
+_SLACK = 1_000_000  # parameters that a layer may make and replace while it is built
 
 
 @dataclass(kw_only=True)
@@ -124,12 +128,14 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
             f"{path}: not a checkpoint, or damaged (a .pt file is a zip archive and this is {_kind(path)})"
         )
     try:
-        unknown = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+        records = read_records(path, PICKLE)
+        unknown = names_in(records["data.pkl"]) - PLAIN_NAMES
         if unknown:
-            return Checkpoint(**read_legacy(path, unknown))
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except InputError:
-        raise
+            return Checkpoint(**read_legacy(path, records, unknown))
+        content = load_pickle(records)
+        check_values(content)
+    except InputError as error:
+        raise InputError(str(error) if str(path) in str(error) else f"{path}: {error}") from error
     except Exception as error:  # damaged and foreign pickles fail in many ways, with one cure: another file
         raise InputError(f"{path}: cannot be read as a checkpoint: {first_line(error)}") from error
     return _from_content(content, path)
@@ -178,7 +184,9 @@ def _is_of(value: Any, hint: Any) -> bool:
 
 def build_model(checkpoint: Checkpoint, source: str) -> Model:
     """The model of a checkpoint, in float32 on the CPU, with the averaged weights, names and temperature it carries."""
-    model = Model({**checkpoint.model_yaml, "yaml_file": source}, nc=checkpoint.nc)
+    stored = sum(value.numel() for value in checkpoint.weights.values())
+    with building(source, 4 * stored + _SLACK):  # whatever its yaml says, it can be no larger than its tensors
+        model = Model({**checkpoint.model_yaml, "yaml_file": source}, nc=checkpoint.nc)
     weights = {k: v.float() if v.is_floating_point() else v for k, v in checkpoint.weights.items()}
     try:
         model.load_state_dict(weights, strict=True)

@@ -2,7 +2,7 @@
 
 The pickle's globals are listed first. Names of the original's own classes become inert stand-ins that only hold what
 the pickle puts into them; torch.nn classes and numpy's array reconstruction are allowed; any other name refuses the
-file.
+file. No class of torch is called: its stand-in refuses, since an argument could ask for any amount of memory.
 """
 
 from __future__ import annotations
@@ -12,15 +12,16 @@ import importlib
 import importlib.util
 import logging
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
+from models.limits import LARGEST
 from models.registry import LAYERS
+from utils.checkpoint.archive import check_tensor, load_pickle
 from utils.checkpoint.foreign import by_class, refusal
 from utils.errors import InputError
 
@@ -28,13 +29,22 @@ LOG = logging.getLogger(__name__)
 OWN_PACKAGES = ("models.", "utils.", "ultralytics.")
 TORCH_PACKAGES = ("torch.nn.modules.", "torch._C.")
 YAML_KEYS = ("nc", "depth_multiple", "width_multiple", "anchors", "backbone", "head", "ch")
+_HARMLESS = frozenset({
+    "__builtin__.set", "builtins.set", "torch.nn.parameter.Parameter", "torch.Size", "torch.device", "torch.float16",
+    "torch.float32", "torch.float64",
+})  # fmt: skip
 STALE_BUFFERS = ("anchor_grid",)  # files before v6.1 carry this derived value
 
 
-def stand_in(dotted: str) -> type[nn.Module]:
-    """A class of that name that only holds what is put into it."""
+def stand_in(dotted: str, base: type[nn.Module] = nn.Module) -> type[nn.Module]:
+    """A class of that name that only holds what is put into it; one of torch's (``base``) cannot be called."""
     module, _, name = dotted.rpartition(".")
-    return type(name, (nn.Module,), {"__module__": module, "__doc__": f"Inert stand-in for {dotted}."})
+    about = {"__module__": module, "__doc__": f"Inert stand-in for {dotted}."}
+    return type(name, (base,), about if base is nn.Module else {**about, "__init__": _never})
+
+
+def _never(self: nn.Module, *arguments: Any) -> None:
+    raise ValueError(f"refused, {type(self).__name__} would be called")
 
 
 def _numpy_names() -> dict[str, Any]:
@@ -52,7 +62,9 @@ def _numpy_names() -> dict[str, Any]:
 
 def _encode(text: str, encoding: str) -> bytes:
     """Old numpy pickles rebuild bytes through ``_codecs.encode``; this is all of it they need."""
-    return text.encode(encoding)
+    if encoding != "latin1":
+        raise ValueError(f"refused, it would use the encoding {encoding!r}")
+    return text.encode("latin1")
 
 
 def _resolve(path: Path, names: Iterable[str]) -> list[Any]:
@@ -65,11 +77,13 @@ def _resolve(path: Path, names: Iterable[str]) -> list[Any]:
         if dotted.startswith(OWN_PACKAGES):
             allowed.append((stand_in(dotted), dotted))
         elif dotted.startswith(TORCH_PACKAGES) and isinstance(getattr(nn, leaf, None), type):
-            allowed.append((getattr(nn, leaf), dotted))
+            allowed.append((stand_in(dotted, getattr(nn, leaf)), dotted))
         elif dotted in numpy_names:
             allowed.append((numpy_names[dotted], dotted))
         elif dotted == "_codecs.encode":
             allowed.append((_encode, dotted))
+        elif dotted in _HARMLESS:  # torch knows them itself
+            continue
         elif dotted in ("pathlib.PosixPath", "pathlib.WindowsPath", "argparse.Namespace", "datetime.datetime"):
             allowed.append((_Inert, dotted))
         else:
@@ -93,21 +107,21 @@ class _Inert:
         self.state = state
 
 
-def read_legacy(path: Path, unsafe_names: Iterable[str]) -> dict[str, Any]:
+def read_legacy(path: Path, records: Mapping[str, bytes], names_used: Iterable[str]) -> dict[str, Any]:
     """Fields of a :class:`~utils.checkpoint.format.Checkpoint` from an official file.
 
     Args:
         path: the file.
-        unsafe_names: what ``get_unsafe_globals_in_checkpoint`` listed.
+        records: of its archive.
+        names_used: what its pickle names besides tensors.
 
     Raises:
         InputError: a name is not accepted, or there is no YOLOv5 model in the file.
     """
-    unsafe_names = list(unsafe_names)
-    if foreign := by_class(unsafe_names):
+    names_used = list(names_used)
+    if foreign := by_class(names_used):
         raise InputError(f"{path}: {foreign}")
-    with torch.serialization.safe_globals(_resolve(path, unsafe_names)):
-        content = torch.load(path, map_location="cpu", weights_only=True)
+    content = load_pickle(records, _resolve(path, names_used))
     holder = (content.get("ema") or content.get("model")) if isinstance(content, dict) else content
     model_yaml, strides = getattr(holder, "yaml", None), getattr(holder, "stride", ())
     if not isinstance(holder, nn.Module) or not isinstance(model_yaml, dict):
@@ -147,8 +161,8 @@ def _names_of(holder: nn.Module, model_yaml: dict[str, Any], path: Path) -> list
         InputError: the yaml has no number of classes.
     """
     nc, given = model_yaml.get("nc"), getattr(holder, "names", None)
-    if not isinstance(nc, int) or nc < 1:
-        raise InputError(f"{path}: its model yaml has no number of classes (nc is {nc})")
+    if not isinstance(nc, int) or not 1 <= nc <= LARGEST:
+        raise InputError(f"{path}: its model yaml has no number of classes (nc is {str(nc)[:50]})")
     named = given if isinstance(given, dict) else dict(enumerate(given)) if isinstance(given, (list, tuple)) else {}
     names = [str(named.get(number, named.get(str(number), f"class{number}"))) for number in range(nc)]
     if len(named) != nc or names != [str(name) for name in named.values()]:
@@ -158,8 +172,14 @@ def _names_of(holder: nn.Module, model_yaml: dict[str, Any], path: Path) -> list
 
 
 def _state_of(holder: nn.Module) -> dict[str, Tensor]:
-    """Float32 tensors by name, without derived values of older versions."""
-    state = {k: v for k, v in holder.state_dict().items() if k.rpartition(".")[2] not in STALE_BUFFERS}
+    """Float32 tensors by name, without derived values of older versions; a module inside several is taken once."""
+    state: dict[str, Tensor] = {}
+    for prefix, module in holder.named_modules():
+        kept = {k: v for k, v in module._buffers.items() if k not in module._non_persistent_buffers_set}
+        for name, value in {**module._parameters, **kept}.items():
+            if value is not None and name not in STALE_BUFFERS:
+                check_tensor(value)
+                state[f"{prefix}.{name}".removeprefix(".")] = value.detach()
     return {k: (v.float() if v.is_floating_point() else v).clone() for k, v in state.items()}
 
 
@@ -179,7 +199,7 @@ def _activation_of(holder: nn.Module, path: Path) -> dict[str, str]:
     acts = [act for module in holder.modules() if (act := module._modules.get("act")) is not None]
     for act in acts:
         _complete(act)
-    kinds = {re.sub(r"(, )?inplace=True", "", repr(act)) for act in acts if not isinstance(act, nn.Identity)}
+    kinds = {re.sub(r"(, )?inplace=True", "", _described(act)) for act in acts if not isinstance(act, nn.Identity)}
     if len(kinds) > 1:
         raise InputError(f"{path}: its layers have different activations ({', '.join(sorted(kinds))}), not supported")
     kind = kinds.pop() if kinds else "SiLU()"
@@ -190,5 +210,12 @@ def _complete(act: nn.Module) -> None:
     """Give an activation that an older torch pickled the attributes that its text names today, such as ``inplace``."""
     if type(act).__module__.startswith(TORCH_PACKAGES):
         with contextlib.suppress(TypeError):  # a class that cannot be made without arguments has them all
-            for name, value in vars(type(act)()).items():
+            for name, value in vars(type(act).__bases__[0]()).items():
                 act.__dict__.setdefault(name, value)
+
+
+def _described(act: nn.Module) -> str:
+    """An activation as torch writes it, its name alone where it holds anything but numbers."""
+    settings = [value for key, value in vars(act).items() if not key.startswith("_")]
+    simple = not act._modules and all(isinstance(value, (int, float)) for value in settings)
+    return repr(act) if simple else type(act).__name__

@@ -27,6 +27,7 @@ class AppOptions:
     port: int = option(8000, int, "--port", "port to listen at; 0: a free one")
     max_upload: int = option(200, int, "--max-upload", "most MB of a picture or video")
     max_frames: int = option(10_000, int, "--max-frames", "most frames of a video that are looked at")
+    trust: bool = switch("--trust", "open a model file that may run code of its maker")
     modules: tuple[str, ...] = option(
         (), str, "--modules", "python files with layers of your own, which are run", nargs="+", repeat=True
     )

@@ -69,6 +69,7 @@ class DetectOptions(Named):
     slice_only: bool = switch("--slice-only", "with --slice: do not look at the whole picture as well")
     reconnect: int = option(5, int, "--reconnect", "attempts in a row to get a lost stream back")
     dnn: bool = switch("--dnn", "run an .onnx file by OpenCV instead of ONNX Runtime")
+    trust: bool = switch("--trust", "open a model file that may run code of its maker")
     modules: tuple[str, ...] = option(
         (), str, "--modules", "python files with layers of your own, which are run", nargs="+", repeat=True
     )

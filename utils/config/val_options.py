@@ -77,6 +77,7 @@ class ValOptions(Named):
     allow_scripts: bool = switch("--allow-scripts", "with --download: run the script that stands under download:")
     download_limit: int = option(50, int, "--download-limit", "most GB that one download may have, packed or unpacked")
     dnn: bool = switch("--dnn", "run an .onnx file by OpenCV instead of ONNX Runtime")
+    trust: bool = switch("--trust", "open a model file that may run code of its maker")
     modules: tuple[str, ...] = option(
         (), str, "--modules", "python files with layers of your own, which are run", nargs="+", repeat=True
     )

@@ -8,21 +8,20 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from torch import nn
 
 from models.dynamic_forms import DynamicForm
 from utils.errors import InputError, first_line, how_it_ended
 from utils.export.base import Exporter
-from utils.export.check import Proof, prove
 from utils.export.exported_program import captured
 from utils.export.job import Job
-from utils.inference.backends.aoti import PROCESSOR, AOTInductorBackend
+from utils.inference.backends.aoti import PROCESSOR
 
 
 class AOTInductorExporter(Exporter):
     """A ``_aoti.pt2`` package. Form A would be compiled for the batch of the example and give other boxes at others."""
 
     name = "aoti"
+    code = True
     ending = "_aoti.pt2"
     fixed_forms: ClassVar[tuple[DynamicForm, ...]] = (DynamicForm.SINGLE,)
 
@@ -53,10 +52,6 @@ class AOTInductorExporter(Exporter):
                     raise
                 raise reason from error
         return []
-
-    def check(self, job: Job, path: Path) -> tuple[nn.Module, Proof]:
-        backend = AOTInductorBackend(path, job.device, own=True)
-        return backend, prove(backend, job)
 
 
 def by_the_compiler(error: BaseException) -> InputError | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,14 @@ class ExportedProgramExporter(Exporter):
 
     name = "pt2"
     ending = ".pt2"
+
+    def obstacle(self, job: Job) -> str | None:
+        layout = "torch.export.pt2_archive.constants"  # each tensor a record of its own, as we read it
+        try:
+            known = hasattr(importlib.import_module(layout), "WEIGHTS_CONFIG_FILENAME_FORMAT")
+        except ImportError:
+            known = False
+        return None if known else f"it takes torch 2.9 or newer, this is {torch.__version__}"
 
     def write(self, job: Job, path: Path) -> list[str]:
         free = self.free(job.options)

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from utils.export.base import Exporter
+from utils.export.check import Proof, prove
 from utils.export.job import Job
+from utils.inference.backends import open_exported
+from utils.inference.backends.base import NeedsTrustError
 from utils.inference.backends.torchscript import CONFIG
 
 
@@ -34,3 +39,10 @@ class TorchScriptExporter(Exporter):
                 torch.jit.save(traced, stream, _extra_files=extra)
         notes = ["deprecated by PyTorch, which has pt2 in its place"]
         return [*notes, "optimized for phones"] if job.options.optimize else notes
+
+    def check(self, job: Job, path: Path) -> tuple[nn.Module, Proof]:
+        try:
+            return super().check(job, path)  # type: ignore[return-value]
+        except NeedsTrustError:
+            backend = open_exported(path, job.device, own=True)
+            return backend, replace(prove(backend, job), note="its users need --trust")

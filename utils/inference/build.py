@@ -28,7 +28,7 @@ def build_predictor(options: DetectOptions) -> Predictor:
         FileNotFoundError, InputError: a file is missing or unreadable, or an option does not suit the model.
     """
     device = select_device(options.device)
-    model, _ = open_weights(options.weights, device, RUNS, options.augment, options.dnn, options.data)
+    model, _ = open_weights(options.weights, device, RUNS, options.augment, options.dnn, options.data, options.trust)
     imgsz = input_size(model, options.imgsz)
     for index in options.classes or ():
         if index >= model.nc:

@@ -37,12 +37,14 @@ def open_weights(
     augment: bool = False,
     dnn: bool = False,
     data: str | Path | None = None,
+    trust: bool = False,
 ) -> tuple[Detector | FileBackend, Origin]:
     """Load checkpoints as :func:`utils.checkpoint.detector.load_detector` does, or one exported file.
 
     Args:
         dnn: run an ``.onnx`` file by OpenCV.
         data: data yaml that names the classes of an exported file that does not.
+        trust: open an exported file that may run code of its maker.
 
     Raises:
         FileNotFoundError, InputError: a file is missing, unreadable or of an unknown format, or options do not fit it.
@@ -58,7 +60,7 @@ def open_weights(
         raise InputError(f"--weights {exported[0]}: an ensemble is made of .pt files; give an exported file alone")
     if augment:
         raise InputError(f"--augment needs a .pt file; --weights names {exported[0]}")
-    backend = open_exported(exported[0], device, dnn, data)
+    backend = open_exported(exported[0], device, dnn, data, trust)
     info = backend.info
     LOG.info(
         "weights: %s, %s%s", exported[0], _sizes(backend),

@@ -47,8 +47,9 @@ ADDED = {
     }
     | DOWNLOAD
     | WATCHED,
-    "val": {"--modules", "--cache-dir", "--rect", "--seed"} | DOWNLOAD | SCORING,
-    "detect": {"--modules", "--save-csv", "--save-json", "--vid-stride", "--batch-size", "--reconnect"} | TILES,
+    "val": {"--modules", "--trust", "--cache-dir", "--rect", "--seed"} | DOWNLOAD | SCORING,
+    "detect": {"--modules", "--trust", "--save-csv", "--save-json", "--vid-stride", "--batch-size", "--reconnect"}
+    | TILES,
     "export": {"--modules", "--cache-dir", "--output", "--dynamic-axes", "--dynamic-form", "--venvs"},
 }
 

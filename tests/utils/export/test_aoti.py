@@ -85,7 +85,7 @@ def test_a_package_with_free_axes_equals_pytorch_at_any_batch_and_size(
 ) -> None:
     assert made[0].worst is not None and made[0].worst < 1e-4
     assert sorted(path.name for path in package.parent.iterdir()) == ["dynamic_aoti.pt2"]
-    backend, (model, _) = DetectMultiBackend(package), load_model(tiny("dynamic"))
+    backend, (model, _) = DetectMultiBackend(package, trust=True), load_model(tiny("dynamic"))
     assert (backend.aoti, backend.pt2, backend.names, backend.stride) == (True, False, ["ant", "bee", "甲虫"], 16)
     info = backend.backend.info
     assert (info.form, info.temperature, backend.fixed_hw) == ("B/F", 2.0, None)
@@ -98,20 +98,22 @@ def test_a_package_with_free_axes_equals_pytorch_at_any_batch_and_size(
 
 
 @needs_compiler
-def test_a_user_is_told_that_code_runs_and_only_then(
+def test_a_package_is_opened_for_those_who_trust_it_and_that_is_said(
     made: tuple[Row, str], package: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert "machine code" not in made[1]  # our own file, just made
-    open_weights(str(package), CPU, tmp_path)
+    assert "trust" not in made[1]  # our own file, just made
+    with pytest.raises(InputError, match=r"is machine code, .* give --trust"):
+        open_weights(str(package), CPU, tmp_path)
+    open_weights(str(package), CPU, tmp_path, trust=True)
     lines = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
-    assert lines == [f"{package}: is machine code, which runs with your rights: use it only if you trust its maker"]
+    assert lines == [f"--trust: {package} is opened with whatever code its maker put into it"]
 
 
 @needs_compiler
 def test_a_package_runs_where_there_is_no_compiler(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("subprocess.Popen", lambda *_, **__: pytest.fail("a process was started"))
     monkeypatch.setattr("torch._inductor.codecache.get_device_information", lambda *_: pytest.fail("vectors tried out"))
-    assert open_exported(package, CPU)(torch.rand(2, 3, 64, 64))[0].shape[0] == 2
+    assert open_exported(package, CPU, trust=True)(torch.rand(2, 3, 64, 64))[0].shape[0] == 2
 
 
 @needs_compiler
@@ -134,7 +136,7 @@ def test_nothing_of_a_package_that_does_not_fit_is_run(
 ) -> None:
     file = altered(package, tmp_path / "other_aoti.pt2", **changes)
     with pytest.raises(InputError, match=message):
-        open_exported(file, CPU)
+        open_exported(file, CPU, trust=True)
 
 
 @needs_compiler
@@ -160,7 +162,7 @@ def test_a_broken_package_is_named_in_one_line(package: Path, tmp_path: Path) ->
         for entry in source.infolist():
             archive.writestr(entry.filename, b"" if entry.filename.endswith(".so") else source.read(entry))
     with pytest.raises(InputError, match=r"half_aoti\.pt2: cannot be read as an AOTInductor package: ") as caught:
-        open_exported(file, CPU)
+        open_exported(file, CPU, trust=True)
     assert "\n" not in str(caught.value)
 
 
@@ -168,10 +170,10 @@ def test_a_broken_package_is_named_in_one_line(package: Path, tmp_path: Path) ->
 def test_the_two_kinds_of_pt2_are_told_apart(exported: Exported, tmp_path: Path) -> None:
     graph = exported("static", include=("pt2",))[1].path
     with pytest.raises(InputError, match=r"no machine code in it; a file of torch\.export ends in \.pt2 without _aoti"):
-        open_exported(graph.rename(tmp_path / "graph_aoti.pt2"), CPU)
+        open_exported(graph.rename(tmp_path / "graph_aoti.pt2"), CPU, trust=True)
     with zipfile.ZipFile(tmp_path / "code.pt2", "w") as archive:
         archive.writestr("code/data/aotinductor/model/a.so", b"\x7fELF")
-    with pytest.raises(InputError, match=r"holds compiled code: the name of such a file ends in _aoti\.pt2"):
+    with pytest.raises(InputError, match=r"it holds 'code/data/aotinductor/model/a\.so', which no such file needs"):
         open_exported(tmp_path / "code.pt2", CPU)
 
 

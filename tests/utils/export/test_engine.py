@@ -232,7 +232,7 @@ def test_an_engine_with_free_axes_equals_pytorch_as_far_as_they_go(
         "WORKSPACE": 3 << 30, "cleared": ["TF32"],
         "profiles": [{"images": [[1, 3, 16, 16], [1, 3, 64, 64], [8, 3, 64, 64]]}],
     }  # fmt: skip
-    backend, (model, _) = DetectMultiBackend(row.path), load_model(tiny(kind))
+    backend, (model, _) = DetectMultiBackend(row.path, trust=True), load_model(tiny(kind))
     assert (backend.engine, backend.names, backend.fixed_hw) == (True, ["ant", "bee", "甲虫"], None)
     assert backend.backend.info.form == ("M" if kind != "static" else "")
     images = torch.rand(19, 3, 32, 64)  # three calls
@@ -247,7 +247,7 @@ def test_an_engine_of_fixed_sizes_takes_any_number_of_pictures(exported: Exporte
     row = exported("dynamic", include=("engine",), batch_size=2)[1]
     assert row.made, row.note
     assert Builder.last.said["profiles"] == []
-    assert open_exported(row.path, CPU)(torch.rand(5, 3, 64, 64))[0].shape[0] == 5
+    assert open_exported(row.path, CPU, trust=True)(torch.rand(5, 3, 64, 64))[0].shape[0] == 5
     assert sorted(path.name for path in row.path.parent.iterdir()) == ["dynamic.engine"]
 
 
@@ -256,7 +256,7 @@ def test_half_precision_goes_through_the_graph(exported: Exported) -> None:
     row = exported("dynamic", include=("engine",), half=True)[1]
     assert row.made, row.note
     assert 1e-7 < row.worst < 0.05
-    assert DetectMultiBackend(row.path).fp16
+    assert DetectMultiBackend(row.path, trust=True).fp16
 
 
 @pytest.mark.usefixtures("tensorrt")
@@ -274,7 +274,7 @@ def test_what_tensorrt_cannot_build_is_told_in_its_own_words(
 @pytest.mark.usefixtures("tensorrt")
 def test_a_failing_run_is_told(exported: Exported, monkeypatch: pytest.MonkeyPatch) -> None:
     path = exported("static", include=("engine",))[1].path
-    backend = open_exported(path, CPU)
+    backend = open_exported(path, CPU, trust=True)
     monkeypatch.setattr(Context, "execute_async_v3", lambda *_: False)
     with pytest.raises(InputError, match=r"static\.engine: TensorRT cannot run it: not with pictures \[1, 3, 64, 64\]"):
         backend(torch.rand(1, 3, 64, 64))
@@ -286,7 +286,7 @@ def test_a_corrupt_file_is_named_in_one_line(content: bytes, tmp_path: Path) -> 
     file = tmp_path / "mit Leerzeichen ü.engine"
     file.write_bytes(content)
     with pytest.raises(InputError, match=r"ü\.engine: cannot be read as a TensorRT engine: magic tag does not match$"):
-        DetectMultiBackend(file)
+        DetectMultiBackend(file, trust=True)
 
 
 @pytest.mark.usefixtures("tensorrt")
@@ -294,10 +294,10 @@ def test_an_engine_that_says_nothing_or_was_made_by_others_is_taken(exported: Ex
     path = exported("static", include=("engine",))[1].path
     text, plan = split_engine(path.read_bytes())
     path.write_bytes(plan)
-    assert (text["task"], DetectMultiBackend(path).names) == ('"detect"', ["class0", "class1", "class2"])
+    assert (text["task"], DetectMultiBackend(path, trust=True).names) == ('"detect"', ["class0", "class1", "class2"])
     said = json.dumps({"names": {str(n): f"n{n}" for n in range(3)}, "stride": 16, "batch": 1}).encode()
     path.write_bytes(len(said).to_bytes(4, "little") + said + plan)
-    backend = DetectMultiBackend(path)
+    backend = DetectMultiBackend(path, trust=True)
     assert (backend.names, backend.stride, backend.fixed_hw) == (["n0", "n1", "n2"], 16, (64, 64))
 
 
@@ -318,7 +318,7 @@ def test_without_a_gpu_no_engine_is_made_or_run(
     assert exported("static", include=("engine",))[1].note.endswith("give --device 0")
     (tmp_path / "a.engine").write_bytes(b"x")
     with pytest.raises(InputError, match=r"a\.engine: TensorRT runs on a GPU; give --device 0"):
-        DetectMultiBackend(tmp_path / "a.engine")
+        DetectMultiBackend(tmp_path / "a.engine", trust=True)
 
 
 def test_the_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -328,4 +328,4 @@ def test_the_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.Monkey
     assert EngineExporter().obstacle(job) == "package tensorrt is missing: pip install tensorrt"
     (tmp_path / "a.engine").write_bytes(b"x")
     with pytest.raises(InputError, match="needs the package tensorrt: pip install tensorrt"):
-        DetectMultiBackend(tmp_path / "a.engine", device="cuda")
+        DetectMultiBackend(tmp_path / "a.engine", device="cuda", trust=True)

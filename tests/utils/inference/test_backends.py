@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import pathlib
 import sys
-import zipfile
 from pathlib import Path
 
 import pytest
@@ -15,7 +12,6 @@ import models.experimental
 from utils.checkpoint import load_model
 from utils.errors import InputError
 from utils.inference.backends import DetectMultiBackend
-from utils.inference.backends.archive import check_archive
 from utils.inference.backends.metadata import Metadata, from_text
 from utils.inference.load import attempt_load
 
@@ -135,44 +131,6 @@ def test_metadata_survives_the_way_through_text() -> None:
 def test_an_exported_file_is_no_part_of_an_ensemble(eager_weights: Path) -> None:
     with pytest.raises(InputError, match=r"b\.onnx: an ensemble is made of \.pt files"):
         DetectMultiBackend([eager_weights, "b.onnx"])
-
-
-@pytest.mark.parametrize(
-    ("text", "allowed"),
-    [
-        ("Mul(Integer(16), Symbol('s89', positive=True, integer=True))", True),
-        ("torch.sym_max(1, L['x'].size()[2] // 2) != 1", True),
-        ("__import__('os').system('true')", False),
-        ("(lambda: 1)()", False),
-        ("L.__class__", False),
-        ("[x for x in (1,)]", False),
-        ("open('a')", False),
-    ],
-)
-def test_of_expressions_in_a_pt2_file_only_arithmetic_on_sizes_is_allowed(
-    text: str, allowed: bool, tmp_path: Path
-) -> None:
-    file = tmp_path / "a.pt2"
-    with zipfile.ZipFile(file, "w") as archive:
-        archive.writestr("a/models/model.json", json.dumps({"range": [{"expr_str": text}], "guards_code": [text]}))
-    if allowed:
-        check_archive(file)
-        return
-    with pytest.raises(InputError, match="refused, it would run"):
-        check_archive(file)
-
-
-def test_a_pickle_in_a_pt2_file_is_refused(tmp_path: Path) -> None:
-    torch.save({"a": pathlib.PurePosixPath("x")}, tmp_path / "pickled.pt")
-    for name, content, message in (
-        ("data/sample_inputs/model.pt", (tmp_path / "pickled.pt").read_bytes(), "pickled objects: pathlib"),
-        ("data/weights/model_weights_config.json", b'{"config": {"w": {"use_pickle": true}}}', "tensors are pickled"),
-        ("data/constants/custom_obj_0", b"", "compiled or pickled parts"),
-    ):
-        with zipfile.ZipFile(tmp_path / "a.pt2", "w") as archive:
-            archive.writestr(f"a/{name}", content)
-        with pytest.raises(InputError, match=message):
-            check_archive(tmp_path / "a.pt2")
 
 
 def test_no_file_is_refused() -> None:

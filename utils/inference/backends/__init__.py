@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from utils.config.class_names import ClassNames
 from utils.config.dataset_spec import DatasetSpec
 from utils.errors import InputError
-from utils.inference.backends.base import FileBackend
+from utils.inference.backends.base import FileBackend, NeedsTrustError
 from utils.inference.backends.pytorch import PyTorchBackend
 
 LOG = logging.getLogger(__name__)
@@ -25,21 +25,23 @@ LOG = logging.getLogger(__name__)
 class Format:
     """How the files of a format are known, and what runs them.
 
-    ``flag`` is the attribute of DetectMultiBackend that is True for it, as in v6.1.
+    ``flag`` is the attribute of DetectMultiBackend that is True for it, as in v6.1. ``code``: its files are machine
+    code, which nobody can look through.
     """
 
     endings: tuple[str, ...]
     flag: str
     module: str
     backend: str
+    code: bool = False
 
 
 FORMATS = (
     Format((".torchscript",), "jit", "torchscript", "TorchScriptBackend"),
     Format((".onnx",), "onnx", "onnx_runtime", "OnnxBackend"),
     Format((".xml", "_openvino_model"), "xml", "openvino", "OpenVINOBackend"),
-    Format((".engine",), "engine", "engine", "EngineBackend"),
-    Format(("_aoti.pt2",), "aoti", "aoti", "AOTInductorBackend"),  # before the other .pt2
+    Format((".engine",), "engine", "engine", "EngineBackend", code=True),
+    Format(("_aoti.pt2",), "aoti", "aoti", "AOTInductorBackend", code=True),  # before the other .pt2
     Format((".pte",), "executorch", "executorch", "ExecuTorchBackend"),
     Format((".pt2",), "pt2", "exported_program", "ExportedProgramBackend"),
     Format((".mlpackage",), "coreml", "coreml", "CoreMLBackend"),
@@ -73,16 +75,23 @@ def format_of(file: str | Path) -> Format | None:
 
 
 def open_exported(
-    file: str | Path, device: torch.device, dnn: bool = False, data: str | Path | None = None
+    file: str | Path,
+    device: torch.device,
+    dnn: bool = False,
+    data: str | Path | None = None,
+    trust: bool = False,
+    own: bool = False,
 ) -> FileBackend:
-    """An exported file, ready to run.
+    """An exported file, ready to run. This is the only way to a backend, so what it refuses is never opened.
 
     Args:
         dnn: run an ONNX file by OpenCV.
         data: data yaml that names the classes of a file that does not.
+        trust: open what may run code of its maker, with a warning.
+        own: made by this process, so trusted without a word.
 
     Raises:
-        FileNotFoundError, InputError: no such file, another or a broken format, or a package is missing.
+        FileNotFoundError, InputError: no such file, another or a broken format, a package is missing, or ``trust`` is.
     """
     found = format_of(file)
     if found is None:
@@ -95,7 +104,15 @@ def open_exported(
     chosen = DNN if dnn else found
     names = DatasetSpec.load(data).names if data else None
     backend = getattr(importlib.import_module(f"{__name__}.{chosen.module}"), chosen.backend)
-    opened: FileBackend = backend(path, device, names)
+    may_run_code = chosen.code or chosen.flag == "jit"
+    if chosen.code and not (trust or own):
+        raise NeedsTrustError(
+            f"{file}: is machine code, which runs with your rights; if you trust its maker, give --trust"
+        )
+    if may_run_code and trust and not own:
+        LOG.warning("--trust: %s is opened with whatever code its maker put into it", file)
+    given = {"trust": trust or own} if chosen.flag == "jit" else {}
+    opened: FileBackend = backend(path, device, names, **given)
     return opened
 
 
@@ -111,6 +128,7 @@ class DetectMultiBackend(nn.Module):
         data: data yaml with the class names of an exported file that has none.
         fp16: half precision, for a ``.pt`` file on a GPU; an exported file has the precision it was made with.
         fuse: fold batch norm into the convolutions.
+        trust: open a file that may run code of its maker (AOTInductor, TensorRT, TorchScript beyond plain operations).
 
     Attributes:
         stride: the largest, in pixels. names: of the classes, as list and as mapping. device: where it runs.
@@ -136,6 +154,7 @@ class DetectMultiBackend(nn.Module):
         data: str | Path | None = None,
         fp16: bool = False,
         fuse: bool = True,
+        trust: bool = False,
     ) -> None:
         super().__init__()
         files = [weights] if isinstance(weights, (str, Path)) else list(weights)
@@ -154,7 +173,7 @@ class DetectMultiBackend(nn.Module):
             elif fp16:
                 self.backend.model.half()
         else:
-            self.backend = open_exported(exported, self.device, dnn, data)
+            self.backend = open_exported(exported, self.device, dnn, data, trust)
             if data and list(DatasetSpec.load(data).names) != self.backend.names:
                 LOG.warning("%s: its own class names differ from those in %s; its own are used", exported, data)
         kind = formats[0]

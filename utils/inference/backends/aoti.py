@@ -1,13 +1,12 @@
 """AOTInductor packages (``_aoti.pt2``): the network as machine code.
 
-Such a file can do whatever a program can. What it says of itself is read first, and nothing of it runs until that
-fits: only then its code is loaded, with a line in the log that says so.
+Such a file can do whatever a program can, so it is only opened for those who trust its maker (``--trust``). What it
+says of itself is read first, and nothing of it runs until that fits.
 """
 
 from __future__ import annotations
 
 import json
-import logging
 import sys
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -21,7 +20,6 @@ from utils.errors import InputError
 from utils.inference.backends.base import FileBackend, reading
 from utils.inference.backends.metadata import KEY, from_text
 
-LOG = logging.getLogger(__name__)
 PROCESSOR = "processor"  # our key for what the code needs of it; the others are those of torch
 _DEVICE, _SYSTEM = "AOTI_DEVICE_KEY", "AOTI_PLATFORM"
 _VECTORS = ("DEFAULT", "AVX2", "AVX512")  # each has all of those before it
@@ -29,20 +27,14 @@ _MOST_BYTES = 1 << 20
 
 
 class AOTInductorBackend(FileBackend):
-    """One package, on the kind of device and processor it was compiled for.
+    """One package, on the kind of device and processor it was compiled for."""
 
-    Args:
-        own: made by this process, so that nobody needs to be told that it is code.
-    """
-
-    def __init__(self, file: Path, device: torch.device, names: Sequence[str] | None = None, own: bool = False) -> None:
+    def __init__(self, file: Path, device: torch.device, names: Sequence[str] | None = None) -> None:
         with reading(file, "an AOTInductor package"):
             said = said_by(file)
         info = from_text(said, file, names)
         check_fits(file, said, device)
         super().__init__(info, file, device)
-        if not own:
-            LOG.warning("%s: is machine code, which runs with your rights: use it only if you trust its maker", file)
         with reading(file, "an AOTInductor package"):
             self.package = loaded(file, device)
 

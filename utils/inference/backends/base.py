@@ -15,6 +15,12 @@ from utils.boxes import xyxy2xywh
 from utils.errors import InputError, first_line
 from utils.inference.backends.metadata import Metadata
 
+_LONGEST = 300  # characters of a message of a library
+
+
+class NeedsTrustError(InputError):
+    """A file that may run code of its maker, opened without ``--trust``."""
+
 
 @contextmanager
 def reading(file: Path, kind: str) -> Iterator[None]:
@@ -23,12 +29,20 @@ def reading(file: Path, kind: str) -> Iterator[None]:
     Raises:
         InputError: not one of its kind.
     """
+    with _in_one_line(file, f"cannot be read as {kind}"):
+        yield
+
+
+@contextmanager
+def _in_one_line(file: Path, problem: str) -> Iterator[None]:
     try:
         yield
-    except InputError:
-        raise
+    except InputError as error:
+        if str(file) in str(error):
+            raise
+        raise type(error)(f"{file}: {error}") from error
     except Exception as error:  # each library has its own, down to bare RuntimeError
-        raise InputError(f"{file}: cannot be read as {kind}: {first_line(error)}") from error
+        raise InputError(f"{file}: {problem}: {first_line(error)[:_LONGEST]}") from error
 
 
 class FileBackend(nn.Module):
@@ -83,7 +97,8 @@ class FileBackend(nn.Module):
         return self
 
     def _run(self, images: Tensor) -> Tensor:
-        output = torch.as_tensor(self.run(images)[0]).to(images.device).float()
+        with _in_one_line(self.file, f"cannot be run on pictures {list(images.shape)}"):
+            output = torch.as_tensor(self.run(images)[0]).to(images.device).float()
         width = 6 if self.info.nms else self.nc + 5
         if output.dim() != 3 or output.shape[0] != len(images) or output.shape[2] != width:
             raise InputError(

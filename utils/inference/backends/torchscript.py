@@ -10,27 +10,59 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from utils.inference.backends.base import FileBackend, reading
+from utils.checkpoint.archive import read_records
+from utils.errors import InputError
+from utils.inference.backends.base import FileBackend, NeedsTrustError, reading
 from utils.inference.backends.metadata import from_json, from_text
+from utils.inference.backends.script import CODE, RECORDS, read_script
 
 CONFIG = "config.txt"  # the file inside the archive, as in v6.1
 
 
 class TorchScriptBackend(FileBackend):
-    """One ``.torchscript`` file."""
+    """One ``.torchscript`` file.
 
-    def __init__(self, file: Path, device: torch.device, names: Sequence[str] | None = None) -> None:
-        extra = {CONFIG: ""}
-        with reading(file, "a TorchScript file"), warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # said once, when the file is made
-            with file.open("rb") as stream:  # a stream: names outside ASCII trouble torch on some systems
-                module = torch.jit.load(stream, map_location=device, _extra_files=extra)
-            said = extra[CONFIG]
+    Args:
+        trust: let PyTorch run whatever is in it; otherwise its code is read as data, and is refused where it is more
+            than the operations of a detector.
+    """
+
+    def __init__(
+        self, file: Path, device: torch.device, names: Sequence[str] | None = None, trust: bool = False
+    ) -> None:
+        self.module: Any
+        if trust:
+            said, module = _opened(file, device)
+        else:
+            with reading(file, "a TorchScript file"):
+                records = read_records(file, RECORDS, rf"{CODE}(\.debug_pkl)?")
+                try:
+                    module = read_script(records).to(device)
+                except (InputError, KeyError, SyntaxError, TypeError, ValueError) as error:
+                    raise NeedsTrustError(
+                        f"{file}: {_reason(error)[:300]}; if you trust its maker, give --trust"
+                    ) from error
+                said = records.get(f"extra/{CONFIG}", b"").decode()
+        with reading(file, "a TorchScript file"):
             info = from_text(from_json(said), file, names)
         super().__init__(info, file, device)
-        self.module = module.eval()
+        self.module = module
 
     @torch.no_grad()
     def run(self, images: Tensor) -> Sequence[Any]:
         output = self.module(images.to(self.device))
         return output if isinstance(output, (tuple, list)) else [output]
+
+
+def _reason(error: Exception) -> str:
+    return str(error) if isinstance(error, InputError) else f"cannot be read as straight-line code ({error})"
+
+
+def _opened(file: Path, device: torch.device) -> tuple[str, Any]:
+    """What the file says of itself, and its network run by PyTorch."""
+    extra = {CONFIG: ""}
+    with reading(file, "a TorchScript file"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # said once, when the file is made
+        with file.open("rb") as stream:  # a stream: names outside ASCII trouble torch on some systems
+            module = torch.jit.load(stream, map_location=device, _extra_files=extra)
+    return extra[CONFIG], module.eval()

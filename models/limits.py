@@ -1,0 +1,123 @@
+"""Limits of networks that somebody else describes, looked at before memory is taken or much time is spent."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules import module as hooks
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from utils.errors import InputError
+
+MOST_PARAMETERS = 1_000_000_000  # yolov5x6 with dynamic layers throughout has 600 million
+MOST_MODULES = 10_000
+MOST_REPEATS = 1_000  # of a row of a model yaml
+MOST_PIECES = 10_000  # that one tensor is cut into
+LARGEST = 65_536  # number in a model yaml: channels, classes, sides of kernels
+MOST_MULTIPLE = 100  # of depth and width
+# Numbers in one result of a layer and in all of them, per number of the pictures; yolov5x6 has 30 and 2000.
+EACH, ALL, AT_LEAST = 512, 25_000, 1 << 26
+
+
+class LimitError(InputError):
+    """A network that would take more than any detector needs."""
+
+
+@contextmanager
+def building(source: str, most: int = MOST_PARAMETERS) -> Iterator[None]:
+    """Within it, modules that this thread makes may have so many parameters and parts together.
+
+    Raises:
+        LimitError: at the first that is too much, before it is filled with numbers.
+    """
+    thread, parameters, modules = threading.get_ident(), 0, 0
+
+    def count(_: nn.Module, name: str, part: Tensor | nn.Module | None) -> None:
+        nonlocal parameters, modules
+        if threading.get_ident() != thread or part is None:
+            return
+        if isinstance(part, Tensor):
+            parameters += part.numel()
+        else:
+            modules += 1
+        if parameters > most or modules > MOST_MODULES:
+            what = f"{most} parameters" if parameters > most else f"{MOST_MODULES} parts"
+            raise LimitError(f"{source}: the model would have more than {what}")
+
+    handles = [
+        register(count)
+        for register in (
+            hooks.register_module_parameter_registration_hook,
+            hooks.register_module_buffer_registration_hook,
+            hooks.register_module_module_registration_hook,
+        )
+    ]  # fmt: skip
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+class BoundedShapes(TorchDispatchMode):
+    """Within it, no operation may have a result out of proportion to the pictures. For tensors on the device ``meta``,
+    which have shapes and no memory.
+
+    Args:
+        images: number of values in the pictures.
+
+    Raises:
+        LimitError: a result, or all of them together, would be too large.
+    """
+
+    def __init__(self, images: int) -> None:
+        super().__init__()
+        self.each, self.left = max(AT_LEAST, EACH * images), max(AT_LEAST, ALL * images)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        pieces = self._pieces(func, *args)
+        if pieces > MOST_PIECES:
+            raise LimitError(f"a map would be cut into {pieces} pieces")
+        results = func(*args, **(kwargs or {}))
+        for result in results if isinstance(results, (tuple, list)) else (results,):
+            if isinstance(result, Tensor):
+                self.left -= result.numel()
+                if result.numel() > self.each or self.left < 0:
+                    operation = func.name().partition("::")[2]
+                    raise LimitError(f"a result {list(result.shape)} of {operation} would take too much memory")
+        return results
+
+    @staticmethod
+    def _pieces(func: Any, *args: Any) -> int:
+        """Into how many tensors an operation cuts one, at most."""
+        if func is torch.ops.aten.unbind.int:
+            return max(args[0].shape, default=0)
+        return max(args[0].shape, default=0) // max(args[1], 1) if func is torch.ops.aten.split.Tensor else 0
+
+
+_CHECKED: set[str] = set()  # descriptions of models that are known to be within the limits
+
+
+def check_limits(description: str, source: str, build: Callable[[], nn.Module], images: Tensor) -> None:
+    """Build a model and run it, on shapes alone, once for each description.
+
+    Raises:
+        LimitError: it would need too much memory.
+    """
+    if description in _CHECKED:
+        return
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]), torch.device("meta"), building(source):
+            model = build()
+            with BoundedShapes(images.numel()):
+                model(images.to("meta"))
+    except LimitError as error:
+        raise LimitError(f"{source}: {str(error).removeprefix(f'{source}: ')}; check its rows") from error
+    except Exception:  # a layer that cannot do without numbers, or a mistake that the building itself is to explain
+        return
+    _CHECKED.add(description)
