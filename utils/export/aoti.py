@@ -21,7 +21,6 @@ class AOTInductorExporter(Exporter):
     """A ``_aoti.pt2`` package. Form A would be compiled for the batch of the example and give other boxes at others."""
 
     name = "aoti"
-    code = True
     ending = "_aoti.pt2"
     fixed_forms: ClassVar[tuple[DynamicForm, ...]] = (DynamicForm.SINGLE,)
 

@@ -37,7 +37,6 @@ class Exporter:
             ordinary convolution with a computed kernel, where the runtime has a fast one: for 3x3 layers half the time
             of a product with patches.
         can_free: the axes that can be free; with ``always_free`` they are, whatever the options.
-        code: its files are machine code.
     """
 
     name: ClassVar[str]
@@ -48,7 +47,6 @@ class Exporter:
     for_one: ClassVar[DynamicForm | None] = DynamicForm.SINGLE
     can_free: ClassVar[tuple[str, ...]] = ("batch", "height", "width")
     always_free: ClassVar[bool] = False
-    code: ClassVar[bool] = False
 
     def obstacle(self, job: Job) -> str | None:
         """Why the file cannot be made here, known before any work is done; None if it can."""
@@ -94,7 +92,7 @@ class Exporter:
         Raises:
             InputError: it cannot be read, does not run, or computes something else.
         """
-        backend = open_exported(path, job.device, own=self.code)
+        backend = open_exported(path, job.device, own=True)
         return backend, prove(backend, job)
 
 

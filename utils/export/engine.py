@@ -28,7 +28,6 @@ class EngineExporter(Exporter):
     """An ``.engine`` file. Constant kernels come first: TensorRT has the most ways to compute these."""
 
     name = "engine"
-    code = True
     ending = ".engine"
     packages: ClassVar[dict[str, str]] = {"tensorrt": "tensorrt", "onnx": "onnx"}
     forms: ClassVar[tuple[DynamicForm, ...]] = (DynamicForm.MERGED, DynamicForm.MATMUL, DynamicForm.PATCHES)

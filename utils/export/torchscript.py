@@ -42,7 +42,7 @@ class TorchScriptExporter(Exporter):
 
     def check(self, job: Job, path: Path) -> tuple[nn.Module, Proof]:
         try:
-            return super().check(job, path)  # type: ignore[return-value]
+            backend, note = open_exported(path, job.device), ""
         except NeedsTrustError:
-            backend = open_exported(path, job.device, own=True)
-            return backend, replace(prove(backend, job), note="its users need --trust")
+            backend, note = open_exported(path, job.device, own=True), "its users need --trust"
+        return backend, replace(prove(backend, job), note=note)

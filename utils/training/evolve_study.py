@@ -85,7 +85,9 @@ def open_study(folder: Path, space: SearchSpace, sampler: str, seed: int) -> Stu
                 heartbeat_interval=HEARTBEAT_S,
                 grace_period=GRACE_S,
             )
-        return optuna.load_study(storage=storage, study_name=STUDY_NAME, sampler=make(space, seed))
+        study = optuna.load_study(storage=storage, study_name=STUDY_NAME, sampler=make(space, seed))
+        study.get_trials(deepcopy=False)  # what cannot be read among them shows here
+        return study
     except Exception as error:  # whatever SQLAlchemy and Optuna find wrong with it
         raise InputError(
             f"{file}: no study that can be opened ({first_line(error)}); if it is damaged, remove it: "

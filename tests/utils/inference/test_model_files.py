@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import json
+import random
 import re
 import struct
 import warnings
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -413,3 +415,118 @@ def test_machine_code_is_opened_for_those_who_trust_it_only(tmp_path: Path, name
     with pytest.raises(InputError) as caught:
         DetectMultiBackend(tmp_path / name, trust=True)
     assert "--trust" not in str(caught.value)
+
+
+# Many at random -------------------------------------------------------------------------------------------------------
+
+
+def fuzz_module() -> Any:
+    file = Path(__file__).resolve().parents[2] / "fuzz/model_files.py"
+    spec = importlib.util.spec_from_file_location("fuzz_model_files", file)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("ending", [".pt2", ".torchscript"])
+def test_files_changed_at_random_are_used_or_refused_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: Records, ending: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    fuzz, file, refusals = fuzz_module(), tmp_path / f"a{ending}", 0
+    for case in range(60):
+        write(file, pt2_records() if ending == ".pt2" else script)
+        fuzz.changed_archive(file, random.Random(case))
+        try:
+            open_exported(file, CPU)(torch.rand(1, 3, 32, 32))
+        except InputError as error:
+            assert "\n" not in str(error) and len(str(error)) < 2000
+            refusals += 1
+    assert refusals > 20
+    assert [path.name for path in tmp_path.iterdir()] == [file.name]
+
+
+# .onnx and OpenVINO ---------------------------------------------------------------------------------------------------
+
+
+def onnx_file(path: Path, *nodes: Any, tensors: Sequence[Any] = (), **options: Any) -> Path:
+    """x [1, 3, 32, 32] -> y."""
+    onnx = pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    shape = [1, 3, 32, 32]
+    graph = onnx.helper.make_graph(
+        list(nodes), "g", [onnx.helper.make_tensor_value_info("x", 1, shape)],
+        [onnx.helper.make_tensor_value_info("y", 1, shape)], list(tensors),
+    )  # fmt: skip
+    opsets = [onnx.helper.make_opsetid("", 13), onnx.helper.make_opsetid(options.get("domain") or "com.microsoft", 1)]
+    onnx.save(onnx.helper.make_model(graph, opset_imports=opsets, ir_version=8), path)
+    return path
+
+
+def onnx_node(kind: str, inputs: list[str], output: str = "y", **attributes: Any) -> Any:
+    return pytest.importorskip("onnx").helper.make_node(kind, inputs, [output], **attributes)
+
+
+@pytest.mark.parametrize(
+    ("kind", "domain"),
+    [("Loop", ""), ("Scan", ""), ("SequenceMap", ""), ("RandomNormal", ""), ("Gelu", "com.microsoft"), ("Relu", "evil"),
+     ("EPContext", "com.microsoft"), ("PythonOp", "ai.onnx.contrib")],
+)  # fmt: skip
+def test_operations_of_onnx_that_no_detector_needs_are_refused(tmp_path: Path, kind: str, domain: str) -> None:
+    file = onnx_file(tmp_path / "a.onnx", onnx_node(kind, ["x"], domain=domain), domain=domain)
+    refused(file, "refused, it uses the operation")
+
+
+@pytest.mark.parametrize("location", ["/etc/passwd", "../../weights.bin", "weights.bin"])
+def test_weights_of_onnx_in_other_files_are_refused(tmp_path: Path, location: str) -> None:
+    onnx = pytest.importorskip("onnx")
+    weights = onnx.helper.make_tensor("w", 1, [1], [1.0])
+    weights.ClearField("float_data")
+    weights.data_location = onnx.TensorProto.EXTERNAL
+    weights.external_data.add(key="location", value=location)
+    file = onnx_file(tmp_path / "a.onnx", onnx_node("Add", ["x", "w"]), tensors=[weights])
+    refused(file, "refused, it keeps weights in another file")
+
+
+@pytest.mark.parametrize("dnn", [False, True])
+def test_a_graph_of_onnx_that_takes_all_memory_ends_its_trial_and_not_us(tmp_path: Path, dnn: bool) -> None:
+    onnx = pytest.importorskip("onnx")
+    size = onnx.helper.make_tensor("s", 7, [2], [200_000, 200_000])
+    zeros = onnx_node("ConstantOfShape", ["s"], "c")
+    total = onnx.helper.make_node("ReduceSum", ["c"], ["r"], keepdims=0)
+    file = onnx_file(tmp_path / "a.onnx", zeros, total, onnx_node("Add", ["x", "r"]), tensors=[size])
+    with pytest.raises(InputError, match=r"a\.onnx: .*a trial in its own process") as caught:
+        open_exported(file, CPU, dnn=dnn)
+    assert "\n" not in str(caught.value)
+
+
+def openvino_xml(layers: str, top: str = "") -> str:
+    ports = "".join(f"<dim>{side}</dim>" for side in (1, 3, 32, 32))
+    return (
+        f'<?xml version="1.0"?>{top}<net name="n" version="11"><layers><layer id="0" name="x" type="Parameter" '
+        f'version="opset1"><data shape="1,3,32,32" element_type="f32"/><output><port id="0" precision="FP32">{ports}'
+        f"</port></output></layer>{layers}</layers><edges/></net>"
+    )
+
+
+@pytest.mark.parametrize(
+    ("layers", "top", "message"),
+    [
+        ('<layer id="1" name="a" type="ReadValue" version="opset6"/>', "", "a layer 'ReadValue'"),
+        ('<layer id="1" name="a" type="Custom" version="extension"/>', "", "a layer 'Custom' of 'extension'"),
+        ('<layer id="1" name="a" type="Relu" version="opset1"/>', "", "a layer 'Relu'"),
+        ('<layer id="1" name="a" type="ReLU" version="/tmp/lib.so"/>', "", "of '/tmp/lib.so'"),
+        ('<layer id="1" name="a" type="ReLU" version="opset1"><body/></layer>', "", "holds more than sizes"),
+        ('<layer id="1" name="a" type="Const" version="opset1"><data offset="0" size="99"/></layer>', "", "outside of"),
+        ('<layer id="1" name="a" type="Const" version="opset1"><data offset="-9" size="4"/></layer>', "", "outside of"),
+        ("", '<!DOCTYPE net [<!ENTITY a "aaaaaaaaaa">]>', "defines entities"),
+    ],
+)  # fmt: skip
+def test_layers_of_openvino_that_no_detector_needs_are_refused(
+    tmp_path: Path, layers: str, top: str, message: str
+) -> None:
+    pytest.importorskip("openvino")
+    (tmp_path / "a.xml").write_text(openvino_xml(layers, top), encoding="utf-8")
+    (tmp_path / "a.bin").write_bytes(b"")
+    refused(tmp_path / "a.xml", message)

@@ -111,7 +111,7 @@ def open_exported(
         )
     if may_run_code and trust and not own:
         LOG.warning("--trust: %s is opened with whatever code its maker put into it", file)
-    given = {"trust": trust or own} if chosen.flag == "jit" else {}
+    given = {"trust": trust or own} if chosen.flag in ("jit", "onnx", "dnn", "xml") else {}
     opened: FileBackend = backend(path, device, names, **given)
     return opened
 

@@ -18,6 +18,7 @@ VERSION = "1"
 KEY = "yolov5_dynamic"  # tells our own files from those of other programs
 AXES = ("batch", "height", "width")
 _STRIDE = 32
+_MOST = 65_536  # classes, pixels of a side, images a call
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,7 +118,24 @@ def from_text(
         if isinstance(error, InputError):
             raise
         raise InputError(f"{file}: what it says about its classes and sizes cannot be read; export it anew") from error
+    problem = _problem(found) if classes is None or classes <= _MOST else f"{classes} classes"
+    if problem:
+        raise InputError(f"{file}: what it says of itself is no detection model: {problem}; export it anew")
     return _with_names(found, file, names, classes)
+
+
+def _problem(found: Metadata) -> str:
+    """What is of another kind or size than this program writes, "" where all is well."""
+    numbers = (found.stride, found.batch, *found.imgsz)
+    if len(found.names) > _MOST or len(found.imgsz) != 2:
+        return f"{len(found.names)} classes, {len(found.imgsz)} sides"
+    if wrong := [one for one in numbers if isinstance(one, bool) or not isinstance(one, int) or not 0 < one <= _MOST]:
+        return f"the number {str(wrong[0])[:50]}"
+    if not isinstance(found.dynamic, tuple) or not all(axis in AXES for axis in found.dynamic):
+        return f"the free axes {str(found.dynamic)[:50]}"
+    kinds: dict[str, Any] = {"task": str, "form": str, "half": bool, "nms": bool, "maps": bool}
+    kinds |= {"nms_conf": (int, float), "nms_iou": (int, float), "temperature": (int, float, type(None))}
+    return next((name for name, kind in kinds.items() if not isinstance(getattr(found, name), kind)), "")
 
 
 def _tupled(value: Any) -> Any:

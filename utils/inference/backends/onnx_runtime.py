@@ -12,15 +12,23 @@ from torch import Tensor
 
 from utils.inference.backends.base import FileBackend, reading
 from utils.inference.backends.metadata import Metadata, from_text
+from utils.inference.backends.tried import read_onnx, try_once
 from utils.packages import require
 
+_FLOAT16 = 10  # the number of this type in a file
 _SILENT = 4  # fatal errors only: the others come as exceptions
 
 
 class OnnxBackend(FileBackend):
-    """One ``.onnx`` file; on a GPU where the installed runtime has one."""
+    """One ``.onnx`` file; on a GPU where the installed runtime has one.
 
-    def __init__(self, file: Path, device: torch.device, names: Sequence[str] | None = None) -> None:
+    Args:
+        trust: do without the trial.
+    """
+
+    def __init__(
+        self, file: Path, device: torch.device, names: Sequence[str] | None = None, trust: bool = False
+    ) -> None:
         runtime = require("onnxruntime", "onnxruntime", f"{file}")
         settings = runtime.SessionOptions()
         settings.log_severity_level = _SILENT
@@ -28,8 +36,11 @@ class OnnxBackend(FileBackend):
         there = runtime.get_available_providers()
         wanted = ["CUDAExecutionProvider"] * (device.type == "cuda") + ["CPUExecutionProvider"]
         with reading(file, "an ONNX file"):
-            # As bytes: names outside ASCII trouble the runtime on some systems.
-            content = file.read_bytes()
+            content, described = read_onnx(file)
+            if not trust:
+                kind = described.graph.input[0].type.tensor_type
+                sides = [dim.dim_value or None for dim in kind.shape.dim]
+                try_once("onnx", {"model.onnx": content}, sides, kind.elem_type == _FLOAT16)
             session = runtime.InferenceSession(content, settings, providers=[p for p in wanted if p in there])
             taken = session.get_inputs()[0]
             info = from_text(

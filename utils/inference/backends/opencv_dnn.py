@@ -14,17 +14,17 @@ from torch import Tensor
 from utils.errors import InputError, first_line
 from utils.inference.backends.base import FileBackend, reading
 from utils.inference.backends.metadata import from_text
-from utils.packages import require
+from utils.inference.backends.tried import read_onnx, try_once
 
 
 class OpenCVBackend(FileBackend):
     """One ``.onnx`` file of fixed sizes, on the CPU."""
 
-    def __init__(self, file: Path, device: torch.device, names: Sequence[str] | None = None) -> None:
-        onnx = require("onnx", "onnx", f"--dnn: the description in {file}")
+    def __init__(
+        self, file: Path, device: torch.device, names: Sequence[str] | None = None, trust: bool = False
+    ) -> None:
         with reading(file, "an ONNX file"):
-            content = file.read_bytes()
-            model = onnx.load_model_from_string(content)
+            content, model = read_onnx(file)
             sides = [dim.dim_value or None for dim in model.graph.input[0].type.tensor_type.shape.dim]
             width = [dim.dim_value for dim in model.graph.output[0].type.tensor_type.shape.dim][-1]
         text = {entry.key: entry.value for entry in model.metadata_props}
@@ -33,6 +33,8 @@ class OpenCVBackend(FileBackend):
             what = "free axes" if info.dynamic else "half precision" if info.half else "suppression inside"
             raise InputError(f"{file}: OpenCV takes no file with {what}; export it without --dynamic, --half and --nms")
         with reading(file, "an ONNX file by OpenCV"):
+            if not trust:
+                try_once("opencv", {"model.onnx": content}, sides)
             net = cv2.dnn.readNetFromONNX(np.frombuffer(content, np.uint8))
         super().__init__(info, file, device)
         self.net = net

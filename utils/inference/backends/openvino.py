@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ from torch import Tensor
 from utils.errors import InputError
 from utils.inference.backends.base import FileBackend, reading
 from utils.inference.backends.metadata import KEY, from_text
+from utils.inference.backends.tried import read_openvino, try_once
 from utils.packages import require
 
 
@@ -28,12 +30,21 @@ def _core(openvino: Any) -> Any:
 
 
 class OpenVINOBackend(FileBackend):
-    """One model, on the CPU, in the precision it is stored in."""
+    """One model, on the CPU, in the precision it is stored in.
 
-    def __init__(self, file: Path, device: torch.device, names: Sequence[str] | None = None) -> None:
+    Args:
+        trust: do without the trial.
+    """
+
+    def __init__(
+        self, file: Path, device: torch.device, names: Sequence[str] | None = None, trust: bool = False
+    ) -> None:
         openvino = require("openvino", "openvino", f"{file}")
         with reading(file, "an OpenVINO model"):
-            model = _core(openvino).read_model(xml_of(file))
+            graph, weights = read_openvino(xml_of(file))
+            if not trust:
+                try_once("openvino", {"model.xml": graph, "model.bin": weights}, sides_of(graph))
+            model = _core(openvino).read_model(model=graph, weights=weights)
             # The CPU would else compute in bfloat16 where it can, and find other boxes.
             settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": torch.get_num_threads()}
             compiled = _core(openvino).compile_model(model, "CPU", settings)
@@ -48,6 +59,13 @@ class OpenVINOBackend(FileBackend):
 
     def run(self, images: Tensor) -> Sequence[Any]:
         return list(self.request.infer([images.cpu().numpy()]).values())
+
+
+def sides_of(graph: bytes) -> list[int | None]:
+    """The sides of the input that a graph declares, None where any fits."""
+    inputs = [layer for layer in ElementTree.fromstring(graph).iter("layer") if layer.get("type") == "Parameter"]
+    ports = [dim.text for layer in inputs[:1] for dim in layer.findall("./output/port/dim")]
+    return [int(text) if text and text.isdecimal() else None for text in ports]
 
 
 def xml_of(file: Path) -> Path:
