@@ -79,7 +79,7 @@ class DetectOptions(Named):
         for index in self.classes or ():
             at_least("--classes", index, 0)
         at_least("--max-det", self.max_det, 1)
-        at_least("--line-thickness", self.line_thickness, 1)
+        at_least("--line-thickness", self.line_thickness, 1, 1000)
         fraction("--conf-thres", self.conf_thres)
         fraction("--iou-thres", self.iou_thres)
         at_least("--vid-stride", self.vid_stride, 1)

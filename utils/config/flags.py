@@ -93,10 +93,12 @@ class Named:
         return record
 
 
-def at_least(flag: str, value: int | float, low: int) -> None:
-    """Raise InputError: the value of ``flag`` is below ``low``."""
+def at_least(flag: str, value: int | float, low: int, most: int | None = None) -> None:
+    """Raise InputError: the value of ``flag`` is below ``low`` or above ``most``."""
     if value < low:
         raise InputError(f"{flag} {value} is too small; allowed is {low} or more")
+    if most is not None and value > most:
+        raise InputError(f"{flag} {value} is too large; allowed is up to {most}")
 
 
 def fraction(flag: str, value: float) -> None:
@@ -134,9 +136,7 @@ def image_size_option(help: str, nargs: str | None = None) -> Any:
 
 def image_size(side: int | None) -> None:
     """Raise InputError: ``--imgsz`` is given and below 32 pixels or above ``MOST_SIDE``."""
-    at_least("--imgsz", 32 if side is None else side, 32)
-    if side is not None and side > MOST_SIDE:
-        raise InputError(f"--imgsz {side} is too large; allowed is up to {MOST_SIDE}")
+    at_least("--imgsz", 32 if side is None else side, 32, MOST_SIDE)
 
 
 def plain_name(value: str) -> None:

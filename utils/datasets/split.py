@@ -37,6 +37,7 @@ from utils.output import OutputFolder
 from utils.yaml_names import dump_yaml
 
 LOG = logging.getLogger(__name__)
+_MOST_FOLDS = 1000
 
 FRACTIONS = (0.8, 0.1, 0.1)
 _ANY_CLASS = 10_000  # more classes than a folder without a yaml will ever have
@@ -73,6 +74,8 @@ class SplitOptions:
             raise InputError("--kfold and --fractions exclude each other: folds are of equal size; leave one out")
         if self.kfold < 0 or self.kfold == 1:
             raise InputError(f"--kfold {self.kfold} is too small; allowed is 2 or more")
+        if self.kfold > _MOST_FOLDS:
+            raise InputError(f"--kfold {self.kfold} is too large; allowed is up to {_MOST_FOLDS}")
         if self.seed < 0:
             raise InputError(f"--seed {self.seed} is too small; allowed is 0 or more")
         self._check_fractions(self.fractions or FRACTIONS)

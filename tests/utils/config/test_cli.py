@@ -14,6 +14,7 @@ import pytest
 from utils.config.cli import build_parser, parse, run_script
 from utils.config.options import DetectOptions, ExportOptions, TrainOptions, ValOptions
 from utils.config.paths import ROOT
+from utils.datasets.split import SplitOptions
 from utils.errors import InputError
 from utils.log import LineHandler
 
@@ -171,6 +172,7 @@ def test_an_empty_variable_of_the_shell_is_no_value(
     [
         (TrainOptions, "--epochs", 2**31), (TrainOptions, "--seed", 10**20), (ValOptions, "--imgsz", 40_000),
         (TrainOptions, "--freeze", 10**20), (DetectOptions, "--imgsz", 10**20), (DetectOptions, "--classes", 10**20),
+        (DetectOptions, "--line-thickness", 1001), (SplitOptions, "--kfold", 1001),
     ],
 )  # fmt: skip
 def test_a_number_beyond_what_can_be_meant_is_too_large(
