@@ -14,7 +14,6 @@ import pytest
 from utils.config.cli import build_parser, parse, run_script
 from utils.config.options import DetectOptions, ExportOptions, TrainOptions, ValOptions
 from utils.config.paths import ROOT
-from utils.datasets.split import SplitOptions
 from utils.errors import InputError
 from utils.log import LineHandler
 
@@ -172,7 +171,7 @@ def test_an_empty_variable_of_the_shell_is_no_value(
     [
         (TrainOptions, "--epochs", 2**31), (TrainOptions, "--seed", 10**20), (ValOptions, "--imgsz", 40_000),
         (TrainOptions, "--freeze", 10**20), (DetectOptions, "--imgsz", 10**20), (DetectOptions, "--classes", 10**20),
-        (DetectOptions, "--line-thickness", 1001), (SplitOptions, "--kfold", 1001),
+        (DetectOptions, "--line-thickness", 1001),
     ],
 )  # fmt: skip
 def test_a_number_beyond_what_can_be_meant_is_too_large(
@@ -181,6 +180,14 @@ def test_a_number_beyond_what_can_be_meant_is_too_large(
     with pytest.raises(SystemExit):
         parse(options_class, [flag, str(value)])
     assert f"error: {flag} {value} is too large; allowed is up to" in capsys.readouterr().err
+
+
+def test_more_folds_than_can_be_meant_are_too_many(capsys: pytest.CaptureFixture[str]) -> None:
+    from utils.datasets.split import SplitOptions
+
+    with pytest.raises(SystemExit):
+        parse(SplitOptions, ["--source", "a.yaml", "--output", "b", "--kfold", "1001"])
+    assert "error: --kfold 1001 is too large; allowed is up to 1000" in capsys.readouterr().err
 
 
 def test_empty_texts_that_mean_none_in_v61_still_do() -> None:
