@@ -48,6 +48,7 @@ from utils.image import to_model_input
 from utils.loss import LossItems
 from utils.memory import memory_in_use, peak_memory
 from utils.metrics import fitness
+from utils.output import unlock
 from utils.seed import torch_settings_kept
 from utils.training.compiled import Network
 from utils.training.evolve import LastRow, TrialStopped, evolve
@@ -298,6 +299,7 @@ def trial(options: TrainOptions) -> Mapping[str, float]:
     announce(s)
     with s.stop:
         fit(s)
+    unlock(s.save_dir)
     if s.interrupted:
         raise TrialStopped
     s.callbacks.on_train_end(TrainEnd(save_dir=s.save_dir, best=None, epochs_run=s.options.epochs - s.start_epoch))
@@ -307,9 +309,12 @@ def trial(options: TrainOptions) -> Mapping[str, float]:
 def main(options: TrainOptions | argparse.Namespace) -> int:
     """Train; returns the exit code."""
     options = as_options(TrainOptions, options)
-    # this process alone, or with the others that torchrun started
-    with torch_settings_kept(), joined(options.local_rank) as ranks:
-        return train(options, ranks)
+    try:
+        # this process alone, or with the others that torchrun started
+        with torch_settings_kept(), joined(options.local_rank) as ranks:
+            return train(options, ranks)
+    finally:
+        unlock()
 
 
 def train(options: TrainOptions, ranks: Ranks) -> int:

@@ -15,8 +15,9 @@ import argparse
 import json
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,15 +45,17 @@ from utils.evaluation.batches import validation_loader
 from utils.evaluation.coco_results import CocoResults, Truth, find_annotations, make_truth, read_truth
 from utils.evaluation.evaluator import Observer
 from utils.evaluation.observers import BatchPlots, LabelFiles
-from utils.evaluation.report import log_coco, log_speed, log_table, save_plots
+from utils.evaluation.report import FIGURES, log_coco, log_speed, log_table, save_plots
 from utils.evaluation.study import STAGES, StudyRow, log_rows, save_study, short_names, write_rows
 from utils.evaluation.tables import write_csv, write_json
 from utils.evaluation.worst import WorstPictures
-from utils.files import increment_path
+from utils.files import write_atomic
 from utils.inference import Origin, input_size, open_weights
 from utils.inference.backends import FileBackend
 from utils.metrics import match_as_v61, match_predictions
 from utils.metrics.coco import INSTALL, CocoFigures, coco_tool
+from utils.names import file_name
+from utils.output import OutputFolder, run_folder
 from utils.seed import seed_everything
 
 LOG = logging.getLogger(__name__)
@@ -151,11 +154,39 @@ def score(options: ValOptions) -> Scores:
     options = replace(options, imgsz=size_of(options, subject.model))  # the size that is told at the end
     truth = find_truth(options, spec, records) if options.save_json else None
     evaluator = build_evaluator(options, subject, NmsSettings(options.conf_thres, options.iou_thres))
-    folder = increment_path(Path(options.project) / options.name, options.exist_ok, mkdir=True)
+    with run_folder(options.project, options.name, options.exist_ok) as folder:
+        return score_in(
+            OutputFolder(folder, partial(files_in_use, options, subject)), options, subject, evaluator, truth
+        )
+
+
+def files_in_use(options: ValOptions, subject: Subject) -> Iterator[str | Path]:
+    """The files that are read, which no output may replace."""
+    yield from (options.annotations, *options.weights, *options.modules)
+    yield subject.spec.source
+    for record in subject.labels.records:
+        yield from (record.image, record.label or record.image)
+
+
+def score_in(
+    output: OutputFolder, options: ValOptions, subject: Subject, evaluator: Evaluator, truth: Truth | None
+) -> Scores:
+    """Score, and write what is found into a folder; of an earlier run there no figure or page stays."""
+    spec, folder = subject.spec, output.folder
+    name = file_name(Path(options.weights[0]).stem if options.weights else "best", 200)
+    for file in (
+        *FIGURES,
+        "metrics.csv",
+        "metrics.json",
+        "pictures.csv",
+        "annotations.json",
+        f"{name}_predictions.json",
+    ):
+        output.path(file).unlink(missing_ok=True)
     worst, collected = WorstPictures(spec.names), None
     observers: list[Observer] = [BatchPlots(folder, spec.names), worst]
     if options.save_txt or options.save_hybrid:
-        observers.append(LabelFiles(folder / "labels", options.save_conf))
+        observers.append(LabelFiles(output.below("labels"), options.save_conf))
     elif options.save_conf:
         LOG.warning("--save-conf does nothing without --save-txt or --save-hybrid")
     if truth is not None:
@@ -164,7 +195,6 @@ def score(options: ValOptions) -> Scores:
     result = evaluator.run(subject.model, observers=observers)
     log_table(result, spec.names, options.verbose)
     log_speed(result, f"batch {options.batch_size}, {options.imgsz} px")
-    name = Path(options.weights[0]).stem if options.weights else "best"
     coco = save_coco(collected, folder, f"{name}_predictions.json") if collected else None
     save_plots(result, spec.names, folder)
     write_csv(folder / "metrics.csv", result, spec.names)
@@ -189,9 +219,8 @@ def save_coco(collected: CocoResults, folder: Path, name: str) -> CocoFigures | 
     """Write the results, and the annotations if they were made here; the figures if there is an evaluator."""
     collected.write(folder / name)
     if collected.truth.content is not None:
-        (folder / "annotations.json").write_text(
-            json.dumps(collected.truth.content, ensure_ascii=False), encoding="utf-8"
-        )  # fmt: skip
+        content = json.dumps(collected.truth.content, ensure_ascii=False)
+        write_atomic(folder / "annotations.json", content.encode("utf-8", "surrogateescape"))
     if coco_tool() is None:
         LOG.warning("no COCO figures: no evaluator is installed (%s)", INSTALL)
         return None
@@ -225,11 +254,11 @@ def compare(options: ValOptions) -> None:
             log_rows(rows[-1:])
     LOG.info("batch %d, conf %g, IoU %g, %s", options.batch_size, conf, iou, subject.device if subject else "")
     log_rows(rows)
-    folder = increment_path(Path(options.project) / options.name, options.exist_ok, mkdir=True)
-    if speed:
-        write_rows(rows, folder / "speed.csv")
-    elif subject:
-        save_study(rows, subject.spec.source.stem, folder)
+    with run_folder(options.project, options.name, options.exist_ok) as folder:
+        if speed:
+            write_rows(rows, folder / "speed.csv")
+        elif subject:
+            save_study(rows, subject.spec.source.stem, folder)
     LOG.info("results are in %s", folder)
 
 

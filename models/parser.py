@@ -23,7 +23,7 @@ OPTIONAL_KEYS = ("depth_multiple", "width_multiple", "ch", "act", "imports", "mo
 
 def find_model_yaml(cfg: str | Path) -> Path:
     """``cfg`` as a path, or as the bare name of a yaml anywhere inside ``models/``."""
-    path = Path(cfg)
+    path = Path(cfg).expanduser()
     if path.is_file():
         return path
     shipped = {p.name: p for p in sorted(MODELS_DIR.rglob("*.yaml"))}

@@ -9,8 +9,6 @@ All run at one fixed size with square pictures, so that the figures can be compa
 
 from __future__ import annotations
 
-import csv
-import io
 import logging
 import sys
 from collections.abc import Sequence
@@ -26,12 +24,13 @@ from utils.checkpoint import load_checkpoint
 from utils.checkpoint.find import newest_checkpoint
 from utils.config.cli import EXIT_INPUT, parse, run_script
 from utils.config.export_options import ELSEWHERE, FORMATS, ExportOptions
-from utils.config.flags import at_least, fraction, image_size, image_size_option, option, plain_name, switch
+from utils.config.flags import at_least, fraction, image_size, image_size_option, option, path, plain_name, switch
 from utils.config.keywords import options_from
 from utils.config.paths import ROOT
 from utils.device import select_device
 from utils.export import Row, export_checkpoint, log_rows, table
-from utils.files import increment_path, write_atomic
+from utils.files import write_atomic
+from utils.output import run_folder, write_table
 from utils.plots.compare import Panel, plot_comparison
 
 LOG = logging.getLogger(__name__)
@@ -43,10 +42,10 @@ ALL = FORMATS + ELSEWHERE
 class BenchmarkOptions:
     """Options of ``python -m utils.benchmarks``. Raises InputError naming the flag when a value is out of range."""
 
-    weights: str = option("", str, "--weights", "checkpoint; without it: the newest best.pt below runs/train")
+    weights: str = option("", path, "--weights", "checkpoint; without it: the newest best.pt below runs/train")
     imgsz: int | None = image_size_option("side of the images in pixels")
     batch_size: int = option(1, int, "--batch-size", "pictures per call")
-    data: str = option("", str, "--data", "data yaml; without it: the one recorded in the checkpoint, else digits")
+    data: str = option("", path, "--data", "data yaml; without it: the one recorded in the checkpoint, else digits")
     include: tuple[str, ...] = option((), str, "--include", f"formats; none: all of {', '.join(FORMATS)}", nargs="+")
     half: bool = switch("--half", "half precision")
     device: str = option("cpu", str, "--device", "cpu, or the number of a GPU")
@@ -58,12 +57,12 @@ class BenchmarkOptions:
         nargs="?",
         const=0.0,
     )
-    cache_dir: str = option("", str, "--cache-dir", "folder for the label cache, for read-only data")
-    project: str = option(str(ROOT / "runs/benchmarks"), str, "--project", "folder of the runs")
+    cache_dir: str = option("", path, "--cache-dir", "folder for the label cache, for read-only data")
+    project: str = option(str(ROOT / "runs/benchmarks"), path, "--project", "folder of the runs")
     name: str = option("exp", str, "--name", "name of this run; a number is added when it is taken")
     exist_ok: bool = switch("--exist-ok", "write into an existing run folder")
     modules: tuple[str, ...] = option(
-        (), str, "--modules", "python files with layers of your own, which are run", nargs="+", repeat=True
+        (), path, "--modules", "python files with layers of your own, which are run", nargs="+", repeat=True
     )
 
     def __post_init__(self) -> None:
@@ -84,14 +83,12 @@ class BenchmarkOptions:
 def write_files(rows: Sequence[Row], folder: Path) -> None:
     """The table as text, as csv with all digits, and as a picture of what runs here."""
     write_atomic(folder / "benchmarks.txt", ("\n".join(table(rows)) + "\n").encode())
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("format", "file", "MB", "difference", "ms", "map50", "map", "note"))
+    lines = [["format", "file", "MB", "difference", "ms", "map50", "map", "note"]]
     for row in rows:
         figures = (row.megabytes, row.worst, row.ms, row.map50, row.map)
         cells = ["" if figure is None else f"{figure:.6g}" for figure in figures]
-        writer.writerow((row.format, row.path.name if row.path else "", *cells, row.note))
-    write_atomic(folder / "benchmarks.csv", text.getvalue().encode())
+        lines.append([row.format, row.path.name if row.path else "", *cells, row.note])
+    write_table(folder / "benchmarks.csv", lines)
     ran = [row for row in rows if row.ran]
     panels = [
         _panel("ms per picture", [row.ms for row in ran], ".1f"),
@@ -127,11 +124,11 @@ def benchmark(options: BenchmarkOptions) -> list[Row]:
     device = select_device(options.device)
     weights = Path(options.weights) if options.weights else newest_checkpoint(ROOT / "runs/train", "best.pt")
     data = options.data or load_checkpoint(weights).options.get("data") or ROOT / "data/digits.yaml"
-    folder = increment_path(Path(options.project) / options.name, options.exist_ok, mkdir=True)
-    rows = export_checkpoint(weights, options.export_options(str(data), str(folder)), device)
-    log_rows(rows)
-    write_files(rows, folder)
-    LOG.info("results are in %s", folder)
+    with run_folder(options.project, options.name, options.exist_ok) as folder:
+        rows = export_checkpoint(weights, options.export_options(str(data), str(folder)), device)
+        log_rows(rows)
+        write_files(rows, folder)
+        LOG.info("results are in %s", folder)
     return rows
 
 

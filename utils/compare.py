@@ -19,7 +19,6 @@ spread shown behind them is half the distance between the quartiles: smaller dif
 from __future__ import annotations
 
 import copy
-import csv
 import logging
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -38,12 +37,12 @@ from models.user_modules import load_modules
 from models.yolo import Model
 from utils.checkpoint import load_model
 from utils.config.cli import run_script
-from utils.config.flags import image_size, image_size_option, option, switch
+from utils.config.flags import image_size, image_size_option, option, path, switch
 from utils.config.paths import ROOT
 from utils.config.sizes import chosen_side
 from utils.device import select_device
 from utils.errors import InputError
-from utils.files import increment_path
+from utils.output import run_folder, write_table
 from utils.plots.compare import Panel, plot_comparison
 from utils.timing import StageTimer
 from utils.training.trial import peak_memory, random_images, training_step
@@ -60,7 +59,7 @@ class CompareOptions:
     models: tuple[str, ...] = option(
         (), str, "models", "model yamls (a path, or a bare name of one below models/) or checkpoints (.pt)", nargs="*"
     )
-    weights: tuple[str, ...] = option((), str, "--weights", "checkpoints to compare as well", nargs="+")
+    weights: tuple[str, ...] = option((), path, "--weights", "checkpoints to compare as well", nargs="+")
     nc: int = option(80, int, "--nc", "classes of the models that are built from a yaml")
     imgsz: int | None = image_size_option("side of the images in pixels")
     batch_size: int = option(1, int, "--batch-size", "pictures per call")
@@ -68,11 +67,11 @@ class CompareOptions:
     repeats: int = option(20, int, "--repeats", "timed calls of every model")
     notrain: bool = switch("--notrain", "leave out the training step")
     markdown: bool = switch("--markdown", "print the table as markdown")
-    project: str = option(str(ROOT / "runs/compare"), str, "--project", "folder of the runs")
+    project: str = option(str(ROOT / "runs/compare"), path, "--project", "folder of the runs")
     name: str = option("exp", str, "--name", "name of this run; a number is added when it is taken")
     exist_ok: bool = switch("--exist-ok", "write into an existing run folder")
     modules: tuple[str, ...] = option(
-        (), str, "--modules", "python files with layers of your own, which are run", nargs="+", repeat=True
+        (), path, "--modules", "python files with layers of your own, which are run", nargs="+", repeat=True
     )
 
     def __post_init__(self) -> None:
@@ -275,7 +274,7 @@ def markdown_table(rows: Sequence[Row]) -> str:
 
 def write_csv(rows: Sequence[Row], file: Path) -> None:
     """One line for each model: every value, quartiles of the times, differences in percent to the first model."""
-    lines = []
+    lines: list[dict[str, object]] = []
     for row in rows:
         line: dict[str, object] = {"model": row.name}
         for column in measured(rows):
@@ -285,10 +284,7 @@ def write_csv(rows: Sequence[Row], file: Path) -> None:
         for key, timing in row.timings.items():
             line |= {f"{key}_q1": timing.low, f"{key}_q3": timing.high}
         lines.append(line)
-    with file.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.DictWriter(stream, list(lines[0]))
-        writer.writeheader()
-        writer.writerows(lines)
+    write_table(file, [list(lines[0]), *(line.values() for line in lines)])
 
 
 def draw(rows: Sequence[Row], file: Path) -> None:
@@ -310,16 +306,17 @@ def main(options: CompareOptions) -> None:
         None
     ]  # a yaml records none
     imgsz = chosen_side(options.imgsz, recorded, max(int(model.stride.max()) for _, model in models))
-    folder = increment_path(Path(options.project) / options.name, options.exist_ok, mkdir=True)
-    rows = compare(models, options, imgsz, device)
-    LOG.info("%s", markdown_table(rows) if options.markdown else text_table(rows))
-    LOG.info(
-        "%d px, batch %d; times: medians of %d calls ± half the distance of the quartiles; in brackets: to the first",
-        imgsz, options.batch_size, options.repeats,
-    )  # fmt: skip
-    write_csv(rows, folder / "compare.csv")
-    draw(rows, folder / "compare.png")
-    LOG.info("results are in %s", folder)
+    with run_folder(options.project, options.name, options.exist_ok) as folder:
+        rows = compare(models, options, imgsz, device)
+        LOG.info("%s", markdown_table(rows) if options.markdown else text_table(rows))
+        LOG.info(
+            "%d px, batch %d; times: medians of %d calls ± half the distance of the quartiles; in brackets: to the "
+            "first",
+            imgsz, options.batch_size, options.repeats,
+        )  # fmt: skip
+        write_csv(rows, folder / "compare.csv")
+        draw(rows, folder / "compare.png")
+        LOG.info("results are in %s", folder)
 
 
 if __name__ == "__main__":

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import csv
 import errno
+import io
 import logging
 import os
+import secrets
+import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePath
+from typing import Any
 
 from utils.errors import InputError
-from utils.files import increment_path
+from utils.files import increment_path, write_atomic
+from utils.names import csv_cell
 
 LOG = logging.getLogger(__name__)
 LOCK_FILE = ".lock"  # of a run folder, there while a process works in it
@@ -72,6 +78,29 @@ class OutputFolder:
                     state = os.stat(name)  # noqa: PTH116  (of very many files)
                     self._known[state.st_dev, state.st_ino] = str(name)
         return self._known.get((found.st_dev, found.st_ino))
+
+
+def csv_text(rows: Iterable[Iterable[Any]]) -> str:
+    """Rows of cells as they stand in a table; names in them are harmless, see :func:`utils.names.csv_cell`."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([csv_cell(cell) for cell in row] for row in rows)
+    return text.getvalue()
+
+
+def write_table(file: Path, rows: Iterable[Iterable[Any]]) -> None:
+    """Write rows of cells, the header first, as a csv file that is there whole or not at all."""
+    write_atomic(file, csv_text(rows).encode())
+
+
+@contextmanager
+def workshop(parent: Path, prefix: str) -> Iterator[Path]:
+    """A new folder below ``parent``, gone with all that is in it at the end, also when a signal ends the program."""
+    folder = parent / f"{prefix}{secrets.token_hex(8)}"
+    try:
+        folder.mkdir(0o700)  # within: a signal may come as soon as it is there
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 # Run folders ----------------------------------------------------------------------------------------------------------

@@ -27,7 +27,7 @@ from utils.checkpoint import load_model
 from utils.checkpoint.find import newest_checkpoint
 from utils.config.cli import run_script
 from utils.config.dataset_spec import SPLITS, DatasetSpec
-from utils.config.flags import image_size, image_size_option, option, switch
+from utils.config.flags import image_size, image_size_option, option, path, switch
 from utils.config.paths import ROOT
 from utils.config.sizes import chosen_side
 from utils.datasets.dataset import DetectionDataset
@@ -39,9 +39,10 @@ from utils.evaluation import Evaluator
 from utils.evaluation.batches import validation_loader
 from utils.evaluation.observers import RoutingObserver
 from utils.evaluation.routed import RoutedScores, read_conditions, routed_scores
-from utils.files import increment_path, write_atomic
+from utils.files import write_atomic
 from utils.image import to_model_input
 from utils.loggers.routing_csv import FILE_NAME, csv_table
+from utils.output import run_folder
 from utils.plots.routing import plot_class_routing, plot_shares
 
 LOG = logging.getLogger(__name__)
@@ -51,19 +52,19 @@ LOG = logging.getLogger(__name__)
 class RoutingOptions:
     """Options of ``python -m utils.routing``. Raises InputError naming the flag when a value is out of range."""
 
-    weights: str = option("", str, "--weights", "checkpoint; without it: the newest best.pt below runs/train")
-    data: str = option("", str, "--data", "data yaml; without it: the one recorded in the checkpoint, else digits")
+    weights: str = option("", path, "--weights", "checkpoint; without it: the newest best.pt below runs/train")
+    data: str = option("", path, "--data", "data yaml; without it: the one recorded in the checkpoint, else digits")
     task: str = option("val", str, "--task", "split to look at", choices=SPLITS)
     imgsz: int | None = image_size_option("longer side of the images in pixels")
     batch_size: int = option(16, int, "--batch-size", "pictures per batch")
     device: str = option("", str, "--device", "cpu or 0; empty: the first GPU if there is one", may_be_empty=True)
     workers: int = option(8, int, "--workers", "loader processes; 0: load in the main process")
-    project: str = option(str(ROOT / "runs/routing"), str, "--project", "folder of the runs")
+    project: str = option(str(ROOT / "runs/routing"), path, "--project", "folder of the runs")
     name: str = option("exp", str, "--name", "name of this run; a number is added when it is taken")
     exist_ok: bool = switch("--exist-ok", "write into an existing run folder")
     foreign: bool = switch("--foreign", "score the model with the kernel weights of other images too")
     modules: tuple[str, ...] = option(
-        (), str, "--modules", "python files with layers of your own, which are run", nargs="+", repeat=True
+        (), path, "--modules", "python files with layers of your own, which are run", nargs="+", repeat=True
     )
 
     def __post_init__(self) -> None:
@@ -179,22 +180,22 @@ def main(options: RoutingOptions) -> None:
     stats = observe(model, loader, spec.nc, device)
     if not stats:
         raise InputError(f"--weights {weights}: no dynamic layer gave kernel weights; is the checkpoint damaged?")
-    folder = increment_path(Path(options.project) / options.name, options.exist_ok, mkdir=True)
-    LOG.info("%s on %d pictures (%s, %s)", weights, len(labels.records), data, options.task)
-    log_layers(stats)
-    if 0 <= checkpoint.train_state.get("epoch", -1) < 1:
-        LOG.info("the model was trained for one epoch: too early to tell whether its layers will use their kernels")
-    about: dict[str, Any] = {"weights": str(weights), "data": str(data), "task": options.task, "imgsz": imgsz}
-    if options.foreign:
-        scored = validation_loader(
-            labels.records, imgsz, stride, batch_size=options.batch_size, workers=options.workers
-        )  # fmt: skip
-        conditions = read_conditions(labels.records[0].image.parent)
-        found = routed_scores(model, Evaluator(scored, spec.nc, device), conditions)
-        log_foreign(found)
-        about |= {"map": found.own.map, "map_foreign": {kind: result.map for kind, result in found.foreign.items()}}
-    write_files(stats, spec.names, about, folder)
-    LOG.info("results are in %s", folder)
+    with run_folder(options.project, options.name, options.exist_ok) as folder:
+        LOG.info("%s on %d pictures (%s, %s)", weights, len(labels.records), data, options.task)
+        log_layers(stats)
+        if 0 <= checkpoint.train_state.get("epoch", -1) < 1:
+            LOG.info("the model was trained for one epoch: too early to tell whether its layers will use their kernels")
+        about: dict[str, Any] = {"weights": str(weights), "data": str(data), "task": options.task, "imgsz": imgsz}
+        if options.foreign:
+            scored = validation_loader(
+                labels.records, imgsz, stride, batch_size=options.batch_size, workers=options.workers
+            )  # fmt: skip
+            conditions = read_conditions(labels.records[0].image.parent)
+            found = routed_scores(model, Evaluator(scored, spec.nc, device), conditions)
+            log_foreign(found)
+            about |= {"map": found.own.map, "map_foreign": {kind: result.map for kind, result in found.foreign.items()}}
+        write_files(stats, spec.names, about, folder)
+        LOG.info("results are in %s", folder)
 
 
 if __name__ == "__main__":

@@ -604,3 +604,31 @@ def test_placeholder_anchors_are_refused_unless_they_are_fitted(tmp_path: Path, 
     with pytest.raises(InputError, match=r"placeholder anchors.*leave out --noautoanchor"):
         training(tmp_path / "runs", hyp=str(hyp), noautoanchor=True)
     assert not (tmp_path / "runs").exists()
+
+
+HOLD = (
+    "import sys; from pathlib import Path; from utils.output import lock; lock(Path(sys.argv[1])); "
+    "print(flush=True); input()"
+)
+
+
+@pytest.mark.parametrize("how", ["exist_ok", "resume"])
+def test_a_second_training_in_a_folder_is_refused_at_its_start(tmp_path: Path, training: Training, how: str) -> None:
+    folder = training(tmp_path).save_dir
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    other = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(folder)], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert other.stdout is not None and other.stdin is not None
+    other.stdout.readline()
+    again = {"exist_ok": True} if how == "exist_ok" else {"resume": str(folder), "epochs": 2}
+    try:
+        with pytest.raises(
+            InputError, match="another run is writing there; wait for its end, or choose another --name"
+        ):
+            training(tmp_path, **again)
+    finally:
+        other.communicate(b"\n")
+    (folder / ".lock").unlink()
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+    training(tmp_path, **again)  # the other process is gone

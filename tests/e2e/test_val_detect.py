@@ -452,3 +452,25 @@ def test_val_and_detect_take_the_size_of_training(
     assert json.loads((folder / "metrics.json").read_text())["settings"]["imgsz"] == 64
     find(pictures, imgsz=())
     assert caplog.text.count("image size 64, that of the model file; --imgsz sets another") == 2
+
+
+def test_a_second_validation_in_a_folder_leaves_no_figure_of_the_first(score, shapes) -> None:
+    folder = score(**shapes, exist_ok=True, save_txt=True, save_json=True)
+    (folder / "notes.txt").write_text("mine")
+    (folder / "worst.jpg").touch()
+    (folder / "val_batch2_pred.jpg").touch()
+    first = {path.name for path in folder.iterdir()}
+    score(**shapes, exist_ok=True, save_txt=True, conf_thres=1.0)
+    assert first - {path.name for path in folder.iterdir()} >= {"val_batch2_pred.jpg", "annotations.json"}
+    assert (folder / "notes.txt").read_text() == "mine" and (folder / "metrics.csv").is_file()
+    assert {path.read_text() for path in (folder / "labels").iterdir()} == {""}
+
+
+def test_labels_of_the_set_are_never_written_over_by_val(score, shapes, tmp_path: Path) -> None:
+    labels = Path(shapes["data"]).parent / "labels/val"
+    before = {path: path.read_bytes() for path in labels.iterdir()}
+    (tmp_path / "val/exp").mkdir(parents=True)
+    (tmp_path / "val/exp/labels").symlink_to(labels)
+    with pytest.raises(InputError, match="a link leads to"):
+        score(**shapes, exist_ok=True, save_txt=True)
+    assert {path: path.read_bytes() for path in labels.iterdir()} == before

@@ -120,7 +120,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         FileNotFoundError: no such file.
         InputError: not a checkpoint, damaged, of a newer format, or naming classes that are not accepted.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     if not path.is_file():
         raise FileNotFoundError(f"--weights {path}: no such file (looked at {path.absolute()}); nothing is downloaded")
     if not zipfile.is_zipfile(path):

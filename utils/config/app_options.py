@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from utils.config.flags import at_least, fraction, image_size_option, option, picture_size, switch
+from utils.config.flags import at_least, fraction, image_size_option, option, path, picture_size, switch
 from utils.errors import InputError
 
 
@@ -12,8 +12,8 @@ from utils.errors import InputError
 class AppOptions:
     """Options of ``python -m utils.app``. Raises InputError naming the flag when a value is out of range."""
 
-    weights: str = option("", str, "--weights", "model file; without it: the newest best.pt below runs/train")
-    data: str = option("", str, "--data", "data yaml with the class names, for a file that holds none")
+    weights: str = option("", path, "--weights", "model file; without it: the newest best.pt below runs/train")
+    data: str = option("", path, "--data", "data yaml with the class names, for a file that holds none")
     imgsz: tuple[int, ...] = image_size_option("image size in pixels: one side, or h w", nargs="+")
     conf_thres: float = option(0.25, float, "--conf-thres", "confidence that the page starts with")
     iou_thres: float = option(0.45, float, "--iou-thres", "IoU of NMS that the page starts with")
@@ -29,7 +29,7 @@ class AppOptions:
     max_frames: int = option(10_000, int, "--max-frames", "most frames of a video that are looked at")
     trust: bool = switch("--trust", "open a model file that may run code of its maker")
     modules: tuple[str, ...] = option(
-        (), str, "--modules", "python files with layers of your own, which are run", nargs="+", repeat=True
+        (), path, "--modules", "python files with layers of your own, which are run", nargs="+", repeat=True
     )
 
     def __post_init__(self) -> None:

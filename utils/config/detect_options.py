@@ -10,6 +10,7 @@ from utils.config.flags import (
     fraction,
     image_size_option,
     option,
+    path,
     picture_size,
     plain_name,
     switch,
@@ -24,16 +25,16 @@ class DetectOptions(Named):
 
     weights: tuple[str, ...] = option(
         (),
-        str,
+        path,
         "--weights",
         "model file; several .pt: an ensemble; none: the newest best.pt below runs/train",
         nargs="+",
     )
     source: str = option(
-        str(ROOT / "data/images"), str, "--source",
+        str(ROOT / "data/images"), path, "--source",
         "picture, video, folder, pattern, .txt list, camera number, rtsp:// or http:// stream, .streams list, screen",
     )  # fmt: skip
-    data: str = option("", str, "--data", "data yaml with the class names, for a file that holds none")
+    data: str = option("", path, "--data", "data yaml with the class names, for a file that holds none")
     imgsz: tuple[int, ...] = image_size_option("image size in pixels: one side, or h w", nargs="+")
     conf_thres: float = option(0.25, float, "--conf-thres", "drop detections below this confidence")
     iou_thres: float = option(0.45, float, "--iou-thres", "IoU above which NMS takes two boxes for one object")
@@ -51,7 +52,7 @@ class DetectOptions(Named):
     augment: bool = switch("--augment", "look at every picture in three sizes, once mirrored")
     visualize: bool = switch("--visualize", "write what every layer sees, as pictures and arrays")
     update: bool = switch("--update", "afterwards take the optimizer out of the files of --weights, which shrinks them")
-    project: str = option(str(ROOT / "runs/detect"), str, "--project", "folder of the runs")
+    project: str = option(str(ROOT / "runs/detect"), path, "--project", "folder of the runs")
     name: str = option("exp", str, "--name", "name of this run; a number is added when it is taken")
     exist_ok: bool = switch("--exist-ok", "write into an existing run folder")
     line_thickness: int = option(3, int, "--line-thickness", "width of the box lines in pixels")
@@ -71,7 +72,7 @@ class DetectOptions(Named):
     dnn: bool = switch("--dnn", "run an .onnx file by OpenCV instead of ONNX Runtime")
     trust: bool = switch("--trust", "open a model file that may run code of its maker")
     modules: tuple[str, ...] = option(
-        (), str, "--modules", "python files with layers of your own, which are run", nargs="+", repeat=True
+        (), path, "--modules", "python files with layers of your own, which are run", nargs="+", repeat=True
     )
 
     def __post_init__(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
-from utils.config.flags import Named, at_least, fraction, image_size_option, one_of, option, picture_size, switch
+from utils.config.flags import Named, at_least, fraction, image_size_option, one_of, option, path, picture_size, switch
 from utils.errors import InputError, nearest
 
 AXES = ("batch", "height", "width")
@@ -35,9 +35,9 @@ _OF_NMS = frozenset({"agnostic_nms", "topk_per_class", "topk_all", "iou_thres", 
 class ExportOptions(Named):
     """Options of ``export.py``. Raises InputError naming the flag when a value is out of range."""
 
-    data: str = option("", str, "--data", "data yaml: adds the mAP of every file; calibration of --int8")
+    data: str = option("", path, "--data", "data yaml: adds the mAP of every file; calibration of --int8")
     weights: tuple[str, ...] = option(
-        (), str, "--weights", "checkpoints, each for itself; none: the newest best.pt below runs/train", nargs="+"
+        (), path, "--weights", "checkpoints, each for itself; none: the newest best.pt below runs/train", nargs="+"
     )
     imgsz: tuple[int, ...] = image_size_option("image size in pixels: one side, or h w", nargs="+")
     batch_size: int = option(1, int, "--batch-size", "pictures per call of a file with a fixed batch")
@@ -67,13 +67,13 @@ class ExportOptions(Named):
     dynamic_form: str = option(
         "auto", str, "--dynamic-form", "how dynamic layers are computed; auto: what suits each format", choices=FORMS
     )
-    output: str = option("", str, "--output", "folder for the files; without it: beside the weights")
+    output: str = option("", path, "--output", "folder for the files; without it: beside the weights")
     venvs: str = option(
-        "", str, "--venvs", "folder of the environments litert and tf; without it: $YOLOV5_VENVS, else .venvs here"
+        "", path, "--venvs", "folder of the environments litert and tf; without it: $YOLOV5_VENVS, else .venvs here"
     )
-    cache_dir: str = option("", str, "--cache-dir", "with --data: folder for the label cache, for read-only data")
+    cache_dir: str = option("", path, "--cache-dir", "with --data: folder for the label cache, for read-only data")
     modules: tuple[str, ...] = option(
-        (), str, "--modules", "python files with layers of your own, which are run", nargs="+", repeat=True
+        (), path, "--modules", "python files with layers of your own, which are run", nargs="+", repeat=True
     )
 
     @property

@@ -5,8 +5,10 @@ The metadata of a field carries its flags and help; ``utils.config.cli`` makes t
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import PurePath
 from typing import Any, TypeVar
 
 from utils.errors import InputError
@@ -72,6 +74,11 @@ def switch(name: str, help: str) -> Any:
 def yes_or_no(name: str, help: str) -> Any:
     """A dataclass field that is None until ``--name`` makes it True or ``--no-name`` makes it False."""
     return field(default=None, metadata={"flag": Flag(names=(name,), help=help, negatable=True)})
+
+
+def path(word: str) -> str:
+    """``word`` as a path, with the home folder in place of a leading ``~``, which a shell leaves within quotes."""
+    return os.path.expanduser(word)  # noqa: PTH111  (addresses and numbers stay as they are)
 
 
 def number_or_name(word: str) -> int | str:
@@ -140,6 +147,8 @@ def image_size(side: int | None) -> None:
 
 
 def plain_name(value: str) -> None:
-    """Raise InputError: the name of a run is empty."""
+    """Raise InputError: the name of a run is empty, or would lead out of the folder of the runs."""
     if not value:
         raise InputError("--name '' is empty; give the run a name, for example exp")
+    if PurePath(value).is_absolute() or PurePath(value).drive or ".." in PurePath(value).parts:
+        raise InputError(f"--name {value} leads out of --project; name the folder of the runs with --project")

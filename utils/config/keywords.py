@@ -10,7 +10,7 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from utils.config.cli import parse
-from utils.config.flags import Flag
+from utils.config.flags import Flag, number_or_name, path
 from utils.errors import InputError, nearest
 from utils.log import setup_logging
 
@@ -64,11 +64,47 @@ def as_options(options_class: type[OptionsT], options: OptionsT | argparse.Names
     )
 
 
+def recorded_options(options_class: type[DataclassInstance], recorded: Any, source: str) -> dict[str, Any]:
+    """Options as a file has them (lists in place of tuples), ready for the record; names that it lacks are left out.
+
+    Raises:
+        InputError: no mapping, or a value of a kind that the option does not take; names ``source`` and the option.
+    """
+    if not isinstance(recorded, Mapping):
+        raise InputError(f"{source}: no options recorded, {type(recorded).__name__} in their place")
+    values = {}
+    for item in fields(options_class):
+        if item.name in recorded:
+            value = recorded[item.name]
+            values[item.name] = tuple(value) if isinstance(value, list) else value
+            if not _fits(item, values[item.name]):
+                raise InputError(
+                    f"{source}: the recorded option {item.name} is {str(value)[:60]!r}, which it cannot be"
+                )
+    return values
+
+
+def _fits(item: Field[Any], value: Any) -> bool:
+    flag: Flag = item.metadata["flag"]
+    if any(type(value) is type(usual) and value == usual for usual in (item.default, flag.const)):
+        return True
+    if flag.convert is None:
+        return isinstance(value, bool)
+    kinds = {int: (int,), float: (int, float), number_or_name: (int, str)}.get(flag.convert, (str,))
+    several = flag.nargs == "+"
+    parts = value if several and isinstance(value, tuple) else (value,)
+    return isinstance(value, tuple) == several and all(
+        isinstance(part, kinds) and not isinstance(part, bool) and part == part for part in parts
+    )
+
+
 def _as_field(item: Field[Any], value: Any) -> Any:
     flag: Flag = item.metadata["flag"]
     values = list(value) if isinstance(value, (list, tuple)) else [value]
-    if flag.convert is str:  # device=0, weights=Path("best.pt"); but resume=True is no text
+    if flag.convert in (str, path):  # device=0, weights=Path("best.pt"); but resume=True is no text
         values = [str(v) if isinstance(v, (int, PurePath)) and not isinstance(v, bool) else v for v in values]
+    if flag.convert is path:
+        values = [path(v) if isinstance(v, str) else v for v in values]
     if flag.nargs == "+":
         return tuple(v for v in values if v != "")
     if len(values) != 1:

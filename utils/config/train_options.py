@@ -18,6 +18,7 @@ from utils.config.flags import (
     number_or_name,
     one_of,
     option,
+    path,
     plain_name,
     switch,
     yes_or_no,
@@ -36,10 +37,10 @@ class TrainOptions(Named):
         InputError: a value out of range, or two options that exclude each other; the message names the flags.
     """
 
-    weights: str = option("", str, "--weights", "checkpoint to start from; empty: from scratch", may_be_empty=True)
-    cfg: str = option("", str, "--cfg", "model yaml; empty: the one inside --weights", may_be_empty=True)
-    data: str = option(str(ROOT / "data/digits.yaml"), str, "--data", "data yaml")
-    hyp: str = option(str(ROOT / "data/hyps/hyp.scratch-low.yaml"), str, "--hyp", "hyper-parameter yaml")
+    weights: str = option("", path, "--weights", "checkpoint to start from; empty: from scratch", may_be_empty=True)
+    cfg: str = option("", path, "--cfg", "model yaml; empty: the one inside --weights", may_be_empty=True)
+    data: str = option(str(ROOT / "data/digits.yaml"), path, "--data", "data yaml")
+    hyp: str = option(str(ROOT / "data/hyps/hyp.scratch-low.yaml"), path, "--hyp", "hyper-parameter yaml")
     epochs: int = option(300, int, "--epochs", "passes over the training set")
     batch_size: int = option(
         16, int, "--batch-size", "pictures per batch, of all processes together; -1: as many as fit into memory"
@@ -48,7 +49,7 @@ class TrainOptions(Named):
     rect: bool = switch("--rect", "batches of like aspect ratio instead of squares; no mosaic, no shuffling")
     resume: str | bool = option(
         False,
-        str,
+        path,
         "--resume",
         "go on with a run: its last.pt or folder, or nothing for the newest; with --epochs: extend it",
         nargs="?",
@@ -71,7 +72,7 @@ class TrainOptions(Named):
     cache: str | None = option(
         None, str, "--cache", "keep the decoded pictures in memory or on disk", nargs="?", const="ram", choices=CACHES
     )
-    cache_dir: str = option("", str, "--cache-dir", "folder for the caches of labels and pictures, for read-only data")
+    cache_dir: str = option("", path, "--cache-dir", "folder for the caches of labels and pictures, for read-only data")
     mosaic_from: str = option(
         "recent", str, "--mosaic-from",
         "a mosaic joins a picture to others decoded shortly before, or (all, as v6.1) to any of the data set",
@@ -83,7 +84,7 @@ class TrainOptions(Named):
     single_cls: bool = switch("--single-cls", "treat all classes as one")
     optimizer: str = option("SGD", str, "--optimizer", "optimizer", choices=OPTIMIZERS)
     workers: int = option(8, int, "--workers", "loader processes of each training process; 0: load in that itself")
-    project: str = option(str(ROOT / "runs/train"), str, "--project", "folder of the runs")
+    project: str = option(str(ROOT / "runs/train"), path, "--project", "folder of the runs")
     name: str = option("exp", str, "--name", "name of this run; a number is added when it is taken")
     exist_ok: bool = switch("--exist-ok", "write into an existing run folder")
     quad: bool = switch("--quad", "unite every four pictures of a batch to one of twice the size")
@@ -128,7 +129,7 @@ class TrainOptions(Named):
     allow_scripts: bool = switch("--allow-scripts", "with --download: run the script that stands under download:")
     download_limit: int = option(50, int, "--download-limit", "most GB that one download may have, packed or unpacked")
     modules: tuple[str, ...] = option(
-        (), str, "--modules", "python files with layers of your own, which are run", nargs="+", repeat=True
+        (), path, "--modules", "python files with layers of your own, which are run", nargs="+", repeat=True
     )
 
     def __post_init__(self) -> None:

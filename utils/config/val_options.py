@@ -14,6 +14,7 @@ from utils.config.flags import (
     image_size_option,
     one_of,
     option,
+    path,
     plain_name,
     switch,
     yes_or_no,
@@ -32,10 +33,10 @@ class ValOptions(Named):
         InputError: a value out of range, or options that do not go together; the message names the flags.
     """
 
-    data: str = option("", str, "--data", "data yaml; without it: the one recorded in the checkpoint, else digits")
+    data: str = option("", path, "--data", "data yaml; without it: the one recorded in the checkpoint, else digits")
     weights: tuple[str, ...] = option(
         (),
-        str,
+        path,
         "--weights",
         "model file; several .pt: an ensemble; none: the newest best.pt below runs/train",
         nargs="+",
@@ -54,7 +55,7 @@ class ValOptions(Named):
     v61_matching: bool = switch("--v61-matching", "pair detections and labels once, at IoU 0.5, as v6.1 did")
     device: str = option("", str, "--device", "cpu or 0; empty: the first GPU if there is one", may_be_empty=True)
     workers: int = option(8, int, "--workers", "loader processes; 0: load in the main process")
-    cache_dir: str = option("", str, "--cache-dir", "folder for the label cache, for read-only data")
+    cache_dir: str = option("", path, "--cache-dir", "folder for the label cache, for read-only data")
     single_cls: bool = switch("--single-cls", "treat all classes as one")
     augment: bool = switch("--augment", "look at every picture in three sizes, once mirrored")
     verbose: bool = switch("--verbose", "print the figures of every class")
@@ -64,11 +65,11 @@ class ValOptions(Named):
     save_json: bool = switch("--save-json", "write COCO results, and score them with a COCO evaluator")
     annotations: str = option(
         "",
-        str,
+        path,
         "--annotations",
         "with --save-json: COCO annotation file; without it: the one of the set, else the labels",
     )
-    project: str = option(str(ROOT / "runs/val"), str, "--project", "folder of the runs")
+    project: str = option(str(ROOT / "runs/val"), path, "--project", "folder of the runs")
     name: str = option("exp", str, "--name", "name of this run; a number is added when it is taken")
     exist_ok: bool = switch("--exist-ok", "write into an existing run folder")
     half: bool = switch("--half", "half precision on a GPU")
@@ -79,7 +80,7 @@ class ValOptions(Named):
     dnn: bool = switch("--dnn", "run an .onnx file by OpenCV instead of ONNX Runtime")
     trust: bool = switch("--trust", "open a model file that may run code of its maker")
     modules: tuple[str, ...] = option(
-        (), str, "--modules", "python files with layers of your own, which are run", nargs="+", repeat=True
+        (), path, "--modules", "python files with layers of your own, which are run", nargs="+", repeat=True
     )
 
     def __post_init__(self) -> None:

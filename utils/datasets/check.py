@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from utils.config.cli import EXIT_USAGE, run_script
 from utils.config.dataset_spec import SPLITS, DatasetSpec
-from utils.config.flags import IMAGE_SIZE_FLAGS, option, switch
+from utils.config.flags import IMAGE_SIZE_FLAGS, option, path, switch
 from utils.config.paths import ROOT
 from utils.datasets.check_report import CheckReport, SplitSummary
 from utils.datasets.formats.voc_layout import unread
@@ -42,6 +42,8 @@ from utils.datasets.records import Finding, LabelRecord
 from utils.datasets.verify import decode_all, identical_files
 from utils.errors import InputError
 from utils.files import increment_path, write_atomic
+from utils.names import printable
+from utils.output import OutputFolder
 from utils.plots.labels import plot_box_sizes, plot_labels
 
 LOG = logging.getLogger(__name__)
@@ -51,7 +53,7 @@ LOG = logging.getLogger(__name__)
 class CheckOptions:
     """Options of ``python -m utils.datasets.check``. Raises InputError naming the flag when a value is out of range."""
 
-    data: str = option(str(ROOT / "data/digits.yaml"), str, "--data", "data yaml")
+    data: str = option(str(ROOT / "data/digits.yaml"), path, "--data", "data yaml")
     task: tuple[str, ...] = option(
         (), str, "--task", "splits to check; none: all that the yaml names", nargs="+", choices=SPLITS
     )
@@ -59,8 +61,8 @@ class CheckOptions:
     decode: bool = switch("--decode", "decode every picture in full, to find damage in the middle of a file")
     workers: int = option(8, int, "--workers", "files read at a time; 0: one")
     single_cls: bool = switch("--single-cls", "treat all classes as one")
-    cache_dir: str = option("", str, "--cache-dir", "folder for the label cache; without it: beside the labels")
-    report: str = option("", str, "--report", "folder to write into; without it: runs/check/exp, numbered when taken")
+    cache_dir: str = option("", path, "--cache-dir", "folder for the label cache; without it: beside the labels")
+    report: str = option("", path, "--report", "folder to write into; without it: runs/check/exp, numbered when taken")
 
     def __post_init__(self) -> None:
         for flag, value, low in (("--imgsz", self.imgsz, 32), ("--workers", self.workers, 0)):
@@ -121,7 +123,7 @@ def _damaged(usable: dict[str, list[LabelRecord]], workers: int) -> Iterator[tup
 
 def write(report: CheckReport, usable: dict[str, list[LabelRecord]], names: tuple[str, ...], folder: Path) -> None:
     """Write the report and, for each split, the plots of its boxes."""
-    write_atomic(folder / "report.txt", report.as_text().encode("utf-8", "surrogateescape"))
+    write_atomic(folder / "report.txt", printable(report.as_text(), keep="\n\t").encode())
     write_atomic(folder / "report.json", report.as_json().encode("utf-8", "surrogateescape"))
     for split, records in usable.items():
         if not records:
@@ -145,6 +147,8 @@ def main(options: CheckOptions) -> int:
     report, usable = check(spec, splits, options)
     folder = Path(options.report or ROOT / "runs/check/exp")
     folder = increment_path(folder, exist_ok=bool(options.report), mkdir=True)
+    for name in ("report.txt", "report.json"):
+        OutputFolder(folder, lambda: [path for split in splits for path in getattr(spec, split)]).path(name)
     write(report, usable, spec.names, folder)
     LOG.info("%s", "\n".join(report.summary_lines()))
     LOG.info("all findings with file and line: %s", folder / "report.txt")

@@ -31,7 +31,7 @@ from tqdm import tqdm
 from utils.config.categories import NO_CATEGORY, cvat_names, is_cvat, is_labelme, read_categories
 from utils.config.cli import run_script
 from utils.config.dataset_spec import SPLITS, DatasetSpec, parse_names, read_name_list
-from utils.config.flags import option, switch
+from utils.config.flags import option, path, switch
 from utils.datasets.formats.annotations import LEFT_OUT
 from utils.datasets.formats.cvat_xml import read_cvat
 from utils.datasets.formats.named import NamedLabels
@@ -55,11 +55,11 @@ REPORT = "convert.txt"
 class ConvertOptions:
     """Options of ``python -m utils.datasets.convert``. Raises InputError naming the flag that is missing or at odds."""
 
-    source: str = option("", str, "--source", "data yaml, COCO .json, CVAT .xml, or a folder (see above)")
+    source: str = option("", path, "--source", "data yaml, COCO .json, CVAT .xml, or a folder (see above)")
     to: str = option("yolo", str, "--to", "format to write", choices=FORMATS)
-    output: str = option("", str, "--output", "folder to write into; it must be new or empty")
-    names: str = option("", str, ("--names", "--data"), "yaml whose names: are the classes, in their order")
-    images: str = option("", str, "--images", "folder with the pictures of COCO or VOC annotations, if not found")
+    output: str = option("", path, "--output", "folder to write into; it must be new or empty")
+    names: str = option("", path, ("--names", "--data"), "yaml whose names: are the classes, in their order")
+    images: str = option("", path, "--images", "folder with the pictures of COCO or VOC annotations, if not found")
     copy_images: bool = switch("--copy-images", "copy the pictures into the output folder")
     link: bool = switch("--link", "put links to the pictures into the output folder")
     exist_ok: bool = switch("--exist-ok", "write into a folder that has files in it, over files of the same name")

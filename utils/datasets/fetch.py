@@ -11,10 +11,8 @@ import json
 import logging
 import os
 import shlex
-import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -24,7 +22,7 @@ from utils.config.paths import ROOT
 from utils.downloads import GB, MAX_BYTES, Remote, download, is_archive, unpack
 from utils.errors import InputError, first_line, how_it_ended
 from utils.files import read_yaml
-from utils.output import OutputFolder
+from utils.output import OutputFolder, workshop
 
 LOG = logging.getLogger(__name__)
 
@@ -95,28 +93,26 @@ def fetch(
     name = remote.file_name
     made = [folder for folder in (root, *root.parents) if not folder.exists()]
     root.mkdir(parents=True, exist_ok=True)
-    workshop = Path(tempfile.mkdtemp(prefix=".fetching-", dir=root))
     try:
-        file = download(
-            remote.url, workshop / name, remote.sha256, progress=True, max_bytes=max_bytes, by_hand=by_hand
-        )  # fmt: skip
-        if not (unpack_archive and is_archive(name)):
-            _move_in([Path(name)], workshop, root, remote.url)
-            return
-        content = workshop / "content"
-        content.mkdir()
-        members = [
-            path for path in unpack(file, content, max_bytes=max_bytes, progress=True) if _CLUTTER not in path.parts
-        ]
-        if members and all(len(path.parts) > 1 and path.parts[0] == root.name for path in members):
-            members, content = [path.relative_to(root.name) for path in members], content / root.name
-        _move_in(members, content, root, remote.url)
-        LOG.info("%s: %d files unpacked into %s", name, len(members), root)
+        with workshop(root, ".fetching-") as folder:
+            file = download(
+                remote.url, folder / name, remote.sha256, progress=True, max_bytes=max_bytes, by_hand=by_hand
+            )  # fmt: skip
+            if not (unpack_archive and is_archive(name)):
+                _move_in([Path(name)], folder, root, remote.url)
+                return
+            content = folder / "content"
+            content.mkdir()
+            found = unpack(file, content, max_bytes=max_bytes, progress=True)
+            members = [path for path in found if _CLUTTER not in path.parts]
+            if members and all(len(path.parts) > 1 and path.parts[0] == root.name for path in members):
+                members, content = [path.relative_to(root.name) for path in members], content / root.name
+            _move_in(members, content, root, remote.url)
+            LOG.info("%s: %d files unpacked into %s", name, len(members), root)
     finally:
-        shutil.rmtree(workshop, ignore_errors=True)
-        for folder in made:
+        for made_here in made:
             with suppress(OSError):  # not empty any more
-                folder.rmdir()
+                made_here.rmdir()
 
 
 def _move_in(files: Sequence[Path], source: Path, root: Path, url: str) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 
 from utils.config.cli import run_script
 from utils.config.dataset_spec import SPLITS, DatasetSpec
-from utils.config.flags import IMAGE_SIZE_FLAGS, option, switch
+from utils.config.flags import IMAGE_SIZE_FLAGS, option, path, switch
 from utils.config.hyp import Hyp
 from utils.config.paths import ROOT
 from utils.config.sizes import check_img_size
@@ -39,14 +39,14 @@ _MAX_SIDE = 3840  # pixels of a grid, so that labels can be read when there are 
 class PreviewOptions:
     """Options of ``python -m utils.datasets.preview``. Raises InputError naming the flag when a value cannot be."""
 
-    data: str = option(str(ROOT / "data/digits.yaml"), str, "--data", "data yaml")
-    hyp: str = option(str(ROOT / "data/hyps/hyp.scratch-low.yaml"), str, "--hyp", "hyper-parameter yaml")
+    data: str = option(str(ROOT / "data/digits.yaml"), path, "--data", "data yaml")
+    hyp: str = option(str(ROOT / "data/hyps/hyp.scratch-low.yaml"), path, "--hyp", "hyper-parameter yaml")
     n: int = option(16, int, "--n", "pictures to draw; with more than the set has, some come again in a later epoch")
     imgsz: int = option(640, int, IMAGE_SIZE_FLAGS, "side of the training pictures in pixels")
     seed: int = option(0, int, "--seed", "seed of the choice and of the augmentations, as train.py's")
     task: str = option("train", str, "--task", "split to look at", choices=SPLITS)
     single_cls: bool = switch("--single-cls", "treat all classes as one")
-    output: str = option(str(ROOT / "runs/preview"), str, "--output", "folder of the two grids")
+    output: str = option(str(ROOT / "runs/preview"), path, "--output", "folder of the two grids")
     exist_ok: bool = switch("--exist-ok", "replace grids that are there")
 
     def __post_init__(self) -> None:

@@ -27,7 +27,7 @@ import numpy as np
 
 from utils.config.cli import run_script
 from utils.config.dataset_spec import SPLITS, DatasetSpec
-from utils.config.flags import option, switch
+from utils.config.flags import option, path, switch
 from utils.datasets.labels import LabelRecord, scan_labels
 from utils.datasets.partition import Units, assign
 from utils.datasets.prepare import load_labels
@@ -48,7 +48,7 @@ _YAML = (".yaml", ".yml")
 class SplitOptions:
     """Options of ``python -m utils.datasets.split``. Raises InputError naming the flag when a value cannot be."""
 
-    source: str = option("", str, "--source", "folder of pictures, .txt list of them, or data yaml")
+    source: str = option("", path, "--source", "folder of pictures, .txt list of them, or data yaml")
     pool: tuple[str, ...] = option(
         SPLITS, str, "--pool", "splits of a data yaml to throw together first, as far as it has them", nargs="+"
     )
@@ -60,7 +60,7 @@ class SplitOptions:
     stratify: bool = switch("--stratify", "give every class the same share in all lists, as far as possible")
     group_by: str = option("", str, "--group-by", "regular expression; equal group 1 in the file name: one list")
     seed: int = option(0, int, "--seed", "seed of the draw")
-    output: str = option("", str, "--output", "folder of the lists and yamls")
+    output: str = option("", path, "--output", "folder of the lists and yamls")
     exist_ok: bool = switch("--exist-ok", "replace lists and yamls that are there")
 
     def __post_init__(self) -> None:
@@ -275,10 +275,10 @@ def write(files: dict[Path, str], exist_ok: bool, source: str) -> None:
     taken = [path for path in files if path.exists()]
     if taken and not exist_ok:
         raise InputError(f"--output: {taken[0]} is there already; choose another folder, or replace it by --exist-ok")
-    for path in files:  # all of them before the first is written
-        OutputFolder(path.parent, partial(_inputs, source)).path(path.name)
-    for path, text in files.items():
-        write_atomic(path, text.encode())
+    for file in files:  # all of them before the first is written
+        OutputFolder(file.parent, partial(_inputs, source)).path(file.name)
+    for file, text in files.items():
+        write_atomic(file, text.encode())
 
 
 def _inputs(source: str) -> Iterator[str | Path]:

@@ -14,6 +14,8 @@ from utils.datasets.label_text import label_text
 from utils.datasets.loader import Batch
 from utils.dist import ALONE, Ranks
 from utils.evaluation.results import ImageResult
+from utils.files import write_atomic
+from utils.output import OutputFolder
 from utils.plots.batches import plot_batch
 
 
@@ -50,10 +52,10 @@ class LabelFiles:
     Where the evaluator mixes labels in (``hybrid``), these are in the files too, with confidence 1.
     """
 
-    def __init__(self, folder: Path, with_conf: bool) -> None:
-        self.folder, self.with_conf = folder, with_conf
+    def __init__(self, folder: Path | OutputFolder, with_conf: bool) -> None:
+        self.folder, self.with_conf = OutputFolder.of(folder), with_conf
         self._taken: dict[str, str] = {}  # file name -> picture
-        folder.mkdir(parents=True, exist_ok=True)
+        self.folder.folder.mkdir(parents=True, exist_ok=True)
 
     def on_batch(self, index: int, batch: Batch, detections: list[Tensor]) -> None:
         """Nothing per batch."""
@@ -61,7 +63,7 @@ class LabelFiles:
     def on_image(self, result: ImageResult) -> None:
         rows = result.detections if result.hybrid is None else result.hybrid
         text = label_text(rows, result.hw, self.with_conf)
-        (self.folder / self._name(Path(result.path))).write_text(text, encoding="utf-8")
+        write_atomic(self.folder.path(self._name(Path(result.path))), text.encode(), durable=False)
 
     def _name(self, picture: Path) -> str:
         """That of the picture; with that of its folder before it when another picture of the set is called the same."""

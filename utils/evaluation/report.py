@@ -14,6 +14,11 @@ from utils.plots.curves import plot_confusion, plot_metric_curve, plot_pr_curve
 from utils.plots.names import columns, shorten
 
 LOG = logging.getLogger(__name__)
+CURVES = ("PR", "F1", "P", "R")
+FIGURES = (
+    "confusion_matrix.png", "worst.jpg", *(f"{name}_curve.png" for name in CURVES),
+    *(f"val_batch{number}_{kind}.jpg" for number in range(3) for kind in ("labels", "pred")),
+)  # fmt: skip
 _WIDTHS = {"P": 10, "R": 10, "mAP@.5": 10, "mAP@.5:.95": 12, "best F1": 10, "at": 8}
 HEADER = f"{'Class':>20}{'Images':>10}{'Labels':>10}" + "".join(f"{name:>{width}}" for name, width in _WIDTHS.items())
 

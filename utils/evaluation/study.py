@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import csv
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from utils.evaluation.results import EvalResult
+from utils.names import file_name
+from utils.output import OutputFolder, write_table
 from utils.plots.study import StudyLine, plot_study
 
 LOG = logging.getLogger(__name__)
@@ -63,15 +65,14 @@ def log_rows(rows: Sequence[StudyRow]) -> None:
 
 def write_rows(rows: Sequence[StudyRow], file: Path) -> None:
     """The same as csv, with unrounded figures."""
-    with file.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(
-            ["model", "dynamic", "parameters", "imgsz", "precision", "recall", "mAP_0.5", "mAP_0.5:0.95"]
-            + [f"{stage}_ms" for stage in STAGES]
-        )  # fmt: skip
-        for row in rows:
-            figures = [f"{value:.6g}" for value in (*row.v61()[:4], *row.ms)]
-            writer.writerow([row.model, int(row.dynamic), row.parameters, row.imgsz, *figures])
+    lines: list[list[Any]] = [
+        ["model", "dynamic", "parameters", "imgsz", "precision", "recall", "mAP_0.5", "mAP_0.5:0.95"]
+        + [f"{stage}_ms" for stage in STAGES]
+    ]  # fmt: skip
+    for row in rows:
+        figures = [f"{value:.6g}" for value in (*row.v61()[:4], *row.ms)]
+        lines.append([row.model, int(row.dynamic), row.parameters, row.imgsz, *figures])
+    write_table(file, lines)
 
 
 def save_study(rows: Sequence[StudyRow], data: str, folder: Path) -> None:
@@ -81,7 +82,8 @@ def save_study(rows: Sequence[StudyRow], data: str, folder: Path) -> None:
     for model in dict.fromkeys(row.model for row in rows):
         mine = [row for row in rows if row.model == model]
         table = np.array([row.v61() for row in mine])
-        np.savetxt(folder / f"study_{data}_{model.replace('/', '_')}.txt", table, fmt="%10.4g")
+        name = file_name(f"study_{data}_{model.replace('/', '_')}", 200)
+        np.savetxt(OutputFolder(folder).path(f"{name}.txt"), table, fmt="%10.4g")
         ms = [row.ms[1] + row.ms[2] for row in mine]
         lines.append(StudyLine(model, mine[0].dynamic, [r.imgsz for r in mine], [r.result.map for r in mine], ms))
     plot_study(lines, folder / "study.png")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -11,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from utils.evaluation.results import EvalResult
+from utils.files import write_atomic
 from utils.metrics.coco import CocoFigures
+from utils.output import write_table
 
 
 @dataclass(frozen=True)
@@ -79,13 +80,12 @@ def class_rows(result: EvalResult, names: Sequence[str]) -> list[ClassRow]:
 def write_csv(file: Path, result: EvalResult, names: Sequence[str]) -> None:
     """Means first, then a row per class; cells of absent classes say ``absent`` in the last column and are empty."""
     columns = [item.name for item in fields(ClassRow)]
-    with file.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream)
-        writer.writerow([*columns, "absent"])
-        for row in (mean_row(result), *class_rows(result, names)):
-            cells = [getattr(row, name) for name in columns]
-            shown = ["" if v is None else f"{v:.6g}" if isinstance(v, float) else v for v in cells]
-            writer.writerow([*shown, "absent" if row.absent else ""])
+    lines: list[list[Any]] = [[*columns, "absent"]]
+    for row in (mean_row(result), *class_rows(result, names)):
+        cells = [getattr(row, name) for name in columns]
+        shown = ["" if v is None else f"{v:.6g}" if isinstance(v, float) else v for v in cells]
+        lines.append([*shown, "absent" if row.absent else ""])
+    write_table(file, lines)
 
 
 def write_json(
@@ -109,7 +109,7 @@ def write_json(
             "counts": result.confusion.matrix.tolist(),
         },
     }
-    file.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_atomic(file, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())
 
 
 def _plain(row: ClassRow) -> dict[str, Any]:

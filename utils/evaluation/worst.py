@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from utils.boxes import box_iou
 from utils.datasets.loader import Batch
 from utils.evaluation.results import ImageResult
 from utils.image import read_image
+from utils.output import write_table
 from utils.plots.worst import Case, plot_worst
 
 
@@ -66,10 +66,8 @@ class WorstPictures:
     def save(self, folder: Path) -> None:
         """Write the list, the worst first, and the page; without any error there is no page."""
         ordered = sorted(self.counts, key=lambda c: (-c.errors, c.path))
-        with (folder / "pictures.csv").open("w", newline="", encoding="utf-8") as stream:
-            writer = csv.writer(stream)
-            writer.writerow(["picture", "found", "missed", "false_positives"])
-            writer.writerows([c.path, c.found, c.missed, c.false] for c in ordered)
+        head = ("picture", "found", "missed", "false_positives")
+        write_table(folder / "pictures.csv", [head, *((c.path, c.found, c.missed, c.false) for c in ordered)])
         cases = [case for _, _, _, case in sorted(self._worst, key=lambda entry: entry[:2], reverse=True)]
         if cases:
             plot_worst(cases, lambda path: read_image(Path(path)), self.names, folder / "worst.jpg")

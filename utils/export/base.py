@@ -20,6 +20,7 @@ from utils.errors import InputError
 from utils.export.check import Proof, prove
 from utils.export.job import Job
 from utils.inference.backends import open_exported
+from utils.output import workshop
 
 LOG = logging.getLogger(__name__)
 
@@ -113,15 +114,19 @@ def check_writable(folder: Path) -> None:
         raise InputError(f"{folder}: cannot write there ({error.strerror}); name a folder with --output") from error
 
 
+def _files(folder: Path) -> set[str]:
+    """Everything below a folder but folders, by the path from there."""
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_symlink() or not path.is_dir()}
+
+
 @contextmanager
 def draft(path: Path) -> Iterator[Path]:
     """A path to write to; what is there becomes ``path`` at the end, or nothing is left of it after an error."""
-    folder = Path(tempfile.mkdtemp(prefix=".export-", dir=path.parent))
-    try:
-        yield folder / path.name
+    with workshop(path.parent, ".export-") as folder:
         written = folder / path.name
+        yield written
         if path.is_dir() and not path.is_symlink():
+            if others := sorted(_files(path) - _files(written)):
+                raise InputError(f"{path}: holds {others[0]}, which is not of this export; move it or the folder away")
             shutil.rmtree(path)
         os.replace(written, path)  # noqa: PTH105
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)

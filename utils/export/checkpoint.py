@@ -39,7 +39,7 @@ def export_checkpoint(weights: Path, options: ExportOptions, device: torch.devic
     temperature = get_temperature(model)
     LOG.info("weights: %s%s", weights, "" if temperature is None else f", dynamic layers at T={temperature:g}")
     size = chosen_size(options.imgsz, [model.imgsz], int(model.stride.max()))
-    job = Job(model, options, size, stem_of(weights, options.output))
+    job = Job(model, options, size, stem_of(weights, options.output), (weights, Path(options.data)))
     check_writable(job.stem.parent)
     score = scorer(job) if options.data else None
     return export_all(job, baseline(job, weights, score), score)

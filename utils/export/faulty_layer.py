@@ -69,7 +69,7 @@ class Search:
         options = replace(self.job.options, train=False, nms=False, int8=False, simplify=False)
         if not dynamic:
             options = replace(options, dynamic=False, dynamic_axes=())
-        part = Part(self.job.model, options, self.job.hw, self.job.stem, rows)
+        part = Part(self.job.model, options, self.job.hw, self.job.stem, rows=rows)
         with tempfile.TemporaryDirectory(prefix="export-") as folder:
             path = Path(folder) / self.exporter.path(part).name
             try:

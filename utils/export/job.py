@@ -27,12 +27,14 @@ class Job:
         model: in float32 and evaluation mode; exporters work on copies.
         hw: height and width of the input in pixels.
         stem: path of the files without ending.
+        inputs: files that are read, and so never written over.
     """
 
     model: Model
     options: ExportOptions
     hw: tuple[int, int]
     stem: Path
+    inputs: tuple[Path, ...] = ()
 
     @property
     def device(self) -> torch.device:

@@ -33,6 +33,7 @@ from utils.export.tensorflow import FrozenGraphExporter, SavedModelExporter
 from utils.export.tflite import TFLiteExporter
 from utils.export.torchscript import TorchScriptExporter
 from utils.export.yolov5 import YOLOv5Exporter
+from utils.output import OutputFolder
 
 LOG = logging.getLogger(__name__)
 _LONG = 120  # characters of what a library says
@@ -86,6 +87,8 @@ def _obstacle(exporter: Exporter, job: Job) -> str | None:
     if reason is None:
         try:
             exporter.form(job.options)
+            path = exporter.path(job)
+            OutputFolder(path.parent, lambda: job.inputs).path(path.name)
         except InputError as error:
             return str(error)
     return reason

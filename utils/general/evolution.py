@@ -15,6 +15,7 @@ from utils.errors import InputError
 from utils.files import open_regular, write_atomic
 from utils.general.logger import LOGGER
 from utils.metrics import fitness
+from utils.output import write_table
 from utils.plots.evolve import EVOLVE_METRICS, plot_evolve
 from utils.plots.results import read_results
 
@@ -43,7 +44,7 @@ def print_mutation(
     if len(values) != len(names):
         raise InputError(f"results: {len(EVOLVE_METRICS)} numbers expected ({', '.join(EVOLVE_METRICS)})")
     rows = [names] if not file.exists() else _rows(file, names)
-    write_atomic(file, _as_text([*rows, [_short(value) for value in values]]).encode())
+    write_table(file, [*rows, [_short(value) for value in values]])
     for line in (names, [_short(value) for value in values]):
         LOGGER.info("evolve: %s", "".join(word.rjust(_WIDTH) for word in line))
 
@@ -67,9 +68,3 @@ def _rows(file: Path, names: list[str]) -> list[list[str]]:
     if rows and [name for name in rows[0] if name] != names:
         raise InputError(f"{file}: its columns are not those of this trial; give another folder, or the same hyp keys")
     return rows or [names]
-
-
-def _as_text(rows: Sequence[Sequence[str]]) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue()

@@ -158,7 +158,7 @@ def read_rgb(item: Any, number: int) -> tuple[np.ndarray, str]:
     if isinstance(item, (str, Path)):
         if "://" in str(item):
             raise InputError(f"{item}: nothing is downloaded; save the picture and give its file name")
-        image, name = read_image(item)[..., ::-1], Path(item).name
+        image, name = read_image(Path(item).expanduser())[..., ::-1], Path(item).name
     elif isinstance(item, (bytes, bytearray, memoryview, BytesIO)):
         content = item.getvalue() if isinstance(item, BytesIO) else bytes(item)
         image = decode_image(content, f"picture {number}")[..., ::-1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,7 +50,8 @@ def open_weights(
     Raises:
         FileNotFoundError, InputError: a file is missing, unreadable or of an unknown format, or options do not fit it.
     """
-    files = [weights] if isinstance(weights, (str, Path)) else [name for name in weights if str(name)]
+    given = [weights] if isinstance(weights, (str, Path)) else [name for name in weights if str(name)]
+    files = [os.path.expanduser(file) for file in given]  # noqa: PTH111  ("" stays "")
     exported = [file for file in files if str(file) and format_of(file) is not None]
     if not exported:
         if dnn:

@@ -13,6 +13,7 @@ from utils.callbacks import Callback, FitEpochEnd, TrainEnd, TrainStart
 from utils.config.hyp import Hyp
 from utils.config.options import TrainOptions, to_plain
 from utils.loggers.results_csv import WITHOUT
+from utils.output import OutputFolder
 from utils.packages import require
 
 logger = logging.getLogger(__name__)
@@ -55,7 +56,9 @@ class MlflowLogger(Callback):
 
     def on_train_start(self, event: TrainStart) -> None:
         """Open the database, and the run in it."""
-        file = (event.save_dir / DATABASE).resolve()
+        output = OutputFolder(event.save_dir)
+        output.path(ARTIFACTS)
+        file = output.path(DATABASE).resolve()
         address = f"sqlite:///{file}"  # a client of its own: the address of the whole process stays as it is
         self._client = self._mlflow.MlflowClient(tracking_uri=address)
         known = self._client.get_experiment_by_name(_EXPERIMENT)

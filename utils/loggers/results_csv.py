@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import csv
-import io
 import logging
 import math
 from collections.abc import Iterable
 from pathlib import Path
 
 from utils.callbacks import Callback, FitEpochEnd, TrainStart
-from utils.files import write_atomic
+from utils.output import csv_text, write_table
 
 logger = logging.getLogger(__name__)
 
@@ -77,25 +76,15 @@ def cut_back(file: Path, resumed_epoch: int) -> tuple[str, ...]:
 
     A new run (epoch 0) keeps nothing and the file goes. Returns the header, () when there is none.
     """
+    if resumed_epoch <= 0 or file.is_symlink():  # rows would be added to what a link leads to
+        file.unlink(missing_ok=True)
     if not file.exists():
-        return ()
-    if resumed_epoch <= 0:
-        file.unlink()
         return ()
     with file.open(newline="", encoding="utf-8") as stream:
         rows = [[cell.strip() for cell in row] for row in csv.reader(stream) if row]
-    if not rows:
-        return ()
     kept = [row for row in rows[1:] if len(row) == len(rows[0]) and _epoch_of(row) < resumed_epoch]
-    write_atomic(file, csv_text([rows[0], *kept]).encode())
-    return tuple(rows[0])
-
-
-def csv_text(rows: Iterable[Iterable[str]]) -> str:
-    """Rows of cells as they stand in the file."""
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue()
+    write_table(file, [*rows[:1], *kept])
+    return tuple(rows[0]) if rows else ()
 
 
 def _epoch_of(row: list[str]) -> float:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from models.routing import RoutingStats
 from utils.callbacks import Callback, TrainEnd, TrainStart, ValEnd
-from utils.loggers.results_csv import csv_text, cut_back, figure
+from utils.loggers.results_csv import cut_back, figure
+from utils.output import csv_text
 
 logger = logging.getLogger(__name__)
 

@@ -19,6 +19,7 @@ from utils.datasets.labels import LabelRecord
 from utils.datasets.loader import Batch
 from utils.image import read_image
 from utils.loggers.results_csv import WITHOUT
+from utils.output import OutputFolder
 from utils.packages import require
 
 logger = logging.getLogger(__name__)
@@ -66,6 +67,7 @@ class WandbLogger(Callback):
         """Open the run; a new one begins with the data set, if that is wanted."""
         self._names = event.names
         earlier = sorted((event.save_dir / "wandb").glob("offline-run-*-*")) if event.resumed_epoch else []
+        OutputFolder(event.save_dir).below("wandb")
         usual = Path(self._options.project).parent == ROOT / "runs"
         self._run = self._wandb.init(
             mode="offline",
@@ -131,7 +133,7 @@ class WandbLogger(Callback):
         labels = Path(self._run.dir).parent / "labels" / name  # not where W&B would put them, outside the run folder
         labels.mkdir(parents=True, exist_ok=True)
         for number, record in enumerate(records):
-            stem = f"{number:06d}_{record.image.stem}"  # pictures of two folders may have the same name
+            stem = f"{number:06d}_{record.image.stem[:48]}"  # pictures of two folders may have the same name
             rows = [f"{int(c)} {x:.6g} {y:.6g} {w:.6g} {h:.6g}\n" for c, x, y, w, h in record.boxes]
             label = labels / f"{stem}.txt"
             label.write_text("".join(rows), encoding="utf-8")

@@ -7,8 +7,8 @@ import logging
 import math
 import os
 import shlex
-import shutil
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import yaml
 
 from models.dynamic import temperatures
+from models.user_modules import yamls_trusted
 from models.yolo import Model
 from utils.callbacks import Callback, FitEpochEnd
 from utils.checkpoint import load_checkpoint
@@ -38,12 +39,15 @@ from utils.training.evolve_study import (
     GRACE_S,
     OUTCOME,
     STUDY_FILE,
+    damaged,
     evaluated,
     in_progress,
     make_study,
     open_study,
     require_optuna,
+    study_errors,
     suggest,
+    trial_folder,
 )
 from utils.training.prepare import DEFAULT_CFG
 from utils.training.resume import CHANGEABLE, same_run
@@ -83,6 +87,9 @@ class Search:
     space: SearchSpace
     study: Study
     train: Train
+    trusted: bool = True  # the model yaml was named by a person, not by a file in the folder
+    failure: Exception | None = None  # of the training of a trial
+    trained: int = 0  # finished trials, of all processes
     current: tuple[dict[str, float], Path] | None = None  # values and folder of the trial in progress
 
     @property
@@ -98,12 +105,16 @@ class Search:
             UntrainableError: the numbers broke; the trial counts as failed.
         """
         values = suggest(trial, self.space)
-        folder = self.folder / "trials" / trial.user_attrs.get("folder", str(trial.number))
+        folder = trial_folder(self.folder, trial.user_attrs.get("folder", str(trial.number)))
         trial.set_user_attr("folder", folder.name)
         self.current = values, folder
         LOG.info("trial %d: %s", trial.number, _changes(values, self.space.start_values()))
         try:
-            row = dict(self.train(self._options(folder, self.space.hyp(values))))
+            try:
+                row = dict(self.train(self._options(folder, self.space.hyp(values))))
+            except Exception as error:
+                self.failure = error
+                raise
             fitness = fitness_of(row)
             if not math.isfinite(fitness):
                 raise UntrainableError(f"the fitness is {fitness}")
@@ -111,7 +122,9 @@ class Search:
             trial.set_user_attr(OUTCOME, str(error))
             LOG.warning("trial %d could not be trained and counts as failed: %s", trial.number, error)
             raise
-        shutil.rmtree(folder / "weights", ignore_errors=True)  # empty, or what an interrupted trial went on from
+        (folder / "weights/last.pt").unlink(missing_ok=True)  # what an interrupted trial went on from
+        with suppress(OSError):
+            (folder / "weights").rmdir()
         trial.set_user_attr("row", row | {"fitness": fitness})
         return fitness
 
@@ -141,24 +154,32 @@ def evolve(options: TrainOptions, train: Train) -> int:
         FileNotFoundError, InputError: something given does not fit; Optuna is not installed; no trial could be trained.
     """
     search = _open(options, train)
-    wanted = search.options.evolve or 0
     LOG.info("searching %d hyper-parameters in %s", len(search.space.searched), search.folder)
     try:
-        while len(evaluated(search.study)) + in_progress(search.study) < wanted:
-            _one_trial(search)
+        with yamls_trusted(search.trusted):
+            while _trials(search) < (search.options.evolve or 0):
+                _one_trial(search)
     except TrialStopped:
         LOG.info("stopped in a trial, which is not lost; go on with: %s", search.command)
         return 0
     except (KeyboardInterrupt, InputError):
-        if evaluated(search.study):
+        if search.trained:
             LOG.info("the finished trials are kept; go on with: %s", search.command)
         raise
     _conclude(search)
     return 0
 
 
+def _trials(search: Search) -> int:
+    """How many trials are done or in progress."""
+    with study_errors(search.folder):
+        search.trained = len(evaluated(search.study))
+        return search.trained + in_progress(search.study)
+
+
 def _one_trial(search: Search) -> None:
     """Train one trial, write the results anew and tell how it went."""
+    search.current = search.failure = None
     try:
         search.study.optimize(search, n_trials=1, catch=(UntrainableError,))
     except (TrialStopped, KeyboardInterrupt, InputError):
@@ -166,8 +187,14 @@ def _one_trial(search: Search) -> None:
             values, folder = search.current
             search.study.enqueue_trial(values, user_attrs={"folder": folder.name})
         raise
+    except Exception as error:
+        if error is search.failure:
+            raise
+        raise damaged(search.folder, error) from error
     gc.collect()  # models and loaders refer to themselves
-    done = evaluated(search.study)
+    with study_errors(search.folder):
+        done = evaluated(search.study)
+    search.trained = len(done)
     write_results(search.folder, search.space, done)
     best = best_of(done)
     found = f"best fitness {best.value:.5g} (trial {best.number})" if best else "none of them could be trained"
@@ -180,9 +207,10 @@ def _conclude(search: Search) -> None:
     Raises:
         InputError: nothing, since no trial could be trained.
     """
-    done = evaluated(search.study)
+    with study_errors(search.folder):
+        done, others = evaluated(search.study), in_progress(search.study)
     write_results(search.folder, search.space, done)  # an older table of another process may have come last
-    best, others = best_of(done), in_progress(search.study)
+    best = best_of(done)
     if others:
         LOG.info(
             "%d trials are in progress in other processes; if none is running, the same command goes on in %d s",
@@ -211,13 +239,15 @@ def _open(options: TrainOptions, train: Train) -> Search:
     if not options.resume:
         Hyp.load(options.hyp)  # what is wrong with it shows before there is a folder
     folder = _folder(options)
-    hyp_file = folder / "hyp.yaml"
+    hyp_file, trusted = folder / "hyp.yaml", True
     if options.resume or (folder / STUDY_FILE).is_file():
+        trusted = "cfg" in options.given
         options = _recorded_options(folder, options)
         LOG.info("going on with the search in %s", folder)
     else:
         hyp_file = find_yaml(options.hyp, "data/hyps")
-    space = SearchSpace.around(Hyp.load(hyp_file), read_yaml(hyp_file), without=_fixed(options))
+    with yamls_trusted(trusted):
+        space = SearchSpace.around(Hyp.load(hyp_file), read_yaml(hyp_file), without=_fixed(options))
     for name, text in (
         ("opt", yaml.safe_dump(to_plain(options), sort_keys=False)),
         ("hyp", hyp_yaml(space, space.start)),
@@ -229,7 +259,7 @@ def _open(options: TrainOptions, train: Train) -> Search:
             LOG.info("%d trials taken from %s", len(earlier), folder / CSV_FILE)
         make_study(folder, space, earlier)
     study = open_study(folder, space, options.evolve_sampler, options.seed)
-    return Search(options, folder, space, study, train)
+    return Search(options, folder, space, study, train, trusted)
 
 
 def _fixed(options: TrainOptions) -> list[str]:
@@ -263,8 +293,12 @@ def _folder(options: TrainOptions) -> Path:
 
 
 def _recorded_options(folder: Path, options: TrainOptions) -> TrainOptions:
-    saved, changed = same_run(folder, read_yaml(folder / "opt.yaml"), options, _CHANGEABLE)
-    return TrainOptions(**(saved | changed | {"evolve": options.evolve}))
+    file = folder / "opt.yaml"
+    saved, changed = same_run(file, read_yaml(file), options, _CHANGEABLE)
+    try:
+        return TrainOptions(**(saved | changed | {"evolve": options.evolve}))
+    except InputError as error:
+        raise InputError(f"{file}: {error}") from error
 
 
 def _changes(values: Mapping[str, float], start: Mapping[str, float]) -> str:

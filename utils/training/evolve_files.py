@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import logging
 import math
 from collections.abc import Mapping, Sequence
@@ -16,6 +14,7 @@ import yaml
 from utils.config.hyp import Hyp
 from utils.files import write_atomic
 from utils.metrics import fitness
+from utils.output import csv_text
 from utils.plots.evolve import EVOLVE_METRICS, plot_evolve, plot_evolve_course
 from utils.plots.results import read_results
 from utils.training.evolve_space import SearchSpace
@@ -81,16 +80,14 @@ def read_trials(folder: Path, space: SearchSpace) -> list[tuple[dict[str, float]
 
 def _table(space: SearchSpace, trials: Sequence[FrozenTrial]) -> str:
     """The columns of v6.1, then the fitness and the number of the trial; one that failed has no losses and scores 0."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*EVOLVE_METRICS, *space.genes, "fitness", "trial"])
+    lines: list[list[Any]] = [[*EVOLVE_METRICS, *space.genes, "fitness", "trial"]]
     for trial in trials:
         row: Mapping[str, Any] = trial.user_attrs.get("row", {})
         hyp = space.hyp(trial.params).to_dict()
         figures = [row.get(name, 0.0 if name.startswith("metrics/") else math.nan) for name in EVOLVE_METRICS]
         values = [*figures, *(float(hyp[name] or 0.0) for name in space.genes), trial.value or 0.0]
-        writer.writerow([*(f"{value:.7g}" for value in values), trial.number])
-    return text.getvalue()
+        lines.append([*(f"{value:.7g}" for value in values), trial.number])
+    return csv_text(lines)
 
 
 def _best_yaml(space: SearchSpace, best: FrozenTrial, count: int) -> str:

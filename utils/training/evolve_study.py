@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import logging
+import math
 import os
+import re
+import sqlite3
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from utils.errors import InputError, first_line
+from utils.output import OutputFolder
 from utils.packages import require
+from utils.plots.evolve import EVOLVE_METRICS
 from utils.training.evolve_space import Gene, SearchSpace
 
 if TYPE_CHECKING:
@@ -28,6 +34,8 @@ STUDY_FILE = "study.db"
 STUDY_NAME = "evolve"
 OUTCOME = "outcome"  # user attribute of a failed trial that counts: why it failed
 HEARTBEAT_S, GRACE_S = 20, 120  # a process shows that it lives, and is given up after a silence
+_FIGURES = frozenset({"fitness", *EVOLVE_METRICS[:4]})  # what every finished trial has
+_JOURNAL_END = bytes.fromhex("d9d505f920a163d7")  # of a journal of SQLite that ends in the name of another one
 _LOCK_S = 120  # longest wait for another process that writes the file
 
 
@@ -51,10 +59,10 @@ def make_study(
     first, its file stays.
     """
     optuna = require_optuna()
-    file = folder / STUDY_FILE
+    file = OutputFolder(folder).path(STUDY_FILE)
     draft = file.with_name(f".{file.name}.{os.getpid()}.tmp")
     try:
-        storage = optuna.storages.RDBStorage(f"sqlite:///{draft.resolve()}")
+        storage = _storage(draft)
         study = optuna.create_study(storage=storage, study_name=STUDY_NAME, direction="maximize")
         for values, row in earlier:
             _add_finished(study, space, values, row)
@@ -74,25 +82,106 @@ def open_study(folder: Path, space: SearchSpace, sampler: str, seed: int) -> Stu
         InputError: the file is no study, or not one that this release of Optuna reads.
     """
     optuna = require_optuna()
-    file = folder / STUDY_FILE
+    file = OutputFolder(folder).path(STUDY_FILE)  # no link leads to a database elsewhere
     make = genetic_sampler if sampler == "genetic" else tpe_sampler
-    try:
+    with study_errors(folder):
+        _check_journal(file)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # of the heartbeat
-            storage = optuna.storages.RDBStorage(
-                f"sqlite:///{file.resolve()}",
-                engine_kwargs={"connect_args": {"timeout": _LOCK_S}},
-                heartbeat_interval=HEARTBEAT_S,
-                grace_period=GRACE_S,
-            )
+            storage = _storage(file, heartbeat_interval=HEARTBEAT_S, grace_period=GRACE_S)
         study = optuna.load_study(storage=storage, study_name=STUDY_NAME, sampler=make(space, seed))
-        study.get_trials(deepcopy=False)  # what cannot be read among them shows here
-        return study
-    except Exception as error:  # whatever SQLAlchemy and Optuna find wrong with it
-        raise InputError(
-            f"{file}: no study that can be opened ({first_line(error)}); if it is damaged, remove it: "
-            "the search then goes on from evolve.csv beside it"
-        ) from error
+        for trial in study.get_trials(deepcopy=False):
+            if (odd := _oddity(trial, space)) is not None:
+                raise ValueError(f"trial {trial.number} has {odd}")
+    return study
+
+
+def _storage(file: Path, **settings: Any) -> Any:
+    """The storage in a SQLite file. The path is no part of an address, in which ``?`` and ``{`` have a meaning."""
+
+    def connect() -> sqlite3.Connection:
+        connection = sqlite3.connect(file, timeout=_LOCK_S)
+        connection.execute("PRAGMA trusted_schema = OFF")  # views and triggers of strangers call no function
+        return connection
+
+    engine = {"creator": connect, "poolclass": importlib.import_module("sqlalchemy.pool").NullPool}
+    return require_optuna().storages.RDBStorage("sqlite:///study.db", engine_kwargs=engine, **settings)
+
+
+@contextlib.contextmanager
+def study_errors(folder: Path) -> Iterator[None]:
+    """Make whatever SQLite, SQLAlchemy and Optuna find wrong with the study of a run folder an InputError."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        raise damaged(folder, error) from error
+
+
+def damaged(folder: Path, error: Exception) -> InputError:
+    """The line about a study that cannot be used."""
+    return InputError(
+        f"{folder / STUDY_FILE}: no study that can be used ({first_line(error)}); if it is damaged, remove it: "
+        "the search then goes on from evolve.csv beside it"
+    )
+
+
+def _check_journal(file: Path) -> None:
+    """Refuse a journal that names another one: SQLite would remove the file of that name, wherever it lies.
+
+    Optuna writes none that does; an ordinary one, of a process that was killed, is played back.
+    """
+    journal = file.with_name(f"{file.name}-journal")
+    if journal.is_symlink() or (journal.exists() and not journal.is_file()):
+        raise ValueError(f"{journal.name} is no file")
+    if journal.is_file() and journal.read_bytes()[-len(_JOURNAL_END) :] == _JOURNAL_END:
+        raise ValueError(f"{journal.name} leads to another file")
+
+
+def trial_folder(folder: Path, name: Any) -> Path:
+    """The folder of a trial in the run folder of a search.
+
+    Raises:
+        InputError: not the number of a trial, or a link leads out of the run folder.
+    """
+    if not _is_number(name):
+        raise damaged(folder, ValueError(f"a trial has the folder {name!r}, which is no number"))
+    return OutputFolder(folder).path(f"trials/{name}/weights/last.pt", make=False).parents[1]
+
+
+def _is_number(name: Any) -> bool:
+    return isinstance(name, str) and re.fullmatch("[0-9]{1,9}", name) is not None
+
+
+def _oddity(trial: FrozenTrial, space: SearchSpace) -> str | None:
+    """What of a trial is not as this program writes it, None when all is."""
+    attributes, queued = trial.user_attrs, trial.system_attrs.get("fixed_params", {})
+    row = attributes.get("row", {})
+    if not _is_number(attributes.get("folder", "0")):
+        return f"the folder {attributes['folder']!r}, which is no number"
+    if not isinstance(attributes.get(OUTCOME, ""), str):
+        return f"the outcome {attributes[OUTCOME]!r}"
+    for what, values in (("values", trial.params), ("queued values", queued)):
+        if not isinstance(values, Mapping):
+            return f"{what} that are none"
+        for name, value in values.items():
+            gene = space.searched.get(name)
+            if gene is None or not _finite(value) or not gene.low <= value <= gene.high:
+                return f"{what} out of the search: {name} {value!r}"
+    if not isinstance(row, Mapping) or not all(_is_figure(value) for value in row.values()):
+        return "figures that are none"
+    if trial.value is not None and not (_finite(trial.value) and row.keys() >= _FIGURES):
+        return "no figures"
+    return None
+
+
+def _is_figure(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _finite(value: Any) -> bool:
+    return _is_figure(value) and math.isfinite(value)
 
 
 def evaluated(study: Study) -> list[FrozenTrial]:

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import yaml
 from torch import Tensor
 
 from models.common import TEMPERATURE
@@ -26,7 +25,7 @@ from utils.callbacks import Callback, Callbacks
 from utils.checkpoint import load_checkpoint, transfer
 from utils.config.dataset_spec import DatasetSpec
 from utils.config.hyp import Hyp
-from utils.config.options import TrainOptions, to_plain
+from utils.config.options import TrainOptions
 from utils.config.sizes import check_img_size, chosen_side
 from utils.config.train_options import AUTO
 from utils.datasets.dataset import DetectionDataset
@@ -39,7 +38,6 @@ from utils.dist import ALONE, Ranks
 from utils.errors import InputError, UntrainableError
 from utils.evaluation import Evaluator, NmsSettings
 from utils.evaluation.batches import validation_loader
-from utils.files import increment_path
 from utils.image import to_model_input
 from utils.loggers import (
     ConsoleLogger,
@@ -74,7 +72,7 @@ from utils.training.parallel import (
 )
 from utils.training.precision import kept_precision, mixed_precision
 from utils.training.resume import Resumed, resume_options
-from utils.training.saver import sweep
+from utils.training.saver import lock_known, make_folder
 from utils.training.schedule import StepPlan, plan_steps
 from utils.training.session import Session
 from utils.training.signals import StopSignals
@@ -97,6 +95,7 @@ def prepare(options: TrainOptions, ranks: Ranks = ALONE) -> Session:
     """
     shared, resumed = ranks.on_main(resume_options, options)  # its file may lie on that machine only
     options = shared if ranks.main else own_machine(shared, options)
+    ranks.on_main(lock_known, options)
     options = check_alone(options, ranks, resumed is not None)
     check_batch_size(options.batch_size, options.quad, ranks, resumed is not None)
     hyp = _hyp(options, resumed, ranks)
@@ -137,7 +136,7 @@ def prepare(options: TrainOptions, ranks: Ranks = ALONE) -> Session:
     if options.batch_size == AUTO:
         size = choose_batch_size(model, imgsz, device, replace(options, amp=amp), len(train))
         options = replace(options, batch_size=size)
-    save_dir = ranks.on_main(_make_folder, options, hyp)
+    save_dir = ranks.on_main(make_folder, options, hyp)
     session = _assemble(options, hyp, spec, device, save_dir, imgsz, model, frozen, train, val, amp, ranks)
     if resumed is not None:
         session.restore(resumed)
@@ -377,17 +376,6 @@ def _listeners(
     if options.mlflow:
         listeners.append(MlflowLogger(options, hyp))
     return listeners
-
-
-def _make_folder(options: TrainOptions, hyp: Hyp) -> Path:
-    """The run folder, with what this run is made with in ``opt.yaml`` and ``hyp.yaml``."""
-    save_dir = increment_path(Path(options.project) / options.name, options.exist_ok, mkdir=True)
-    (save_dir / "weights").mkdir(exist_ok=True)
-    sweep(save_dir / "weights")
-    for name, content in (("opt", to_plain(options)), ("hyp", hyp.to_dict())):
-        text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
-        (save_dir / f"{name}.yaml").write_text(text, encoding="utf-8")
-    return save_dir
 
 
 def _describe(session: Session) -> None:

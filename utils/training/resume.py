@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import logging
 import zipfile
 from collections.abc import Mapping, Set
@@ -17,9 +16,11 @@ from torch import Tensor, nn
 from models.user_modules import require_modules
 from utils.checkpoint import Checkpoint, load_checkpoint
 from utils.checkpoint.find import newest_checkpoint
+from utils.config.keywords import recorded_options
 from utils.config.options import TrainOptions
 from utils.config.paths import ROOT
 from utils.errors import InputError
+from utils.output import OutputFolder
 from utils.training.saver import RESUME_FILE
 
 LOG = logging.getLogger(__name__)
@@ -33,8 +34,8 @@ CHANGEABLE = frozenset(
         "download_limit", "local_rank",
     }
 )  # fmt: skip
-# A checkpoint may not have anything fetched or run: these come from the command line only.
-_NEVER_FROM_FILE = ("modules", "download", "allow_scripts", "download_limit", "local_rank")
+# A file may not have anything fetched, run, or written elsewhere: these come from the command line only.
+_NEVER_FROM_FILE = ("modules", "download", "allow_scripts", "download_limit", "local_rank", "cache_dir")
 
 
 @dataclass(frozen=True)
@@ -94,8 +95,7 @@ def same_run(
     Raises:
         InputError: an option given now would make it another run.
     """
-    fields = {field.name for field in dataclasses.fields(TrainOptions)}
-    saved: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in recorded.items() if k in fields}
+    saved = recorded_options(TrainOptions, recorded, str(path))
     given = {name: getattr(options, name) for name in options.given}
     for name in sorted(given.keys() - changeable):
         if name in saved and given[name] != saved[name]:
@@ -103,6 +103,8 @@ def same_run(
                 f"--resume {path}: this run has --{name.replace('_', '-')} {saved[name]}, not {given[name]}, and to "
                 "resume is to go on with the same run; leave the option out, or start a new run with --weights"
             )
+    if saved.get("cache_dir") and "cache_dir" not in given:
+        LOG.info("this run kept its caches in %s: --cache-dir uses them again", saved["cache_dir"])
     changed = {name: given[name] for name in given.keys() & changeable}
     return saved, changed | {name: getattr(options, name) for name in _NEVER_FROM_FILE}
 
@@ -111,7 +113,7 @@ def _find(resume: str | bool) -> tuple[Path, Checkpoint]:
     """The file that is meant, ``resume.pt`` in place of a stripped ``last.pt``, and its content."""
     path = Path(resume) if isinstance(resume, str) else newest_checkpoint(ROOT / "runs/train", "last.pt")
     if path.is_dir():
-        path = path / "weights/last.pt"
+        path = OutputFolder(path).path("weights/last.pt", make=False)  # no link leads into the folder of another run
     if not path.is_file():
         raise FileNotFoundError(f"--resume {path}: no such file (looked at {path.absolute()})")
     try:
@@ -119,7 +121,7 @@ def _find(resume: str | bool) -> tuple[Path, Checkpoint]:
     except InputError as error:
         raise InputError(f"{error}; {_alternatives(path)}") from error
     full = path.with_name(RESUME_FILE)
-    if not checkpoint.resumable and full.is_file():
+    if not checkpoint.resumable and full.is_file() and not full.is_symlink():
         path, checkpoint = full, _load(full)
     if not checkpoint.resumable:
         raise InputError(

@@ -9,10 +9,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from models.user_modules import modules_argument
 from utils.checkpoint import Checkpoint, save_checkpoint
 from utils.checkpoint.format import strip_checkpoint
-from utils.files import write_atomic
+from utils.config.hyp import Hyp
+from utils.config.options import TrainOptions, to_plain
+from utils.files import increment_path, write_atomic
+from utils.output import OutputFolder, lock
 
 LOG = logging.getLogger(__name__)
 RESUME_FILE = "resume.pt"  # beside last.pt of a finished run: what --resume needs to extend it
@@ -76,3 +81,20 @@ def sweep(folder: Path) -> None:
     """Remove the drafts of files that a killed process was writing; each is as large as a checkpoint."""
     for draft in folder.glob(".*.pt.*.tmp"):
         draft.unlink(missing_ok=True)
+
+
+def lock_known(options: TrainOptions) -> None:
+    """Refuse at once to share the folder of a run that is going on."""
+    if options.exist_ok and (folder := Path(options.project) / options.name).is_dir():
+        lock(folder)
+
+
+def make_folder(options: TrainOptions, hyp: Hyp) -> Path:
+    """The run folder, with what this run is made with in ``opt.yaml`` and ``hyp.yaml``."""
+    save_dir = increment_path(Path(options.project) / options.name, options.exist_ok, mkdir=True)
+    lock(save_dir)
+    sweep(OutputFolder(save_dir).path("weights/last.pt").parent)
+    for name, content in (("opt", to_plain(options)), ("hyp", hyp.to_dict())):
+        text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+        write_atomic(save_dir / f"{name}.yaml", text.encode())
+    return save_dir

@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import shlex
+import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -250,3 +252,25 @@ def test_errors_go_to_stderr_and_the_rest_to_stdout(capsys: pytest.CaptureFixtur
     for level in (logging.INFO, logging.WARNING, logging.ERROR):
         handler.emit(logging.LogRecord("a", level, "", 0, f"level {level}", (), None))
     assert capsys.readouterr() == ("level 20\nlevel 30\n", "level 40\n")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_a_script_after_the_clearing_up(number: int, tmp_path: Path) -> None:
+    def main(options: DetectOptions) -> None:
+        with tempfile.TemporaryDirectory(dir=tmp_path):
+            try:
+                os.kill(os.getpid(), number)
+            finally:
+                os.kill(os.getpid(), number)  # a second one, in the middle of the clearing up
+
+    assert run_script(main, DetectOptions, []) == 128 + number
+    assert list(tmp_path.iterdir()) == []
+    assert signal.getsignal(number) is signal.SIG_DFL
+
+
+def test_a_signal_that_is_ignored_stays_so() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # nohup
+    try:
+        assert run_script(lambda _: os.kill(os.getpid(), signal.SIGHUP), DetectOptions, []) == 0
+    finally:
+        signal.signal(signal.SIGHUP, before)

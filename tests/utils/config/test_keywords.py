@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from utils.config.cli import parse
 from utils.config.keywords import options_from
 from utils.config.options import DetectOptions, TrainOptions, ValOptions
 from utils.errors import InputError
@@ -63,3 +65,25 @@ def test_a_program_that_logs_keeps_its_handlers(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(logging.getLogger(), "handlers", [own])
     options_from(ValOptions, {})
     assert logging.getLogger().handlers == [own]
+
+
+@pytest.mark.parametrize("options_class", [TrainOptions, ValOptions, DetectOptions])
+def test_the_home_folder_stands_for_a_tilde_in_every_path(
+    options_class: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    names = {"weights", "cfg", "data", "hyp", "cache_dir", "project", "source", "modules", "resume"}
+    for item in fields(options_class):
+        if item.name not in names:
+            continue
+        named = getattr(options_from(options_class, {item.name: "~/a b/x"}), item.name)
+        typed = getattr(parse(options_class, [item.metadata["flag"].names[0], "~/a b/x"]), item.name)
+        several = item.metadata["flag"].nargs == "+"
+        assert named == typed == ((f"{tmp_path}/a b/x",) if several else f"{tmp_path}/a b/x"), item.name
+    assert options_from(DetectOptions, {"source": "rtsp://~/1", "name": "~"}).source == "rtsp://~/1"
+
+
+@pytest.mark.parametrize("name", ["../x", "a/../../x", "/tmp/x", ".."])
+def test_the_name_of_a_run_stays_below_the_folder_of_the_runs(name: str) -> None:
+    with pytest.raises(InputError, match="leads out of --project"):
+        options_from(TrainOptions, {"name": name})

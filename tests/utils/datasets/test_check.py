@@ -14,6 +14,7 @@ import pytest
 
 from utils.config.cli import run_script
 from utils.datasets.check import CheckOptions, main
+from utils.errors import InputError
 
 pytestmark = pytest.mark.usefixtures("log_handlers_restored")
 
@@ -173,3 +174,15 @@ def test_coco_annotations_are_checked_as_well(data: Path, tmp_path: Path) -> Non
     assert code == 1
     kinds = {f["kind"] for f in report["findings"]}
     assert {"bad row", "box of the whole picture"} <= kinds
+
+
+def test_a_list_that_is_checked_is_not_replaced_by_the_report(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "a\x1b[2J.png"), np.zeros((20, 20, 3), np.uint8))
+    (tmp_path / "report.txt").write_text(f"{tmp_path}/a\x1b[2J.png\n")
+    (tmp_path / "data.yaml").write_text("train: report.txt\nval: report.txt\nnames: [c]\n")
+    before = (tmp_path / "report.txt").read_text()
+    with pytest.raises(InputError, match=r"report\.txt: would overwrite the input"):
+        main(CheckOptions(data=str(tmp_path / "data.yaml"), report=str(tmp_path)))
+    assert (tmp_path / "report.txt").read_text() == before
+    main(CheckOptions(data=str(tmp_path / "data.yaml"), report=str(tmp_path / "out")))
+    assert "\x1b" not in (tmp_path / "out/report.txt").read_text()

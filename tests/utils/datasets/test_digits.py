@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import json
+import signal
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 import yaml
 
+from utils.config.cli import ended_by_signals
 from utils.config.paths import ROOT
 from utils.datasets import digits
 from utils.datasets.digits import MARKER, ensure_digits, generate_digits, is_complete, label_text
@@ -279,13 +281,24 @@ def test_a_set_of_another_style_is_rebuilt(tmp_path: Path) -> None:
     assert is_complete(root)
 
 
-def test_a_folder_without_marker_is_kept_aside(tmp_path: Path) -> None:
+@pytest.mark.parametrize("marker", [False, True])
+def test_a_folder_with_anything_else_in_it_is_left_alone(tmp_path: Path, marker: bool) -> None:
     own = tmp_path / "digits" / "images" / "mine.jpg"
     own.parent.mkdir(parents=True)
     own.write_bytes(b"mine")
-    ensure_digits(tmp_path / "digits", counts=COUNTS)
-    assert is_complete(tmp_path / "digits")
-    assert (tmp_path / "digits-replaced-1" / "images" / "mine.jpg").read_bytes() == b"mine"
+    if marker:
+        (tmp_path / "digits" / MARKER).write_text("{}")
+    with pytest.raises(InputError, match=r"digits: holds images/mine\.jpg, which is not of the digits set"):
+        ensure_digits(tmp_path / "digits", counts=COUNTS)
+    assert own.read_bytes() == b"mine" and [path.name for path in tmp_path.iterdir()] == ["digits"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_leaves_no_half_made_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    monkeypatch.setattr("utils.datasets.digits.compose", lambda *_, **__: signal.raise_signal(number))
+    with pytest.raises(KeyboardInterrupt), ended_by_signals() as came:
+        ensure_digits(tmp_path / "digits", counts=COUNTS)
+    assert came == [number] and list(tmp_path.iterdir()) == []
 
 
 def test_two_at_once_make_one_whole_set(made: Path, tmp_path: Path) -> None:

@@ -304,3 +304,11 @@ def test_very_many_videos_are_not_opened_to_count_their_frames(folder: Path, mon
 
 def test_the_table_of_kinds_is_in_the_help() -> None:
     assert all(word in str(sources.open_source.__doc__) for word in (".streams", "rtsp://", "screen", ".txt"))
+
+
+def test_lists_may_name_files_of_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "home").mkdir()
+    cv2.imwrite(str(tmp_path / "home/a.png"), np.zeros((20, 20, 3), np.uint8))
+    (tmp_path / "list.txt").write_text("~/a.png\n")
+    assert FileSource(str(tmp_path / "list.txt")).paths == [tmp_path / "home/a.png"]

@@ -5,6 +5,12 @@ from __future__ import annotations
 import csv
 import json
 import logging
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,9 +25,10 @@ from utils import benchmarks
 from utils.checkpoint import load_checkpoint, load_model, save_checkpoint
 from utils.config.export_options import ELSEWHERE, FORMATS
 from utils.config.options import DetectOptions, ExportOptions, ValOptions
+from utils.config.paths import ROOT
 from utils.errors import InputError
 from utils.export import Row, export_checkpoint, table
-from utils.export.base import Exporter
+from utils.export.base import Exporter, draft
 from utils.export.onnx import OnnxExporter
 from utils.export.run import EXPORTERS
 from utils.inference.autoshape import AutoShape
@@ -286,3 +293,46 @@ def test_one_picture_a_call_is_computed_with_its_own_kernel_where_the_runtime_is
 
 def test_every_format_that_can_be_asked_for_has_one_exporter_in_the_order_of_the_documentation() -> None:
     assert tuple(exporter.name for exporter in EXPORTERS) == FORMATS + ELSEWHERE
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_leaves_no_draft_behind(lively_weights: Path, tmp_path: Path, number: int) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "export.py", "--weights", str(lively_weights), "--output", str(tmp_path / "out"),
+         "--include", "torchscript", "onnx", "--imgsz", "64"],
+        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    while process.poll() is None and not list((tmp_path / "out").glob(".export-*")):
+        time.sleep(0.01)
+    process.send_signal(number)
+    output = process.communicate()[0]
+    assert process.returncode == 128 + number, output
+    assert [path.name for path in (tmp_path / "out").iterdir() if path.name.startswith(".")] == []
+    assert "Traceback" not in output
+
+
+def test_an_export_never_takes_the_place_of_its_checkpoint(lively_weights: Path, tmp_path: Path) -> None:
+    for name in ("a.onnx", "b.pt"):
+        shutil.copy(lively_weights, tmp_path / name)
+    os.link(tmp_path / "b.pt", tmp_path / "b.onnx")
+    before = lively_weights.read_bytes()
+    for weights in ("a.onnx", "b.pt"):
+        rows = export_checkpoint(tmp_path / weights, ExportOptions(include=("onnx",), imgsz=(64,)), torch.device("cpu"))
+        assert "would overwrite the input" in rows[1].note and rows[1].path is None
+    assert {(tmp_path / name).read_bytes() for name in ("a.onnx", "b.pt", "b.onnx")} == {before}
+
+
+def test_a_folder_with_other_files_is_not_replaced_by_an_export(tmp_path: Path) -> None:
+    place = tmp_path / "best_openvino_model"
+    place.mkdir()
+    (place / "best.xml").write_text("old")
+    (place / "notes.txt").write_text("mine")
+    with pytest.raises(InputError, match=r"holds notes\.txt, which is not of this export"), draft(place) as written:
+        written.mkdir()
+        (written / "best.xml").write_text("new")
+    assert (place / "notes.txt").read_text() == "mine" and [path.name for path in tmp_path.iterdir()] == [place.name]
+    (place / "notes.txt").unlink()
+    with draft(place) as written:
+        written.mkdir()
+        (written / "best.xml").write_text("new")
+    assert (place / "best.xml").read_text() == "new"

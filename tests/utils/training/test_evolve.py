@@ -15,6 +15,7 @@ import yaml
 from utils.callbacks import FitEpochEnd
 from utils.config.hyp import Hyp
 from utils.config.options import TrainOptions
+from utils.config.paths import ROOT
 from utils.errors import InputError, UntrainableError
 from utils.plots.evolve import EVOLVE_METRICS, plot_evolve, plot_evolve_course
 from utils.training import evolve as module
@@ -303,3 +304,82 @@ def test_a_file_of_another_kind_is_not_drawn(tmp_path: Path) -> None:
     (tmp_path / "results.csv").write_text("epoch,lr\n0,1\n", encoding="utf-8")
     with pytest.raises(InputError, match=r"no column 'metrics/precision'; expected an evolve\.csv"):
         plot_evolve(tmp_path / "results.csv")
+
+
+def strangers(folder: Path, **changes: Any) -> Path:
+    """The run folder of a search of one trial, as a stranger may hand it over."""
+    assert evolve(options_in(folder, evolve=1), Training()) == 0
+    file = folder / "s/opt.yaml"
+    file.write_text(yaml.safe_dump(yaml.safe_load(file.read_text()) | changes))
+    return folder / "s"
+
+
+@pytest.mark.parametrize("how", ["resume", "exist_ok"])
+def test_a_model_yaml_that_the_folder_names_runs_no_imports(tmp_path: Path, how: str) -> None:
+    (tmp_path / f"evil_{how}.py").write_text(f"open({str(tmp_path / 'marker')!r}, 'w')")
+    content = (ROOT / "models/yolov5n.yaml").read_text()
+    (tmp_path / "evil.yaml").write_text(f"imports: evil_{how}.py\n{content}")
+    folder = strangers(tmp_path, cfg=str(tmp_path / "evil.yaml"))
+    again = {"resume": str(folder)} if how == "resume" else {"project": str(tmp_path), "name": "s", "exist_ok": True}
+    with pytest.raises(InputError, match=rf"evil\.yaml: this model needs layers from evil_{how}\.py: pass --modules"):
+        evolve(TrainOptions(evolve=2, **again), Training())
+    assert not (tmp_path / "marker").exists()
+    named = TrainOptions(evolve=2, cfg=str(tmp_path / "evil.yaml"), **again)  # a person names it
+    assert evolve(named, Training()) == 0
+    assert (tmp_path / "marker").exists()
+
+
+def test_what_a_folder_records_has_nothing_written_elsewhere(tmp_path: Path) -> None:
+    folder = strangers(
+        tmp_path, cache_dir=str(tmp_path / "elsewhere"), project=str(tmp_path / "elsewhere"), name="x",
+        modules=["evil.py"], download=True, allow_scripts=True,
+    )  # fmt: skip
+    training = Training()
+    assert evolve(TrainOptions(evolve=2, resume=str(folder)), training) == 0
+    (seen,) = training.seen
+    assert (seen.cache_dir, seen.modules, seen.download, seen.allow_scripts) == ("", (), False, False)
+    assert Path(seen.project, seen.name) == folder / "trials/1"
+    assert not (tmp_path / "elsewhere").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"epochs": "many"}, "recorded option epochs is 'many'"),
+        ({"imgsz": [640]}, "recorded option imgsz"),
+        ({"imgsz": True}, "recorded option imgsz"),
+        ({"freeze": {"a": 1}}, "recorded option freeze"),
+        ({"data": 7}, "recorded option data is '7'"),
+        ({"single_cls": "yes"}, "recorded option single_cls"),
+        ({"label_smoothing": float("nan")}, "recorded option label_smoothing"),
+        ({"epochs": -1}, r"opt\.yaml: --epochs -1 is too small"),
+    ],
+)
+def test_recorded_options_of_a_wrong_kind_are_one_line(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    folder = strangers(tmp_path, **changes)
+    with pytest.raises(InputError, match=message) as caught:
+        evolve(TrainOptions(evolve=2, resume=str(folder)), Training())
+    assert str(folder / "opt.yaml") in str(caught.value)
+
+
+def test_a_queued_trial_with_a_folder_elsewhere_removes_nothing(tmp_path: Path) -> None:
+    folder, victim = strangers(tmp_path), tmp_path / "victim/weights/last.pt"
+    victim.parent.mkdir(parents=True)
+    victim.write_text("mine")
+    study = module.open_study(folder, module.SearchSpace.around(Hyp(), ()), "genetic", 0)
+    study.enqueue_trial({}, user_attrs={"folder": "../../victim"})
+    with pytest.raises(InputError, match=r"study\.db: .*has the folder '\.\./\.\./victim', which is no number"):
+        evolve(TrainOptions(evolve=2, resume=str(folder)), Training())
+    assert victim.read_text() == "mine"
+
+
+def test_of_a_finished_trial_only_the_checkpoint_that_it_went_on_from_is_removed(tmp_path: Path) -> None:
+    def train(options: TrainOptions) -> dict[str, float]:
+        weights = Path(options.project, options.name, "weights")
+        weights.mkdir()
+        (weights / "last.pt").touch()
+        (weights / "notes.txt").touch()
+        return dict.fromkeys(EVOLVE_METRICS, 0.5)
+
+    assert evolve(options_in(tmp_path, evolve=1), train) == 0
+    assert [file.name for file in (tmp_path / "s/trials/0/weights").iterdir()] == ["notes.txt"]

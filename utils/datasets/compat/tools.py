@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import random
+import re
 import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -86,6 +87,9 @@ def extract_boxes(path: str | Path = "../datasets/coco128") -> None:
     folder = Path(path)
     target = folder / "classifier"
     if target.is_dir():
+        for path in target.rglob("*"):
+            if not path.is_dir() and re.fullmatch(r"\d+/.*_\d+\.jpg", path.relative_to(target).as_posix()) is None:
+                raise InputError(f"{target}: holds {path.name}, which was not cut out here; move it away")
         shutil.rmtree(target)
     for file in find_images([folder]):
         image = read_image(file)

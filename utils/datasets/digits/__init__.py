@@ -6,13 +6,14 @@ Handwritten Digits", CC BY 4.0) and its two sample photographs (CC BY 2.0). The 
 
 from __future__ import annotations
 
+import glob
 import json
 import logging
 import math
 import os
+import re
 import shutil
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
@@ -25,6 +26,7 @@ from tqdm import tqdm
 
 from utils.datasets.digits.drawing import STYLE, DigitDeck, FloatArray, Source, compose, load_source
 from utils.errors import InputError
+from utils.output import workshop
 
 LOGGER = logging.getLogger(__name__)
 
@@ -33,6 +35,8 @@ DEFAULT_COUNTS: Mapping[str, int] = {"train": 800, "val": 160, "test": 80}
 DEFAULT_HW: tuple[tuple[int, int], ...] = ((320, 320), (240, 320), (320, 240))
 MARKER = "digits.json"
 _KINDS = (("images", ".jpg"), ("labels", ".txt"))
+# All that is ever below the folder: the set, and the caches of labels and pictures.
+_OURS = re.compile(r"digits\.json|labels/[\w-]+\.cache|(images|labels)/\w+/\.?\d{4,}\.(jpg|txt)(\..*\.npy)?")
 VERSION = 1  # raise it when the drawing code changes; a change of STYLE is noticed by itself
 
 
@@ -119,8 +123,10 @@ def is_complete(root: Path) -> bool:
 def ensure_digits(root: Path, *, seed: int = 0, counts: Mapping[str, int] | None = None) -> None:
     """Compose the set when ``root`` does not hold a complete one; whoever calls at the same time waits for it.
 
-    The set is built beside ``root`` and renamed, so ``root`` never holds half a set. Half a set with our marker is
-    replaced; a folder without the marker may be somebody's own and is kept, renamed to ``NAME-replaced-N``.
+    The set is built beside ``root`` and renamed, so ``root`` never holds half a set. Half a set is replaced.
+
+    Raises:
+        InputError: the folder holds anything else.
     """
     root = root.resolve()
     if is_complete(root):
@@ -130,33 +136,26 @@ def ensure_digits(root: Path, *, seed: int = 0, counts: Mapping[str, int] | None
     with _folder_lock(root.parent) as locked:
         if is_complete(root):
             return
-        for stale in root.parent.glob(f"{prefix}*") if locked else ():  # of a process that was killed
+        for stale in root.parent.glob(f"{glob.escape(prefix)}*") if locked else ():  # of a process that was killed
             shutil.rmtree(stale, ignore_errors=True)
         LOGGER.info("composing the embedded digits set in %s (once, some seconds)", root)
-        workshop = Path(tempfile.mkdtemp(prefix=prefix, dir=root.parent))
-        try:
-            generate_digits(workshop / "new", seed=seed, counts=counts)
-            if not is_complete(root):
-                _put_aside(root, workshop)
+        with workshop(root.parent, prefix) as folder:
+            _put_aside(root, folder)
+            generate_digits(folder / "new", seed=seed, counts=counts)
             with suppress(OSError):  # without a lock (see _folder_lock) another process may have been first
-                (workshop / "new").rename(root)
-        finally:
-            shutil.rmtree(workshop, ignore_errors=True)
+                (folder / "new").rename(root)
         if not is_complete(root):
             raise OSError(f"{root}: could not put the composed digits set there; is the folder in use?")
 
 
-def _put_aside(root: Path, workshop: Path) -> None:
+def _put_aside(root: Path, folder: Path) -> None:
+    """Move half a set away; InputError when anything there is not ours."""
     if not root.exists():
         return
-    if (root / MARKER).exists() or (root.is_dir() and not any(root.iterdir())):
-        root.rename(workshop / "old")
-        return
-    number = 1
-    while (kept := root.with_name(f"{root.name}-replaced-{number}")).exists():
-        number += 1
-    LOGGER.warning("%s has no %s, so it may not be ours: kept as %s", root, MARKER, kept)
-    root.rename(kept)
+    files = [path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_symlink() or not path.is_dir()]
+    if other := next((name for name in sorted(files) if not _OURS.fullmatch(name)), None):
+        raise InputError(f"{root}: holds {other}, which is not of the digits set; give another folder, or move it away")
+    root.rename(folder / "old")
 
 
 @contextmanager

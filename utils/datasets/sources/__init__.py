@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -84,6 +85,7 @@ def _addresses(path: Path) -> list[str]:
     if suffix == ".streams":
         if not lines:
             raise InputError(f"{path}: names no stream; expected addresses or camera numbers, one a line")
+        lines = [os.path.expanduser(line) for line in lines]  # noqa: PTH111
         beside = {line: str(path.parent / line) for line in lines if (path.parent / line).is_file()}
         return [beside.get(line, line) for line in lines]
     streams = [line for line in lines if line.isdecimal() or "://" in line]
