@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 # Of the model's own rounding, the largest of three ways to compute it, correct files were seen to be off by up to 2.5
-# times in the largest difference, which is one value's luck, and by 1.5 times in the mean; those of a layer with weights
-# of 1 % more by 3 to 1000 times.
+# times in the largest difference, which is one value's luck, and by 1.5 times in the mean; those of a layer with
+# weights of 1 % more by 3 to 1000 times.
 TIMES, TIMES_OF_MEAN = 10, 5
 
 
