@@ -20,7 +20,7 @@ from utils.checkpoint.legacy import stand_in
 from utils.errors import InputError
 from utils.inference.backends.program import DEVICE, FACTORIES, MOST_STEPS, Program, Step, Value, operation, plain
 
-CODE = r"code/__torch__(/\w+)+\.py"
+CODE = r"code/__torch__(/\w+)*\.py"
 # Every record that torch writes; notes for debuggers and the pictures of the tracing are not read.
 RECORDS = (
     rf"{PICKLE}|{CODE}(\.debug_pkl)?|constants\.pkl|constants/\d+|extra/config\.txt"

@@ -35,8 +35,8 @@ class TorchScriptBackend(FileBackend):
             said, module = _opened(file, device)
         else:
             with reading(file, "a TorchScript file"):
-                records = read_records(file, RECORDS, rf"{CODE}(\.debug_pkl)?")
                 try:
+                    records = read_records(file, RECORDS, rf"{CODE}(\.debug_pkl)?")
                     module = read_script(records).to(device)
                 except (InputError, KeyError, SyntaxError, TypeError, ValueError) as error:
                     raise NeedsTrustError(
