@@ -14,8 +14,9 @@ import pytest
 import torch
 
 from utils.callbacks import BatchEnd, Callback
-from utils.checkpoint import load_checkpoint
+from utils.checkpoint import load_checkpoint, save_checkpoint
 from utils.config.options import TrainOptions
+from utils.errors import InputError
 from utils.training import saver
 from utils.training.prepare import prepare
 from utils.training.session import Session
@@ -117,3 +118,21 @@ def test_a_run_in_this_process_leaves_the_settings_of_torch_alone(
     training(tmp_path, lambda _: inside.append(torch.are_deterministic_algorithms_enabled()), files=False)
     assert inside == [True] and not torch.are_deterministic_algorithms_enabled()
     assert torch.utils.deterministic.fill_uninitialized_memory
+
+
+def test_a_checkpoint_that_is_no_whole_run_is_refused_before_anything_is_changed(
+    tmp_path: Path, training: Training, options_for: Callable[..., TrainOptions]
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        training(tmp_path, lambda s: s.callbacks.add(InterruptAfter(2)), save_steps=1, batch_size=2)
+    folder = tmp_path / "exp"
+    checkpoint = load_checkpoint(folder / "weights/last.pt")
+    assert checkpoint.optimizer is not None
+    checkpoint.optimizer["groups"][0]["weight_decay"] = 0.1
+    save_checkpoint(folder / "weights/last.pt", checkpoint)
+    before = {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+    with pytest.raises(
+        InputError, match=r"--resume .*last\.pt: .*group no_decay: weight_decay is 0\.1, .*; no other file"
+    ):
+        prepare(options_for(tmp_path, resume=str(folder)))
+    assert {file: file.read_bytes() for file in before} == before

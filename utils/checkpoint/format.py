@@ -160,7 +160,7 @@ def _from_content(content: Any, path: Path) -> Checkpoint:
     hints = get_type_hints(Checkpoint)
     needed = [f.name for f in fields(Checkpoint) if f.default is f.default_factory is MISSING]
     problem = next((name for name in needed if name not in content), "")
-    wrong = [name for name, value in content.items() if name in hints and not _is_of(value, hints[name])]
+    wrong = [name for name, value in content.items() if name in hints and not is_of(value, hints[name])]
     if problem or wrong or not isinstance(version, int):
         what = f"'{problem}' is missing" if problem else f"'{(wrong or ['format_version'])[0]}' is of a wrong kind"
         raise InputError(f"{path}: not written by this program, or changed since: {what}")
@@ -170,16 +170,23 @@ def _from_content(content: Any, path: Path) -> Checkpoint:
     return checkpoint
 
 
-def _is_of(value: Any, hint: Any) -> bool:
-    """Whether ``value`` is what a type hint says, down to the elements of a list and the values of a mapping."""
+def is_of(value: Any, hint: Any) -> bool:
+    """Whether ``value`` is what a type hint says, down to the elements of a list and the values of a mapping.
+
+    A whole number is a float as well, True and False are no numbers.
+    """
     if hint is Any:
         return True
     if isinstance(hint, types.UnionType):
-        return any(_is_of(value, one) for one in get_args(hint))
-    kind, inside = get_origin(hint) or hint, get_args(hint)
-    if not isinstance(value, kind) or not inside:
-        return isinstance(value, kind)
-    return all(_is_of(item, inside[-1]) for item in (value.values() if kind is dict else value))
+        return any(is_of(value, one) for one in get_args(hint))
+    kind: Any = get_origin(hint) or hint
+    inside = [one for one in get_args(hint) if one is not Ellipsis]
+    if kind in (int, float) and isinstance(value, bool):
+        return False
+    right = isinstance(value, (int, float) if kind is float else kind)
+    if not right or not inside:
+        return right
+    return all(is_of(item, inside[-1]) for item in (value.values() if kind is dict else value))
 
 
 def build_model(checkpoint: Checkpoint, source: str) -> Model:

@@ -15,7 +15,11 @@ from utils.errors import InputError, nearest
 LOG = logging.getLogger(__name__)
 
 GROUPS = ("no_decay", "decay", "bias")
-OPTIMIZERS = ("SGD", "Adam", "AdamW")
+# What each optimizer keeps per parameter.
+STATE = {
+    "SGD": ("momentum_buffer",), "Adam": ("step", "exp_avg", "exp_avg_sq"), "AdamW": ("step", "exp_avg", "exp_avg_sq")
+}  # fmt: skip
+OPTIMIZERS = tuple(STATE)
 _NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm)
 
 

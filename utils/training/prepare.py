@@ -71,7 +71,7 @@ from utils.training.parallel import (
     synchronize_norms,
 )
 from utils.training.precision import kept_precision, mixed_precision
-from utils.training.resume import Resumed, resume_options
+from utils.training.resume import Resumed, check_resumable, resume_options, same_model
 from utils.training.saver import lock_known, make_folder
 from utils.training.schedule import StepPlan, plan_steps
 from utils.training.session import Session
@@ -109,12 +109,12 @@ def prepare(options: TrainOptions, ranks: Ranks = ALONE) -> Session:
         torch.cuda.set_device(device)  # else the others of this machine would take memory on the first GPU as well
     seed_everything(options.seed, deterministic=options.deterministic or device.type == "cpu")  # there it is free
     spec = DatasetSpec.load(options.data, options.single_cls)
-    if resumed is None:
-        _tell_no_effect(options, hyp, spec)
+    _tell_no_effect(options, hyp, spec)
     model, inflated = _build_model(options, hyp, spec, resumed)  # before the pictures: a wrong --cfg shows at once
     if options.sync_bn:
         synchronize_norms(model, device, ranks)
     frozen = FrozenLayers(model, options.freeze)
+    ranks.on_main(check_resumable, resumed, model, hyp, options.optimizer)
     train, val = ranks.first_on_machine(partial(_read_labels, options, spec))
     counts = ranks.gather((len(train), len(val)))
     if len(set(counts)) > 1:
@@ -177,7 +177,9 @@ def _read_labels(options: TrainOptions, spec: DatasetSpec) -> tuple[list[LabelRe
 
 
 def _tell_no_effect(options: TrainOptions, hyp: Hyp, spec: DatasetSpec) -> None:
-    """Warn of options that change nothing beside the others."""
+    """Warn of options that change nothing beside the others; at the start of a run only."""
+    if options.resume:
+        return
     if options.noval and options.evolve is None and "patience" in options.given and options.patience:
         LOG.warning("--patience has no effect with --noval: there is no fitness to wait for")
     if hyp.label_smoothing and spec.nc == 1:
@@ -204,7 +206,7 @@ def _build_model(
     With it the names of its dynamic layers that were made from static ones; None when all weights are still to come.
     """
     if resumed is not None:
-        return _same_model(resumed, spec), None
+        return same_model(resumed, spec), None
     anchors = None if hyp.anchors is None else round(hyp.anchors)
     source = load_checkpoint(options.weights) if options.weights else None
     if source is None and not options.cfg:
@@ -256,17 +258,6 @@ def _start_routing(
             count, len(chosen), deviation,
         )  # fmt: skip
     ranks.spread(model)
-
-
-def _same_model(resumed: Resumed, spec: DatasetSpec) -> Model:
-    """The model of the run that is resumed, whose tensors are put in later."""
-    checkpoint = resumed.checkpoint
-    if list(spec.names) != checkpoint.names:
-        names = ", ".join(checkpoint.names)
-        raise InputError(f"--resume {resumed.path}: {spec.source} names other classes than this run has ({names})")
-    model = Model({**checkpoint.model_yaml, "yaml_file": str(resumed.path)}, nc=checkpoint.nc)
-    model.names = list(checkpoint.names)
-    return model
 
 
 def _with_size(options: TrainOptions, model: Model) -> tuple[TrainOptions, int]:

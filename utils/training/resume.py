@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import zipfile
 from collections.abc import Mapping, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
-
 from models.user_modules import require_modules
+from models.yolo import Model
 from utils.checkpoint import Checkpoint, load_checkpoint
 from utils.checkpoint.find import newest_checkpoint
+from utils.config.dataset_spec import DatasetSpec
+from utils.config.hyp import Hyp
 from utils.config.keywords import recorded_options
 from utils.config.options import TrainOptions
 from utils.config.paths import ROOT
 from utils.errors import InputError
 from utils.output import OutputFolder
+from utils.training.resume_checks import check_fits, check_notes
 from utils.training.saver import RESUME_FILE
 
 LOG = logging.getLogger(__name__)
@@ -36,6 +36,14 @@ CHANGEABLE = frozenset(
 )  # fmt: skip
 # A file may not have anything fetched, run, or written elsewhere: these come from the command line only.
 _NEVER_FROM_FILE = ("modules", "download", "allow_scripts", "download_limit", "local_rank", "cache_dir")
+# Options that a file of an earlier version need not have recorded.
+_LATER = frozenset(
+    {
+        "evolve", "evolve_sampler", "bucket", "cache_dir", "mosaic_from", "quad", "save_steps", "skip_nonfinite", "amp",
+        "compile", "deterministic", "sync_bn", "local_rank", "tensorboard", "wandb", "entity", "upload_dataset",
+        "bbox_interval", "artifact_alias", "mlflow", "download", "allow_scripts", "download_limit", "modules",
+    }
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -96,6 +104,8 @@ def same_run(
         InputError: an option given now would make it another run.
     """
     saved = recorded_options(TrainOptions, recorded, str(path))
+    if missing := sorted({field.name for field in fields(TrainOptions)} - saved.keys() - _LATER):
+        raise InputError(f"--resume {path}: the option {missing[0]} is not recorded there")
     given = {name: getattr(options, name) for name in options.given}
     for name in sorted(given.keys() - changeable):
         if name in saved and given[name] != saved[name]:
@@ -132,22 +142,45 @@ def _find(resume: str | bool) -> tuple[Path, Checkpoint]:
 
 
 def _load(path: Path) -> Checkpoint:
-    """A checkpoint whose checksums hold: a run is not to go on with weights that a disk or a copy has changed."""
+    """A checkpoint whose notes of its run are of the right kinds; that its checksums hold is seen as it is read."""
     checkpoint = load_checkpoint(path)
-    try:
-        with zipfile.ZipFile(path) as archive:
-            changed = archive.testzip()
-    except zipfile.BadZipFile as error:
-        raise InputError(f"{path}: damaged ({error})") from error
-    if changed:
-        raise InputError(f"{path}: damaged ({changed} in it does not have its checksum)")
+    if checkpoint.resumable:
+        try:
+            check_notes(checkpoint)
+        except InputError as error:
+            raise _spoilt(path, error) from error
     return checkpoint
+
+
+def same_model(resumed: Resumed, spec: DatasetSpec) -> Model:
+    """The model of the run that is resumed, whose tensors are put in later."""
+    checkpoint = resumed.checkpoint
+    if list(spec.names) != checkpoint.names:
+        names = ", ".join(checkpoint.names)
+        raise InputError(f"--resume {resumed.path}: {spec.source} names other classes than this run has ({names})")
+    model = Model({**checkpoint.model_yaml, "yaml_file": str(resumed.path)}, nc=checkpoint.nc)
+    model.names = list(checkpoint.names)
+    return model
+
+
+def check_resumable(resumed: Resumed | None, model: Model, hyp: Hyp, optimizer: str) -> None:
+    """Raise InputError: something in a checkpoint does not fit the model that the run is about, see ``check_fits``."""
+    if resumed is None:
+        return
+    try:
+        check_fits(resumed.checkpoint, model, hyp, optimizer)
+    except InputError as error:
+        raise InputError(f"--resume {_spoilt(resumed.path, error)}; {_alternatives(resumed.path)}") from error
+
+
+def _spoilt(path: Path, error: InputError) -> InputError:
+    return InputError(f"{path}: not as this program writes it, or changed since: {error}")
 
 
 def _alternatives(damaged: Path) -> str:
     """What can be resumed instead of a damaged file of the same folder."""
     usable: dict[Path, int] = {}
-    for path in damaged.parent.glob("*.pt"):
+    for path in set(damaged.parent.glob("*.pt")) - {damaged}:
         with contextlib.suppress(InputError, OSError):
             checkpoint = _load(path)
             if checkpoint.resumable:
@@ -176,60 +209,3 @@ def _check_work_left(resumed: Resumed, saved: Mapping[str, Any], changed: Mappin
         f"--resume {resumed.path}: this run is finished: it ended after epoch {done} of {saved['epochs']}, {why}. "
         f"To extend it: {how}; learning rate and temperature follow the new number of epochs"
     )
-
-
-def optimizer_state(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, Any]:
-    """The optimizer's per-parameter state under the parameters' names, and its groups' settings.
-
-    Names, not positions: a later change in the order of the groups cannot mix up momenta.
-    """
-    names = {id(p): name for name, p in model.named_parameters()}
-    state = {names[id(p)]: values for p, values in optimizer.state.items()}
-    parts = ("params", "param_names")
-    groups = [{k: v for k, v in group.items() if k not in parts} for group in optimizer.param_groups]
-    return {"state": state, "groups": groups}
-
-
-def load_optimizer_state(optimizer: torch.optim.Optimizer, model: nn.Module, saved: Mapping[str, Any]) -> None:
-    """Put back what :func:`optimizer_state` took."""
-    for name, parameter in model.named_parameters():
-        if name in saved["state"]:
-            optimizer.state[parameter] = {
-                key: _laid_out_like(parameter, value) if isinstance(value, Tensor) and key != "step" else value
-                for key, value in saved["state"][name].items()
-            }
-    for group, settings in zip(optimizer.param_groups, saved["groups"]):
-        group.update({k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()})
-
-
-def _laid_out_like(parameter: Tensor, value: Tensor) -> Tensor:
-    """A tensor of a checkpoint, on the device and in the memory layout of the parameter that it belongs to."""
-    return torch.empty_like(parameter, dtype=value.dtype, requires_grad=False).copy_(value)
-
-
-def pending_gradients(model: nn.Module) -> dict[str, Tensor]:
-    """Gradients gathered for an optimizer step that is still to come."""
-    return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
-
-
-def load_gradients(model: nn.Module, gradients: Mapping[str, Tensor]) -> None:
-    """Put back what :func:`pending_gradients` took."""
-    for name, parameter in model.named_parameters():
-        if name in gradients:
-            parameter.grad = _laid_out_like(parameter, gradients[name])
-
-
-def random_states(device: torch.device) -> dict[str, Any]:
-    """State of torch's generators (pictures and order are drawn from seed, epoch and index, so they need none)."""
-    states: dict[str, Any] = {"torch": torch.get_rng_state()}
-    if device.type == "cuda":
-        states["cuda"] = [torch.cuda.get_rng_state(device)]  # to ask the other GPUs would take memory on them
-    return states
-
-
-def load_random_states(states: Mapping[str, Any], device: torch.device) -> None:
-    """Put back what :func:`random_states` took, on every process of the run."""
-    if "torch" in states:
-        torch.set_rng_state(states["torch"])
-    if "cuda" in states and device.type == "cuda":
-        torch.cuda.set_rng_state(states["cuda"][0], device)

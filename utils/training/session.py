@@ -32,8 +32,11 @@ from utils.training.ema import ModelEMA
 from utils.training.freeze import FrozenLayers
 from utils.training.norms import NormWarmUp
 from utils.training.position import Position
-from utils.training.resume import (
-    Resumed,
+from utils.training.resume import Resumed
+from utils.training.saver import Saver, resume_command
+from utils.training.schedule import StepPlan, describe_change
+from utils.training.signals import StopSignals
+from utils.training.state import (
     load_gradients,
     load_optimizer_state,
     load_random_states,
@@ -41,9 +44,6 @@ from utils.training.resume import (
     pending_gradients,
     random_states,
 )
-from utils.training.saver import Saver, resume_command
-from utils.training.schedule import StepPlan, describe_change
-from utils.training.signals import StopSignals
 from utils.training.watch import NumberWatch
 
 LOG = logging.getLogger(__name__)

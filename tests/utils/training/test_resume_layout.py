@@ -7,7 +7,8 @@ from torch import nn
 
 from models.layout import lay_out
 from utils.checkpoint.format import plain
-from utils.training.resume import load_gradients, load_optimizer_state, optimizer_state, pending_gradients
+from utils.training.optim import build_optimizer
+from utils.training.state import load_gradients, load_optimizer_state, optimizer_state, pending_gradients
 
 LAST = torch.channels_last
 
@@ -16,7 +17,7 @@ def make() -> tuple[nn.Conv2d, torch.optim.Optimizer]:
     torch.manual_seed(0)
     model = nn.Conv2d(3, 4, 3)
     lay_out(model, LAST)
-    return model, torch.optim.AdamW(model.parameters())
+    return model, build_optimizer(model, "AdamW")
 
 
 def test_momenta_and_waiting_gradients_come_back_in_the_layout_of_their_parameters() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from utils.checkpoint import Checkpoint, save_checkpoint
+from utils.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from utils.config.options import TrainOptions, to_plain
 from utils.errors import InputError
 from utils.training.resume import resume_options
@@ -155,5 +155,35 @@ def test_tensors_that_have_changed_on_the_disk_are_noticed(write: Write) -> None
     content = last.read_bytes()
     place = content.index(torch.arange(500.0, 504.0).numpy().tobytes())
     last.write_bytes(content[:place] + bytes(16) + content[place + 16 :])
-    with pytest.raises(InputError, match=r"last\.pt: damaged \(.*does not have its checksum\)"):
+    with pytest.raises(InputError, match=r"last\.pt: cannot be read as a checkpoint: Bad CRC"):
         resume_options(TrainOptions(resume=str(last)))
+
+
+# What is recorded ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("part", "value", "message"),
+    [
+        ("options", {"epochs": "7"}, "the recorded option epochs is '7', which it cannot be"),
+        ("options", {"freeze": [None]}, "the recorded option freeze is .*, which it cannot be"),
+        ("options", {"imgsz": None, "rect": 1}, "the recorded option rect is '1', which it cannot be"),
+        ("train_state", {"epoch": None}, "train_state: 'epoch' is of a wrong kind"),
+        ("train_state", {"position": {"batches": 1}}, "train_state: position: 'skipped' is missing"),
+        ("train_state", {"stopped_early": "no"}, "train_state: 'stopped_early' is of a wrong kind"),
+    ],
+)
+def test_what_is_recorded_in_a_wrong_kind_is_refused(last: str, part: str, value: dict[str, Any], message: str) -> None:
+    checkpoint = load_checkpoint(last)
+    getattr(checkpoint, part).update(value)
+    save_checkpoint(Path(last), checkpoint)
+    with pytest.raises(InputError, match=message):
+        resume_options(TrainOptions(resume=last))
+
+
+def test_a_file_that_does_not_record_its_options_is_refused(last: str) -> None:
+    checkpoint = load_checkpoint(last)
+    checkpoint.options.clear()
+    save_checkpoint(Path(last), checkpoint)
+    with pytest.raises(InputError, match=r"the option batch_size is not recorded there"):
+        resume_options(TrainOptions(resume=last))

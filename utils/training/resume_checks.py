@@ -1,0 +1,179 @@
+"""Whether a checkpoint is a whole run of its own model: all of it is looked at before anything is changed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import fields
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from models.yolo import Model
+from utils.checkpoint import Checkpoint
+from utils.checkpoint.format import is_of
+from utils.config.hyp import Hyp
+from utils.errors import InputError
+from utils.names import printable
+from utils.training.optim import GROUPS, STATE, parameter_groups
+from utils.training.parallel import without_gradient
+from utils.training.state import groups_by_name
+
+# What a run notes of itself, and which of it no run is without. Files of earlier versions lack the rest.
+NOTES: dict[str, Any] = {
+    "epoch": int, "last_step": int, "early_stop": dict[str, Any], "maps": list[float], "gradients": dict[str, Tensor],
+    "warmup": int, "pictures": int, "processes": int, "skipped": int, "amp": bool, "stopped_early": bool,
+    "best_written": bool, "position": dict[str, Any],
+}  # fmt: skip
+_NEEDED = ("epoch", "last_step", "early_stop", "maps", "gradients")
+_POSITION: dict[str, Any] = {"batches": int, "skipped": int, "sums": list[float], "seconds": float}
+_EARLY_STOP: dict[str, Any] = {"best_epoch": int, "best_fitness": float, "possible_stop": bool, "since": int}
+# Hyper-parameters that a file of an earlier version need not have.
+_LATER = {"mosaic9", "cutout", "hist_equalize", "albumentations", "nominal_batch", "grad_clip"}
+_HYP = [each.name for each in fields(Hyp) if each.name not in _LATER]
+_SCALER = ("scale", "growth_factor", "backoff_factor", "growth_interval", "_growth_tracker")
+
+
+def check_notes(checkpoint: Checkpoint) -> None:
+    """Raise InputError: a part of what a run notes of itself is of a wrong kind."""
+    _check_kinds("train_state", checkpoint.train_state, NOTES, ("epoch",))
+    if "position" in checkpoint.train_state:
+        position = checkpoint.train_state["position"]
+        _check_kinds("train_state: position", position, _POSITION, _POSITION)
+        if not 0 <= position["skipped"] <= position["batches"] or len(position["sums"]) != 3:
+            raise InputError(f"train_state: position is {position}")
+    if checkpoint.train_state["epoch"] < -1:
+        raise InputError(f"train_state: epoch is {checkpoint.train_state['epoch']}")
+
+
+def check_fits(checkpoint: Checkpoint, model: Model, hyp: Hyp, optimizer: str) -> None:
+    """Compare everything that a run goes on with to the model that it is to be put into.
+
+    Args:
+        model: built from the checkpoint's yaml; frozen layers must be so already.
+        optimizer: one of ``OPTIMIZERS``.
+
+    Raises:
+        InputError: a part is missing, of another shape or kind, not finite, or does not belong there; it is named.
+    """
+    check_notes(checkpoint)
+    notes, parameters, state = checkpoint.train_state, dict(model.named_parameters()), model.state_dict()
+    _check_present("hyp", checkpoint.hyp, _HYP)
+    _check_present("train_state", notes, _NEEDED)
+    _check_kinds("train_state: early_stop", notes["early_stop"], _EARLY_STOP, tuple(_EARLY_STOP)[:3])
+    if not math.isfinite(notes["early_stop"]["best_fitness"]):
+        raise InputError("train_state: early_stop: best_fitness is not finite")
+    if len(notes["maps"]) != checkpoint.nc:
+        raise InputError(f"train_state: maps has {len(notes['maps'])} numbers for {checkpoint.nc} classes")
+    for part, tensors in (("model", checkpoint.model), ("ema", checkpoint.ema or {})):
+        _check_names(part, tensors, state, of="this model")
+        for name, tensor in tensors.items():
+            _check_tensor(f"{part}: {name}", tensor, state[name])
+    if checkpoint.ema_updates < 0:
+        raise InputError(f"ema_updates is {checkpoint.ema_updates}")
+    saved = checkpoint.optimizer or {}
+    _check_kinds("optimizer", saved, {"state": dict[str, dict[str, Any]], "groups": list[dict[str, Any]],
+                                      "without_state": list[str]}, ("state", "groups"))  # fmt: skip
+    _check_groups(saved["groups"], model, hyp, ("lr", "momentum") if optimizer == "SGD" else ("lr",))
+    _check_state(saved, model, STATE[optimizer], begun=notes["last_step"] >= 0)
+    for name, gradient in notes["gradients"].items():
+        if name not in parameters:
+            raise InputError(f"train_state: gradients: {_named(name)} is no parameter of this model")
+        _check_tensor(f"train_state: gradients: {name}", gradient, parameters[name], finite=not checkpoint.scaler)
+    _check_rest(checkpoint)
+
+
+def _check_groups(groups: list[dict[str, Any]], model: Model, hyp: Hyp, needed: Sequence[str]) -> None:
+    """Each group is there once, with its own parameters where they are noted, and only one has weight decay."""
+    by_name = groups_by_name(groups)
+    if len(groups) != len(GROUPS) or by_name.keys() != set(GROUPS):
+        found = ", ".join(_named(group.get("name")) for group in groups)
+        raise InputError(f"optimizer: its groups are {found or 'none'}, and have to be {', '.join(GROUPS)}")
+    for name, members in parameter_groups(model, hyp.attention_decay).items():
+        group, place = by_name[name], f"optimizer: group {name}"
+        numbers = {"lr": float, "weight_decay": float, "momentum": float, "param_names": list[str]}
+        _check_kinds(place, group, numbers, (*needed, "weight_decay"))
+        for key in ("lr", "weight_decay", "momentum"):
+            if not 0 <= group.get(key, 0.0) < math.inf:
+                raise InputError(f"{place}: {key} is {group[key]}")
+        if name != "decay" and group["weight_decay"] != 0:
+            raise InputError(f"{place}: weight_decay is {group['weight_decay']:g}, and only the group decay has one")
+        _check_names(place, group.get("param_names", members), members, of="this group of the model")
+
+
+def _check_state(saved: Mapping[str, Any], model: Model, keys: Collection[str], begun: bool) -> None:
+    """Every parameter has a state, but for those that had no gradient so far."""
+    state, parameters = saved["state"], dict(model.named_parameters())
+    without = set(parameters) - set(state)
+    if "without_state" in saved:
+        without = set(saved["without_state"])
+    elif begun and without:  # by an earlier version, which did not note it
+        idle = {name for name, parameter in parameters.items() if not parameter.requires_grad}
+        without &= idle if without <= idle else idle | set(without_gradient(model))
+    elif state:
+        without = set()
+    expected = [name for name in parameters if name not in without]
+    _check_names("optimizer: state", state, expected, of="the parameters that have one")
+    for name, values in state.items():
+        place = f"optimizer: state of {name}"
+        _check_names(place, values, keys, of="this optimizer")
+        for key, value in values.items():
+            like = torch.zeros(()) if key == "step" else parameters[name]
+            _check_tensor(f"{place}: {key}", value, like)
+            if key in ("step", "exp_avg_sq") and (value < 0).any():
+                raise InputError(f"{place}: {key} is negative")
+
+
+def _check_rest(checkpoint: Checkpoint) -> None:
+    """The scale of the loss and the random numbers."""
+    if checkpoint.scaler:
+        _check_kinds("scaler", checkpoint.scaler, dict.fromkeys(_SCALER, float), _SCALER)
+        if wrong := [key for key in _SCALER[:-1] if not 0 < checkpoint.scaler[key] < math.inf]:
+            raise InputError(f"scaler: {wrong[0]} is {checkpoint.scaler[wrong[0]]}")
+    _check_kinds("rng", checkpoint.rng, {"torch": Tensor, "cuda": list[Tensor]}, ("torch",))
+    try:
+        torch.Generator().set_state(checkpoint.rng["torch"])
+    except (RuntimeError, TypeError) as error:
+        raise InputError("rng: torch is no state of torch's random numbers") from error
+    cuda = checkpoint.rng.get("cuda")
+    if cuda is not None and not (cuda and cuda[0].dtype == torch.uint8 and cuda[0].shape == (16,)):
+        raise InputError("rng: cuda is no state of a GPU's random numbers")
+
+
+def _check_kinds(place: str, values: Mapping[str, Any], kinds: Mapping[str, Any], needed: Collection[str]) -> None:
+    _check_present(place, values, needed)
+    if wrong := [key for key, kind in kinds.items() if key in values and not is_of(values[key], kind)]:
+        raise InputError(f"{place}: '{wrong[0]}' is of a wrong kind ({type(values[wrong[0]]).__name__})")
+
+
+def _check_present(place: str, values: Mapping[str, Any], needed: Collection[str]) -> None:
+    if missing := [key for key in needed if key not in values]:
+        raise InputError(f"{place}: '{missing[0]}' is missing")
+
+
+def _check_names(place: str, found: Collection[str], expected: Collection[str], of: str) -> None:
+    _check_present(place, dict.fromkeys(found), expected)
+    if extra := [name for name in found if name not in set(expected)]:
+        raise InputError(f"{place}: '{_named(extra[0])}' does not belong to {of}")
+    if len(found) != len(expected):
+        raise InputError(f"{place}: a name is there twice")
+
+
+def _check_tensor(place: str, value: Any, like: Tensor, finite: bool = True) -> None:
+    """A tensor of the shape and type of another, without infinite values."""
+    if not isinstance(value, Tensor) or value.layout != torch.strided:
+        raise InputError(f"{place} is no tensor")
+    if (value.shape, value.dtype) != (like.shape, like.dtype):
+        raise InputError(f"{place} is {_kind(value)}, and has to be {_kind(like)}")
+    if finite and not value.isfinite().all():
+        raise InputError(f"{place} is not finite")
+
+
+def _kind(tensor: Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
+
+
+def _named(name: object) -> str:
+    """A name of the file for a message."""
+    return printable(str(name)[:80])
