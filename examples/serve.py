@@ -20,7 +20,7 @@ import threading
 from collections.abc import Sequence
 from email.message import Message
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 from fastapi import FastAPI, Request
@@ -40,6 +40,7 @@ from utils.inference.uploads import TooLargeError, decode_upload
 MAX_BYTES, MAX_PIXELS = 20 * 2**20, 50_000_000
 AT_A_TIME = 8  # images in memory; further ones wait on disk
 ALL_UPLOADS = 40 * MAX_BYTES  # bytes of uploads on their way
+MOST_PARTS = 100  # of a form
 
 
 def create_app(
@@ -55,8 +56,8 @@ def create_app(
     one_at_a_time = threading.Lock()
     uploads, places = Uploads(max_bytes, "this service", ALL_UPLOADS), Places(AT_A_TIME)
 
-    def find(content: bytes) -> dict[str, Any]:
-        image = decode_upload(content, max_pixels)
+    def find(content_type: str, file: IO[bytes]) -> dict[str, Any]:
+        image = decode_upload(file_of(content_type, file.read()), max_pixels)
         height, width = image.shape[:2]
         with one_at_a_time:
             found = predictor(image)
@@ -74,7 +75,7 @@ def create_app(
     @app.post("/detect")
     async def detect(request: Request) -> dict[str, Any]:
         async with uploads.receive(request) as file, places.one():
-            return await run_in_threadpool(find, file_of(request.headers.get("content-type", ""), file.read()))
+            return await run_in_threadpool(find, request.headers.get("content-type", ""), file)
 
     async def refuse(request: Request, error: Exception) -> JSONResponse:
         known = {RefusedError: getattr(error, "status", 400), TooLargeError: 413}
@@ -97,7 +98,10 @@ def file_of(content_type: str, body: bytes) -> bytes:
     boundary = header.get_boundary()
     if header.get_content_type() != "multipart/form-data" or not boundary:
         return body
-    parts = (b"\r\n" + body).split(b"\r\n--" + boundary.encode("ascii", "replace"))[1:-1]
+    separator = b"\r\n--" + boundary.encode("ascii", "replace")
+    parts = (b"\r\n" + body).split(separator, MOST_PARTS + 2)[1:-1]
+    if len(parts) > MOST_PARTS:
+        raise InputError(f"the form has more than {MOST_PARTS} parts; send one image: curl -F image=@image.jpg")
     heads_and_files = [part.partition(b"\r\n\r\n")[::2] for part in parts]
     files = [file for head, file in heads_and_files if b"filename" in head.lower()]
     if len(files) != 1:

@@ -192,3 +192,8 @@ def test_the_service_answers_no_foreign_page(service: Callable[..., Answer], hea
 @pytest.mark.parametrize("path", ["/docs", "/redoc", "/openapi.json"])
 def test_the_service_has_no_pages_that_load_from_elsewhere(service: Callable[..., Answer], path: str) -> None:
     assert service(path).status == 404
+
+
+def test_the_service_refuses_a_form_of_very_many_parts(service: Callable[..., Answer]) -> None:
+    answer = service("/detect", b"--x\r\n" * 3000, **{"Content-Type": "multipart/form-data; boundary=x"})
+    assert (answer.status, answer.body["detail"][:32]) == (400, "the form has more than 100 parts")

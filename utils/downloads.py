@@ -38,6 +38,8 @@ SCHEMES = ("http", "https", "file")
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
 GB = 10**9
 MAX_BYTES = 50 * GB  # of one file, and of what one archive holds
+_LONGEST_NOTES = 1 << 20  # bytes of a name and the like in a tar archive
+_TAR_CONTENT = (*tarfile.REGULAR_TYPES, tarfile.DIRTYPE)  # what has no such notes
 _LONGEST_NAME = 200  # bytes of a file name taken from an address
 TIMEOUT_S = 30  # without a byte from the other side
 _CHUNK = 1 << 20
@@ -292,6 +294,18 @@ def _zip_members(archive: zipfile.ZipFile) -> Iterator[Member]:
         yield Member(info.filename, info.file_size, info.is_dir(), kind, partial(archive.open, info))
 
 
+class _TarInfo(tarfile.TarInfo):
+    """An entry of a tar archive whose name is short: names are read into memory at whatever length they claim."""
+
+    @classmethod
+    def frombuf(cls, buf: Any, encoding: str, errors: str) -> Any:
+        """Raises ValueError: a name, or other notes on an entry, of more than ``_LONGEST_NOTES`` bytes."""
+        entry = super().frombuf(buf, encoding, errors)
+        if entry.type not in _TAR_CONTENT and entry.size > _LONGEST_NOTES:
+            raise ValueError(f"has notes on an entry of {entry.size} bytes")
+        return entry
+
+
 def _tar_members(archive: tarfile.TarFile) -> Iterator[Member]:
     for info in archive:
         kind = "" if info.isreg() or info.isdir() else "link" if info.issym() or info.islnk() else "device"
@@ -305,7 +319,7 @@ def _members(file: Path) -> Iterator[Iterator[Member]]:
         with zipfile.ZipFile(file) as zipped:
             yield _zip_members(zipped)
     else:
-        with tarfile.open(file, "r:*") as tarred:
+        with tarfile.open(file, "r:*", tarinfo=_TarInfo) as tarred:
             yield _tar_members(tarred)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 LONGEST_BYTES = 100  # of a file name made of a class name: room is left for what is put before and behind it
 _JOINERS = "\u200c\u200d"  # invisible, but part of Persian words and of many emoji
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
+_NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
 _FORMULA = "=+-@\t\r\n＝＋－＠"
 _NOT_IN_FILE_NAMES = frozenset('\\/:*?"<>|')
 # Devices of Windows, with any suffix and in upper or lower case.

@@ -16,6 +16,7 @@ _TAG = "tag:yaml.org,2002:"
 _TEXT = f"{_TAG}str"
 _OTHER_VALUES = frozenset(f"{_TAG}{kind}" for kind in ("int", "float", "bool", "null", "timestamp", "merge", "value"))
 _MOST_ENTRIES = 1_000_000
+_NUMBERS, _LONGEST_NUMBER = frozenset({f"{_TAG}int", f"{_TAG}float"}), 300  # characters
 _UNUSABLE = re.compile("[\0\ud800-\udfff]")  # neither names nor paths can hold these
 # What may stand without quotes in any version of yaml: it begins with a letter and is no word for a value.
 _PLAIN = re.compile(r"(?!(?:y|n|yes|no|on|off|true|false|null|none|nan|inf)$)[^\W\d_]", re.IGNORECASE)
@@ -28,6 +29,8 @@ class _Loader(yaml.SafeLoader):
     """
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        if node.tag in _NUMBERS and len(node.value) > _LONGEST_NUMBER:  # such as 1:1:1:..., which takes minutes to read
+            raise self._mistake(node, f"a number of {len(node.value)} characters; put it in quotes if it is text")
         try:
             value = super().construct_object(node, deep)
         except (ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:

@@ -321,3 +321,13 @@ def test_the_second_address_is_tried_and_too_little_is_nothing(tmp_path: Path) -
 def test_clouds_are_refused_by_name(name: str) -> None:
     with pytest.raises(InputError, match=f"{name}: nothing is exchanged with a cloud"):
         getattr(downloads, name)("x")
+
+
+@pytest.mark.parametrize("kind", [tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, b"g"])
+def test_a_tar_archive_with_a_name_of_megabytes_is_refused_unread(tmp_path: Path, kind: bytes) -> None:
+    entry = tarfile.TarInfo("x")
+    entry.type, entry.size = kind, 5_000_000_000
+    (tmp_path / "a.tar").write_bytes(entry.tobuf(tarfile.GNU_FORMAT))
+    (tmp_path / "new").mkdir()
+    with pytest.raises(InputError, match="notes on an entry of 5000000000 bytes; the archive is refused"):
+        unpack(tmp_path / "a.tar", tmp_path / "new")

@@ -78,3 +78,8 @@ def test_names_that_look_alike_as_files_stay_apart() -> None:
     assert len({name.casefold() for name in made.values()}) == len(names)
     assert (made["a_b"], made["Cat"], made["_con"]) == ("a_b", "Cat", "_con")
     assert made == file_names(names)  # the same in every run
+
+
+def test_a_long_name_that_begins_like_a_number_is_looked_through_once() -> None:
+    name = f"{'1' * 300_000}x"
+    assert csv_cell(name) == name

@@ -40,3 +40,9 @@ def test_quoted_folded_and_empty_names_are_what_yaml_says() -> None:
 def test_names_with_a_tag_of_python_are_refused(tag: str) -> None:
     with pytest.raises(yaml.YAMLError):
         load_yaml(f"names: [{tag}]")
+
+
+def test_numbers_of_absurd_length_are_refused_before_they_are_computed() -> None:
+    for number in (":".join(["1"] * 300_000), f"0x{'F' * 6000}"):
+        with pytest.raises(yaml.YAMLError, match=r"a number of .* characters; put it in quotes if it is text"):
+            load_yaml(f"nc: {number}")

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import IO, Any
 
-GRACE_S, SLOWEST = 10.0, 16_000  # an upload may take this long, and a second more for so many bytes that have come
+GRACE_S, SLOWEST = 10.0, 16_000  # an upload may stop for this long at most, and has to bring so many bytes a second
 WAIT_S = 60.0  # for a place
 _IN_MEMORY = 1 << 18  # bytes of one upload; what is longer goes to disk
 _READ_ON = 4  # up to so many times the allowed size is read and thrown away: browsers listen when they have sent all
@@ -70,16 +70,16 @@ class Uploads:
 async def _in_time(parts: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     """``parts`` as long as they come fast enough. Raises RefusedError: they do not."""
     loop = asyncio.get_running_loop()
-    start, size = loop.time(), 0
+    due = loop.time() + GRACE_S
     while True:
-        left = start + GRACE_S + size / SLOWEST - loop.time()
         try:
-            part = await asyncio.wait_for(anext(parts), left)
+            part = await asyncio.wait_for(anext(parts), due - loop.time())
         except StopAsyncIteration:
             return
         except asyncio.TimeoutError:
             raise RefusedError(408, "the upload is too slow; send it again over a faster connection") from None
-        size += len(part)
+        # What has come fast buys no more time than there was at the start: else it would be a place held for hours.
+        due = min(due + len(part) / SLOWEST, loop.time() + GRACE_S)
         yield part
 
 

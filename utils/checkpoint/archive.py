@@ -11,7 +11,7 @@ import io
 import pickletools
 import re
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ PLAIN_NAMES = frozenset(
 PICKLE = r"data\.pkl|data/\d+|byteorder|version"
 _IGNORED = r"\.data/\w+|\.format_version|\.storage_alignment"  # written by torch, of no use here
 _MOST_INFLATED = 64 << 20  # bytes
+_MOST_SHARED = 4  # times that a stored tensor is used on average
 
 
 def read_records(file: Path, known: str, text: str = r"(?!)") -> dict[str, bytes]:
@@ -98,9 +99,19 @@ def load_pickle(records: Mapping[str, bytes], allowed: Iterable[Any] = ()) -> An
 
 def check_values(content: Any) -> None:
     """Raise ValueError: endless or enormous nesting, or a tensor that is not what is stored of it."""
-    for value in every_value(content):
-        if isinstance(value, Tensor):
-            check_tensor(value)
+    check_tensors([value for value in every_value(content) if isinstance(value, Tensor)])
+
+
+def check_tensors(tensors: Sequence[Tensor]) -> None:
+    """Raise ValueError: one is not what is stored of it, or the same bytes are used again and again: each use may
+    become memory of its own."""
+    for value in tensors:
+        check_tensor(value)
+    used = sum(value.numel() * value.element_size() for value in tensors)
+    storages = (value.untyped_storage() for value in tensors)
+    stored = sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
+    if used > _MOST_SHARED * stored:
+        raise ValueError(f"refused, its tensors have {used} bytes together, and {stored} are stored of them")
 
 
 def check_tensor(value: Tensor) -> None:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from models.limits import LARGEST
 from models.registry import LAYERS
-from utils.checkpoint.archive import check_tensor, load_pickle
+from utils.checkpoint.archive import check_tensors, load_pickle
 from utils.checkpoint.foreign import by_class, refusal
 from utils.errors import InputError
 
@@ -178,8 +178,8 @@ def _state_of(holder: nn.Module) -> dict[str, Tensor]:
         kept = {k: v for k, v in module._buffers.items() if k not in module._non_persistent_buffers_set}
         for name, value in {**module._parameters, **kept}.items():
             if value is not None and name not in STALE_BUFFERS:
-                check_tensor(value)
                 state[f"{prefix}.{name}".removeprefix(".")] = value.detach()
+    check_tensors(list(state.values()))
     return {k: (v.float() if v.is_floating_point() else v).clone() for k, v in state.items()}
 
 

@@ -21,11 +21,13 @@ from utils.config.dataset_spec import DatasetSpec
 from utils.config.paths import ROOT
 from utils.downloads import GB, MAX_BYTES, Remote, download, is_archive, unpack
 from utils.errors import InputError, first_line, how_it_ended
-from utils.files import read_yaml
+from utils.files import IMAGE_SUFFIXES, read_yaml
 from utils.output import OutputFolder, workshop
 
 LOG = logging.getLogger(__name__)
 
+# What is kept of the downloads of a data yaml: no program runs a file of such a name because it lies in some folder.
+_KINDS = IMAGE_SUFFIXES | {".txt", ".xml", ".json", ".csv", ".yaml", ".yml", ".md"}
 _CLUTTER = "__MACOSX"  # notes of the file manager that made the archive
 
 
@@ -55,7 +57,7 @@ def fetch_missing(
         by_hand = f"unpack it so that {getattr(spec, missing[0])[0]} is there"
         for remote in spec.download:
             LOG.info("%s: fetching %s into %s", spec.source, remote.url, spec.root)
-            fetch(remote, spec.root, max_bytes=int(limit_gb * GB), by_hand=by_hand)
+            fetch(remote, spec.root, max_bytes=int(limit_gb * GB), by_hand=by_hand, data_only=True)
     elif spec.download_script:
         _run_script(spec, spec.download_script, allow_scripts)
     else:
@@ -79,7 +81,13 @@ def _why_missing(spec: DatasetSpec, split: str) -> str:
 
 
 def fetch(
-    remote: Remote, root: Path, *, max_bytes: int = MAX_BYTES, by_hand: str = "", unpack_archive: bool = True
+    remote: Remote,
+    root: Path,
+    *,
+    max_bytes: int = MAX_BYTES,
+    by_hand: str = "",
+    unpack_archive: bool = True,
+    data_only: bool = False,
 ) -> None:
     """Fetch one file into the folder ``root``; an archive is unpacked there unless ``unpack_archive`` is off.
 
@@ -87,10 +95,15 @@ def fetch(
     beside the files that are there and only then moved among them, so that a failure leaves ``root`` as it was; a file
     that is there already is never replaced.
 
+    Args:
+        data_only: keep images, labels and notes; scripts, hidden files and whatever else could act are left out.
+
     Raises:
         InputError: see :mod:`utils.downloads`; or a file of the archive is there with another content.
     """
     name = remote.file_name
+    if data_only and not (is_archive(name) or _is_data(Path(name))):
+        raise InputError(f"{remote.url}: neither an archive nor a file of a data set, so it is not fetched")
     made = [folder for folder in (root, *root.parents) if not folder.exists()]
     root.mkdir(parents=True, exist_ok=True)
     try:
@@ -105,6 +118,11 @@ def fetch(
             content.mkdir()
             found = unpack(file, content, max_bytes=max_bytes, progress=True)
             members = [path for path in found if _CLUTTER not in path.parts]
+            if data_only and (others := [path for path in members if not _is_data(path)]):
+                members = [path for path in members if _is_data(path)]
+                LOG.warning(
+                    "%s: files that no data set needs are left out: %d, such as %s", name, len(others), others[0]
+                )
             if members and all(len(path.parts) > 1 and path.parts[0] == root.name for path in members):
                 members, content = [path.relative_to(root.name) for path in members], content / root.name
             _move_in(members, content, root, remote.url)
@@ -113,6 +131,11 @@ def fetch(
         for made_here in made:
             with suppress(OSError):  # not empty any more
                 made_here.rmdir()
+
+
+def _is_data(path: Path) -> bool:
+    """Whether a file, by its name, is one of a data set, and nothing on the way to it is hidden."""
+    return path.suffix.lower() in _KINDS and not any(part.startswith(".") for part in path.parts)
 
 
 def _move_in(files: Sequence[Path], source: Path, root: Path, url: str) -> None:

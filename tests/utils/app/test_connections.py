@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -126,6 +127,21 @@ def test_a_body_that_stops_is_refused(address: Address, received: uploads.Upload
     assert answer.startswith(b"HTTP/1.1 408")
     assert b"too slow" in answer
     assert received.held == 0
+
+
+def test_a_body_that_came_fast_may_stop_no_longer_than_another() -> None:
+    class Burst:
+        async def stream(self) -> AsyncIterator[bytes]:
+            yield b"x" * 100_000_000  # as much as is fast enough for hours
+            await asyncio.sleep(3600)
+
+    async def upload() -> None:
+        async with uploads.Uploads(2 * 10**8, "--most", 10**9).receive(Burst()):
+            pytest.fail("it never came to its end")
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(uploads.RefusedError, match="too slow"):
+        patch.setattr(uploads, "GRACE_S", 0.1)
+        asyncio.run(asyncio.wait_for(upload(), 30))
 
 
 def test_a_body_that_trickles_is_refused_while_one_of_ordinary_speed_is_not(address: Address) -> None:

@@ -175,3 +175,9 @@ def test_a_model_larger_than_its_tensors_is_refused_before_it_is_built(tmp_path:
 def test_the_pickle_of_another_protocol_is_refused(file: Path) -> None:
     other = pickle.dumps({"format": "yolov5-dynamic"}, protocol=5)
     refused(rewritten(file, lambda name, content: [(name, other if name.endswith("pkl") else content, 0)]), "cannot be")
+
+
+def test_one_stored_tensor_under_very_many_names_is_refused(tmp_path: Path) -> None:
+    shared = torch.zeros(1000)
+    save_checkpoint(tmp_path / "a.pt", checkpoint(model={f"layer{index}": shared for index in range(100)}))
+    refused(tmp_path / "a.pt", "400000 bytes together, and 4000 are stored")

@@ -270,3 +270,25 @@ def test_val_fetches_the_split_it_needs(
     argv = ["--weights", str(eager_weights), "--data", str(packed), *SMALL, "--project", str(tmp_path / "runs")]
     assert run_script(val.main, ValOptions, argv) == 1
     assert run_script(val.main, ValOptions, [*argv, "--download"]) == 0
+
+
+def test_only_images_labels_and_notes_are_kept_of_what_a_yaml_names(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    others = (
+        "cv2.py",
+        "sitecustomize.pyc",
+        ".profile",
+        ".config/autostart/a.txt",
+        "images/train/run.sh",
+        "GNUmakefile",
+    )
+    fetch_missing(spec_of(tmp_path / "yamls", zipped(tmp_path / "a.zip", *FILES, *others).as_uri()), ("train", "val"))
+    assert below(tmp_path / "yamls/sets/birds") == list(FILES)
+    assert f"left out: {len(others)}, such as cv2.py" in caplog.text
+
+
+def test_a_script_that_a_yaml_names_as_a_single_file_is_not_fetched(tmp_path: Path) -> None:
+    (tmp_path / "cv2.py").write_text("", encoding="utf-8")
+    with pytest.raises(InputError, match="neither an archive nor a file of a data set"):
+        fetch_missing(spec_of(tmp_path / "yamls", (tmp_path / "cv2.py").as_uri()), ("train",))

@@ -18,8 +18,9 @@ import pytest
 import torch
 
 from utils.errors import InputError
-from utils.inference.backends import DetectMultiBackend, open_exported
+from utils.inference.backends import DetectMultiBackend, open_exported, tried
 from utils.inference.backends.metadata import Metadata
+from utils.inference.backends.tflite import TFLiteBackend
 
 CPU = torch.device("cpu")
 ABOUT = Metadata(names=("ant",), dynamic=("batch", "height", "width")).to_json().encode()
@@ -105,6 +106,7 @@ SYSTEM = "__import__('os').system('touch MARK')"
         f'Max("{SYSTEM}", 2)', f'Mod("{SYSTEM}", 2)', f'FloorDiv(4, "{SYSTEM}")', f"Symbol('s0', key=\"{SYSTEM}\")",
         SYSTEM, "(lambda: 1)()", "Symbol.__class__", "[x for x in (1,)]", "open('a')", "Max(b'1', 2)", "f'{1}'", "2**9",
         "Max(1j, 2)", "Max(..., 2)", "Max(eval('1'), 2)", "getattr(Max, 'x')", "Max(\u00aai, 2)", "Integer('1'); 2", "",
+        f"Max({'a' * 300}?",
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("place", ["value", "guard"])
@@ -165,6 +167,17 @@ def test_what_is_no_operation_of_detectors_is_refused(tmp_path: Path, target: st
 def test_what_an_operation_is_given_is_a_tensor_or_a_number(tmp_path: Path, argument: Any, message: str) -> None:
     content = program(node("torch.ops.aten.add.Tensor", [tensor("scaled"), argument], "result"))
     refused(write(tmp_path / "a.pt2", pt2_records(content)), message)
+
+
+@pytest.mark.parametrize("given", [{"as_ints": [1, 2]}, {"as_string": "constant"}, {"as_tensors": []}])
+def test_arithmetic_of_sizes_repeats_no_lists_and_words(tmp_path: Path, given: Any) -> None:
+    content = program(node("_operator.mul", [given, {"as_int": 1 << 60}], "result"))
+    refused(write(tmp_path / "a.pt2", pt2_records(content)), "computes mul of something else than numbers")
+
+
+def test_arithmetic_of_sizes_divides_no_tensors(tmp_path: Path) -> None:
+    content = program(node("_operator.floordiv", [tensor("scaled"), {"as_int": 1}], "result"))
+    refused(write(tmp_path / "a.pt2", pt2_records(content)), "computes floordiv of something else than numbers")
 
 
 @pytest.mark.parametrize(
@@ -387,10 +400,32 @@ def test_other_records_of_a_script_are_refused(tmp_path: Path, script: Records, 
 
 def test_parts_that_hold_each_other_and_blown_up_code_are_refused(tmp_path: Path, script: Records) -> None:
     endless = changed(script, HEAD, f"{HEAD}    return (self).forward(images, )\n")
-    refused(write(tmp_path / "a.torchscript", endless), "hold each other without end|recursion|refused")
+    refused(write(tmp_path / "a.torchscript", endless), "call each other too often|recursion|refused")
     doubled = "".join(f"    l{i + 1} = [l{i}, l{i}]\n" for i in range(60))
     blown = changed(script, HEAD, f"{HEAD}    l0 = [images]\n{doubled}")
     refused(write(tmp_path / "b.torchscript", blown), "refused")
+
+
+class Chain(torch.nn.Module):
+    def __init__(self, length: int) -> None:
+        super().__init__()
+        self.inner = Chain(length - 1) if length else torch.nn.ReLU()
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.inner(images)
+
+
+def test_parts_that_call_each_other_twice_a_million_times_are_refused(tmp_path: Path) -> None:
+    call = b"(inner).forward(images, )"
+    records = {
+        name: content.replace(b"return " + call, b"first = " + call + b"\n    return " + call)
+        for name, content in script_records(Chain(20)).items()
+    }
+    refused(write(tmp_path / "a.torchscript", records), "call each other too often")
+
+
+def test_source_code_of_megabytes_is_refused_before_it_is_parsed(tmp_path: Path, script: Records) -> None:
+    refused(write(tmp_path / "a.torchscript", changed(script, HEAD, HEAD + "    a = images\n" * 300_000)), "than 4 MiB")
 
 
 def test_compressed_weights_and_bombs_of_code_are_refused(tmp_path: Path, script: Records) -> None:
@@ -530,3 +565,18 @@ def test_layers_of_openvino_that_no_detector_needs_are_refused(
     (tmp_path / "a.xml").write_text(openvino_xml(layers, top), encoding="utf-8")
     (tmp_path / "a.bin").write_bytes(b"")
     refused(tmp_path / "a.xml", message)
+
+
+def test_a_trial_may_take_no_more_memory_than_there_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = []
+    monkeypatch.setattr(tried, "run_program", lambda *call: given.append(json.loads(call[2][0])["memory"]))
+    monkeypatch.setattr(tried, "free_memory", lambda device: 1 << 30)
+    tried.try_once("onnx", {"model.onnx": b""}, [1, 3, 9000, 9000])
+    assert given == [5 << 30]
+
+
+def test_what_a_tflite_file_says_of_itself_is_short(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.tflite", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("about.json", b" " * (5 << 20))
+    with pytest.raises(ValueError, match="longer than 4 MiB"):
+        TFLiteBackend.said_in(tmp_path / "a.tflite")

@@ -32,7 +32,6 @@ from utils.datasets.formats.annotations import (
     NOTE,
     PixelObject,
     frame,
-    is_crowd,
     merge_outlines,
     numbers,
     to_label_file,
@@ -187,14 +186,13 @@ class CocoLabels:
 
     def _left_out(self, annotation: Mapping[str, Any]) -> bool:
         """Whether it is a crowd, and those are not kept."""
-        return self._crowd != KEEP and is_crowd(annotation)
+        return self._crowd != KEEP and annotation.get("iscrowd") in (1, True)
 
     def _foreign(self, category: Any, categories: Categories) -> str:
         """What is wrong with a category that is no class."""
         names = [name for number, name in zip(categories.ids, categories.names) if number == category]
         if not names:
-            quoted = " (text, where ids are numbers)" if isinstance(category, str) else ""
-            return f"category_id {_brief(category)}{quoted} is not among the categories"
+            return f"category_id {_brief(category)} is not among the categories"
         hint = nearest(names[0], self._names or ())
         return f"category {category} '{names[0]}' is not among the names of the data yaml{hint}"
 

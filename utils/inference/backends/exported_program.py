@@ -32,7 +32,7 @@ ModularIndexing Where CeilToInt FloorToInt TruncToInt RoundToInt ToFloat IntTrue
 true false True False L images size torch sym_max sym_min sym_not not and or
 """
 _SIZES = frozenset(_NAMES.split())
-_ARITHMETIC = re.compile(r"(\w+(\.\w+)?|'\w+'|\]\.size\(\)|[][(),*+/%<>=!&|~\s-])*", re.ASCII)
+_ARITHMETIC = re.compile(r"\w+(\.\w+)?|'\w+'|\]\.size\(\)|[][(),*+/%<>=!&|~\s-]", re.ASCII)
 _WORD, _SYMBOL = re.compile(r"[^\W\d]\w*", re.ASCII), re.compile(r"[a-z]+\d+", re.ASCII)
 # The numbers of the file format for types and layouts of memory.
 _TYPES = {
@@ -100,7 +100,7 @@ def _check_sizes(program: Any) -> None:
         if isinstance(value, dict):
             texts = [value.get("expr_str", ""), *(value.get("guards_code") or [])]
             for text in texts:
-                names = _WORD.findall(text) if _ARITHMETIC.fullmatch(text) else ["?"]
+                names = ["?"] if _ARITHMETIC.sub("", text) else _WORD.findall(text)  # each character looked at once
                 if others := [name for name in names if name not in _SIZES and not _SYMBOL.fullmatch(name)]:
                     raise InputError(f"refused, it has {others[0][:50]!r} in the size {text[:100]!r}")
 

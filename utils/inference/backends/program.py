@@ -39,25 +39,6 @@ OPERATIONS = frozenset(_OPERATIONS.split())
 FACTORIES = frozenset({"arange", "full", "linspace", "ones", "scalar_tensor", "zeros"})  # make tensors from nothing
 # Words that operations take: how to pad, to interpolate, to lay out a grid.
 WORDS = frozenset({"ij", "xy", "constant", "reflect", "replicate", "circular", "none", "tanh"})
-NUMBERS: Mapping[str, Callable[..., Any]] = {
-    name: getattr(operator, name)
-    for name in (
-        "add",
-        "sub",
-        "mul",
-        "floordiv",
-        "mod",
-        "neg",
-        "truediv",
-        "eq",
-        "ne",
-        "lt",
-        "le",
-        "gt",
-        "ge",
-        "getitem",
-    )
-}  # of sizes
 MOST_STEPS = 50_000
 _LARGEST = 1 << 62
 _KNOWN_SHAPES = 1000
@@ -92,6 +73,23 @@ class Device:
 
 
 DEVICE = Device()
+
+
+def _of_numbers(name: str) -> Callable[..., Any]:
+    """A function of ``operator`` on plain numbers: lists would be repeated, tensors of whole numbers divided."""
+
+    def compute(*numbers: Any) -> Any:
+        if not all(isinstance(one, (int, float)) for one in numbers):
+            raise InputError(f"refused, it computes {name} of something else than numbers")
+        return getattr(operator, name)(*numbers)
+
+    return compute
+
+
+_ARITHMETIC = ("add", "sub", "mul", "floordiv", "mod", "neg", "truediv", "eq", "ne", "lt", "le", "gt", "ge")
+NUMBERS: Mapping[str, Callable[..., Any]] = {  # of sizes
+    **{name: _of_numbers(name) for name in _ARITHMETIC}, "getitem": operator.getitem,
+}  # fmt: skip
 
 
 class _AnyOf:

@@ -29,6 +29,7 @@ RECORDS = (
 _MAY_NAME = PLAIN_NAMES | {"torch.jit._pickle.restore_type_tag"}
 _METHOD = re.compile(r"forward\d*", re.ASCII)
 _DEEPEST = 100  # parts inside each other
+_MOST_CODE = 4 << 20  # bytes; that of yolov5x6 has 200,000
 
 
 def read_script(records: Mapping[str, bytes]) -> Program:
@@ -43,9 +44,11 @@ def read_script(records: Mapping[str, bytes]) -> Program:
         for name, content in records.items() if name.startswith("constants") or name in ("version", "byteorder")
     }  # fmt: skip
     methods: dict[tuple[str, str], ast.FunctionDef] = {}
-    for name, content in records.items():
-        if name.startswith("code/") and name.endswith(".py"):
-            methods.update(_methods(name, content))
+    code = {name: content for name, content in records.items() if name.startswith("code/") and name.endswith(".py")}
+    if sum(map(len, code.values())) > _MOST_CODE:
+        raise InputError(f"refused, its code has more than {_MOST_CODE >> 20} MiB")
+    for name, content in code.items():
+        methods.update(_methods(name, content))
     reader = _Reader(methods, _unpickled(constants) if "data.pkl" in constants else ())
     results = reader.call(root, "forward", [Value("input")])
     return Program(reader.tensors, "input", reader.steps, results)
@@ -89,7 +92,7 @@ class _Reader:
         self.steps: list[Step] = []
         self.tensors: dict[str, Tensor] = {}
         self._numbers: dict[int, str] = {}  # names of the stored tensors
-        self._depth = 0
+        self._depth = self._calls = 0
         self._module: Any = None
         self._names: dict[str, Any] = {}
 
@@ -101,9 +104,9 @@ class _Reader:
         given = function.args
         if given.vararg or given.kwarg or given.kwonlyargs or given.defaults or len(given.args) != len(args) + 1:
             raise InputError(f"refused, the arguments of {method} of {type(module).__name__} are uncommon")
-        self._depth += 1
-        if self._depth > _DEEPEST:
-            raise InputError("refused, its parts hold each other without end")
+        self._depth, self._calls = self._depth + 1, self._calls + 1
+        if self._depth > _DEEPEST or self._calls > MOST_STEPS:
+            raise InputError("refused, its parts call each other too often")
         before, self._names = self._names, dict(zip((one.arg for one in given.args), (module, *args)))
         for statement in function.body[:-1]:
             self._assign(statement)

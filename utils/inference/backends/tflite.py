@@ -10,6 +10,8 @@ from utils.inference.backends.metadata import from_json
 from utils.inference.backends.tensorflow import ABOUT, TensorFlowBackend
 from utils.inference.venvs import LITERT
 
+_LONGEST = 4 << 20  # bytes of what a file says about itself
+
 
 class TFLiteBackend(TensorFlowBackend):
     """One ``.tflite`` file. What it says about itself lies in a zip archive after the model, as TFLite has it."""
@@ -22,6 +24,8 @@ class TFLiteBackend(TensorFlowBackend):
     def said_in(file: Path) -> Mapping[str, str]:
         try:
             with zipfile.ZipFile(file) as archive:
+                if archive.getinfo(ABOUT).file_size > _LONGEST:
+                    raise ValueError(f"its {ABOUT} is longer than {_LONGEST >> 20} MiB")
                 return from_json(archive.read(ABOUT))
         except (zipfile.BadZipFile, KeyError):  # without an archive, or with one of somebody else
             return {}

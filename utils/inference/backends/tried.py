@@ -11,9 +11,12 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+import torch
+
 from utils.errors import InputError
 from utils.inference import trial
 from utils.inference.venvs import run_program
+from utils.memory import free_memory
 from utils.packages import require
 
 TRIAL = Path(trial.__file__)
@@ -131,7 +134,11 @@ def try_once(kind: str, parts: dict[str, bytes], sides: Sequence[int | None], ha
     values = shape[0] * shape[1] * shape[2] * shape[3]
     if not 0 < values < 1 << 28:
         raise InputError(f"refused, it takes images of {' x '.join(map(str, shape))}")
-    memory = _MEMORY + _PER_BYTE * sum(map(len, parts.values())) + _PER_VALUE * values
+    memory = _PER_BYTE * sum(map(len, parts.values())) + _PER_VALUE * values
+    there = free_memory(torch.device("cpu"))
+    memory = _MEMORY + (
+        memory if there is None else min(memory, there)
+    )  # what a file asks for may be more than there is
     with tempfile.TemporaryDirectory(prefix="trial-") as folder:
         for name, content in parts.items():
             (Path(folder) / name).write_bytes(content)
