@@ -22,8 +22,8 @@ def seed_everything(seed: int, deterministic: bool = False) -> None:
     Args:
         seed: whole number of at least 0; torch takes 64 bits of it, numpy 32.
         deterministic: refuse operations whose result depends on the order of additions. On a GPU these are many, and
-            the others are slower. On a CPU it is the backward pass of indexing, whose threads add as they come, and the
-            cost cannot be measured (``tests/benchmarks/determinism.py``).
+            the others are slower. On a CPU it is the backward pass of indexing, whose threads add in any order; the
+            cost is between 1 and 2 % of a step (``tests/benchmarks/train_step.py``).
     """
     random.seed(seed)
     np.random.seed(seed % 2**32)  # noqa: NPY002

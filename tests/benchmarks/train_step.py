@@ -6,9 +6,10 @@ A step is forward, loss on random boxes, backward and SGD with momentum, always 
 turns, one step each, so that whatever else the machine does hits all alike. Ratios are medians over the rounds, with
 half the distance between the quartiles. Memory: the most that all tensors had together (see utils.compare).
 
-contiguous: [B, C, H, W] as written. channels last: channels innermost (what train.py takes on a CPU). bf16: autocast.
-compile: torch.compile with its own kernels. flush: torch.set_flush_denormal, for the thread that asks: use it with
-OMP_NUM_THREADS=1. With one thread the clock is that of the processor, so that waiting for it does not count.
+contiguous: [B, C, H, W] as written. channels last: channels innermost (what train.py takes on a CPU). deterministic:
+channels last, and sums in a fixed order (train.py on a CPU again): --modes "channels last" deterministic shows the cost.
+bf16: autocast. compile: torch.compile with its own kernels. flush: torch.set_flush_denormal, for the thread that asks:
+use it with OMP_NUM_THREADS=1. With one thread the clock is that of the processor, so that waiting for it does not count.
 """
 
 from __future__ import annotations
@@ -41,11 +42,13 @@ class Mode:
     amp: bool = False
     compiled: bool = False
     flush: bool = False
+    deterministic: bool = False
 
 
 MODES = {
     "contiguous": Mode(),
     "channels last": Mode(torch.channels_last),
+    "deterministic": Mode(torch.channels_last, deterministic=True),
     "bf16": Mode(torch.channels_last, amp=True),
     "flush": Mode(torch.channels_last, flush=True),
     "compile": Mode(compiled=True),
@@ -61,10 +64,13 @@ def make_step(model: Model, mode: Mode, batch: int, imgsz: int) -> Callable[[], 
     step = TrainingStep(model, images, random_targets(batch, model.nc, CPU), amp=mode.amp)
     if mode.compiled:
         step.forward = torch.compile(model, dynamic=False)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # as seed_everything has it
 
     def run() -> None:
         torch.set_flush_denormal(mode.flush)
+        torch.use_deterministic_algorithms(mode.deterministic, warn_only=True)
         step()
+        torch.use_deterministic_algorithms(False)
         torch.set_flush_denormal(False)
 
     return run
