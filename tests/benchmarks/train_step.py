@@ -7,9 +7,9 @@ turns, one step each, so that whatever else the machine does hits all alike. Rat
 half the distance between the quartiles. Memory: the most that all tensors had together (see utils.compare).
 
 contiguous: [B, C, H, W] as written. channels last: channels innermost (what train.py takes on a CPU). deterministic:
-channels last, and sums in a fixed order (train.py on a CPU again): --modes "channels last" deterministic shows the cost.
+channels last, and sums in a fixed order (train.py on a CPU again): --modes "channels last" deterministic: its cost.
 bf16: autocast. compile: torch.compile with its own kernels. flush: torch.set_flush_denormal, for the thread that asks:
-use it with OMP_NUM_THREADS=1. With one thread the clock is that of the processor, so that waiting for it does not count.
+with OMP_NUM_THREADS=1. With one thread the clock is that of the processor, so that waiting for it does not count.
 """
 
 from __future__ import annotations
