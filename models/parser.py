@@ -49,11 +49,18 @@ def read_model_yaml(cfg: str | Path | Mapping[str, Any]) -> tuple[dict[str, Any]
         content["act"] = content.pop("activation")
     for key in REQUIRED_KEYS:
         if key not in content:
-            raise InputError(f"{source}: key '{key}' is missing; a model yaml needs {', '.join(REQUIRED_KEYS)}")
+            later = key == "anchors" and "scales" in content
+            foreign = "; it is of an anchor-free ultralytics model, which is not supported" if later else ""
+            raise InputError(
+                f"{source}: key '{key}' is missing{foreign}; a model yaml needs {', '.join(REQUIRED_KEYS)}"
+            )
     known = (*REQUIRED_KEYS, *OPTIONAL_KEYS)
     for key in content:
         if key not in known:
-            raise InputError(f"{source}: unknown key '{key}'{nearest(str(key), known)}; known: {', '.join(known)}")
+            cure = (
+                "; give depth_multiple and width_multiple in its place" if key == "scales" else nearest(str(key), known)
+            )
+            raise InputError(f"{source}: unknown key '{key}'{cure}; known: {', '.join(known)}")
     _check_values(content, source)
     settle_modules(content, source, folder)
     return content, source

@@ -173,6 +173,11 @@ def with_row(section: str, number: int, row: list) -> dict:
         (small(nc=0), "nc must be a whole number of at least 1, got 0"),
         (small(widht_multiple=1), "unknown key 'widht_multiple'; did you mean 'width_multiple'"),
         ({k: v for k, v in small().items() if k != "head"}, "key 'head' is missing"),
+        (
+            {"scales": {}, **{k: v for k, v in small().items() if k != "anchors"}},
+            "key 'anchors' is missing; it is of an anchor-free ultralytics model",
+        ),
+        ({**small(), "scales": {"n": [0.33, 0.25, 1024]}}, "unknown key 'scales'; give depth_multiple and width_"),
         (small(backbone=3), "mine.yaml: backbone must be a list of rows"),
         (small(head=[]), "mine.yaml: head must be a list of rows"),
         (small(ch="RGB"), "ch must be a whole number of at least 1, got 'RGB'"),

@@ -96,7 +96,9 @@ def main(options: PreviewOptions) -> None:
     for name in (AUGMENTED, PLAIN):
         output.path(name)
     draw(labels.records, spec.names, hyp, options, imgsz, folder)
-    LOG.info("%d of %d pictures of %s drawn", options.n, len(labels.records), options.task)
+    drawn, size = min(options.n, len(labels.records)), len(labels.records)
+    again = f", some again: {options.n} drawings" if options.n > size else ""
+    LOG.info("%d of %d pictures of %s drawn%s", drawn, size, options.task, again)
     LOG.info("%s\n%s", folder / AUGMENTED, folder / PLAIN)
 
 

@@ -149,7 +149,7 @@ def prepare(options: TrainOptions, ranks: Ranks = ALONE) -> Session:
 
 def _hyp(options: TrainOptions, resumed: Resumed | None, ranks: Ranks) -> Hyp:
     """The hyper-parameters of --hyp, or those of the run that is resumed."""
-    hyp = Hyp.from_dict(resumed.checkpoint.hyp, "checkpoint") if resumed else ranks.on_main(Hyp.load, options.hyp)
+    hyp = Hyp.from_dict(resumed.checkpoint.hyp, str(resumed.path)) if resumed else ranks.on_main(Hyp.load, options.hyp)
     return replace(hyp, label_smoothing=options.label_smoothing) if options.label_smoothing else hyp
 
 

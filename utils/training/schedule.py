@@ -78,9 +78,10 @@ def describe_change(old_epochs: int, new_epochs: int, epoch: int, hyp: Hyp, cosi
         return hyp.lr0 * lr_factor(min(epoch, epochs), epochs, hyp.lrf, cosine), temperature_at(epoch, epochs, hyp)
 
     (rate, temperature), (old_rate, old_temperature) = at(new_epochs), at(old_epochs)
+    other = f", the temperature of dynamic layers {temperature:g} instead of {old_temperature:g}"
     return (
         f"{new_epochs} epochs instead of {old_epochs}: in epoch {epoch + 1} the learning rate is {rate:.3g} instead of "
-        f"{old_rate:.3g}, the temperature of dynamic layers {temperature:g} instead of {old_temperature:g}"
+        f"{old_rate:.3g}{other if temperature != old_temperature else ''}"
     )
 
 

@@ -390,3 +390,24 @@ def test_the_command_says_where_the_result_is(source: Path, tmp_path: Path, caps
     assert "the pictures belong into" in out
     assert run_script(main, ConvertOptions, argv) == 1
     assert "has files in it" in "".join(capsys.readouterr())
+
+
+def renamed(source: Path, *names: str) -> Path:
+    content = {**yaml.safe_load(source.read_text(encoding="utf-8")), "names": list(names)}
+    text(source, yaml.safe_dump(content, allow_unicode=True))
+    return source
+
+
+def test_names_with_spaces_around_them_survive_voc(source: Path, tmp_path: Path) -> None:
+    source = renamed(source, " cat ", "cat", "=1e3\tdog")
+    written = to(source, "voc", tmp_path / "voc", copy_images=True)
+    assert DatasetSpec.load(written).names == (" cat ", "cat", "=1e3\tdog")
+    renamed(source, " cat ", "bird", "=1e3\tdog")
+    written = to(source, "voc", tmp_path / "voc2", copy_images=True)
+    assert_same(source, written, outlines=False)
+
+
+def test_a_name_that_xml_cannot_hold_is_refused_before_anything_is_written(source: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"class 1 is 'd\\x01g': xml cannot hold"):
+        to(renamed(source, "cat", "d\x01g", "x"), "voc", tmp_path / "voc")
+    assert not list((tmp_path / "voc").rglob("*.xml"))

@@ -81,6 +81,14 @@ def test_pictures_come_again_in_the_next_epoch_only_when_all_were_drawn() -> Non
     assert sorted(index for _, index in keys[:3]) == sorted(index for _, index in keys[3:6]) == [0, 1, 2]
 
 
+def test_the_last_line_counts_no_more_pictures_than_there_are(
+    data: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    size = len(list((data.parent / "images/train").iterdir()))
+    run(data, tmp_path / "out", "--n", str(size + 1))
+    assert f"{size} of {size} pictures of train drawn, some again: {size + 1} drawings" in "".join(capfd.readouterr())
+
+
 def test_another_split_can_be_looked_at(data: Path, tmp_path: Path) -> None:
     assert run(data, tmp_path / "out", "--task", "val") == 0
 
@@ -102,7 +110,7 @@ def test_a_grid_that_is_there_is_replaced_only_with_leave(
         (["--n", "0"], "--n 0 is too small"),
         (["--imgsz", "16"], "--imgsz 16 is too small"),
         (["--task", "speed"], "--task"),
-        (["--output", ""], "--output is empty"),
+        (["--output", ""], "--output is given an empty text"),
     ],
 )
 def test_an_option_error_is_one_line(argv: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -227,6 +227,11 @@ def test_an_extended_run_is_told_what_changes() -> None:
     )
 
 
+def test_an_extended_run_is_told_nothing_of_a_temperature_that_stays() -> None:
+    text = describe_change(40, 50, 40, Hyp(), cosine=False)
+    assert text.startswith("50 epochs instead of 40") and "temperature" not in text
+
+
 def test_with_a_span_the_temperature_falls_batch_by_batch_over_that_share_of_the_run() -> None:
     hyp = Hyp(temperature_span=0.1)
     course = [temperature_at(iteration / 50, 20, hyp) for iteration in range(1000)]  # 20 epochs of 50 batches

@@ -70,7 +70,9 @@ class NamedLabels(ABC):
         self.files = dict(files)
         self.settings = f"{self.kind} {None if names is None else list(names)} {strict}"
         self._names = names
-        self._class = {name: i for i, name in reversed(list(enumerate(names or ())))}
+        # These files are read without the spaces around a name, which the classes may have.
+        numbered = list(reversed(list(enumerate(names or ()))))
+        self._class = {name.strip(): i for i, name in numbered} | {name: i for i, name in numbered}
         self._strict = strict
         self._lock = threading.Lock()
         self._refusal = ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from utils.files import write_atomic
 from utils.output import OutputFolder
 
 FORMATS = ("yolo", "coco", "voc")
+_NOT_IN_XML = re.compile("[^\t\n\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _AGREE = 1e-4  # most by which the bounds of an outline may differ from the box that they replace
 
 
@@ -108,11 +110,17 @@ def write_labels(
         names: the classes.
         ids: their category ids in COCO's format.
 
+    Raises:
+        InputError: the name of a class cannot stand in a VOC file.
+
     Returns:
         Number of outlines that could not be kept: all in VOC's format, which has none; in YOLO's those whose bounds are
         not the box, because there a row is one or the other.
     """
     lost = 0
+    unfit = [f"{number} is {name!a}" for number, name in enumerate(names) if to == "voc" and _NOT_IN_XML.search(name)]
+    if unfit:
+        raise InputError(f"class {unfit[0]}: xml cannot hold such a character; correct the name, or give --names")
     for of_split in plans:
         if to == "coco":
             content = coco_content(of_split, names, ids)
