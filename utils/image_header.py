@@ -17,6 +17,7 @@ from utils.packages import require
 
 MAX_PIXELS = 1 << 30  # the limit of OpenCV: 3 GB as uint8 BGR
 _JPEG_HEADER = 1 << 16  # bytes within which most headers end
+_NETPBM_HEADER, _MOST_CHUNKS = 1 << 14, 100_000  # bytes; parts of a PNG, which are of 8 kB or more
 _PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 _TIFF_WIDTH, _TIFF_HEIGHT, _EXIF_ORIENTATION = 256, 257, 274
 _ORIENTATIONS = range(1, 9)
@@ -29,10 +30,15 @@ _HEIC_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", 
 def _png_header(stream: IO[bytes]) -> tuple[tuple[int, int], int]:
     """``size_and_orientation`` of a PNG: Pillow would decode the whole image to look for EXIF behind the pixels."""
     stream.seek(len(_PNG_MAGIC))
-    hw, orientation = (0, 0), 1
+    hw, orientation, left = (0, 0), 1, _MOST_CHUNKS
     while len(start := stream.read(8)) == 8:
+        left -= 1
+        if left < 0:
+            raise ValueError("a PNG of very many chunks")
         length, kind = int.from_bytes(start[:4], "big"), start[4:]
-        if kind == b"IHDR":
+        if hw == (0, 0) and kind != b"IHDR":
+            break
+        if hw == (0, 0):  # a later one counts for no decoder
             size = stream.read(8)
             hw = (int.from_bytes(size[4:], "big"), int.from_bytes(size[:4], "big"))
             length -= 8
@@ -80,6 +86,8 @@ def size_and_orientation(stream: IO[bytes]) -> tuple[tuple[int, int], int]:
         if jpeg is not None and (orientation := _jpeg_orientation(head[: jpeg.scan_at], jpeg)) is not None:
             return jpeg.hw, orientation  # a fraction of the time that Pillow takes
     stream.seek(0)
+    if start[:1] == b"P":  # Netpbm: Pillow reads its header byte by byte, however long a note in it is
+        stream = BytesIO(stream.read(_NETPBM_HEADER))
     with open_with_pillow(stream) as picture:
         orientation = 1
         with contextlib.suppress(Exception):  # as above

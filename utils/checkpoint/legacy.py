@@ -51,13 +51,20 @@ def _numpy_names() -> dict[str, Any]:
     """What numpy arrays and scalars name, under the old and the new module path."""
     own = "numpy._core" if importlib.util.find_spec("numpy._core") else "numpy.core"  # before numpy 2
     multiarray = importlib.import_module(f"{own}.multiarray")
-    names: dict[str, Any] = {"numpy.ndarray": np.ndarray, "numpy.dtype": np.dtype}
+    names: dict[str, Any] = {"numpy.ndarray": np.ndarray, "numpy.dtype": _dtype}
     for package in ("numpy.core.multiarray", "numpy._core.multiarray"):
         names[f"{package}._reconstruct"] = multiarray._reconstruct
         names[f"{package}.scalar"] = multiarray.scalar
     for kind in ("Float64", "Float32", "Float16", "Int64", "Int32", "UInt8", "Bool"):
         names[f"numpy.dtypes.{kind}DType"] = getattr(np.dtypes, f"{kind}DType")
     return names
+
+
+def _dtype(kind: str, *_: bool) -> np.dtype[Any]:
+    """A plain numpy type; a type of texts or bytes may have any size, and one value of it takes as much memory."""
+    if not isinstance(kind, str) or not re.fullmatch("[<>|=]?[biuf][1248]", kind):
+        raise ValueError(f"refused, it has numbers of the kind {str(kind)[:50]!r}")
+    return np.dtype(kind)
 
 
 def _encode(text: str, encoding: str) -> bytes:

@@ -7,7 +7,8 @@ from io import BytesIO
 import numpy as np
 
 from utils.errors import InputError
-from utils.image import decode_image, stream_size
+from utils.image import decode_image
+from utils.image_header import size_and_orientation
 
 VIDEO_HEAD = 200  # bytes of a file that ``looks_like_video`` wants to see
 _TS_PACKET = 188
@@ -27,8 +28,8 @@ def decode_upload(content: bytes, max_pixels: int) -> np.ndarray:
         InputError: no picture, or a broken one.
     """
     try:
-        height, width = stream_size(BytesIO(content), "upload")
-    except InputError as error:
+        (height, width), _ = size_and_orientation(BytesIO(content))
+    except Exception as error:  # a header that is not understood; to decode it nevertheless could take any memory
         raise InputError("this is no picture: a JPEG, PNG, WebP, BMP or TIFF file is expected") from error
     if height * width > max_pixels:
         raise TooLargeError(f"the picture has {width} x {height} pixels, allowed are {max_pixels} in all")

@@ -10,6 +10,7 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -181,3 +182,15 @@ def test_one_stored_tensor_under_very_many_names_is_refused(tmp_path: Path) -> N
     shared = torch.zeros(1000)
     save_checkpoint(tmp_path / "a.pt", checkpoint(model={f"layer{index}": shared for index in range(100)}))
     refused(tmp_path / "a.pt", "400000 bytes together, and 4000 are stored")
+
+
+def test_a_number_of_a_kind_that_takes_gigabytes_is_refused(tmp_path: Path) -> None:
+    torch.save({"model": np.void(bytes(8))}, tmp_path / "a.pt")
+    refused(tmp_path / "a.pt", "refused, it has numbers of the kind 'V8'")
+
+
+def test_numbers_of_numpy_in_an_official_file_are_read(tmp_path: Path) -> None:
+    torch.save(
+        {"model": np.float64(0.5), "x": np.arange(3), "y": np.float32(1), "z": np.bool_(True)}, tmp_path / "a.pt"
+    )
+    refused(tmp_path / "a.pt", "holds no YOLOv5 detection model")  # after all of it has been read
