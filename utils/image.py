@@ -202,11 +202,14 @@ def _ends(content: bytes, jpeg: JpegHeader | None) -> bool:
 
 def _decode(content: bytes, jpeg: JpegHeader | None) -> np.ndarray | None:
     """The image as stored [H, W, 3], of the depth it has, by OpenCV; None if that cannot read it."""
+    level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # the caller reports what is wrong
     try:
         # From bytes, not by name: OpenCV's own file access fails on non-ASCII names on Windows.
         return cv2.imdecode(np.frombuffer(content, np.uint8), _AS_STORED) if _ends(content, jpeg) else None
     except cv2.error:  # an empty buffer, or a broken file
         return None
+    finally:
+        cv2.utils.logging.setLogLevel(level)
 
 
 def _decode_otherwise(content: bytes, name: str | Path) -> np.ndarray:

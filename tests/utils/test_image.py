@@ -84,6 +84,17 @@ def test_sixteen_bits_are_scaled_by_257(tmp_path: Path, suffix: str) -> None:
     assert read_image(tmp_path / f"a{suffix}")[0, :, 0].tolist() == [0, 0, 1, 1, 128, 255]
 
 
+def test_opencv_prints_nothing_of_its_own_about_an_image_that_it_cannot_read(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    level = cv2.utils.logging.getLogLevel()
+    Image.fromarray(np.zeros((8, 8), np.float32)).save(tmp_path / "a.tif")
+    with pytest.raises(InputError, match="32 bits"):
+        read_image(tmp_path / "a.tif")
+    assert "".join(capfd.readouterr()) == ""
+    assert cv2.utils.logging.getLogLevel() == level
+
+
 @pytest.mark.parametrize("shape", [(2, 2), (2, 2, 3)], ids=["grey", "colour"])
 def test_a_float_picture_is_refused(tmp_path: Path, shape: tuple[int, ...]) -> None:
     cv2.imwrite(str(tmp_path / "a.tif"), np.zeros(shape, np.float32))
