@@ -9,6 +9,7 @@ its end: what ncnn refuses in an orderly way, it refuses again.
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import json
 import sys
@@ -35,8 +36,12 @@ def run(library: Any, net: Any, picture: Any) -> tuple[int, Any]:
 
 
 def main(work: dict[str, Any]) -> None:
-    """``path``: where modules are looked for; ``hw``: of the picture; ``seconds``: after which this ends itself."""
+    """``path``: where modules are looked for; ``hw``: of the picture; ``memory`` in bytes; ``seconds`` to the end."""
     faulthandler.dump_traceback_later(work["seconds"], exit=True)  # also inside ncnn, and when nobody waits any more
+    with contextlib.suppress(ImportError, ValueError):  # Windows has no limits; a lower one of the user's own stays
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_AS, (work["memory"], work["memory"]))
     sys.path[:] = work["path"]
     import ncnn
     import numpy as np

@@ -21,6 +21,8 @@ from utils.names import printable
 from utils.nms import non_max_suppression
 from utils.timing import StageTimer
 
+_LONGEST_NAME = 100  # characters of a class name in a line
+
 
 @dataclass(frozen=True)
 class Detections:
@@ -40,7 +42,7 @@ class Detections:
         """ "3 cats, 1 dog", in order of class; "nothing" without detections."""
         counts = Counter(self.boxes[:, 5].int().tolist())
         # A plural s is for latin names only.
-        named = [(n, printable(self.names[c])) for c, n in sorted(counts.items())]
+        named = [(n, printable(self.names[c][:_LONGEST_NAME])) for c, n in sorted(counts.items())]
         return ", ".join(f"{n} {name}{'s' * (n > 1 and name.isascii())}" for n, name in named) or "nothing"
 
 

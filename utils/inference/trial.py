@@ -23,7 +23,9 @@ def limit(memory: int, seconds: int) -> None:
     except ImportError:  # Windows
         return
     for kind, most in ((resource.RLIMIT_AS, memory), (resource.RLIMIT_CPU, seconds), (resource.RLIMIT_CORE, 0)):
-        resource.setrlimit(kind, (most, most))
+        known = resource.getrlimit(kind)[1]  # a limit of the user's own holds: it cannot be raised
+        bound = most if known == resource.RLIM_INFINITY else min(most, known)
+        resource.setrlimit(kind, (bound, bound))
     resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))  # what is printed
 
 

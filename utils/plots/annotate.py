@@ -115,6 +115,7 @@ class Annotator:
     def _fitting_strip(self, text: str, background: Color) -> np.ndarray:
         """The text at the chosen size, smaller where the picture is too narrow for it, cut when even that fails."""
         width = self._image.shape[1]
+        text = text[:width]  # no letter is narrower than a pixel, and a name may have a million
         strip = _render(text, self.text_size, background)
         if strip.shape[1] > width:
             size = max(_SMALLEST_TEXT, int(self.text_size * width / strip.shape[1]))

@@ -43,7 +43,7 @@ def shorten(text: str, longest: int | None) -> str:
 
 def _fitting(text: str, room: int) -> str:
     """The longest beginning of ``text`` that takes at most ``room`` columns."""
-    for end in range(len(text), 0, -1):
+    for end in range(min(len(text), room), 0, -1):
         if columns(text[:end]) <= room:
             return text[:end]
     return ""

@@ -326,6 +326,22 @@ def test_a_model_that_makes_ncnn_fall_does_so_in_another_process(
         sys.modules.pop("ncnn", None)
 
 
+def test_a_model_that_takes_all_memory_ends_its_trial_and_not_us(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    greedy = 'return fall("load") or bytearray(6 << 30) and 0'
+    (tmp_path / "ncnn.py").write_text(FALLING.replace('return fall("model") or 0', greedy))
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "ncnn", raising=False)
+    monkeypatch.setattr("utils.inference.backends.tried.free_memory", lambda device: 0)  # so 4 GiB are allowed
+    (folder / PARAM).write_text(GRAPH.replace("0=0", "0=0 #nowhere"))
+    describe(folder)
+    try:
+        refused(folder, "MemoryError")
+    finally:
+        sys.modules.pop("ncnn", None)
+
+
 @pytest.mark.usefixtures("needs_ncnn")
 def test_a_graph_whose_sums_are_right_and_whose_settings_are_not_is_one_line(folder: Path) -> None:
     graph = GRAPH.replace("Split    split 1 2 in0 a b", "Swish    split 1 1 in0 a").replace(

@@ -8,6 +8,8 @@ import json
 import random
 import re
 import struct
+import subprocess
+import sys
 import warnings
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
@@ -580,3 +582,15 @@ def test_what_a_tflite_file_says_of_itself_is_short(tmp_path: Path) -> None:
         archive.writestr("about.json", b" " * (5 << 20))
     with pytest.raises(ValueError, match="longer than 4 MiB"):
         TFLiteBackend.said_in(tmp_path / "a.tflite")
+
+
+def test_a_trial_keeps_to_a_limit_of_the_system_that_is_lower_than_its_own() -> None:
+    program = (
+        "import resource, sys; sys.path.insert(0, sys.argv[1]); import trial; "
+        "resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30)); trial.limit(1 << 40, 60); "
+        "print(resource.getrlimit(resource.RLIMIT_AS))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, tried.TRIAL.parent], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == f"({1 << 30}, {1 << 30})\n"

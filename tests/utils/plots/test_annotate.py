@@ -132,3 +132,9 @@ def test_the_font_of_a_plain_text_exists() -> None:
 def test_importing_the_plots_does_not_import_matplotlib() -> None:
     code = "import sys, utils.plots; sys.exit('matplotlib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
+def test_a_label_of_a_million_letters_is_cut() -> None:
+    annotator = Annotator(np.zeros((40, 60, 3), np.uint8))
+    annotator.box_label([5, 20, 50, 35], "A" * 2_000_000, (0, 0, 255))
+    assert annotator.result().any()

@@ -132,3 +132,7 @@ def test_a_very_long_name_leaves_the_matrix_its_room(tmp_path: Path) -> None:
         return int((picture[..., 0] - picture[..., 2] > 60).sum())
 
     assert blue([LONG, "b"]) > 0.7 * blue(["a", "b"])
+
+
+def test_a_name_of_a_million_letters_is_shortened_at_once() -> None:
+    assert shorten("ab" * 1_000_000, 9) == "ababa…bab"

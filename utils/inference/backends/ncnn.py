@@ -22,6 +22,7 @@ from utils.errors import InputError
 from utils.inference import ncnn_trial
 from utils.inference.backends.base import FileBackend, reading
 from utils.inference.backends.metadata import KEY, as_text, from_text
+from utils.inference.backends.tried import memory_for
 from utils.inference.venvs import run_program
 from utils.packages import require
 
@@ -67,6 +68,7 @@ def try_once(folder: Path, half: bool, hw: tuple[int, int]) -> None:
     work = {
         "param": str((folder / PARAM).absolute()), "weights": str((folder / BIN).absolute()), "half": half, "hw": hw,
         "path": sys.path, "seconds": _SECONDS + 10,
+        "memory": memory_for((folder / BIN).stat().st_size, 3 * hw[0] * hw[1]),
     }  # fmt: skip
     try:
         run_program(Path(sys.executable), TRIAL, [json.dumps(work)], _SECONDS, "ncnn, in a process of its own,")

@@ -134,11 +134,7 @@ def try_once(kind: str, parts: dict[str, bytes], sides: Sequence[int | None], ha
     values = shape[0] * shape[1] * shape[2] * shape[3]
     if not 0 < values < 1 << 28:
         raise InputError(f"refused, it takes images of {' x '.join(map(str, shape))}")
-    memory = _PER_BYTE * sum(map(len, parts.values())) + _PER_VALUE * values
-    there = free_memory(torch.device("cpu"))
-    memory = _MEMORY + (
-        memory if there is None else min(memory, there)
-    )  # what a file asks for may be more than there is
+    memory = memory_for(sum(map(len, parts.values())), values)
     with tempfile.TemporaryDirectory(prefix="trial-") as folder:
         for name, content in parts.items():
             (Path(folder) / name).write_bytes(content)
@@ -150,3 +146,9 @@ def try_once(kind: str, parts: dict[str, bytes], sides: Sequence[int | None], ha
             run_program(Path(sys.executable), TRIAL, [json.dumps(work)], _SECONDS + 10, "a trial in its own process")
         except InputError as error:
             raise InputError(f"cannot be run: {str(error)[:_LONGEST]}") from error
+
+
+def memory_for(size: int, values: int) -> int:
+    """Bytes that the trial of a file of ``size`` bytes on so many values of images may take: no more than there are."""
+    wanted, there = _PER_BYTE * size + _PER_VALUE * values, free_memory(torch.device("cpu"))
+    return _MEMORY + (wanted if there is None else min(wanted, there))
