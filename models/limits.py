@@ -111,13 +111,22 @@ def check_limits(description: str, source: str, build: Callable[[], nn.Module], 
     """
     if description in _CHECKED:
         return
+    reached: list[str] = []
+
+    def reach(layer: Any, _: Any) -> None:
+        reached.append(f"layer {layer.i} ({layer.type}): ")
+
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=[]), torch.device("meta"), building(source):
             model = build()
+            for layer in (layer for layer in model.modules() if isinstance(getattr(layer, "type", None), str)):
+                layer.register_forward_pre_hook(reach)
             with BoundedShapes(images.numel()):
                 model(images.to("meta"))
     except LimitError as error:
-        raise LimitError(f"{source}: {str(error).removeprefix(f'{source}: ')}; check its rows") from error
+        problem = str(error).removeprefix(f"{source}: ")
+        cure = "check its arguments: is the second the kernel?" if reached else "check its rows"
+        raise LimitError(f"{source}: {''.join(reached[-1:])}{problem}; {cure}") from error
     except Exception:  # a layer that cannot do without numbers, or a mistake that the building itself is to explain
         return
     _CHECKED.add(description)

@@ -293,3 +293,11 @@ def test_a_trained_model_with_two_levels_of_one_stride_is_still_read(caplog: pyt
     model = Model(with_row("head", 14, [[17, 21, 23], 1, "Detect", ["nc", "anchors"]]))
     assert model.stride.tolist() == [8, 32, 32]
     assert "layers 21 and 23 both have stride 32" in "".join(caplog.messages)
+
+
+@pytest.mark.parametrize("module", ["ODConv2d", "Dynamic_conv2d"])
+def test_a_row_with_inputs_and_outputs_as_other_forks_write_it_is_named(module: str) -> None:
+    with pytest.raises(
+        InputError, match=rf"layer 3 \({module}\): .* memory; check its arguments: is the second the ker"
+    ):
+        Model(with_row("backbone", 3, [-1, 1, module, [256, 256, 3]]))
