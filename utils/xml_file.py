@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import re
 from dataclasses import dataclass, field
@@ -13,6 +14,11 @@ from utils.files import open_regular
 
 _DECLARED = re.compile(rb"""<\?xml[^>]*encoding\s*=\s*["']([A-Za-z0-9._-]+)["']""")
 _BYTE_ORDER_MARKS = ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
+_KNOWN = """
+ascii utf-8 utf-8-sig utf-16 utf-16-le utf-16-be iso8859-1 iso8859-2 iso8859-5 iso8859-15 cp1250 cp1251 cp1252 koi8-r
+gb2312 gbk gb18030 big5 shift_jis cp932 euc_jp iso2022_jp euc_kr cp949
+"""
+_ENCODINGS = frozenset(_KNOWN.split())
 
 
 @dataclass
@@ -42,9 +48,11 @@ def _decode(content: bytes) -> str:
         declared = _DECLARED.match(content.lstrip())
         encoding = declared[1].decode() if declared else "utf-8"
     try:
+        if codecs.lookup(encoding).name not in _ENCODINGS:  # Python knows some that take hours
+            raise LookupError
         return content.decode(encoding)
     except LookupError:
-        raise ValueError(f"encoding '{encoding}' is not known; save it as UTF-8") from None
+        raise ValueError(f"encoding '{encoding[:50]}' is not known; save it as UTF-8") from None
     except UnicodeDecodeError as error:
         raise ValueError(f"byte {error.start} is not {encoding}; save it as UTF-8") from None
 

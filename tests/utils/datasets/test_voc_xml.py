@@ -167,6 +167,7 @@ def test_without_a_size_the_pixels_are_those_of_the_picture_and_this_is_said(
         ("<annotation>\n<object></annotation>", r":2: not valid xml: mismatched tag"),
         ("", r":1: not valid xml: no element found"),
         ("\n<svg/>", r":2: the outermost element is <svg>, expected <annotation>"),
+        ("<?xml version='1.0' encoding='punycode'?><annotation/>", "encoding 'punycode' is not known"),
         ("<?xml version='1.0' encoding='klingon'?><annotation/>", "encoding 'klingon' is not known"),
         ("<!DOCTYPE annotation>\n<annotation/>", ":1: has a DOCTYPE or ENTITY, which is refused"),
         (

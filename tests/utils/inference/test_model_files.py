@@ -569,6 +569,14 @@ def test_layers_of_openvino_that_no_detector_needs_are_refused(
     refused(tmp_path / "a.xml", message)
 
 
+def test_entities_in_another_encoding_are_refused_too(tmp_path: Path) -> None:
+    text = openvino_xml("", '<!DOCTYPE net [<!ENTITY a "x">]>').replace('"1.0"', '"1.0" encoding="utf-16"')
+    (tmp_path / "a.xml").write_text(text, encoding="utf-16")
+    (tmp_path / "a.bin").write_bytes(b"")
+    with pytest.raises(ValueError, match="utf-8"):
+        tried.read_openvino(tmp_path / "a.xml")
+
+
 def test_a_trial_may_take_no_more_memory_than_there_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     given = []
     monkeypatch.setattr(tried, "run_program", lambda *call: given.append(json.loads(call[2][0])["memory"]))

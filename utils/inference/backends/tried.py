@@ -92,8 +92,8 @@ def read_openvino(xml: Path) -> tuple[bytes, bytes]:
         ValueError: other layers than those of detectors.
         ElementTree.ParseError: no xml.
     """
-    text = xml.read_bytes()
-    if b"<!" in text.replace(b"<!--", b""):
+    text = xml.read_bytes().decode("utf-8")  # as text: what is parsed is what is looked at, whatever it declares
+    if "<!" in text.replace("<!--", ""):
         raise ValueError("refused, its xml defines entities")
     root = ElementTree.fromstring(text)
     weights = xml.with_suffix(".bin")
