@@ -17,7 +17,7 @@ from utils.xml_file import read_xml
 
 NO_CATEGORY = -1  # the category id of a class that the annotation file does not have
 _KEY = b'"categories"'
-_CATEGORY_0 = re.compile(rb'"category_id"\s*:\s*0\s*[,}]')
+_CATEGORY_ID = re.compile(rb'"category_id"\s*:\s*(\d+)\s*[,}]')
 # Keys of the json files of other tools, in the file or in the first entry of its list.
 _TOOLS: dict[str, tuple[set[str], ...]] = {
     "Label Studio": ({"data", "annotations"}, {"annotations", "file_upload"}, {"image", "label"}),
@@ -47,19 +47,29 @@ class Categories:
         position = {name: i for i, name in reversed(list(enumerate(names)))}
         return {number: position[name] for number, name in zip(self.ids, self.names) if name in position}
 
-    def without_unused_parent(self, files: Sequence[Path]) -> Categories:
-        """Without the category that Roboflow puts before the classes; all of them where there is no such category.
+    def without_unused_parents(self, files: Sequence[Path]) -> Categories:
+        """Without the categories that are only the supercategory of others, as Roboflow puts one before the classes.
 
-        It has the id 0 and no supercategory, is the supercategory of every other one, and no annotation of ``files``
-        has it.
+        Such a category has no supercategory but itself, and no annotation of ``files``. Merged files have several.
         """
-        if self.ids[0] != 0 or self.parents[0] or {*self.parents[1:]} != {self.names[0]} or any(map(_uses_0, files)):
+        rows = list(zip(self.ids, self.names, self.parents))
+        below = Counter(self.parents)
+        tops = {
+            number
+            for number, name, parent in rows
+            if parent in ("", name) and below[name] > (1 if parent == name else 0)
+        }
+        tops -= _used_categories(files) if tops else set()
+        if not tops or len(tops) == len(rows):
             return self
-        return Categories(self.ids[1:], self.names[1:], self.parents[1:])
+        ids, names, parents = zip(*(row for row in rows if row[0] not in tops))
+        return Categories(ids, names, parents)
 
     def ids_of(self, names: Sequence[str]) -> tuple[int, ...]:
         """The id of every class in ``names``; ``NO_CATEGORY`` for one that the annotation file does not have."""
-        number = {name: i for i, name in reversed(list(zip(self.ids, self.names)))}
+        rows = sorted(zip(self.ids, self.names, self.parents), reverse=True)
+        rows.sort(key=lambda row: row[1] == row[2])  # a class called like its supercategory goes before that
+        number = {name: i for i, name, _ in rows}
         return tuple(number.get(name, NO_CATEGORY) for name in names)
 
     def class_names(self, file: Path) -> tuple[str, ...]:
@@ -199,13 +209,16 @@ def split_of_subset(subset: str) -> str:
     return next((split for split in ("train", "val", "test") if word.startswith(split)), "")
 
 
-def _uses_0(file: Path) -> bool:
-    """Whether an annotation of a file has the category 0."""
-    try:
-        with open_regular(file) as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            return _CATEGORY_0.search(content) is not None
-    except (OSError, ValueError):  # not there, or empty
-        return False
+def _used_categories(files: Sequence[Path]) -> set[int]:
+    """The ids of the categories that have an annotation in one of the files."""
+    used: set[int] = set()
+    for file in files:
+        try:
+            with open_regular(file) as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
+                used |= {int(text) for text in {match[1] for match in _CATEGORY_ID.finditer(content)}}
+        except (OSError, ValueError):  # not there, or empty
+            continue
+    return used
 
 
 def _of_whole_file(file: Path) -> Categories:

@@ -229,11 +229,14 @@ def _class_names(content: Mapping[Any, Any], file: Path, entries: Sequence[Path]
                 f"{file}: annotations not found: {jsons[0]}; correct 'path:', or give names: to do without them"
             )
         categories = read_categories(jsons[0])
-        used = categories.without_unused_parent(jsons)
+        used = categories.without_unused_parents(jsons)
         if used is not categories:
+            left_out = [
+                f"{number} '{name}'" for number, name in zip(categories.ids, categories.names) if number not in used.ids
+            ]
             LOG.info(
-                "%s: category 0 '%s' is only the supercategory of the others and is left out; names: in the data yaml "
-                "would decide otherwise", jsons[0], categories.names[0],
+                "%s: left out as only the supercategory of others: category %s; names: in the data yaml would decide "
+                "otherwise", jsons[0], ", ".join(left_out),
             )  # fmt: skip
         found = used.class_names(jsons[0])
         if nc is not None and nc != len(found):
@@ -307,7 +310,7 @@ def _category_ids(jsons: Mapping[str, Sequence[Path]], names: tuple[str, ...]) -
     """Category ids of the classes in the json that results are scored against."""
     for path in (path for split in ("val", "test", "train") for path in jsons[split]):
         if path.is_file():
-            return read_categories(path).without_unused_parent([path]).ids_of(names)
+            return read_categories(path).ids_of(names)
     return ()
 
 

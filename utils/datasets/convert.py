@@ -108,7 +108,7 @@ def open_source(options: ConvertOptions) -> DatasetSpec:
     source = source.resolve()
     ids: tuple[int, ...] = ()
     if source.suffix.lower() == ".json" and not is_labelme(source):
-        categories = read_categories(source).without_unused_parent([source])
+        categories = read_categories(source).without_unused_parents([source])
         names = names or categories.class_names(source)
         ids = categories.ids_of(names)
     splits = _splits_of(source)

@@ -18,7 +18,7 @@ from torch import Tensor
 from utils.boxes import xywh2xyxy
 from utils.config.categories import NO_CATEGORY, is_labelme, parse_categories, read_json
 from utils.config.dataset_spec import DatasetSpec
-from utils.datasets.formats.annotations import numbers
+from utils.datasets.formats.annotations import is_crowd, numbers
 from utils.datasets.loader import Batch
 from utils.datasets.records import LabelRecord
 from utils.errors import InputError
@@ -75,7 +75,7 @@ def read_truth(file: Path, records: Sequence[LabelRecord], names: Sequence[str],
     content = read_json(file)
     if not isinstance(content, Mapping) or not all(isinstance(content.get(k), list) for k in ("images", "annotations")):
         raise InputError(f"{file}: expected a COCO annotation file with images, annotations and categories")
-    categories = parse_categories(content.get("categories"), file).without_unused_parent([file])
+    categories = parse_categories(content.get("categories"), file)
     category_ids = categories.ids_of(names)
     unknown = [name for name, number in zip(names, category_ids) if number == NO_CATEGORY]
     if len(unknown) == len(names):
@@ -93,7 +93,7 @@ def read_truth(file: Path, records: Sequence[LabelRecord], names: Sequence[str],
             if image is not None and kind is not None:
                 x, y, width, height = numbers(item["bbox"], 4)
                 (area,) = numbers([item.get("area", width * height)])
-                crowd = bool(item.get("iscrowd", 0)) and not keep_crowds
+                crowd = is_crowd(item) and not keep_crowds
                 rows.append((image, kind, x, y, width, height, area, float(crowd)))
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(

@@ -280,8 +280,37 @@ def test_a_category_that_is_only_the_supercategory_of_the_others_is_no_class(
     roboflow(tmp_path / "a.json")
     spec = DatasetSpec.load(write(tmp_path, "train: a.json\nval: a.json\n"))
     assert (spec.names, spec.category_ids) == (("cat", "dog"), (1, 2))
-    assert "category 0 'pets' is only the supercategory of the others and is left out" in caplog.text
+    assert (
+        "left out as only the supercategory of others: category 0 'pets'; names: in the data yaml would" in caplog.text
+    )
     assert DatasetSpec.load(write(tmp_path, "train: a.json\nnames: [pets, cat, dog]\n")).names == ("pets", "cat", "dog")
+
+
+@pytest.mark.parametrize(
+    ("rows", "names", "ids"),
+    [
+        ([(0, "a", "none"), (1, "cat", "a"), (2, "b", ""), (3, "dog", "b")], ("cat", "dog"), (1, 3)),
+        ([(1, "pets", ""), (2, "cat", "pets"), (7, "dog", "pets")], ("cat", "dog"), (2, 7)),
+        ([(0, "pets", "pets"), (1, "cat", "pets"), (2, "dog", "pets")], ("cat", "dog"), (1, 2)),
+        ([(0, "pets", ""), (1, "cat", "pets"), (2, "car", "")], ("cat", "car"), (1, 2)),
+        ([(0, "cat", "cat"), (1, "dog", "pets")], ("cat", "dog"), (0, 1)),
+    ],
+    ids=["two of them, as in merged sets", "id 1", "its own supercategory", "not of all others", "none"],
+)
+def test_every_category_that_is_only_a_supercategory_is_left_out(
+    tmp_path: Path, rows: list[tuple[int, str, str]], names: tuple[str, ...], ids: tuple[int, ...]
+) -> None:
+    categories = [{"id": number, "name": name, "supercategory": parent} for number, name, parent in rows]
+    whole = {"images": [], "categories": categories, "annotations": [{"category_id": number} for number in ids]}
+    (tmp_path / "a.json").write_text(json.dumps(whole), encoding="utf-8")
+    spec = DatasetSpec.load(write(tmp_path, "train: a.json\n"))
+    assert (spec.names, spec.category_ids) == (names, ids)
+
+
+def test_a_supercategory_with_objects_in_train_keeps_its_number_where_val_has_none(tmp_path: Path) -> None:
+    roboflow(tmp_path / "a.json", used=(0, 1))
+    roboflow(tmp_path / "b.json")
+    assert DatasetSpec.load(write(tmp_path, "train: a.json\nval: b.json\n")).category_ids == (0, 1, 2)
 
 
 def test_a_supercategory_called_like_the_only_class_is_no_second_class(tmp_path: Path) -> None:

@@ -160,6 +160,12 @@ def test_crowds_are_left_out_and_counted(load: Callable[..., LabelSet], caplog: 
     assert "1 crowd annotations left out" in caplog.text
 
 
+@pytest.mark.parametrize(("value", "kept"), [("1", 0), (True, 0), (1.0, 0), ("0", 1), (False, 1), (None, 1)])
+def test_a_crowd_may_be_marked_by_text_or_a_truth_value(load: Callable[..., LabelSet], value: Any, kept: int) -> None:
+    labels = load([box(10, 5, 20, 10), box(0, 0, 90, 40, iscrowd=value)])
+    assert len(labels.records[0].boxes) == 1 + kept
+
+
 CVAT_MASK = {"iscrowd": 1, "segmentation": {"counts": [10, 5, 4985], "size": [50, 100]}}
 
 

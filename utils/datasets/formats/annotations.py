@@ -13,7 +13,7 @@ Policy, object by object (the picture and its other objects stay usable):
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -60,6 +60,11 @@ class PixelObject:
     value: str
     xyxy: tuple[float, float, float, float]
     outline: np.ndarray = field(default_factory=lambda: _NO_OUTLINE)
+
+
+def is_crowd(annotation: Mapping[str, Any]) -> bool:
+    """Whether ``iscrowd`` of a COCO annotation says so, as a number, as true or as text."""
+    return str(annotation.get("iscrowd", 0)).strip().lower() in ("1", "1.0", "true")
 
 
 def numbers(values: Any, count: int | None = None) -> list[float]:

@@ -32,6 +32,7 @@ from utils.datasets.formats.annotations import (
     NOTE,
     PixelObject,
     frame,
+    is_crowd,
     merge_outlines,
     numbers,
     to_label_file,
@@ -186,13 +187,14 @@ class CocoLabels:
 
     def _left_out(self, annotation: Mapping[str, Any]) -> bool:
         """Whether it is a crowd, and those are not kept."""
-        return self._crowd != KEEP and annotation.get("iscrowd") in (1, True)
+        return self._crowd != KEEP and is_crowd(annotation)
 
     def _foreign(self, category: Any, categories: Categories) -> str:
         """What is wrong with a category that is no class."""
         names = [name for number, name in zip(categories.ids, categories.names) if number == category]
         if not names:
-            return f"category_id {_brief(category)} is not among the categories"
+            quoted = " (text, where ids are numbers)" if isinstance(category, str) else ""
+            return f"category_id {_brief(category)}{quoted} is not among the categories"
         hint = nearest(names[0], self._names or ())
         return f"category {category} '{names[0]}' is not among the names of the data yaml{hint}"
 
