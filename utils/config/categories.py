@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import mmap
 import re
 from collections import Counter
@@ -14,6 +15,8 @@ from typing import Any
 from utils.errors import InputError
 from utils.files import collector_off, open_regular
 from utils.xml_file import read_xml
+
+LOG = logging.getLogger(__name__)
 
 NO_CATEGORY = -1  # the category id of a class that the annotation file does not have
 _KEY = b'"categories"'
@@ -51,6 +54,7 @@ class Categories:
         """Without the categories that are only the supercategory of others, as Roboflow puts one before the classes.
 
         Such a category has no supercategory but itself, and no annotation of ``files``. Merged files have several.
+        What is left out is logged.
         """
         rows = list(zip(self.ids, self.names, self.parents))
         below = Counter(self.parents)
@@ -62,6 +66,8 @@ class Categories:
         tops -= _used_categories(files) if tops else set()
         if not tops or len(tops) == len(rows):
             return self
+        left_out = ", ".join(f"{number} '{name}'" for number, name, _ in rows if number in tops)
+        LOG.info("%s: left out as only the supercategory of others: category %s; 'names:' keeps it", files[0], left_out)
         ids, names, parents = zip(*(row for row in rows if row[0] not in tops))
         return Categories(ids, names, parents)
 

@@ -228,17 +228,7 @@ def _class_names(content: Mapping[Any, Any], file: Path, entries: Sequence[Path]
             raise FileNotFoundError(
                 f"{file}: annotations not found: {jsons[0]}; correct 'path:', or give names: to do without them"
             )
-        categories = read_categories(jsons[0])
-        used = categories.without_unused_parents(jsons)
-        if used is not categories:
-            left_out = [
-                f"{number} '{name}'" for number, name in zip(categories.ids, categories.names) if number not in used.ids
-            ]
-            LOG.info(
-                "%s: left out as only the supercategory of others: category %s; names: in the data yaml would decide "
-                "otherwise", jsons[0], ", ".join(left_out),
-            )  # fmt: skip
-        found = used.class_names(jsons[0])
+        found = read_categories(jsons[0]).without_unused_parents(jsons).class_names(jsons[0])
         if nc is not None and nc != len(found):
             raise InputError(
                 f"{file}: nc: {nc} but {jsons[0]} has {len(found)} categories; leave out nc:, or give names:"

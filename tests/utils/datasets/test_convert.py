@@ -411,3 +411,17 @@ def test_a_name_that_xml_cannot_hold_is_refused_before_anything_is_written(sourc
     with pytest.raises(InputError, match=r"class 1 is 'd\\x01g': xml cannot hold"):
         to(renamed(source, "cat", "d\x01g", "x"), "voc", tmp_path / "voc")
     assert not list((tmp_path / "voc").rglob("*.xml"))
+
+
+def test_converting_a_json_reports_the_supercategory_that_is_left_out(
+    source: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    to(source, "coco", tmp_path / "coco", copy_images=True)
+    file = tmp_path / "coco/annotations/instances_train.json"
+    content = json.loads(file.read_text(encoding="utf-8"))
+    classes = [{**category, "supercategory": "pets"} for category in content["categories"]]
+    content["categories"] = [{"id": 0, "name": "pets", "supercategory": "none"}, *classes]
+    file.write_text(json.dumps(content), encoding="utf-8")
+    assert DatasetSpec.load(to(file, "yolo", tmp_path / "yolo")).names == tuple(NAMES)
+    assert "only the supercategory of others: category 0 'pets'" in caplog.text
