@@ -56,11 +56,11 @@ def test_operations_of_the_static_model_are_those_published() -> None:
 
 def test_operations_of_attention_are_seen_in_evaluation_mode_too() -> None:
     content = {
-        "nc": 1, "anchors": [[10, 13]], "backbone": [[-1, 1, "Conv", [8, 3, 2]], [-1, 1, "C3TR", [8]]],
+        "nc": 1, "anchors": [[10, 13]], "backbone": [[-1, 1, "Conv", [8, 3, 4]], [-1, 1, "C3TR", [8]]],
         "head": [[[-1], 1, "Detect", ["nc", "anchors"]]],
     }  # fmt: skip
     model = Model(content).eval().requires_grad_(False)
-    tokens, width = 16 * 16, 4  # half of the 8 channels go through the transformer
+    tokens, width = 8 * 8, 4  # half of the 8 channels go through the transformer
     convolutions = tokens * (8 * 4 + 8 * 4 + 8 * 8)
     linear = tokens * 10 * width * width  # position, q k v, again q k v and the output, two at the end
     products = 2 * tokens * tokens * width

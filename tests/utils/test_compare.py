@@ -63,7 +63,7 @@ def test_checkpoints_may_be_named_by_weights_alone() -> None:
         (["a.yaml", "--repeats", "0"], "--repeats 0 is too small"),
         (["a.yaml", "--imgsz", "31"], "--imgsz 31 is too small"),
         (["a.yaml", "--batch", "0"], "--batch-size 0 is too small"),
-        (["a.yaml", "--name", ""], "--name '' is empty"),
+        (["a.yaml", "--name", ""], "--name is given an empty text"),
         (["a.yaml", "--repeat5", "3"], "did you mean '--repeats'"),
     ],
 )
