@@ -114,7 +114,7 @@ def _literal(value: Any, tokens: Mapping[str, Any]) -> Any:
         return tokens[value]
     try:
         return ast.literal_eval(value)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, RecursionError, MemoryError):  # the last two: nested without end
         return value
 
 
@@ -136,6 +136,7 @@ def read_rows(content: Mapping[str, Any], source: str) -> list[LayerRow]:
             *given, last = raw[3] or [None]
             options = {str(k): _literal(v, tokens) for k, v in last.items()} if isinstance(last, dict) else {}
             args = tuple(_literal(arg, tokens) for arg in (given if options else raw[3]))
+            _check_numbers({f"{section} row {number}": [*args, *options.values()]}, source)  # those in quotes as well
             rows.append(LayerRow(len(rows), froms, raw[1], str(raw[2]), args, origin, options, listed))
     return rows
 
@@ -157,7 +158,10 @@ def is_ordinary(content: Mapping[str, Any], ch: int, side: int) -> bool:
         ch: channels of the picture. side: of it, in pixels.
     """
     scale = Scale(content.get("depth_multiple", 1.0), content.get("width_multiple", 1.0))
-    *rows, last = read_rows(content, "")
+    try:
+        *rows, last = read_rows(content, "")
+    except InputError:
+        return False  # reported when it is built, as below
     maps = [(ch, side)]  # channels and side: of the picture, then of each row
     for row in rows:
         try:
@@ -167,7 +171,7 @@ def is_ordinary(content: Mapping[str, Any], ch: int, side: int) -> bool:
         except (InputError, TypeError, ValueError, IndexError, OverflowError):
             return False  # what is wrong is reported when it is built
         numbers = [value for value in every_value([*tail, dict(row.options)]) if isinstance(value, (int, float))]
-        if row.module in _CONVOLUTIONS and tail in _TAILS and not row.options:
+        if row.module in _CONVOLUTIONS and any(tail == usual for usual in _TAILS) and not row.options:
             largest = -(-largest // 2) if 2 in tail else largest
         elif row.module == "nn.Upsample" and row.args == (None, 2, "nearest"):
             largest *= 2

@@ -194,3 +194,16 @@ def test_numbers_of_numpy_in_an_official_file_are_read(tmp_path: Path) -> None:
         {"model": np.float64(0.5), "x": np.arange(3), "y": np.float32(1), "z": np.bool_(True)}, tmp_path / "a.pt"
     )
     refused(tmp_path / "a.pt", "holds no YOLOv5 detection model")  # after all of it has been read
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["9" * 12, 3, 2], "must be at most 65536"), ([8, "1e400"], "must be at most 65536"),
+        ([8, [3]], "cannot be|takes|kernel"), (["-" * 60_000 + "1", 3], "arguments|number"),
+    ],
+    ids=["number in quotes", "infinity in quotes", "list", "nested without end"],
+)  # fmt: skip
+def test_arguments_of_a_row_are_checked_as_they_are_used(arguments: list[Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        Model({**YAML, "backbone": [[-1, 1, "Conv", arguments], *YAML["backbone"][1:]]})
