@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -64,6 +65,38 @@ def own_rates(model: nn.Module, kernel_lr: float, attention_lr: float) -> dict[s
     return {name: factors[id(p)] for name, p in model.named_parameters() if factors.get(id(p), 1.0) != 1}
 
 
+@dataclass(frozen=True)
+class RateGroup:
+    """Parameters that the optimizer treats alike.
+
+    Attributes:
+        name: one of ``GROUPS``, with the factor behind it (``decay x4``) unless that is 1.
+        kind: one of ``GROUPS``.
+        factor: of the learning rate.
+        members: the parameters by name.
+    """
+
+    name: str
+    kind: str
+    factor: float
+    members: dict[str, nn.Parameter]
+
+
+def rate_groups(
+    model: nn.Module, attention_decay: bool = False, kernel_lr: float = 1.0, attention_lr: float = 1.0
+) -> list[RateGroup]:
+    """:func:`parameter_groups`, and behind them one more group for each kind and rate of :func:`own_rates`."""
+    split = parameter_groups(model, attention_decay)
+    own = own_rates(model, kernel_lr, attention_lr)
+    groups = []
+    for factor in (1.0, *sorted(set(own.values()))):
+        for kind, everything in split.items():
+            members = {key: parameter for key, parameter in everything.items() if own.get(key, 1.0) == factor}
+            if factor == 1 or members:
+                groups.append(RateGroup(kind if factor == 1 else f"{kind} x{factor:g}", kind, factor, members))
+    return groups
+
+
 def build_optimizer(
     model: nn.Module,
     name: str = "SGD",
@@ -74,7 +107,7 @@ def build_optimizer(
     kernel_lr: float = 1.0,
     attention_lr: float = 1.0,
 ) -> torch.optim.Optimizer:
-    """Optimizer over :func:`parameter_groups`, whose groups carry ``name`` and ``param_names``.
+    """Optimizer over :func:`rate_groups`, whose groups carry ``name`` and ``param_names``.
 
     Parameters with a rate of their own are in further groups (``decay x4``), with the factor as ``lr_factor``. Their
     weights decay as fast as at the common rate.
@@ -90,22 +123,16 @@ def build_optimizer(
     """
     if name not in OPTIMIZERS:
         raise InputError(f"--optimizer {name}: expected one of {', '.join(OPTIMIZERS)}{nearest(name, OPTIMIZERS)}")
-    split = parameter_groups(model, attention_decay)
-    own = own_rates(model, kernel_lr, attention_lr)
-    groups: list[dict[str, Any]] = []
-    for factor in (1.0, *sorted(set(own.values()))):
-        for group, everything in split.items():
-            members = {key: parameter for key, parameter in everything.items() if own.get(key, 1.0) == factor}
-            if factor == 1 or members:
-                groups.append(
-                    {
-                        "params": list(members.values()),
-                        "name": group if factor == 1 else f"{group} x{factor:g}",
-                        "param_names": list(members),
-                        "weight_decay": weight_decay / factor if group == "decay" else 0.0,
-                        "lr_factor": factor,
-                    }
-                )
+    groups: list[dict[str, Any]] = [
+        {
+            "params": list(group.members.values()),
+            "name": group.name,
+            "param_names": list(group.members),
+            "weight_decay": weight_decay / group.factor if group.kind == "decay" else 0.0,
+            "lr_factor": group.factor,
+        }
+        for group in rate_groups(model, attention_decay, kernel_lr, attention_lr)
+    ]
     counts = ", ".join(f"{len(group['params'])} {group['name']}" for group in groups)
     LOG.info("optimizer %s: %s parameter tensors; weight decay %g", name, counts, weight_decay)
     if name == "SGD":

@@ -16,7 +16,7 @@ from utils.checkpoint.format import is_of
 from utils.config.hyp import Hyp
 from utils.errors import InputError
 from utils.names import printable
-from utils.training.optim import GROUPS, STATE, parameter_groups
+from utils.training.optim import STATE, rate_groups
 from utils.training.parallel import without_gradient
 from utils.training.state import groups_by_name
 
@@ -30,7 +30,10 @@ _NEEDED = ("epoch", "last_step", "early_stop", "maps", "gradients")
 _POSITION: dict[str, Any] = {"batches": int, "skipped": int, "sums": list[float], "seconds": float}
 _EARLY_STOP: dict[str, Any] = {"best_epoch": int, "best_fitness": float, "possible_stop": bool, "since": int}
 # Hyper-parameters that a file of an earlier version need not have.
-_LATER = {"mosaic9", "cutout", "hist_equalize", "albumentations", "nominal_batch", "grad_clip"}
+_LATER = {
+    "mosaic9", "cutout", "hist_equalize", "albumentations", "nominal_batch", "grad_clip",
+    "temperature_span", "kernel_lr", "attention_lr", "kernel_spread", "routing_deviation",
+}  # fmt: skip
 _HYP = [each.name for each in fields(Hyp) if each.name not in _LATER]
 _SCALER = ("scale", "growth_factor", "backoff_factor", "growth_interval", "_growth_tracker")
 
@@ -87,19 +90,21 @@ def check_fits(checkpoint: Checkpoint, model: Model, hyp: Hyp, optimizer: str) -
 def _check_groups(groups: list[dict[str, Any]], model: Model, hyp: Hyp, needed: Sequence[str]) -> None:
     """Each group is there once, with its own parameters where they are noted, and only one has weight decay."""
     by_name = groups_by_name(groups)
-    if len(groups) != len(GROUPS) or by_name.keys() != set(GROUPS):
+    expected = rate_groups(model, hyp.attention_decay, hyp.kernel_lr, hyp.attention_lr)
+    if len(groups) != len(expected) or by_name.keys() != {each.name for each in expected}:
         found = ", ".join(_named(group.get("name")) for group in groups)
-        raise InputError(f"optimizer: its groups are {found or 'none'}, and have to be {', '.join(GROUPS)}")
-    for name, members in parameter_groups(model, hyp.attention_decay).items():
-        group, place = by_name[name], f"optimizer: group {name}"
+        wanted = ", ".join(each.name for each in expected)
+        raise InputError(f"optimizer: its groups are {found or 'none'}, and have to be {wanted}")
+    for each in expected:
+        group, place = by_name[each.name], f"optimizer: group {each.name}"
         numbers = {"lr": float, "weight_decay": float, "momentum": float, "param_names": list[str]}
         _check_kinds(place, group, numbers, (*needed, "weight_decay"))
         for key in ("lr", "weight_decay", "momentum"):
             if not 0 <= group.get(key, 0.0) < math.inf:
                 raise InputError(f"{place}: {key} is {group[key]}")
-        if name != "decay" and group["weight_decay"] != 0:
+        if each.kind != "decay" and group["weight_decay"] != 0:
             raise InputError(f"{place}: weight_decay is {group['weight_decay']:g}, and only the group decay has one")
-        _check_names(place, group.get("param_names", members), members, of="this group of the model")
+        _check_names(place, group.get("param_names", each.members), each.members, of="this group of the model")
 
 
 def _check_state(saved: Mapping[str, Any], model: Model, keys: Collection[str], begun: bool) -> None:
