@@ -79,7 +79,9 @@ def check_fits(checkpoint: Checkpoint, model: Model, hyp: Hyp, optimizer: str) -
     _check_kinds("optimizer", saved, {"state": dict[str, dict[str, Any]], "groups": list[dict[str, Any]],
                                       "without_state": list[str]}, ("state", "groups"))  # fmt: skip
     _check_groups(saved["groups"], model, hyp, ("lr", "momentum") if optimizer == "SGD" else ("lr",))
-    _check_state(saved, model, STATE[optimizer], begun=notes["last_step"] >= 0)
+    # A scaler may have left out every step so far; earlier versions did not note what has no state.
+    begun = notes["last_step"] >= 0 and not ("without_state" in saved and checkpoint.scaler)
+    _check_state(saved, model, STATE[optimizer], begun)
     for name, gradient in notes["gradients"].items():
         if name not in parameters:
             raise InputError(f"train_state: gradients: {_named(name)} is no parameter of this model")
@@ -110,13 +112,12 @@ def _check_groups(groups: list[dict[str, Any]], model: Model, hyp: Hyp, needed: 
 def _check_state(saved: Mapping[str, Any], model: Model, keys: Collection[str], begun: bool) -> None:
     """Every parameter has a state, but for those that had no gradient so far."""
     state, parameters = saved["state"], dict(model.named_parameters())
-    without = set(parameters) - set(state)
-    if "without_state" in saved:
-        without = set(saved["without_state"])
-    elif begun and without:  # by an earlier version, which did not note it
+    noted = "without_state" in saved
+    without = set(saved["without_state"]) if noted else set(parameters) - set(state)
+    if begun and without:
         idle = {name for name, parameter in parameters.items() if not parameter.requires_grad}
         without &= idle if without <= idle else idle | set(without_gradient(model))
-    elif state:
+    elif state and not noted:
         without = set()
     expected = [name for name in parameters if name not in without]
     _check_names("optimizer: state", state, expected, of="the parameters that have one")

@@ -15,6 +15,7 @@ from utils.checkpoint import Checkpoint
 from utils.checkpoint.format import plain
 from utils.config.hyp import Hyp
 from utils.errors import InputError
+from utils.training import resume_checks
 from utils.training.optim import build_optimizer
 from utils.training.resume_checks import check_fits
 from utils.training.state import load_optimizer_state, optimizer_state, pending_gradients, random_states
@@ -194,6 +195,33 @@ def test_a_file_of_an_earlier_version_is_read_by_the_order_of_its_groups(run: tu
     checkpoint.optimizer["groups"].reverse()
     checkpoint.optimizer["groups"][0]["weight_decay"] = 0.01
     with pytest.raises(InputError, match=r"group no_decay: weight_decay is 0.01"):
+        check_fits(checkpoint, model, Hyp(), optimizer)
+
+
+def test_hyper_parameters_of_a_later_version_may_be_absent(run: tuple[str, Model, Checkpoint]) -> None:
+    optimizer, model, sound = run
+    checkpoint = copy.deepcopy(sound)
+    for key in ("kernel_lr", "attention_lr", "temperature_span", "kernel_spread", "routing_deviation"):
+        del checkpoint.hyp[key]
+    check_fits(checkpoint, model, Hyp(), optimizer)
+
+
+def test_groups_with_rates_of_their_own_are_expected_where_the_hyper_parameters_have_them() -> None:
+    torch.manual_seed(0)
+    model, hyp = Model("yolov5n_dynamic.yaml", nc=2), Hyp(kernel_lr=4.0)
+    _, sound = make("SGD")
+    steps = build_optimizer(model, kernel_lr=4.0)
+    with pytest.raises(InputError, match=r"have to be no_decay, decay, bias, decay x4, bias x4"):
+        resume_checks._check_groups((sound.optimizer or {})["groups"], model, hyp, ("lr", "momentum"))
+    resume_checks._check_groups(optimizer_state(steps, model)["groups"], model, hyp, ("lr", "momentum"))
+
+
+def test_a_state_noted_as_absent_is_refused_where_steps_were_taken(run: tuple[str, Model, Checkpoint]) -> None:
+    optimizer, model, sound = run
+    checkpoint = copy.deepcopy(sound)
+    assert checkpoint.optimizer is not None
+    checkpoint.optimizer |= {"state": {}, "without_state": [name for name, _ in model.named_parameters()]}
+    with pytest.raises(InputError, match=r"optimizer: state: .* is missing"):
         check_fits(checkpoint, model, Hyp(), optimizer)
 
 
