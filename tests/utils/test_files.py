@@ -177,7 +177,7 @@ def test_labels_lie_in_the_twin_of_the_last_images_folder(image: str, label: str
         ("a: !!bool maybe", ":1", "'maybe' is no bool"),
         ("a: !!float ''", ":1", "'' is no float"),
         ("a: 2024-02-30", ":1", "'2024-02-30' is no timestamp; put it in quotes"),
-        (f"a: {'9' * 5000}", ":1", "is no int"),
+        (f"a: {'9' * 5000}", ":1", "a number of 5000 characters; put it in quotes"),
         ('a: 1\npath: "x\\0y"', ":2", "null byte"),
         ('a: ["\\ud800"]', ":1", "half a character"),
         ("[" * 20_000, "", "nested too deeply"),
