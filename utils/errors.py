@@ -12,6 +12,7 @@ from collections.abc import Iterable
 
 from utils.names import printable
 
+_LONGEST_LINE = 500  # characters
 _PLACE = re.compile(r"\.(?:c|cc|cpp|cxx|h|hpp):\d+:\s*$")
 _NO_RIGHT = "get the right to it (ls -ld shows who has it), or use another place"
 _NO_ROOM = "free some space, or write to another disk"
@@ -68,7 +69,8 @@ def first_line(error: Exception) -> str:
     Libraries in C++ begin with lines that end in a place of their own source, such as ``core.cpp:84:``.
     """
     lines = (str(error).strip() or type(error).__name__).splitlines()
-    return next((line for line in lines if not _PLACE.search(line)), lines[0])
+    line = next((line for line in lines if not _PLACE.search(line)), lines[0])
+    return line if len(line) <= _LONGEST_LINE else f"{line[:_LONGEST_LINE]}..."  # it may quote what is in a file
 
 
 def how_it_ended(code: int) -> str:

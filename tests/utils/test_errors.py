@@ -104,3 +104,7 @@ def test_a_line_holds_no_control_characters() -> None:
 @pytest.mark.parametrize("error", [TypeError("a"), ValueError("b"), KeyError("c"), RuntimeError("d"), AttributeError()])
 def test_a_bug_has_no_explanation(error: Exception) -> None:
     assert explain(error) == ""
+
+
+def test_a_line_that_quotes_a_whole_file_is_cut() -> None:
+    assert first_line(ValueError("bad date: " + "a" * 10_000)) == "bad date: " + "a" * 490 + "..."
