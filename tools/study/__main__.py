@@ -8,8 +8,6 @@ finished run is a line of ``results.csv`` at once. ``--summary`` makes tables an
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import logging
 import os
@@ -29,10 +27,11 @@ from tools.study.plan import Phase, Plan, Row, Run, load_plan, model_yaml
 from tools.study.summary import write_summary
 from tools.study.worker import RESULT, TASK
 from utils.config.cli import run_script
-from utils.config.flags import option, switch
+from utils.config.flags import option, path, switch
 from utils.config.paths import ROOT
 from utils.errors import InputError
 from utils.files import write_atomic
+from utils.output import write_table
 
 LOG = logging.getLogger(__name__)
 COLUMNS = (
@@ -48,8 +47,8 @@ COLUMNS = (
 class StudyOptions:
     """Options of ``python -m tools.study``. Raises InputError naming the flag when a value is out of range."""
 
-    plan: str = option(str(ROOT / "tools/study/plan.yaml"), str, "--plan", "yaml with arms, data sets and phases")
-    output: str = option(str(ROOT / "runs/study"), str, "--output", "folder of the runs, data sets and results")
+    plan: str = option(str(ROOT / "tools/study/plan.yaml"), path, "--plan", "yaml with arms, data sets and phases")
+    output: str = option(str(ROOT / "runs/study"), path, "--output", "folder of the runs, data sets and results")
     jobs: int = option(1, int, "--jobs", "runs side by side, each on one core")
     phases: tuple[str, ...] = option((), str, "--phases", "only these phases of the plan", nargs="+")
     list: bool = switch("--list", "show the phases and their runs, and start nothing")
@@ -95,11 +94,7 @@ class Results:
         return {key: _text(known.get(key)) for key in COLUMNS}
 
     def _write(self) -> None:
-        text = io.StringIO()
-        writer = csv.DictWriter(text, COLUMNS)
-        writer.writeheader()
-        writer.writerows(self.rows)
-        write_atomic(self.file, text.getvalue().encode())
+        write_table(self.file, [COLUMNS, *(row.values() for row in self.rows)])
 
 
 def _text(value: Any) -> str:
@@ -135,7 +130,7 @@ class Pool:
         self.results = Results(output)
         self.progress = Progress(plan, self.results, jobs)
         self._running: set[subprocess.Popen[bytes]] = set()
-        self._stopping = False
+        self.stopping = False
 
     def run(self, phase: Phase) -> list[str]:
         """Do what is left of a phase; returns the names of runs that failed."""
@@ -148,27 +143,23 @@ class Pool:
                 run = futures[future]
                 if future.result() == 0 and self.results.done(run):
                     LOG.info(self.progress.line(self.results.add(run)))
-                elif not self._stopping:
+                elif not self.stopping:
                     failed.append(run.name)
                     LOG.error("failed: %s, see %s", run.name, self.output / "runs" / run.name / "log.txt")
         return failed
 
     def stop(self, number: int, frame: Any) -> None:
         """Let the runs in progress save themselves, start no other."""
-        self._stopping = True
-        for process in self._running:
+        self.stopping = True
+        for process in tuple(self._running):  # other threads change the set
             process.send_signal(signal.SIGTERM)
-
-    @property
-    def stopping(self) -> bool:
-        return self._stopping
 
     def _data_yaml(self, run: Run) -> str:
         """The data set of a run, made if there is none yet."""
         return run.source.yaml or str(make_set(run.data, self.output / "data", run.source.six_conditions_of))
 
     def _one(self, run: Run, data: str) -> int:
-        if self._stopping:
+        if self.stopping:
             return 1
         folder = self.output / "runs" / run.name
         folder.mkdir(parents=True, exist_ok=True)
@@ -182,6 +173,8 @@ class Pool:
         with (folder / "log.txt").open("ab") as log:
             process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, **threads}, stdout=log, stderr=log)
             self._running.add(process)
+            if self.stopping:  # while it was being started
+                process.send_signal(signal.SIGTERM)
             try:
                 return process.wait()
             finally:

@@ -16,7 +16,6 @@ import csv
 import itertools
 import logging
 import sys
-import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,7 +28,7 @@ from tqdm import tqdm
 
 from utils.config.cli import run_script
 from utils.config.dataset_spec import SPLITS, DatasetSpec
-from utils.config.flags import option
+from utils.config.flags import option, path
 from utils.config.paths import ROOT
 from utils.datasets.digits import label_text
 from utils.datasets.digits.drawing import NAMES, STYLE, DigitDeck, compose, load_source
@@ -37,6 +36,7 @@ from utils.datasets.prepare import load_labels
 from utils.errors import InputError
 from utils.evaluation.routed import CONDITIONS
 from utils.image import read_image
+from utils.output import workshop
 
 LOG = logging.getLogger(__name__)
 
@@ -109,10 +109,10 @@ def make_set(name: str, output: Path, source: str = "") -> Path:
     if not source and name not in COMPOSED:
         raise InputError(f"{name}: expected {' or '.join(COMPOSED)}, or another name with --six-conditions-of")
     output.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{name}-making-", dir=output) as making:
-        _make(name, Path(making) / name, folder, source)
+    with workshop(output, f".{name}-making-") as making:
+        _make(name, making / name, folder, source)
         with contextlib.suppress(OSError):  # another process may have been first
-            (Path(making) / name).rename(folder)
+            (making / name).rename(folder)
     if not file.is_file():
         raise InputError(f"{folder}: holds something else; remove it, or give another --output")
     return file
@@ -171,8 +171,8 @@ class DataOptions:
     names: tuple[str, ...] = option(
         (), str, "names", "digits6, digits1, or with --six-conditions-of a new name", nargs="+"
     )
-    six_conditions_of: str = option("", str, "--six-conditions-of", "data yaml of a set to show under six conditions")
-    output: str = option(str(ROOT / "runs/study/data"), str, "--output", "folder of the sets")
+    six_conditions_of: str = option("", path, "--six-conditions-of", "data yaml of a set to show under six conditions")
+    output: str = option(str(ROOT / "runs/study/data"), path, "--output", "folder of the sets")
 
 
 def main(options: DataOptions) -> None:

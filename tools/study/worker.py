@@ -27,6 +27,7 @@ import yaml
 
 import train
 from models.summary import summarize
+from models.yolo import Model
 from utils.checkpoint import load_model
 from utils.config.cli import run_script
 from utils.config.dataset_spec import DatasetSpec
@@ -84,9 +85,8 @@ def train_or_go_on(folder: Path, task: Mapping[str, Any]) -> Path:
     return weights / "last.pt"
 
 
-def score(weights: Path, task: Mapping[str, Any], split: str, imgsz: int) -> RoutedScores:
-    """The scores of a checkpoint on a split; for a dynamic model, on test, with other images' kernel weights too."""
-    model, _ = load_model(weights)
+def score(model: Model, task: Mapping[str, Any], split: str, imgsz: int) -> RoutedScores:
+    """The scores of a model on a split; for a dynamic model, on test, with other images' kernel weights too."""
     spec = DatasetSpec.load(task["yaml"])
     records = load_labels(spec, split).records
     loader = validation_loader(records, imgsz, int(model.stride.max()), batch_size=32, workers=0)
@@ -102,7 +102,7 @@ def figures(weights: Path, task: Mapping[str, Any]) -> dict[str, Any]:
     summary = summarize(model, imgsz)
     row: dict[str, Any] = {"parameters": summary.parameters, "gflops": round(summary.gflops, 6)}
     for split in task["score"]:
-        found = score(weights, task, split, imgsz)
+        found = score(model, task, split, imgsz)
         row |= {f"{split}_map50": found.own.map50, f"{split}_map": found.own.map}
         row |= {f"{split}_map_{kind}_pi": result.map for kind, result in found.foreign.items()}
         if found.stats:

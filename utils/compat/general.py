@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import yaml
 
 from utils import image
-from utils.files import write_atomic
+from utils.files import read_yaml, write_atomic
 from utils.inference.window import in_notebook as is_notebook
 from utils.log import SCRIPT_LOG, LineHandler
 
@@ -36,12 +36,19 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
 
 
+class _WithPaths(yaml.SafeDumper):
+    """Writes paths as text."""
+
+
+_WithPaths.add_multi_representer(PurePath, lambda dumper, path: dumper.represent_str(str(path)))
+
+
 def yaml_load(file: str | Path = "data.yaml") -> Any:
-    """The content of a yaml file, read with the safe loader."""
-    return yaml.safe_load(Path(file).read_text(encoding="utf-8", errors="ignore"))
+    """The content of a yaml file, see :func:`utils.files.read_yaml`."""
+    return read_yaml(file)
 
 
 def yaml_save(file: str | Path = "data.yaml", data: dict[str, Any] | None = None) -> None:
     """Write a yaml file; paths in it become text."""
-    plain = {key: str(value) if isinstance(value, Path) else value for key, value in (data or {}).items()}
-    write_atomic(Path(file), yaml.safe_dump(plain, sort_keys=False, allow_unicode=True).encode())
+    text = yaml.dump(data or {}, Dumper=_WithPaths, sort_keys=False, allow_unicode=True)
+    write_atomic(Path(file), text.encode())

@@ -9,10 +9,10 @@ from typing import Any
 
 from torch import Tensor
 
-from utils.boxes import xyxy2xywh
 from utils.config.keywords import parse_namespace
 from utils.config.options import ValOptions
 from utils.datasets.label_text import label_text
+from utils.evaluation.coco_results import as_written, result_entry
 from utils.metrics import match_as_v61 as process_batch
 
 __all__ = ["parse_opt", "process_batch", "save_one_json", "save_one_txt"]
@@ -30,15 +30,7 @@ def save_one_txt(predn: Tensor, save_conf: bool, shape: tuple[int, int], file: s
 
 def save_one_json(predn: Tensor, jdict: list[dict[str, Any]], path: Path, class_map: Sequence[int]) -> None:
     """Append the detections [k, 6] of an image to a list in COCO's format; its id is its name or the number in it."""
-    stem = Path(path).stem
-    xywh = xyxy2xywh(predn[:, :4])
-    xywh[:, :2] -= xywh[:, 2:] / 2
-    for box, (conf, kind) in zip(xywh.tolist(), predn[:, 4:6].tolist()):
-        jdict.append(
-            {
-                "image_id": int(stem) if stem.isdecimal() else stem,
-                "category_id": class_map[int(kind)],
-                "bbox": [round(value, 3) for value in box],
-                "score": round(conf, 5),
-            }
-        )
+    name, found = Path(path).stem, predn.cpu().double().numpy()
+    image_id = int(name) if name.isdecimal() else name
+    kinds = found[:, 5].astype(int).tolist()
+    jdict.extend(result_entry(image_id, class_map[k], row) for k, row in zip(kinds, as_written(found).tolist()))

@@ -187,6 +187,18 @@ def _is_list(value: Any) -> bool:
     return isinstance(value, (list, dict))
 
 
+def as_written(detections: np.ndarray) -> np.ndarray:
+    """[k, 6] x1 y1 x2 y2 confidence class -> [k, 5] left, top, width, height, confidence; rounded as in the file."""
+    corner, opposite, confidence = detections[:, :2], detections[:, 2:4], detections[:, 4:5]
+    box = np.concatenate([corner, opposite - corner], 1).round(_BOX_DECIMALS)
+    return np.concatenate([box, confidence.round(_SCORE_DECIMALS)], 1)
+
+
+def result_entry(image_id: int | str, category_id: int, row: Sequence[float]) -> dict[str, Any]:
+    """A detection of a results file, from a row of :func:`as_written`."""
+    return {"image_id": image_id, "category_id": category_id, "bbox": list(row[:4]), "score": row[4]}
+
+
 class CocoResults:
     """Collects the detections of a validation for ``--save-json``."""
 
@@ -209,19 +221,18 @@ class CocoResults:
         kinds = found[:, 5].astype(int)
         known = np.array(self.truth.category_ids)[kinds] != NO_CATEGORY
         found, kinds = found[known], kinds[known]
-        corners = found[:, :4] * (self.truth.scales.get(result.path, (1.0, 1.0)) * 2)
-        boxes = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], 1).round(_BOX_DECIMALS)
+        found[:, :4] *= self.truth.scales.get(result.path, (1.0, 1.0)) * 2
         where = np.full((len(found), 1), place)
-        self._rows.append(np.concatenate([where, kinds[:, None], boxes, found[:, 4:5].round(_SCORE_DECIMALS)], 1))
+        self._rows.append(np.concatenate([where, kinds[:, None], as_written(found)], 1))
 
     def write(self, file: Path) -> int:
         """Write COCO results (image_id, category_id, bbox, score), one a line; returns how many."""
         ids, rows = list(self.truth.image_ids.values()), np.concatenate(self._rows).tolist()
         with file.open("w", encoding="utf-8") as stream:
             stream.write("[")
-            for number, (place, kind, *box, score) in enumerate(rows):
-                item = {"image_id": ids[int(place)], "category_id": self.truth.category_ids[int(kind)]}
-                stream.write((",\n" if number else "\n") + json.dumps(item | {"bbox": box, "score": score}))
+            for number, (place, kind, *row) in enumerate(rows):
+                entry = result_entry(ids[int(place)], self.truth.category_ids[int(kind)], row)
+                stream.write((",\n" if number else "\n") + json.dumps(entry))
             stream.write("\n]\n")
         return len(rows)
 

@@ -107,7 +107,7 @@ def build_optimizer(
     kernel_lr: float = 1.0,
     attention_lr: float = 1.0,
 ) -> torch.optim.Optimizer:
-    """Optimizer over :func:`rate_groups`, whose groups carry ``name`` and ``param_names``.
+    """Optimizer over :func:`rate_groups`, whose groups carry ``name``, ``kind`` and ``param_names``.
 
     Parameters with a rate of their own are in further groups (``decay x4``), with the factor as ``lr_factor``. Their
     weights decay as fast as at the common rate.
@@ -127,6 +127,7 @@ def build_optimizer(
         {
             "params": list(group.members.values()),
             "name": group.name,
+            "kind": group.kind,
             "param_names": list(group.members),
             "weight_decay": weight_decay / group.factor if group.kind == "decay" else 0.0,
             "lr_factor": group.factor,

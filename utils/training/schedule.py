@@ -187,8 +187,8 @@ def warm_up(
         epoch -= 1  # v6.1's scheduler lags an epoch behind the warm-up
     rate = hyp.lr0 * lr_factor(epoch, plan.epochs, hyp.lrf, cosine)
     for group in optimizer.param_groups:
-        start = hyp.warmup_bias_lr if group["name"].partition(" ")[0] == "bias" else 0.0
-        group["lr"] = start + (rate * group.get("lr_factor", 1.0) - start) * share
+        start = hyp.warmup_bias_lr if group["kind"] == "bias" else 0.0
+        group["lr"] = start + (rate * group["lr_factor"] - start) * share
         if "momentum" in group:
             group["momentum"] = hyp.warmup_momentum + (hyp.momentum - hyp.warmup_momentum) * share
     return plan.accumulate_at(iteration)

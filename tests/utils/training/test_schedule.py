@@ -27,8 +27,13 @@ from utils.training.schedule import (
 V61 = Hyp(warmup_v61=True)
 
 
+def group(kind: str) -> dict[str, Any]:
+    """A group of an optimizer as ``build_optimizer`` makes it."""
+    return {"params": [nn.Parameter(torch.zeros(1))], "name": kind, "kind": kind, "lr_factor": 1.0}
+
+
 def sgd() -> torch.optim.Optimizer:
-    groups = [{"params": [nn.Parameter(torch.zeros(1))], "name": name} for name in ("no_decay", "decay", "bias")]
+    groups = [group(name) for name in ("no_decay", "decay", "bias")]
     return torch.optim.SGD(groups, lr=0.01, momentum=0.9)
 
 
@@ -124,7 +129,7 @@ def test_after_the_warm_up_rates_follow_the_epoch_alone() -> None:
 
 
 def test_the_betas_of_adam_are_left_alone() -> None:
-    optimizer = torch.optim.Adam([{"params": [nn.Parameter(torch.zeros(1))], "name": "bias"}], betas=(0.9, 0.99))
+    optimizer = torch.optim.Adam([group("bias")], betas=(0.9, 0.99))
     warm_up(optimizer, plan_steps(100, 10, 16, Hyp()), 0, 0, Hyp())
     assert optimizer.param_groups[0]["betas"] == (0.9, 0.99)
     assert learning_rates(optimizer) == {"bias": pytest.approx(0.1)}
