@@ -31,11 +31,11 @@ from starlette.requests import ClientDisconnect
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from utils.app.connections import address_of, listen, serve
 from utils.app.guard import Guard
-from utils.app.uploads import Places, RefusedError, Uploads
+from utils.app.uploads import Places, RefusedError, Uploads, answer_to
 from utils.config.paths import ROOT
 from utils.errors import InputError, explain
 from utils.inference import Predictor, input_size, open_weights
-from utils.inference.uploads import TooLargeError, decode_upload
+from utils.inference.uploads import decode_upload
 
 MAX_BYTES, MAX_PIXELS = 20 * 2**20, 50_000_000
 AT_A_TIME = 8  # images in memory; further ones wait on disk
@@ -58,15 +58,13 @@ def create_app(
 
     def find(content_type: str, file: IO[bytes]) -> dict[str, Any]:
         image = decode_upload(file_of(content_type, file.read()), max_pixels)
-        height, width = image.shape[:2]
         with one_at_a_time:
             found = predictor(image)
         rows = []
-        for x1, y1, x2, y2, confidence, kind in found.boxes.tolist():
-            box = [min(max(side, 0), most) for side, most in zip((x1, y1, x2, y2), (width, height, width, height))]
+        for *box, confidence, kind in found.boxes.tolist():
             about = {"name": found.names[int(kind)], "class": int(kind), "confidence": round(confidence, 4)}
             rows.append({**about, "box": [round(side, 1) for side in box]})
-        return {"width": width, "height": height, "detections": rows}
+        return {"width": image.shape[1], "height": image.shape[0], "detections": rows}
 
     @app.get("/health")  # without a thread of its own: those may all wait for the model
     async def health() -> dict[str, Any]:
@@ -78,8 +76,8 @@ def create_app(
             return await run_in_threadpool(find, request.headers.get("content-type", ""), file)
 
     async def refuse(request: Request, error: Exception) -> JSONResponse:
-        known = {RefusedError: getattr(error, "status", 400), TooLargeError: 413}
-        return JSONResponse({"detail": str(error) or "the upload was broken off"}, known.get(type(error), 400))
+        status, detail = answer_to(error)
+        return JSONResponse({"detail": detail}, status)
 
     for problem in (RefusedError, InputError, ClientDisconnect):
         app.add_exception_handler(problem, refuse)

@@ -150,18 +150,15 @@ _KEEPING = frozenset(
 _MOST_NUMBERS = 1 << 22  # in a map of an ordinary row
 
 
-def is_ordinary(content: Mapping[str, Any], ch: int, side: int) -> bool:
+def is_ordinary(content: Mapping[str, Any], layers: Sequence[LayerRow], ch: int, side: int) -> bool:
     """Whether the arithmetic of channels and strides alone shows that a model is of a usual size.
 
     Args:
-        content: a checked model yaml.
+        content: a checked model yaml. layers: its rows.
         ch: channels of the picture. side: of it, in pixels.
     """
     scale = Scale(content.get("depth_multiple", 1.0), content.get("width_multiple", 1.0))
-    try:
-        *rows, last = read_rows(content, "")
-    except InputError:
-        return False  # reported when it is built, as below
+    *rows, last = layers
     maps = [(ch, side)]  # channels and side: of the picture, then of each row
     for row in rows:
         try:

@@ -130,7 +130,7 @@ class Model(nn.Module):
             self.yaml["anchors"] = anchors if isinstance(anchors, int) else [list(row) for row in anchors]
         rows = read_rows(self.yaml, self.yaml_file)
         self.sources = [row.sources for row in rows]
-        if not is_ordinary(self.yaml, ch, PROBE_SIZE):
+        if not is_ordinary(self.yaml, rows, ch, PROBE_SIZE):
             check_limits(repr(self.yaml), self.yaml_file, self._built, torch.zeros(1, ch, PROBE_SIZE, PROBE_SIZE))
         with building(self.yaml_file):
             self._built()

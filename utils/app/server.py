@@ -16,10 +16,9 @@ from typing import IO, Any
 
 from utils.app.guard import Guard
 from utils.app.service import UPLOAD, Service, whole_number
-from utils.app.uploads import Places, RefusedError, Uploads
+from utils.app.uploads import Places, RefusedError, Uploads, answer_to
 from utils.app.video_job import TABLE, VideoJob
 from utils.errors import InputError
-from utils.inference.uploads import TooLargeError
 from utils.packages import require
 
 LOG = logging.getLogger(__name__)
@@ -168,11 +167,5 @@ class Calls:
 
     async def error(self, request: Any, problem: Exception) -> Any:
         """What is wrong, as JSON. A bug is logged with its traceback by the server."""
-        status, detail = 500, "something went wrong here; the terminal says what"
-        if isinstance(problem, RefusedError):
-            status, detail = problem.status, problem.detail
-        elif isinstance(problem, InputError):
-            status, detail = 413 if isinstance(problem, TooLargeError) else 400, str(problem)
-        elif type(problem).__name__ == "ClientDisconnect":
-            status, detail = 400, "the upload was broken off"
+        status, detail = answer_to(problem)
         return self._answers.JSONResponse({"detail": detail}, status_code=status)

@@ -9,6 +9,9 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import IO, Any
 
+from utils.errors import InputError
+from utils.inference.uploads import TooLargeError
+
 GRACE_S, SLOWEST = 10.0, 16_000  # an upload may stop for this long at most, and has to bring so many bytes a second
 WAIT_S = 60.0  # for a place
 _IN_MEMORY = 1 << 18  # bytes of one upload; what is longer goes to disk
@@ -21,6 +24,17 @@ class RefusedError(Exception):
     def __init__(self, status: int, detail: str) -> None:
         super().__init__(detail)
         self.status, self.detail = status, detail
+
+
+def answer_to(problem: Exception) -> tuple[int, str]:
+    """HTTP status of a request that failed, and a sentence for the person who asked."""
+    if isinstance(problem, RefusedError):
+        return problem.status, problem.detail
+    if isinstance(problem, InputError):
+        return 413 if isinstance(problem, TooLargeError) else 400, str(problem)
+    if type(problem).__name__ == "ClientDisconnect":
+        return 400, "the upload was broken off"
+    return 500, "something went wrong here; the terminal says what"
 
 
 class Uploads:

@@ -8,8 +8,9 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
+from utils.checkpoint.format import is_of
 from utils.config.sizes import DEFAULT_SIZE, recorded_size
 from utils.errors import InputError
 
@@ -126,16 +127,14 @@ def from_text(
 
 def _problem(found: Metadata) -> str:
     """What is of another kind or size than this program writes, "" where all is well."""
-    numbers = (found.stride, found.batch, *found.imgsz)
+    for name, hint in get_type_hints(Metadata).items():
+        if not is_of(value := getattr(found, name), hint):
+            return f"{name} is {str(value)[:50]}"
     if len(found.names) > _MOST or len(found.imgsz) != 2:
         return f"{len(found.names)} classes, {len(found.imgsz)} sides"
-    if wrong := [one for one in numbers if isinstance(one, bool) or not isinstance(one, int) or not 0 < one <= _MOST]:
+    if wrong := [number for number in (found.stride, found.batch, *found.imgsz) if not 0 < number <= _MOST]:
         return f"the number {str(wrong[0])[:50]}"
-    if not isinstance(found.dynamic, tuple) or not all(axis in AXES for axis in found.dynamic):
-        return f"the free axes {str(found.dynamic)[:50]}"
-    kinds: dict[str, Any] = {"task": str, "form": str, "half": bool, "nms": bool, "maps": bool}
-    kinds |= {"nms_conf": (int, float), "nms_iou": (int, float), "temperature": (int, float, type(None))}
-    return next((name for name, kind in kinds.items() if not isinstance(getattr(found, name), kind)), "")
+    return "" if {*found.dynamic} <= {*AXES} else f"the free axes {str(found.dynamic)[:50]}"
 
 
 def _tupled(value: Any) -> Any:

@@ -7,8 +7,6 @@ them once in a process of its own.
 from __future__ import annotations
 
 import hashlib
-import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,14 +17,12 @@ import yaml
 from torch import Tensor
 
 from utils.errors import InputError
-from utils.inference import ncnn_trial
+from utils.inference import trial
 from utils.inference.backends.base import FileBackend, reading
 from utils.inference.backends.metadata import KEY, as_text, from_text
-from utils.inference.backends.tried import memory_for
-from utils.inference.venvs import run_program
+from utils.inference.backends.tried import try_file
 from utils.packages import require
 
-TRIAL = Path(ncnn_trial.__file__)
 PARAM, BIN, ABOUT = "model.ncnn.param", "model.ncnn.bin", "metadata.yaml"
 HALF, SUMS = "half_weights", "sha256"  # keys of the description beside those of every format
 MAGIC = "7767517"
@@ -46,14 +42,14 @@ class NcnnBackend(FileBackend):
         ncnn = require("ncnn", "ncnn", f"{file}")
         half = bool(about.get(HALF))
         try_once(file, half, info.imgsz)
-        net = ncnn_trial.opened(ncnn, str(file / PARAM), str(file / BIN), half, torch.get_num_threads())
+        net = trial.open_ncnn(ncnn, file / PARAM, half, torch.get_num_threads())
         if net is None:
             raise InputError(f"{file}: cannot be read as an ncnn model by the installed ncnn; export it anew")
         self.library, self.net = ncnn, net
 
     def run(self, images: Tensor) -> Sequence[Any]:
         picture = np.ascontiguousarray(images[0].float().cpu().numpy())  # [3, H, W]; a batch is one picture
-        ended, boxes = ncnn_trial.run(self.library, self.net, picture)
+        ended, boxes = trial.run_ncnn(self.library, self.net, picture)
         if ended:
             raise InputError(f"{self.file}: ncnn cannot run it (code {ended}); export it anew")
         return [np.array(boxes)[None]]
@@ -65,13 +61,9 @@ def try_once(folder: Path, half: bool, hw: tuple[int, int]) -> None:
     Raises:
         InputError: this ended the process, as it would have ended ours.
     """
-    work = {
-        "param": str((folder / PARAM).absolute()), "weights": str((folder / BIN).absolute()), "half": half, "hw": hw,
-        "path": sys.path, "seconds": _SECONDS + 10,
-        "memory": memory_for((folder / BIN).stat().st_size, 3 * hw[0] * hw[1]),
-    }  # fmt: skip
+    size, what = (folder / BIN).stat().st_size, "ncnn, in a process of its own,"
     try:
-        run_program(Path(sys.executable), TRIAL, [json.dumps(work)], _SECONDS, "ncnn, in a process of its own,")
+        try_file("ncnn", folder / PARAM, size, (3, *hw), half, _SECONDS, what)
     except InputError as error:
         raise InputError(f"{folder}: cannot be read as an ncnn model: {error}; export it anew") from error
 

@@ -8,7 +8,6 @@ operations that compute tensors from tensors.
 from __future__ import annotations
 
 import operator
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -147,16 +146,19 @@ class Program:
         if len(steps) > MOST_STEPS:
             raise InputError(f"refused, it has more than {MOST_STEPS} steps")
         self.tensors, self.given, self.steps, self.results = dict(tensors), given, list(steps), results
-        known, self._last = {given, *tensors}, Counter[str]()
+        known, last = {given, *tensors}, dict[str, int]()
         for index, step in enumerate(steps):
             for name in step.takes:
                 if name not in known:
                     raise InputError(f"refused, its step {step.what} takes {name[:100]!r} before it is computed")
-                self._last[name] = index
+                last[name] = index
             known.update(step.results)
         if not known.issuperset(_names(results)):
             raise InputError("refused, it returns what it never computes")
-        self._kept = {*_names(results), *tensors}
+        done = last.keys() - {*_names(results), *tensors}
+        self._done: list[list[str]] = [[] for _ in steps]  # by step: values that none after it needs
+        for name in done:
+            self._done[last[name]].append(name)
         self._fitting: set[tuple[Any, ...]] = set()  # shapes of pictures known to be within the limits
 
     def to(self, device: torch.device) -> Program:
@@ -181,7 +183,7 @@ class Program:
 
     def _run(self, tensors: Mapping[str, Tensor], images: Tensor) -> Any:
         values: dict[str, Any] = {**tensors, self.given: images}
-        for index, step in enumerate(self.steps):
+        for step, done in zip(self.steps, self._done):
             args = tuple(_filled(value, values, images.device) for value in step.args)
             kwargs = {key: _filled(value, values, images.device) for key, value in step.kwargs.items()}
             found = step.call(*args, **kwargs)
@@ -189,9 +191,8 @@ class Program:
                 raise InputError(f"refused, its step {step.what} gives the number {found:.3g}")
             parts = list(found) if step.listed else [found] if step.results else []
             values.update(zip(step.results, parts, strict=True))
-            for name in {*step.takes} - self._kept:
-                if self._last[name] == index:
-                    del values[name]
+            for name in done:
+                del values[name]
         return _filled(self.results, values, images.device)
 
 

@@ -8,6 +8,7 @@ refused.
 from __future__ import annotations
 
 import ast
+import operator
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -161,7 +162,7 @@ class _Reader:
             value, index = self._value(node.value), node.slice.value
             if isinstance(value, list) and isinstance(index, int):
                 return value[index]
-            return self._step(_item, "item", (value, plain(index)))
+            return self._step(operator.getitem, "item", (value, plain(index)))
         if isinstance(node, ast.Call):
             return self._called(node)
         raise self._refusal(node)
@@ -225,10 +226,6 @@ class _Reader:
         return value if isinstance(value, nn.Module) else plain(value)
 
 
-def _item(values: Sequence[Any], index: int) -> Any:
-    return values[index]
-
-
 def _number(value: Any) -> Any:
     """A tensor of one number as that number."""
     return value.item() if isinstance(value, Tensor) else value
@@ -237,7 +234,7 @@ def _number(value: Any) -> Any:
 # Sizes are numbers, which traced code takes for tensors now and then.
 _CONVERSIONS: Mapping[str, Callable[..., Any]] = {
     "ops.prim.NumToTensor": lambda value: torch.tensor(value, device="cpu"),
-    "int": lambda value: int(value),
-    "float": lambda value: float(value),
-    "bool": lambda value: bool(value),
+    "int": int,
+    "float": float,
+    "bool": bool,
 }

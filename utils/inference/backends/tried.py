@@ -1,8 +1,9 @@
-"""Graphs for other libraries (ONNX, OpenVINO): held against closed lists, then tried in a process of their own."""
+"""Graphs for other libraries, such as ONNX Runtime: held against closed lists, then tried in a process of their own."""
 
 from __future__ import annotations
 
 import json
+import math
 import re
 import sys
 import tempfile
@@ -131,24 +132,29 @@ def try_once(kind: str, parts: dict[str, bytes], sides: Sequence[int | None], ha
     """
     free = (1, 3, _FREE, _FREE)
     shape = [side or other for side, other in zip(sides, free)] if len(sides) == 4 else list(free)
-    values = shape[0] * shape[1] * shape[2] * shape[3]
-    if not 0 < values < 1 << 28:
+    if not 0 < math.prod(shape) < 1 << 28:
         raise InputError(f"refused, it takes images of {' x '.join(map(str, shape))}")
-    memory = memory_for(sum(map(len, parts.values())), values)
     with tempfile.TemporaryDirectory(prefix="trial-") as folder:
         for name, content in parts.items():
             (Path(folder) / name).write_bytes(content)
-        work = {
-            "kind": kind, "file": str(Path(folder) / next(iter(parts))), "shape": shape, "half": half,
-            "memory": memory, "seconds": _SECONDS, "path": sys.path,
-        }  # fmt: skip
         try:
-            run_program(Path(sys.executable), TRIAL, [json.dumps(work)], _SECONDS + 10, "a trial in its own process")
+            try_file(kind, Path(folder) / next(iter(parts)), sum(map(len, parts.values())), shape, half)
         except InputError as error:
             raise InputError(f"cannot be run: {str(error)[:_LONGEST]}") from error
 
 
-def memory_for(size: int, values: int) -> int:
-    """Bytes that the trial of a file of ``size`` bytes on so many values of images may take: no more than there are."""
-    wanted, there = _PER_BYTE * size + _PER_VALUE * values, free_memory(torch.device("cpu"))
-    return _MEMORY + (wanted if there is None else min(wanted, there))
+def try_file(
+    kind: str, file: Path, size: int, shape: Sequence[int], half: bool,
+    seconds: int = _SECONDS, what: str = "a trial in its own process",
+) -> None:  # fmt: skip
+    """As :func:`try_once`, of a file that is there and of ``size`` bytes, with its weights; ``what`` begins messages.
+
+    It may take memory by its size and that of the images, and no more than there is.
+    """
+    wanted, there = _PER_BYTE * size + _PER_VALUE * math.prod(shape), free_memory(torch.device("cpu"))
+    memory = _MEMORY + (wanted if there is None else min(wanted, there))
+    work = {
+        "kind": kind, "file": str(file.absolute()), "shape": shape, "half": half, "memory": memory, "seconds": seconds,
+        "path": sys.path,
+    }  # fmt: skip
+    run_program(Path(sys.executable), TRIAL, [json.dumps(work)], seconds + 10, what)
