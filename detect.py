@@ -115,9 +115,10 @@ def detect(source: Source, finder: Finder, outputs: Outputs, batch_size: int = 1
                 for frame, found in zip(batch, outputs.find(finder, batch)):
                     outputs.write(frame, found)
                     tally.add(frame.title if frame.clip else None, len(found))
-                    line = printable(f"{frame.title}: {found.summary()}")
+                    summary = printable(found.summary())
+                    line = f"{printable(frame.title)}: {summary}"
                     if frame.clip:
-                        bar.set_postfix_str(printable(found.summary())[:40], refresh=False)
+                        bar.set_postfix_str(summary[:40], refresh=False)
                     elif to_screen:  # above the bar
                         bar.write(line, file=sys.stdout)
                     else:

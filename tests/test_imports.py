@@ -108,3 +108,11 @@ def test_importing_changes_no_setting_of_the_process(report: dict[str, Any]) -> 
 
 def test_importing_does_not_load_pyplot(report: dict[str, Any]) -> None:
     assert not report["pyplot"]
+
+
+def test_the_options_of_a_script_do_not_load_what_only_data_sets_need() -> None:
+    probe = (
+        "import sys, utils.config.cli, utils.config.options; print({'yaml', 'http.client', 'tqdm'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", probe], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"

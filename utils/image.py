@@ -284,7 +284,11 @@ def decode_image(content: bytes, name: str | Path) -> np.ndarray:
         InputError: as ``read_image``.
     """
     jpeg = read_header(content)
-    turn = _checked_orientation(content, jpeg, name)
+    return _decode_whole(content, jpeg, _checked_orientation(content, jpeg, name), name)
+
+
+def _decode_whole(content: bytes, jpeg: JpegHeader | None, turn: int, name: str | Path) -> np.ndarray:
+    """``decode_image`` once the header and its orientation ``turn`` are known."""
     image = _decode(content, jpeg)
     if image is None:
         return to_uint8(_decode_otherwise(content, name), name)
@@ -324,7 +328,7 @@ def read_image_for(
         if image is None:
             image = decode_jpeg(np.frombuffer(content, np.uint8), divisor)
     if image is None:
-        image = decode_image(content, path)
+        image = _decode_whole(content, jpeg, turn, path)
         hw = (image.shape[0], image.shape[1])
         return image, hw, hw
     image = _turn_upright(image, turn)

@@ -1,8 +1,4 @@
-"""Typed settings: options of the scripts, hyper-parameters, data sets."""
+"""Typed settings: options of the scripts, hyper-parameters, data sets.
 
-from utils.config.dataset_spec import DatasetSpec
-from utils.config.hyp import Hyp
-from utils.config.options import DetectOptions, TrainOptions, ValOptions
-from utils.config.paths import ROOT
-
-__all__ = ["ROOT", "DatasetSpec", "DetectOptions", "Hyp", "TrainOptions", "ValOptions"]
+Nothing is imported here: each script's ``--help`` would wait for what only data sets need.
+"""

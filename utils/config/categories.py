@@ -179,7 +179,8 @@ def is_labelme(file: Path) -> bool:
     """Whether a json file is one of LabelMe, which belongs to one image. Of a COCO file only the bytes are searched."""
     try:
         with open_regular(file) as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            return content.find(b'"shapes"') >= 0 and all(content.find(key) < 0 for key in (_KEY, b'"annotations"'))
+            # The search of a COCO file ends where its annotations begin: such a file may have half a gigabyte.
+            return all(content.find(key) < 0 for key in (b'"annotations"', _KEY)) and content.find(b'"shapes"') >= 0
     except (OSError, ValueError):  # not there, or empty
         return False
 

@@ -217,13 +217,13 @@ def _is_coco(path: Path) -> bool:
 
 def _class_names(content: Mapping[Any, Any], file: Path, entries: Sequence[Path]) -> tuple[str, ...]:
     """Names from ``names:``, else of the first COCO or CVAT file of ``entries``, else class0 ... from ``nc:``."""
-    jsons = [path for path in entries if _is_coco(path)]
     nc, names = content.get("nc"), content.get("names")
+    jsons = [path for path in entries if _is_coco(path)] if names is None else []
     if isinstance(nc, str) and nc.strip().isdecimal():
         nc = int(nc)
     if nc is not None and (isinstance(nc, bool) or not isinstance(nc, int) or nc < 1):
         raise InputError(f"{file}: nc: {nc!r} is not a whole number of at least 1")
-    if names is None and jsons:
+    if jsons:
         if not jsons[0].is_file():
             raise FileNotFoundError(
                 f"{file}: annotations not found: {jsons[0]}; correct 'path:', or give names: to do without them"

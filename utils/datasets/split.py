@@ -270,13 +270,14 @@ def files_of(
     return files
 
 
-def write(files: dict[Path, str], exist_ok: bool, source: str) -> None:
-    """Write all files; none when one of them is there already, without ``exist_ok``, or is what ``source`` reads."""
+def write(files: dict[Path, str], options: SplitOptions) -> None:
+    """Write all files; none when one of them is there already, without ``exist_ok``, or is read by ``source``."""
     taken = [path for path in files if path.exists()]
-    if taken and not exist_ok:
+    if taken and not options.exist_ok:
         raise InputError(f"--output: {taken[0]} is there already; choose another folder, or replace it by --exist-ok")
+    output = OutputFolder(Path(options.output).resolve(), partial(_inputs, options.source))
     for file in files:  # all of them before the first is written
-        OutputFolder(file.parent, partial(_inputs, source)).path(file.name)
+        output.path(file.name)
     for file, text in files.items():
         write_atomic(file, text.encode())
 
@@ -313,7 +314,7 @@ def main(options: SplitOptions) -> None:
     records, names = read_source(options)
     parts = split(records, len(names), options)
     files = files_of(records, parts, names, options)
-    write(files, options.exist_ok, options.source)
+    write(files, options)
     LOG.info("%s", table(objects_per_class(records, len(names)), parts, names))
     LOG.info("%s", "\n".join(str(path) for path in files if path.suffix == ".yaml"))
 

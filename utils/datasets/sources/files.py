@@ -92,7 +92,8 @@ class FileSource(Source):
 
     def relative(self, path: Path) -> Path:
         """Where the results of a file go below the folder of the results; never out of it by "..", as in a list."""
-        for place, root in ((path, self.root), (_real(path.parent) / path.name, _real(self.root))):
+        for real in (False, True):  # what takes a look at the disk comes second
+            place, root = (_real(path.parent) / path.name, _real(self.root)) if real else (path, self.root)
             if place.is_relative_to(root) and ".." not in (inside := place.relative_to(root)).parts:
                 return inside
         return Path(path.name)
