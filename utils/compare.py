@@ -37,7 +37,7 @@ from models.user_modules import load_modules
 from models.yolo import Model
 from utils.checkpoint import load_model
 from utils.config.cli import run_script
-from utils.config.flags import image_size, image_size_option, option, path, switch
+from utils.config.flags import at_least, image_size, image_size_option, option, path, plain_name, switch
 from utils.config.paths import ROOT
 from utils.config.sizes import chosen_side
 from utils.device import select_device
@@ -76,14 +76,11 @@ class CompareOptions:
 
     def __post_init__(self) -> None:
         image_size(self.imgsz)
-        lowest = {"--nc": (self.nc, 1), "--batch-size": (self.batch_size, 1)}
-        for flag, (value, low) in {**lowest, "--repeats": (self.repeats, 1)}.items():
-            if value < low:
-                raise InputError(f"{flag} {value} is too small; allowed is {low} or more")
+        for flag, value in (("--nc", self.nc), ("--batch-size", self.batch_size), ("--repeats", self.repeats)):
+            at_least(flag, value, 1)
         if not self.models and not self.weights:
             raise InputError("no model named; give model yamls or checkpoints, for example yolov5n.yaml")
-        if not self.name:
-            raise InputError("--name '' is empty; give the run a name, for example exp")
+        plain_name(self.name)
 
 
 @dataclass(frozen=True)

@@ -364,7 +364,7 @@ def unpack(file: Path, folder: Path, *, max_bytes: int = MAX_BYTES, progress: bo
 def _write(member: Member, folder: OutputFolder, left: int) -> int | None:
     """Write one entry below ``folder`` and return its bytes, None for a folder; ValueError beyond ``left`` bytes."""
     if member.folder:
-        folder.path(member.path() / "a").parent.mkdir(exist_ok=True)
+        folder.path(member.path() / "a")  # makes the folder that a file "a" would lie in
         return None
     target = folder.path(member.path())
     size, source = 0, member.open()

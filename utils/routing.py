@@ -27,7 +27,7 @@ from utils.checkpoint import load_model
 from utils.checkpoint.find import newest_checkpoint
 from utils.config.cli import run_script
 from utils.config.dataset_spec import SPLITS, DatasetSpec
-from utils.config.flags import image_size, image_size_option, option, path, switch
+from utils.config.flags import at_least, image_size, image_size_option, option, path, plain_name, switch
 from utils.config.paths import ROOT
 from utils.config.sizes import chosen_side
 from utils.datasets.dataset import DetectionDataset
@@ -69,11 +69,9 @@ class RoutingOptions:
 
     def __post_init__(self) -> None:
         image_size(self.imgsz)
-        for flag, value, low in (("--batch-size", self.batch_size, 1), ("--workers", self.workers, 0)):
-            if value < low:
-                raise InputError(f"{flag} {value} is too small; allowed is {low} or more")
-        if not self.name:
-            raise InputError("--name '' is empty; give the run a name, for example exp")
+        at_least("--batch-size", self.batch_size, 1)
+        at_least("--workers", self.workers, 0)
+        plain_name(self.name)
 
 
 @torch.no_grad()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import contextlib
+import math
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,6 +40,28 @@ class Element:
         """The text of the first child with this tag, without blanks around it; None when there is no such child."""
         child = self.child(tag)
         return None if child is None else child.text.strip()
+
+
+def finite(text: str | None, what: str) -> float:
+    """A number as it stands in an xml file; ValueError that begins with ``what`` it is when it is none."""
+    if text is None:
+        raise ValueError(f"no {what}")
+    try:
+        number = float(text)
+    except ValueError:
+        raise ValueError(f"{what} '{text[:20]}' is not a number") from None
+    if not math.isfinite(number):
+        raise ValueError(f"{what} is not finite")
+    return number
+
+
+def stated_size(width: str | None, height: str | None) -> tuple[float, float] | None:
+    """Width and height of an image; None where they are missing or 0, as some tools write them."""
+    try:
+        size = finite(width, "width"), finite(height, "height")
+    except ValueError:
+        return None
+    return size if min(size) > 0 else None
 
 
 def _decode(content: bytes) -> str:

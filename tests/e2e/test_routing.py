@@ -141,7 +141,9 @@ def test_a_model_without_dynamic_layers_is_refused_with_the_variants() -> None:
         require_dynamic(Model("yolov5n.yaml"), Path("best.pt"))
 
 
-@pytest.mark.parametrize("words", [["--batch-size", "0"], ["--imgsz", "8"], ["--workers", "-1"], ["--name", ""]])
+@pytest.mark.parametrize(
+    "words", [["--batch-size", "0"], ["--imgsz", "8"], ["--workers", "-1"], ["--name", ""], ["--name", "../a"]]
+)
 def test_options_out_of_range_are_refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         parse(RoutingOptions, words)

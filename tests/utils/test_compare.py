@@ -64,6 +64,7 @@ def test_checkpoints_may_be_named_by_weights_alone() -> None:
         (["a.yaml", "--imgsz", "31"], "--imgsz 31 is too small"),
         (["a.yaml", "--batch", "0"], "--batch-size 0 is too small"),
         (["a.yaml", "--name", ""], "--name is given an empty text"),
+        (["a.yaml", "--name", "../a"], "--name ../a leads out of --project"),
         (["a.yaml", "--repeat5", "3"], "did you mean '--repeats'"),
     ],
 )

@@ -102,7 +102,8 @@ def check(
         report.findings += [(split, finding) for finding in file_findings(labels.records)]
         limit = None if options.single_cls else spec.nc
         for record in labels.records:
-            report.findings += [(split, finding) for finding in box_findings(record, options.imgsz, limit)]
+            odd = box_findings(record, options.imgsz, limit, spec.keypoint_columns)
+            report.findings += [(split, finding) for finding in odd]
         if split == "train":
             report.findings += [(split, finding) for finding in unused_classes(counts, spec.names, spec.source)]
     if options.decode:
@@ -147,8 +148,9 @@ def main(options: CheckOptions) -> int:
     report, usable = check(spec, splits, options)
     folder = Path(options.report or ROOT / "runs/check/exp")
     folder = increment_path(folder, exist_ok=bool(options.report), mkdir=True)
+    output = OutputFolder(folder, lambda: [path for split in splits for path in getattr(spec, split)])
     for name in ("report.txt", "report.json"):
-        OutputFolder(folder, lambda: [path for split in splits for path in getattr(spec, split)]).path(name)
+        output.path(name)
     write(report, usable, spec.names, folder)
     LOG.info("%s", "\n".join(report.summary_lines()))
     LOG.info("all findings with file and line: %s", folder / "report.txt")

@@ -168,19 +168,27 @@ def read_label_file(path: Path, hw: tuple[int, int], nc: int | None, keypoint_co
     ``keypoint_columns`` numbers behind the box only the box is used. Raises OSError when the file cannot be read.
     """
     text = _read_text(path)
-    lines = [line.split() for line in text.splitlines()]
-    found: list[Finding] = []
-    if keypoint_columns and (posed := [i for i, words in enumerate(lines) if len(words) == 5 + keypoint_columns]):
-        lines = [words[:5] if len(words) == 5 + keypoint_columns else words for words in lines]
-        found.append(Finding(KEYPOINTS, str(path), posed[0] + 1, f"{len(posed)} rows", "", "boxes used"))
+    lines, posed = _words(text, keypoint_columns)
     plain = None if "_" in text else _plain_boxes([words for words in lines if words], nc)
     labels = _read_rows(path, lines, hw, nc)[0] if plain is None else LabelFile(plain)
-    return replace(labels, findings=(*found, *labels.findings)) if found else labels
+    if not posed:
+        return labels
+    found = Finding(KEYPOINTS, str(path), posed[0], f"{len(posed)} rows", "", "boxes used")
+    return replace(labels, findings=(found, *labels.findings))
 
 
-def row_lines(path: Path, hw: tuple[int, int], nc: int | None) -> list[int]:
+def _words(text: str, keypoint_columns: int) -> tuple[list[list[str]], list[int]]:
+    """The words of each line, without key points, and the numbers of the lines that had some."""
+    lines = [line.split() for line in text.splitlines()]
+    posed = [n for n, words in enumerate(lines, 1) if len(words) == 5 + keypoint_columns] if keypoint_columns else []
+    for number in posed:
+        del lines[number - 1][5:]
+    return lines, posed
+
+
+def row_lines(path: Path, hw: tuple[int, int], nc: int | None, keypoint_columns: int = 0) -> list[int]:
     """The line of each row that ``read_label_file`` returns, in its order. Raises OSError as it does."""
-    return _read_rows(path, [line.split() for line in _read_text(path).splitlines()], hw, nc)[1]
+    return _read_rows(path, _words(_read_text(path), keypoint_columns)[0], hw, nc)[1]
 
 
 def _read_rows(path: Path, lines: list[list[str]], hw: tuple[int, int], nc: int | None) -> tuple[LabelFile, list[int]]:

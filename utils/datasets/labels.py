@@ -224,33 +224,29 @@ def _refuse_useless(
     strict: bool,
 ) -> None:
     """Raise InputError, or warn, when nothing can be learned or measured from the set."""
+    refused = strict or require_labels
     if report.corrupt == len(images):
         text = f"none of the {len(images)} pictures is usable; {report.messages[0]}"
-        if strict:
-            raise InputError(f"{description}: {text}")
     elif report.found:
         return
     elif report.dropped_rows:
-        text = f"every label row is unusable; the first: {report.messages[0]}"
+        text, refused = f"every label row is unusable; the first: {report.messages[0]}", require_labels
     elif report.counts[FOREIGN]:
         return
     elif report.counts[NO_AREA]:
         text = f"no object of {annotations[0]} or the other files has a box: points and lines only"
-        if strict:
-            raise InputError(f"{description}: {text}")
     elif report.counts[CROWD]:
         text = (
             f"every annotation of {annotations[0]} is a crowd (iscrowd: 1) and left out; CVAT marks masks so: "
             "'crowd: keep' in the data yaml uses their boxes"
         )
-        if strict:
-            raise InputError(f"{description}: {text}")
     elif report.empty:
         logger.warning("%s: all label files are empty: %d pictures of background only", description, report.empty)
         return
     else:
         text = f"no labels found; the labels of {images[0]} were looked for in {annotations[0]}{unread(images[0])}"
-    if require_labels:
+        refused = require_labels
+    if refused:
         raise InputError(f"{description}: {text}")
     logger.warning("%s: %s", description, text)
 

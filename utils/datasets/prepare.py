@@ -51,18 +51,17 @@ _SHOWN = 10
 class Part:
     """Pictures of a split whose labels are of one kind.
 
-    ``sources`` are the entries they come from; ``reader`` None stands for YOLO label files. ``strays`` are annotations
-    that belong to no picture.
+    ``sources`` are the entries they come from. ``strays`` are annotations that belong to no picture.
     """
 
     images: list[Path]
     sources: tuple[Path, ...]
-    reader: RowReader | None = None
+    reader: RowReader
     strays: tuple[Finding, ...] = field(default=())
 
     def cache_path(self, cache_dir: Path | None) -> Path:
         """Where the scan of this part is kept: for annotations beside their file or folder, unless moved elsewhere."""
-        if self.reader is None or isinstance(self.reader, TextRows):
+        if isinstance(self.reader, TextRows):
             return cache_path_for(self.images, cache_dir, sources=self.sources)
         return _beside(self.sources[0], cache_dir)
 
@@ -168,15 +167,17 @@ def open_split(
         pictures = [] if suffix in (".xml", JSON) else _pictures(entry, (spec.root, *spec.searched))
         files = annotations_of(pictures) if pictures else _annotated(entry, folder)
         if files:
-            reader: NamedLabels = VocLabels(files, names, drop_difficult=spec.drop_difficult, strict=strict)
+            reader: NamedLabels
             if any(file.suffix.lower() == JSON for file in files.values()):
                 reader = LabelmeLabels(files, names, strict)
+            else:
+                reader = VocLabels(files, names, drop_difficult=spec.drop_difficult, strict=strict)
             parts.append(Part(sorted(reader.images, key=str), (entry,), reader))
         else:
             plain.append(entry)
             images += pictures
     if plain:
-        rows = TextRows(spec.keypoint_columns) if spec.keypoint_columns else None
+        rows = TextRows(spec.keypoint_columns)
         parts.insert(0, Part(sorted(images, key=str) or find_images(plain), tuple(plain), rows))
     return parts
 

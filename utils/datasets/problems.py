@@ -65,8 +65,10 @@ _ALIKE_IOU = 0.95
 # Boxes ----------------------------------------------------------------------------------------------------------------
 
 
-def box_findings(record: LabelRecord, imgsz: int, nc: int | None = None) -> Iterator[Finding]:
-    """Odd boxes of one picture; ``imgsz`` is its longer side in training, ``nc`` the one its labels were read with."""
+def box_findings(
+    record: LabelRecord, imgsz: int, nc: int | None = None, keypoint_columns: int = 0
+) -> Iterator[Finding]:  # fmt: skip
+    """Odd boxes of one image; ``imgsz`` is its longer side in training, the rest is what its labels were read with."""
     if not len(record.boxes):
         return
     noted: list[tuple[int, str, str]] = []  # row, kind, problem
@@ -83,7 +85,7 @@ def box_findings(record: LabelRecord, imgsz: int, nc: int | None = None) -> Iter
     noted += _alike(record.boxes)
     if not noted:
         return
-    lines = _lines(record, nc)
+    lines = _lines(record, nc, keypoint_columns)
     for i, kind, problem in sorted(noted):
         value = " ".join(f"{number:.6g}" for number in record.boxes[i].tolist())
         yield Finding(kind, str(record.label), lines[i], value, problem, "used")
@@ -113,11 +115,11 @@ def _alike(boxes: np.ndarray) -> list[tuple[int, str, str]]:
     return noted
 
 
-def _lines(record: LabelRecord, nc: int | None) -> Sequence[int]:
+def _lines(record: LabelRecord, nc: int | None, keypoint_columns: int) -> Sequence[int]:
     """The line of each box in its label file; zeros where annotations are no lines or have changed since."""
     if record.label is not None and record.label.suffix.lower() == ".txt":
         try:
-            lines = row_lines(record.label, record.hw, nc)
+            lines = row_lines(record.label, record.hw, nc, keypoint_columns)
         except OSError:
             lines = []
         if len(lines) == len(record.boxes):

@@ -99,6 +99,13 @@ def test_everything_wrong_is_found_with_file_and_line(data: Path, tmp_path: Path
     assert "Traceback" not in out and "1 bad row" in out
 
 
+def test_what_is_said_of_a_box_with_key_points_has_its_line(data: Path, tmp_path: Path) -> None:
+    (data.parent / "labels/train/0.txt").write_text("\n0 0.5 0.5 1 1 0.2 0.2 2\n")
+    data.write_text(data.read_text() + "kpt_shape: [1, 3]\n")
+    _, report = run(data, tmp_path / "out")
+    assert [f["line"] for f in report["findings"] if f["kind"] == "box of the whole picture"] == [2]
+
+
 def test_oddities_that_lose_nothing_leave_the_code_at_zero(data: Path, tmp_path: Path) -> None:
     (data.parent / "labels/train/0.txt").write_text("0 0.5 0.5 1 1\n0 0.5 0.5 0.01 0.01\n")
     (data.parent / "labels/train/2.txt").write_text("")

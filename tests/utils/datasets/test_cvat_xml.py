@@ -16,6 +16,8 @@ from utils.datasets.labels import LabelSet
 from utils.datasets.prepare import load_labels
 from utils.errors import InputError
 
+Pixels = Callable[[LabelSet], list[list[float]]]
+
 LABELS = "".join(f"<label><name>{name}</name></label>" for name in ("dog", "cat", "007"))
 META = (
     f"<version>1.1</version><meta><job><labels>{LABELS}"
@@ -53,15 +55,6 @@ def load(tmp_path: Path) -> Callable[..., LabelSet]:
     return run
 
 
-def pixels(labels: LabelSet) -> list[list[float]]:
-    """Class and corners in pixels of all boxes of the first image."""
-    rows = []
-    for cls, x, y, w, h in labels.records[0].boxes.astype(float).tolist():
-        corners = ((x - w / 2) * 100, (y - h / 2) * 50, (x + w / 2) * 100, (y + h / 2) * 50)
-        rows.append([cls, *(round(value, 2) for value in corners)])
-    return rows
-
-
 CUBOID = " ".join(
     f'{axis}{corner}{face}="{value}"'
     for face, move in (("1", 0), ("2", 4))
@@ -83,7 +76,9 @@ CUBOID = " ".join(
         (f'<cuboid label="cat" {CUBOID}/>', [10, 5, 34, 29]),
     ],
 )
-def test_every_shape_with_an_area_has_its_box(load: Callable[..., LabelSet], shape: str, corners: list[float]) -> None:
+def test_every_shape_with_an_area_has_its_box(
+    load: Callable[..., LabelSet], shape: str, corners: list[float], pixels: Pixels
+) -> None:
     assert pixels(load(shape)) == [[1, *corners]]
 
 
@@ -113,7 +108,7 @@ def test_points_lines_skeletons_and_tags_are_left_out_and_counted(load: Callable
 @pytest.mark.parametrize(
     ("shape", "problem"),
     [
-        ('<box label="cat" xtl="x" ytl="5" xbr="30" ybr="15"/>', "xtl: 'x' is not a number"),
+        ('<box label="cat" xtl="x" ytl="5" xbr="30" ybr="15"/>', "xtl 'x' is not a number"),
         ('<box label="cat" ytl="5" xbr="30" ybr="15"/>', "no xtl"),
         ('<box label="cat" xtl="nan" ytl="5" xbr="30" ybr="15"/>', "xtl is not finite"),
         ('<box xtl="1" ytl="5" xbr="30" ybr="15"/>', "no label"),
@@ -131,7 +126,9 @@ def test_a_shape_that_cannot_be_used_is_dropped_with_its_line(
     assert "annotations.xml:4: " in message and problem in message
 
 
-def test_boxes_made_for_another_size_are_scaled_or_the_image_is_left_out(load: Callable[..., LabelSet]) -> None:
+def test_boxes_made_for_another_size_are_scaled_or_the_image_is_left_out(
+    load: Callable[..., LabelSet], pixels: Pixels
+) -> None:
     assert pixels(load(BOX, wh=(200, 100))) == [[1, 5, 2.5, 15, 7.5]]
     with pytest.raises(InputError, match="made for 60x90 pixels, but the picture has 100x50"):
         load(BOX, wh=(60, 90))
@@ -162,7 +159,7 @@ def test_a_split_has_the_images_of_its_subset(tmp_path: Path, caplog: pytest.Log
     }  # fmt: skip
 
 
-def test_an_image_of_several_tasks_has_the_objects_of_all(tmp_path: Path) -> None:
+def test_an_image_of_several_tasks_has_the_objects_of_all(tmp_path: Path, pixels: Pixels) -> None:
     picture(tmp_path / "images/a.png")
     dog = BOX.replace("cat", "dog")
     annotate(tmp_path / "annotations.xml", entry("a.png", BOX), entry("a.png", dog))

@@ -19,6 +19,8 @@ from utils.datasets.labels import LabelSet
 from utils.datasets.prepare import load_labels
 from utils.errors import InputError
 
+Pixels = Callable[[LabelSet], list[list[float]]]
+
 
 def picture(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -49,15 +51,6 @@ def load(tmp_path: Path) -> Callable[..., LabelSet]:
     return run
 
 
-def pixels(labels: LabelSet) -> list[list[float]]:
-    """Class and corners in pixels of all boxes."""
-    rows = []
-    for cls, x, y, w, h in labels.records[0].boxes.astype(float).tolist():
-        corners = ((x - w / 2) * 100, (y - h / 2) * 50, (x + w / 2) * 100, (y + h / 2) * 50)
-        rows.append([cls, *(round(value, 2) for value in corners)])
-    return rows
-
-
 def mask_of(rows: int, columns: int) -> str:
     """A mask with a frame of two empty pixels."""
     mask = np.zeros((rows, columns), np.uint8)
@@ -84,7 +77,9 @@ TURNED = [(50, 5), (70, 25), (50, 45), (30, 25)]
     ],
     ids=lambda value: value.get("shape_type", "old") if isinstance(value, dict) else "",
 )
-def test_every_shape_with_an_area_has_its_box(load: Callable[..., LabelSet], item: Any, corners: list[float]) -> None:
+def test_every_shape_with_an_area_has_its_box(
+    load: Callable[..., LabelSet], item: Any, corners: list[float], pixels: Pixels
+) -> None:
     assert pixels(load(item)) == [[0, *corners]]
 
 
@@ -95,7 +90,7 @@ def test_outlines_are_kept_where_the_shape_has_one(load: Callable[..., LabelSet]
     assert record.boxes[:, 0].tolist() == [0, 1]
 
 
-def test_shapes_of_one_group_are_one_object(load: Callable[..., LabelSet]) -> None:
+def test_shapes_of_one_group_are_one_object(load: Callable[..., LabelSet], pixels: Pixels) -> None:
     parts = [shape("polygon", (x, 5), (x + 10, 5), (x, 15), group_id=3) for x in (10, 40)]
     labels = load(*parts, shape("polygon", (70, 5), (80, 5), (70, 15)), shape("rectangle", (0, 0), (9, 9), group_id=4))
     assert pixels(labels) == [[0, 10, 5, 50, 15], [0, 70, 5, 80, 15], [0, 0, 0, 9, 9]]
@@ -143,7 +138,7 @@ def test_a_shape_that_cannot_be_used_is_dropped_and_the_others_stay(
     assert "a.json: shapes[0]" in message and problem in message
 
 
-def test_boxes_made_for_another_shape_leave_the_image_out(load: Callable[..., LabelSet]) -> None:
+def test_boxes_made_for_another_shape_leave_the_image_out(load: Callable[..., LabelSet], pixels: Pixels) -> None:
     with pytest.raises(InputError, match=r"a\.json: .*made for 60x90 pixels, but the picture has 100x50"):
         load(shape("rectangle", (10, 5), (30, 15)), wh=(60, 90))
     assert pixels(load(shape("rectangle", (20, 10), (60, 30)), wh=(200, 100))) == [[0, 10, 5, 30, 15]]
@@ -167,7 +162,7 @@ def test_an_unknown_label_stops_the_run_with_the_nearest_name(load: Callable[...
     ],
 )
 def test_images_and_annotations_find_each_other(
-    tmp_path: Path, entry: str, annotation: str, stated: str, image: str
+    tmp_path: Path, entry: str, annotation: str, stated: str, image: str, pixels: Pixels
 ) -> None:
     picture(tmp_path / image)
     annotate(tmp_path / annotation, shape("rectangle", (10, 5), (30, 15)), image=stated)
@@ -178,7 +173,7 @@ def test_images_and_annotations_find_each_other(
     assert pixels(labels) == [[0, 10, 5, 30, 15]]
 
 
-def test_label_files_come_first_and_other_json_files_are_no_annotations(tmp_path: Path) -> None:
+def test_label_files_come_first_and_other_json_files_are_no_annotations(tmp_path: Path, pixels: Pixels) -> None:
     picture(tmp_path / "data/a.png")
     (tmp_path / "data.yaml").write_text("train: data\nnames: [cat]\n")
     (tmp_path / "data/a.json").write_text('{"exif": {}}')

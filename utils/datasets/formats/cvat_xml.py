@@ -23,7 +23,7 @@ from utils.datasets.formats.annotations import MASK, NO_AREA
 from utils.datasets.formats.coco_json import locate_pictures, picture_folders
 from utils.datasets.formats.named import FileContent, NamedLabels, Shape
 from utils.errors import InputError
-from utils.xml_file import Element, read_xml
+from utils.xml_file import Element, finite, read_xml, stated_size
 
 LOG = logging.getLogger(__name__)
 _CUBOID = tuple(f"{axis}{corner}{face}" for face in "12" for corner in ("tl", "bl", "tr", "br") for axis in "xy")
@@ -72,7 +72,8 @@ class CvatLabels(NamedLabels):
 
     def content_of(self, file: Path, image: Path) -> FileContent:
         entries = self._entries[image]
-        return FileContent(_size(entries[0]), [_shape(shape) for entry in entries for shape in entry.children])
+        size = stated_size(entries[0].attributes.get("width"), entries[0].attributes.get("height"))
+        return FileContent(size, [_shape(shape) for entry in entries for shape in entry.children])
 
 
 def read_cvat(file: Path) -> list[tuple[str, Element]]:
@@ -96,24 +97,7 @@ def read_cvat(file: Path) -> list[tuple[str, Element]]:
 
 
 def _number(element: Element, key: str, default: str | None = None) -> float:
-    text = element.attributes.get(key, default)
-    if text is None:
-        raise ValueError(f"no {key}")
-    try:
-        number = float(text)
-    except ValueError:
-        raise ValueError(f"{key}: '{text[:20]}' is not a number") from None
-    if not math.isfinite(number):
-        raise ValueError(f"{key} is not finite")
-    return number
-
-
-def _size(element: Element) -> tuple[float, float] | None:
-    try:
-        width, height = _number(element, "width"), _number(element, "height")
-    except ValueError:
-        return None
-    return (width, height) if width > 0 and height > 0 else None
+    return finite(element.attributes.get(key, default), key)
 
 
 def _shape(element: Element) -> Shape:

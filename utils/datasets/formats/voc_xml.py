@@ -11,7 +11,6 @@ What is used of a file: ``size`` (width, height) and of every ``object`` its ``n
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ from pathlib import Path
 from utils.datasets.formats.annotations import DIFFICULT
 from utils.datasets.formats.named import FileContent, NamedLabels, Shape
 from utils.errors import InputError
-from utils.xml_file import Element, read_xml
+from utils.xml_file import Element, finite, read_xml, stated_size
 
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
@@ -28,32 +27,15 @@ _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
 @dataclass(frozen=True)
-class VocObject:
-    """One ``object``: its name, the line it starts on, corners in pixels, or what is wrong with them."""
-
-    name: str
-    line: int
-    difficult: bool = False
-    xyxy: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
-    problem: str = ""
-
-    @property
-    def value(self) -> str:
-        """What the object is, for a message."""
-        return f"{self.name} {' '.join(f'{v:g}' for v in self.xyxy)}" if not self.problem else self.name
-
-
-@dataclass(frozen=True)
 class VocFile:
-    """What is used of an annotation file; ``size_wh`` is None where it states no size of the picture."""
+    """What is used of an annotation file: the name that it gives its image, and what it says of it."""
 
     filename: str
-    size_wh: tuple[float, float] | None
-    objects: tuple[VocObject, ...]
+    content: FileContent
 
 
-def read_voc(file: Path) -> VocFile:
-    """Read one annotation file.
+def read_voc(file: Path, drop_difficult: bool = False) -> VocFile:
+    """Read one annotation file; with ``drop_difficult`` its difficult objects are to be left out.
 
     Raises:
         OSError: it cannot be read.
@@ -62,47 +44,26 @@ def read_voc(file: Path) -> VocFile:
     root = read_xml(file)
     if root.tag != "annotation":
         raise InputError(f"{file}:{root.line}: the outermost element is <{root.tag[:40]}>, expected <annotation>")
-    objects = tuple(_object(element) for element in root.children if element.tag == "object")
-    return VocFile(root.value("filename") or "", _size(root.child("size")), objects)
+    shapes = [_object(element, drop_difficult) for element in root.children if element.tag == "object"]
+    size = root.child("size")
+    wh = stated_size(size.value("width"), size.value("height")) if size else None
+    return VocFile(root.value("filename") or "", FileContent(wh, shapes))
 
 
-def _size(element: Element | None) -> tuple[float, float] | None:
-    """Width and height; None where they are missing or 0, as some tools write them."""
-    if element is None:
-        return None
-    try:
-        width, height = _number(element, "width"), _number(element, "height")
-    except ValueError:
-        return None
-    return (width, height) if width > 0 and height > 0 else None
-
-
-def _number(element: Element, tag: str) -> float:
-    text = element.value(tag)
-    if text is None:
-        raise ValueError(f"no <{tag}>")
-    try:
-        number = float(text)
-    except ValueError:
-        raise ValueError(f"<{tag}> '{text[:20]}' is not a number") from None
-    if not math.isfinite(number):
-        raise ValueError(f"<{tag}> is not finite")
-    return number
-
-
-def _object(element: Element) -> VocObject:
+def _object(element: Element, drop_difficult: bool) -> Shape:
     name = element.value("name") or ""
-    difficult = element.value("difficult") in ("1", "true", "True")
+    difficult = drop_difficult and element.value("difficult") in ("1", "true", "True")
     box = element.child("bndbox")
     try:
         if not name:
             raise ValueError("an object without <name>")
         if box is None:
             raise ValueError("no <bndbox>")
-        x1, y1, x2, y2 = (_number(box, tag) for tag in _CORNERS)
+        x1, y1, x2, y2 = (finite(box.value(tag), f"<{tag}>") for tag in _CORNERS)
     except ValueError as error:
-        return VocObject(name, element.line, difficult, problem=str(error))
-    return VocObject(name, element.line, difficult, (x1, y1, x2, y2))
+        return Shape(name, element.line, name, problem=str(error))
+    value = f"{name} {x1:g} {y1:g} {x2:g} {y2:g}"
+    return Shape(name, element.line, value, (x1, y1, x2, y2), left_out=DIFFICULT if difficult else "")
 
 
 # As labels ------------------------------------------------------------------------------------------------------------
@@ -134,10 +95,4 @@ class VocLabels(NamedLabels):
         self._drop_difficult = drop_difficult
 
     def content_of(self, file: Path, image: Path) -> FileContent:
-        found = read_voc(file)
-        left_out = DIFFICULT if self._drop_difficult else ""
-        shapes = [
-            Shape(o.name, o.line, o.value, o.xyxy, problem=o.problem, left_out=left_out if o.difficult else "")
-            for o in found.objects
-        ]
-        return FileContent(found.size_wh, shapes)
+        return read_voc(file, self._drop_difficult).content
