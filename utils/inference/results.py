@@ -234,7 +234,8 @@ class Detections:
             One dict per detection: ``box`` [4] xyxy, ``conf``, ``cls``, ``label`` ("dog 0.87"), ``im`` HWC BGR.
         """
         output = OutputFolder(_run_folder(save_dir, exist_ok), lambda: self.sources) if save else None
-        writer = None if output is None else Crops(output.below("crops"))
+        # Images without a file are image0 in every call, so what has the same name may be of another image.
+        writer = None if output is None else Crops(output.below("crops"), replace=False)
         crops = []
         for index in range(self.n):
             frame, found = self._single(index)

@@ -81,15 +81,16 @@ class TextLabels:
 class Crops:
     """Each detection as a picture of its own: ``folder/<class>/<picture>.jpg``, numbered from the second on.
 
-    None takes the place of another: the twelfth of ``a`` and the second of ``a1`` would both be ``a12``. Those that an
-    earlier run cut out of the same picture are removed; a comment in each file says which picture that is.
+    None takes the place of another: the twelfth of ``a`` and the second of ``a1`` would both be ``a12``. With
+    ``replace`` those that an earlier run cut out of the same picture are removed; a comment in each file says which
+    picture that is.
     """
 
-    def __init__(self, folder: Path | OutputFolder, gain: float = 1.02, pad: int = 10) -> None:
-        self.folder, self.gain, self.pad = OutputFolder.of(folder), gain, pad
+    def __init__(self, folder: Path | OutputFolder, replace: bool = True) -> None:
+        self.folder = OutputFolder.of(folder)
         self._used: dict[Path, int] = {}
         self._names: dict[str, str] = {}
-        self._earlier = _crops_by_owner(self.folder.folder)
+        self._earlier = _crops_by_owner(self.folder.folder) if replace else {}
 
     def write(self, frame: Frame, found: Detections) -> None:
         owner = _OWNER + os.fsencode(frame.relative)
@@ -97,7 +98,7 @@ class Crops:
             path.unlink(missing_ok=True)
         self._names = self._names or file_names(map(str, found.names))
         for *xyxy, _, cls in found.boxes.tolist():
-            crop = crop_box(frame.image, xyxy, self.gain, self.pad)
+            crop = crop_box(frame.image, xyxy)
             if crop.size == 0:
                 continue
             stem = Path(self._names[str(found.names[int(cls)])], frame.relative.with_suffix("").name)

@@ -121,6 +121,14 @@ def test_crops_are_cut_with_a_margin_and_saved_by_class(results: Detections, tmp
     assert read_image(tmp_path / "crops/ant/a.jpg").shape == (31, 31, 3)
 
 
+def test_crops_of_later_calls_stand_beside_those_of_earlier_ones(tmp_path: Path) -> None:
+    for value in (0, 100, 200):  # the frames of a video have no names of their own
+        image, boxes = np.full((60, 60, 3), value, np.uint8), torch.tensor([[5.0, 5, 40, 40, 0.9, 0]])
+        Detections([image], [boxes], ["image0.jpg"], ["ant"]).crop(save_dir=tmp_path)
+    files = sorted((tmp_path / "crops/ant").iterdir())
+    assert [read_image(file)[0, 0, 0] for file in files] == [0, 100, 200]
+
+
 def test_crops_need_not_be_saved(results: Detections, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert len(results.crop(save=False)) == 2

@@ -119,19 +119,18 @@ def from_text(
         if isinstance(error, InputError):
             raise
         raise InputError(f"{file}: what it says about its classes and sizes cannot be read; export it anew") from error
-    problem = _problem(found) if classes is None or classes <= _MOST else f"{classes} classes"
-    if problem:
+    if problem := _problem(found, max(len(found.names), classes or 0)):
         raise InputError(f"{file}: what it says of itself is no detection model: {problem}; export it anew")
     return _with_names(found, file, names, classes)
 
 
-def _problem(found: Metadata) -> str:
+def _problem(found: Metadata, classes: int) -> str:
     """What is of another kind or size than this program writes, "" where all is well."""
     for name, hint in get_type_hints(Metadata).items():
         if not is_of(value := getattr(found, name), hint):
             return f"{name} is {str(value)[:50]}"
-    if len(found.names) > _MOST or len(found.imgsz) != 2:
-        return f"{len(found.names)} classes, {len(found.imgsz)} sides"
+    if classes > _MOST:
+        return f"{classes} classes"
     if wrong := [number for number in (found.stride, found.batch, *found.imgsz) if not 0 < number <= _MOST]:
         return f"the number {str(wrong[0])[:50]}"
     return "" if {*found.dynamic} <= {*AXES} else f"the free axes {str(found.dynamic)[:50]}"
