@@ -36,7 +36,7 @@ from utils.datasets.formats.annotations import LEFT_OUT
 from utils.datasets.formats.cvat_xml import read_cvat
 from utils.datasets.formats.named import NamedLabels
 from utils.datasets.formats.voc_layout import ANNOTATIONS
-from utils.datasets.formats.writing import FORMATS, SplitPlan, plan, write_labels
+from utils.datasets.formats.writing import FORMATS, SplitPlan, check_names, plan, write_labels
 from utils.datasets.labels import scan_labels
 from utils.datasets.prepare import join, log_oddities, open_split
 from utils.datasets.records import LOSSES, REPEATED, LabelRecord, LabelSet
@@ -268,6 +268,7 @@ def convert(options: ConvertOptions) -> Path:
     if folder.is_dir() and any(folder.iterdir()) and not options.exist_ok:
         raise InputError(f"--output {folder}: has files in it; choose another folder, or --exist-ok to write over them")
     spec = open_source(options)
+    check_names(spec.names, options.to)
     splits = {split: labels for split, labels in read_splits(spec).items() if labels.records}
     records: dict[str, list[LabelRecord]] = {split: labels.records for split, labels in splits.items()}
     plans = plan(records, options.to)

@@ -409,8 +409,8 @@ def test_names_with_spaces_around_them_survive_voc(source: Path, tmp_path: Path)
 
 def test_a_name_that_xml_cannot_hold_is_refused_before_anything_is_written(source: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"class 1 is 'd\\x01g': xml cannot hold"):
-        to(renamed(source, "cat", "d\x01g", "x"), "voc", tmp_path / "voc")
-    assert not list((tmp_path / "voc").rglob("*.xml"))
+        to(renamed(source, "cat", "d\x01g", "x"), "voc", tmp_path / "voc", copy_images=True)
+    assert not (tmp_path / "voc").exists()
 
 
 def test_converting_a_json_reports_the_supercategory_that_is_left_out(

@@ -98,6 +98,13 @@ def _layout(split: str, relative: Path, to: str, flat: bool) -> Layout:
 # Writing --------------------------------------------------------------------------------------------------------------
 
 
+def check_names(names: Sequence[str], to: str) -> None:
+    """Raise InputError: the name of a class cannot stand in a file of the format ``to``."""
+    unfit = [f"{number} is {name!a}" for number, name in enumerate(names) if to == "voc" and _NOT_IN_XML.search(name)]
+    if unfit:
+        raise InputError(f"class {unfit[0]}: xml cannot hold such a character; correct the name, or give --names")
+
+
 def write_labels(
     plans: Sequence[SplitPlan], to: str, output: OutputFolder, names: Sequence[str], ids: Sequence[int]
 ) -> int:
@@ -110,17 +117,11 @@ def write_labels(
         names: the classes.
         ids: their category ids in COCO's format.
 
-    Raises:
-        InputError: the name of a class cannot stand in a VOC file.
-
     Returns:
         Number of outlines that could not be kept: all in VOC's format, which has none; in YOLO's those whose bounds are
         not the box, because there a row is one or the other.
     """
     lost = 0
-    unfit = [f"{number} is {name!a}" for number, name in enumerate(names) if to == "voc" and _NOT_IN_XML.search(name)]
-    if unfit:
-        raise InputError(f"class {unfit[0]}: xml cannot hold such a character; correct the name, or give --names")
     for of_split in plans:
         if to == "coco":
             content = coco_content(of_split, names, ids)
