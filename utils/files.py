@@ -33,6 +33,7 @@ _NO_SPACE = re.compile(r"\s*[\w-]+:[^\s:/\\]")
 _PREFIX = "data/"  # CVAT begins every line so, whatever folder the set is unpacked to
 _MOST_YAML_BYTES = 4 << 20
 MOST_VALUES = 1_000_000  # in one file
+_READ = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 logger = logging.getLogger(__name__)
 
 
@@ -83,8 +84,8 @@ def open_regular(path: str | Path) -> BinaryIO:
     Raises:
         OSError: it is none, or cannot be opened; names it.
     """
-    _check_regular(Path(path).stat().st_mode, path)  # to open a device may already do something
-    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    _check_regular(os.stat(path).st_mode, path)  # noqa: PTH116  (of every image; to open a device may do something)
+    handle = os.open(path, _READ)
     try:
         _check_regular(os.fstat(handle).st_mode, path)
     except OSError:
