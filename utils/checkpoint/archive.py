@@ -11,7 +11,7 @@ import io
 import pickletools
 import re
 import zipfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, MutableMapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -67,12 +67,12 @@ def read_records(file: Path, known: str, text: str = r"(?!)") -> dict[str, bytes
     return found
 
 
-def archive_of(records: Mapping[str, bytes]) -> io.BytesIO:
-    """An archive for ``torch.load`` that holds exactly these records."""
+def archive_of(records: MutableMapping[str, bytes]) -> io.BytesIO:
+    """An archive for ``torch.load`` that holds exactly these records, which are taken out: they may be gigabytes."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
-        for name, content in records.items():
-            archive.writestr(f"archive/{name}", content)
+        for name in list(records):
+            archive.writestr(f"archive/{name}", records.pop(name))
     buffer.seek(0)
     return buffer
 
@@ -87,8 +87,8 @@ def names_in(pickle: bytes) -> set[str]:
     return {str(argument).replace(" ", ".") for argument in found}
 
 
-def load_pickle(records: Mapping[str, bytes], allowed: Iterable[Any] = ()) -> Any:
-    """What ``data.pkl`` and its storages hold, on the CPU.
+def load_pickle(records: MutableMapping[str, bytes], allowed: Iterable[Any] = ()) -> Any:
+    """What ``data.pkl`` and its storages hold, on the CPU; nothing is left of ``records``.
 
     Args:
         allowed: (class, dotted name) of what it may name besides torch's own tensors.

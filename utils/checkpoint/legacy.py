@@ -12,7 +12,7 @@ import importlib
 import importlib.util
 import logging
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, MutableMapping
 from pathlib import Path
 from typing import Any
 
@@ -114,12 +114,12 @@ class _Inert:
         self.state = state
 
 
-def read_legacy(path: Path, records: Mapping[str, bytes], names_used: Iterable[str]) -> dict[str, Any]:
+def read_legacy(path: Path, records: MutableMapping[str, bytes], names_used: Iterable[str]) -> dict[str, Any]:
     """Fields of a :class:`~utils.checkpoint.format.Checkpoint` from an official file.
 
     Args:
         path: the file.
-        records: of its archive.
+        records: of its archive; they are taken out.
         names_used: what its pickle names besides tensors.
 
     Raises:

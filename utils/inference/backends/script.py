@@ -55,7 +55,7 @@ def read_script(records: Mapping[str, bytes]) -> Program:
     return Program(reader.tensors, "input", reader.steps, results)
 
 
-def _unpickled(records: Mapping[str, bytes]) -> Any:
+def _unpickled(records: dict[str, bytes]) -> Any:
     """A pickle in which the parts of a network are inert."""
     names = names_in(records["data.pkl"]) - _MAY_NAME
     if others := sorted(name for name in names if not name.startswith("__torch__.") or ".torch.classes." in name):
