@@ -60,7 +60,7 @@ class Service:
         self.closing = False
         self._looks: OrderedDict[str, Look] = OrderedDict()  # the longest unused first
         self._videos: OrderedDict[str, VideoJob] = OrderedDict()
-        self._lock = threading.Lock()  # of these two
+        self._lock = threading.RLock()  # of these two
         self._starting = 0
 
     def about(self) -> dict[str, Any]:
@@ -151,8 +151,10 @@ class Service:
 
     def check_room(self) -> None:
         """Raises RefusedError: too many videos are in work."""
-        if self._running() + self._starting >= self.limits.videos:
-            raise RefusedError(503, f"{self.limits.videos} videos are in work already; wait for one, or cancel it")
+        with self._lock:
+            running = sum(job.running for job in self._videos.values())
+            if running + self._starting >= self.limits.videos:
+                raise RefusedError(503, f"{self.limits.videos} videos are in work already; wait for one, or cancel it")
 
     @contextmanager
     def video_folder(self) -> Iterator[Path]:
@@ -209,9 +211,6 @@ class Service:
             job = self._videos.pop(key, None)
         if job is not None:
             job.remove()
-
-    def _running(self) -> int:
-        return sum(job.running for job in self._videos.values())
 
     def close_soon(self) -> None:
         """Those who wait for news of a video would keep a server from ending."""

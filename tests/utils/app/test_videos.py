@@ -15,6 +15,7 @@ import pytest
 
 from utils.app import video_job
 from utils.app.engine import Engine, Look
+from utils.app.service import Limits, Service
 from utils.inference import Predictor
 from utils.inference.uploads import looks_like_video
 
@@ -209,6 +210,27 @@ def test_a_failure_in_the_middle_is_told_and_leaves_nothing_behind(
     last = site.news(key)[-1]
     assert (last["status"], last["detail"]) == ("failed", "something went wrong here; the terminal says what")
     assert list((site.service.folder / key).iterdir()) == []
+
+
+def test_videos_that_end_while_the_room_is_looked_at_do_not_disturb(tmp_path: Path) -> None:
+    service = Service(None, tmp_path, Limits())  # type: ignore[arg-type]
+
+    class Ending:
+        """Is taken out by another thread while somebody asks for it."""
+
+        @property
+        def running(self) -> bool:
+            other = threading.Thread(target=service.remove_video, args=("a",))
+            other.start()
+            other.join(0.1)  # it has to wait for its turn
+            return False
+
+        def remove(self) -> None:
+            pass
+
+    service._videos.update(a=Ending(), b=Ending())  # type: ignore[arg-type]
+    service.check_room()
+    wait_until(lambda: list(service._videos) == ["b"])
 
 
 def test_an_upload_that_is_broken_off_leaves_nothing_behind(site: Any) -> None:
