@@ -47,6 +47,7 @@ from utils.output import OutputFolder
 from utils.plots.labels import plot_box_sizes, plot_labels
 
 LOG = logging.getLogger(__name__)
+PLOTS = ("labels", "sizes")  # of each split
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,9 +149,12 @@ def main(options: CheckOptions) -> int:
     report, usable = check(spec, splits, options)
     folder = Path(options.report or ROOT / "runs/check/exp")
     folder = increment_path(folder, exist_ok=bool(options.report), mkdir=True)
-    output = OutputFolder(folder, lambda: [path for split in splits for path in getattr(spec, split)])
-    for name in ("report.txt", "report.json"):
-        output.path(name)
+    images = [record.image for records in usable.values() for record in records]
+    output = OutputFolder(
+        folder, lambda: [spec.source, *(p for split in splits for p in getattr(spec, split)), *images]
+    )
+    for name in ("report.txt", "report.json", *(f"{split}_{plot}.png" for split in usable for plot in PLOTS)):
+        output.path(name)  # all of them before the first is written
     write(report, usable, spec.names, folder)
     LOG.info("%s", "\n".join(report.summary_lines()))
     LOG.info("all findings with file and line: %s", folder / "report.txt")

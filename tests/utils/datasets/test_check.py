@@ -183,6 +183,16 @@ def test_coco_annotations_are_checked_as_well(data: Path, tmp_path: Path) -> Non
     assert {"bad row", "box of the whole picture"} <= kinds
 
 
+@pytest.mark.parametrize("name", ["train_labels.png", "train_sizes.png"])
+def test_an_image_of_the_set_is_not_replaced_by_a_plot(data: Path, name: str) -> None:
+    images = data.parent / "images/train"
+    image = next(images.iterdir()).rename(images / name)
+    before = image.read_bytes()
+    with pytest.raises(InputError, match=rf"{name}: would overwrite the input"):
+        main(CheckOptions(data=str(data), report=str(images)))
+    assert image.read_bytes() == before and not (images / "report.txt").exists()
+
+
 def test_a_list_that_is_checked_is_not_replaced_by_the_report(tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "a\x1b[2J.png"), np.zeros((20, 20, 3), np.uint8))
     (tmp_path / "report.txt").write_text(f"{tmp_path}/a\x1b[2J.png\n")
