@@ -21,7 +21,7 @@ $(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed
 	touch $@
 
 demo: $(VENV)/.installed
-	$(PY) -m utils.demo
+	$(PY) -m tools.demo
 
 test: $(VENV)/.installed-dev
 	$(PY) -m pytest -n $(JOBS)

@@ -25,11 +25,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from utils.compat import find
 from utils.config.cli import ended_by_signals, run_script
 from utils.config.keywords import as_options, options_from
 from utils.config.options import DetectOptions
-from utils.errors import InputError
+from utils.core.errors import InputError
+from utils.core.v61 import find
 
 if TYPE_CHECKING:
     from utils.datasets.sources import Source
@@ -61,11 +61,11 @@ def main(options: DetectOptions | argparse.Namespace) -> None:
     options = as_options(DetectOptions, options)
     # Here and not above: torch takes seconds to import, and --help or a mistyped option should be answered at once.
     from models.user_modules import load_modules
+    from utils.core.output import OutputFolder, run_folder
     from utils.datasets.sources import open_source, without_password
-    from utils.inference.build import build_predictor, strip_weights
+    from utils.inference.from_options import build_predictor, strip_weights
     from utils.inference.outputs import Outputs
     from utils.inference.tiles import SlicedPredictor
-    from utils.output import OutputFolder, run_folder
 
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # broken frames are counted, not lamented one by one
     load_modules(options.modules)
@@ -93,7 +93,7 @@ def main(options: DetectOptions | argparse.Namespace) -> None:
 
 def files_in_use(source: Source, options: DetectOptions) -> Iterator[str | Path]:
     """What must not be written over: the files that are read, and the labels of pictures, which took work."""
-    from utils.files import label_path_for
+    from utils.core.files import label_path_for
 
     yield from (options.source, options.data, *options.weights, *options.modules)
     for path in getattr(source, "paths", ()):
@@ -104,7 +104,7 @@ def detect(source: Source, finder: Finder, outputs: Outputs, batch_size: int = 1
     """Find objects in every frame of a source and write them down, until its end, Ctrl-C, or q in the window."""
     from tqdm import tqdm
 
-    from utils.names import printable
+    from utils.core.names import printable
 
     tally = Tally()
     to_screen = sys.stderr.isatty()

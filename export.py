@@ -19,12 +19,12 @@ from typing import Any
 
 from models.user_modules import load_modules
 from utils.checkpoint.find import newest_checkpoint
-from utils.compat import find
 from utils.config.cli import EXIT_INPUT, run_script
 from utils.config.keywords import as_options, options_from
 from utils.config.options import ExportOptions
 from utils.config.paths import ROOT
-from utils.device import select_device
+from utils.core.device import select_device
+from utils.core.v61 import find
 from utils.export import export_checkpoint, log_rows
 
 LOG = logging.getLogger(__name__)

@@ -55,7 +55,7 @@ def _create(
     """The model of ``models/**/<name>.yaml``, with the tensors of a local ``<name>.pt`` that fit if ``pretrained``."""
     from models.yolo import Model
     from utils.checkpoint import load_checkpoint, transfer
-    from utils.inference.load import takes_v61_calls
+    from utils.inference.attempt_load import takes_v61_calls
 
     target = _device(device)
     path = _local_weights(name) if pretrained else None
@@ -70,7 +70,7 @@ def _create(
 
 
 def _device(device: str | torch.device | None) -> torch.device:
-    from utils.device import select_device
+    from utils.core.device import select_device
 
     return device if isinstance(device, torch.device) else select_device("" if device is None else str(device))
 

@@ -31,35 +31,44 @@ from tqdm import tqdm
 from models.dynamic import get_temperature, set_temperature
 from models.routing import entropy_figures
 from models.user_modules import load_modules
-from utils.callbacks import BatchEnd, CheckpointSaved, EpochEnd, EpochStart, FitEpochEnd, TrainEnd, TrainStart, ValEnd
 from utils.checkpoint import load_model
-from utils.compat import find
 from utils.config.cli import EXIT_INPUT, run_script
 from utils.config.keywords import as_options, options_from
 from utils.config.options import TrainOptions
+from utils.core.callbacks import (
+    BatchEnd,
+    CheckpointSaved,
+    EpochEnd,
+    EpochStart,
+    FitEpochEnd,
+    TrainEnd,
+    TrainStart,
+    ValEnd,
+)
+from utils.core.dist import Ranks, joined
+from utils.core.errors import InputError
+from utils.core.image import to_model_input
+from utils.core.memory import memory_in_use, peak_memory
+from utils.core.output import unlock
+from utils.core.seed import torch_settings_kept
+from utils.core.v61 import find
 from utils.datasets.loader import Batch
-from utils.datasets.supply import NoBatchError, loader_failure
-from utils.dist import Ranks, joined
-from utils.errors import InputError
+from utils.datasets.loader_errors import NoBatchError, loader_failure
 from utils.evaluation import EvalResult
 from utils.evaluation.observers import BatchPlots, RoutingObserver
 from utils.evaluation.report import log_table, save_plots
-from utils.image import to_model_input
 from utils.loss import LossItems
-from utils.memory import memory_in_use, peak_memory
 from utils.metrics import fitness
-from utils.output import unlock
-from utils.seed import torch_settings_kept
 from utils.training.compiled import Network
+from utils.training.distributed import mark_blank
+from utils.training.epoch_progress import BreakOff, Position, loading, rest_of_epoch, until_stopped
 from utils.training.evolve import LastRow, TrialStopped, evolve
 from utils.training.image_weights import weights_for_epoch
 from utils.training.multi_scale import resize_batch
-from utils.training.parallel import mark_blank
-from utils.training.position import BreakOff, Position, loading, rest_of_epoch, until_stopped
-from utils.training.prepare import prepare
 from utils.training.saver import keep_resumable, strip
 from utils.training.schedule import learning_rates, temperature_at, warm_up
 from utils.training.session import Session
+from utils.training.setup import prepare
 
 LOG = logging.getLogger(__name__)
 

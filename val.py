@@ -29,17 +29,21 @@ from models.ensemble import Detector
 from models.fuse import fuse
 from models.user_modules import load_modules
 from utils.checkpoint.find import newest_checkpoint
-from utils.compat import find
 from utils.config.cli import run_script
 from utils.config.dataset_spec import KEEP, SPLITS, DatasetSpec
 from utils.config.keywords import as_options, options_from
 from utils.config.options import ValOptions, to_plain
 from utils.config.paths import ROOT
+from utils.core.device import select_device
+from utils.core.errors import InputError
+from utils.core.files import write_atomic
+from utils.core.names import file_name
+from utils.core.output import OutputFolder, run_folder
+from utils.core.seed import seed_everything
+from utils.core.v61 import find
+from utils.datasets.dataset_labels import load_labels
 from utils.datasets.fetch import fetch_missing
 from utils.datasets.labels import LabelRecord, LabelSet
-from utils.datasets.prepare import load_labels
-from utils.device import select_device
-from utils.errors import InputError
 from utils.evaluation import EvalResult, Evaluator, NmsSettings
 from utils.evaluation.batches import validation_loader
 from utils.evaluation.coco_results import CocoResults, Truth, find_annotations, make_truth, read_truth
@@ -49,14 +53,10 @@ from utils.evaluation.report import FIGURES, log_coco, log_speed, log_table, sav
 from utils.evaluation.study import STAGES, StudyRow, log_rows, save_study, short_names, write_rows
 from utils.evaluation.tables import write_csv, write_json
 from utils.evaluation.worst import WorstPictures
-from utils.files import write_atomic
 from utils.inference import Origin, input_size, open_weights
 from utils.inference.backends import FileBackend
 from utils.metrics import match_as_v61, match_predictions
 from utils.metrics.coco import INSTALL, CocoFigures, coco_tool
-from utils.names import file_name
-from utils.output import OutputFolder, run_folder
-from utils.seed import seed_everything
 
 LOG = logging.getLogger(__name__)
 

@@ -29,11 +29,11 @@ from fastapi.responses import JSONResponse
 from starlette.requests import ClientDisconnect
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from utils.app.connections import address_of, listen, serve
-from utils.app.guard import Guard
-from utils.app.uploads import Places, RefusedError, Uploads, answer_to
+from tools.app.connections import address_of, listen, serve
+from tools.app.guard import Guard
+from tools.app.uploads import Places, RefusedError, Uploads, answer_to
 from utils.config.paths import ROOT
-from utils.errors import InputError, explain
+from utils.core.errors import InputError, explain
 from utils.inference import Predictor, input_size, open_weights
 from utils.inference.uploads import decode_upload
 

@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 from torch.nn.modules import activation as torch_activations
 
-from utils.errors import InputError, nearest
+from utils.core.errors import InputError, nearest
 
 KNOWN = (*(name for name in torch_activations.__all__ if name != "MultiheadAttention"), "Identity")
 

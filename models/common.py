@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from models.attention import KernelRouting, attention2d
 from models.dynamic_forms import DynamicForm, constants_of, convolve, eager_form, export_form
 from models.registry import register
-from utils.compat import find, served
+from utils.core.v61 import find, served
 
 TEMPERATURE = 34.0  # of a dynamic layer at its start, where its row in the model yaml gives none
 

@@ -10,7 +10,7 @@ from torch import nn
 from models.common import C3, Bottleneck, ConvNormAct, Dynamic_conv2d, KernelRouting, activation, autopad
 from models.dynamic_forms import DynamicForm
 from models.registry import register
-from utils.errors import InputError
+from utils.core.errors import InputError
 
 
 def attention_layers(model: nn.Module) -> Iterator[tuple[str, KernelRouting]]:

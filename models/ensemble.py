@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from models.tta import AugmentedModel
 from models.yolo import Model
-from utils.errors import InputError
+from utils.core.errors import InputError
 
 
 class Ensemble(nn.ModuleList):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from models.common import Conv
 from models.registry import register
-from utils.compat import find, served
+from utils.core.v61 import find, served
 
 
 @register("scaled")

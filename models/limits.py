@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules import module as hooks
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from utils.errors import InputError
+from utils.core.errors import InputError
 
 MOST_PARAMETERS = 1_000_000_000  # yolov5x6 with dynamic layers throughout has 600 million
 MOST_MODULES = 10_000

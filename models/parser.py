@@ -13,8 +13,8 @@ from torch import nn
 from models.limits import LARGEST, MOST_MULTIPLE, MOST_REPEATS
 from models.registry import LayerRow, Scale, look_up
 from models.user_modules import place_in_module, settle_modules
-from utils.errors import InputError, first_line, nearest
-from utils.files import every_value, read_yaml
+from utils.core.errors import InputError, first_line, nearest
+from utils.core.files import every_value, read_yaml
 
 MODELS_DIR = Path(__file__).resolve().parent
 REQUIRED_KEYS = ("nc", "anchors", "backbone", "head")

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 from torch import nn
 
-from utils.errors import InputError, nearest
+from utils.core.errors import InputError, nearest
 
 
 @dataclass(frozen=True)

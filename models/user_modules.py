@@ -44,7 +44,7 @@ from pathlib import Path
 from typing import Any
 
 from models.registry import LAYERS, Registered
-from utils.errors import InputError
+from utils.core.errors import InputError
 
 LOG = logging.getLogger(__name__)
 SHORT = 8  # hex digits of a hash in messages

@@ -24,10 +24,10 @@ from models.activation import read_activation, replace_activations
 from models.fuse import fuse
 from models.limits import building, check_limits
 from models.parser import MODELS_DIR, find_model_yaml, is_ordinary, parse_model, read_model_yaml, read_rows
-from models.probe import PROBE_SIZE, level_problem, probe
 from models.registry import register
-from utils.compat import find
+from models.shape_check import PROBE_SIZE, level_problem, probe
 from utils.config.paths import ROOT
+from utils.core.v61 import find
 
 __all__ = ["MODELS_DIR", "Detect", "Model", "find_model_yaml", "parse_model", "read_model_yaml"]
 
@@ -227,4 +227,4 @@ def __getattr__(name: str) -> Any:
 
 
 if __name__ == "__main__":  # python models/yolo.py --cfg my.yaml, by which tutorials for v6.1 try a yaml
-    runpy.run_module("models.profile", run_name="__main__")
+    runpy.run_module("tools.profile", run_name="__main__")

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import val
-from utils.image import read_image
+from utils.core.image import read_image
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -110,7 +110,7 @@ def service(eager_weights: Path) -> Iterator[Callable[..., Answer]]:
     """``service(path, body) -> answer`` of examples/serve.py, listening on this machine."""
     pytest.importorskip("fastapi")
     pytest.importorskip("uvicorn")
-    from utils.app.connections import server_of
+    from tools.app.connections import server_of
 
     spec = importlib.util.spec_from_file_location("serve", ROOT / "examples/serve.py")
     assert spec and spec.loader

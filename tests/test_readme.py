@@ -6,8 +6,8 @@ import re
 
 import pytest
 
+from tools.options_table import SCRIPTS, markdown_table
 from utils.config.paths import ROOT
-from utils.config.table import SCRIPTS, markdown_table
 
 READMES = ("README.md", "README.zh-CN.md")
 

@@ -24,11 +24,11 @@ import utils.loggers
 import utils.torch_utils
 import val
 from utils.callbacks import Callbacks
-from utils.compat import ALIASES, SERVED, served
 from utils.config.cli import parse
 from utils.config.keywords import as_options
 from utils.config.options import DetectOptions, ExportOptions, TrainOptions, ValOptions
-from utils.errors import InputError
+from utils.core.errors import InputError
+from utils.core.v61 import ALIASES, SERVED, served
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -220,7 +220,7 @@ def test_export_formats_is_a_table() -> None:
 
 def test_loggers_of_a_training_loop_write_table_and_figures(tmp_path: Path) -> None:
     loggers, callbacks = utils.loggers.Loggers(tmp_path, opt=None, hyp={}), Callbacks()
-    for name in utils.general.methods(loggers):
+    for name in utils.compat.general.methods(loggers):
         callbacks.register_action(name, callback=getattr(loggers, name))
     callbacks.run("on_pretrain_routine_end")
     images = torch.zeros(1, 3, 32, 32)
@@ -261,14 +261,14 @@ def test_yaml_files_of_scripts(tmp_path: Path) -> None:
 
 def test_boxes_are_scaled_under_the_later_names() -> None:
     boxes = torch.tensor([[16.0, 0, 48, 32]])
-    assert utils.general.scale_boxes((32, 64), boxes, (64, 128)).tolist() == [[32, 0, 96, 64]]
-    utils.general.clip_boxes(boxes, (50, 90))
+    assert utils.compat.general.scale_boxes((32, 64), boxes, (64, 128)).tolist() == [[32, 0, 96, 64]]
+    utils.compat.general.clip_boxes(boxes, (50, 90))
     assert boxes.tolist() == [[32, 0, 90, 50]]
 
 
 def test_later_names_for_models() -> None:
     layer = torch.nn.Conv2d(1, 1, 1)
-    optimizer = utils.torch_utils.smart_optimizer(layer, "AdamW", 0.02, 0.9, 1e-4)
+    optimizer = utils.compat.torch_utils.smart_optimizer(layer, "AdamW", 0.02, 0.9, 1e-4)
     groups = [(group["name"], group["lr"], group["weight_decay"]) for group in optimizer.param_groups]
     assert sorted(groups) == [("bias", 0.02, 0.0), ("decay", 0.02, 1e-4), ("no_decay", 0.02, 0.0)]
-    assert not utils.torch_utils.smart_inference_mode()(lambda: layer(torch.zeros(1, 1, 1, 1)))().requires_grad
+    assert not utils.compat.torch_utils.smart_inference_mode()(lambda: layer(torch.zeros(1, 1, 1, 1)))().requires_grad

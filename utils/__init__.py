@@ -7,5 +7,5 @@ def __getattr__(name: str) -> Any:
     if name == "notebook_init":
         from importlib import import_module
 
-        return import_module("utils.general.notebook").notebook_init
+        return import_module("utils.compat.general.notebook").notebook_init
     raise AttributeError(f"module '{__name__}' has no attribute '{name}'")

@@ -1,16 +1,11 @@
-"""The name of ``utils.datasets`` since v6.2."""
+"""``utils.dataloaders`` of YOLOv5: see ``utils/core/v61.py`` for where each name is made."""
 
-from __future__ import annotations
-
-import importlib
 from typing import Any
 
-from utils.compat import served
+from utils.core.v61 import find, served
 
 __all__ = [*served("utils.dataloaders")]
 
 
 def __getattr__(name: str) -> Any:
-    if name in __all__:
-        return getattr(importlib.import_module("utils.datasets"), name)
-    raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+    return find("utils.dataloaders", name)

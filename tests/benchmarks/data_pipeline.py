@@ -27,16 +27,16 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from utils.config.dataset_spec import DatasetSpec
+from utils.core.memory import keep_freed_memory
 from utils.datasets import augment as augmentations
 from utils.datasets import dataset as dataset_module
 from utils.datasets import mosaic
 from utils.datasets.dataset import DetectionDataset, Key
+from utils.datasets.dataset_labels import load_labels
+from utils.datasets.images import Pictures
 from utils.datasets.labels import LabelRecord
 from utils.datasets.loader import build_loader
-from utils.datasets.partners import LANES, kept_pictures
-from utils.datasets.pictures import Pictures
-from utils.datasets.prepare import load_labels
-from utils.memory import keep_freed_memory
+from utils.datasets.mosaic_sampling import LANES, kept_pictures
 
 BATCH = 16  # pictures
 

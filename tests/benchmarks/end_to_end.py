@@ -30,7 +30,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from models.yolo import Model
 from train import train_epoch
 from utils.config.options import TrainOptions
-from utils.training.prepare import prepare
+from utils.training.setup import prepare
 
 
 def serve_plain_steps(pipe: Connection, name: str, nc: int, batch: int, imgsz: int) -> None:

@@ -23,8 +23,8 @@ from torch import Tensor
 from torchvision.ops import nms
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from utils.boxes import xywh2xyxy
-from utils.nms import non_max_suppression
+from utils.core.boxes import xywh2xyxy
+from utils.core.nms import non_max_suppression
 
 CONF, IOU = 0.001, 0.6
 KINDS = {
@@ -83,8 +83,8 @@ def of_model(weights: str, folder: str, pictures: int) -> Tensor:
     """Predictions of a checkpoint on the first pictures of a folder, letterboxed to squares."""
     from models.fuse import fuse
     from utils.checkpoint import load_model
-    from utils.files import find_images
-    from utils.image import letterbox, read_image, to_model_input
+    from utils.core.files import find_images
+    from utils.core.image import letterbox, read_image, to_model_input
 
     model, _ = load_model(weights)
     fuse(model.eval())

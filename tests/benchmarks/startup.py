@@ -52,7 +52,7 @@ def main() -> None:
         rows = {
             "interpreter": [python, "-c", "pass"],
             "detect.py --help": [python, "detect.py", "--help"],
-            "utils.app --help": [python, "-m", "utils.app", "--help"],
+            "tools.app --help": [python, "-m", "tools.app", "--help"],
             "import torch": [python, "-c", "import torch"],
             "import torch, torchvision": [python, "-c", "import torch, torchvision"],
             "first detection": [*detect, "--device", "cpu", "--project", f"{folder}/out"],

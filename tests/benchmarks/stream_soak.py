@@ -27,10 +27,10 @@ sys.path.insert(0, str(ROOT))
 import detect  # noqa: E402
 from models.yolo import Model  # noqa: E402
 from utils.config.options import DetectOptions  # noqa: E402
+from utils.core.log import setup_logging  # noqa: E402
 from utils.datasets.sources import Frame, LiveSettings, LiveSource  # noqa: E402
 from utils.inference.outputs import Outputs  # noqa: E402
 from utils.inference.predictor import Detections, Predictor  # noqa: E402
-from utils.log import setup_logging  # noqa: E402
 
 _BITS, _BLOCK_PX = 24, 8
 

@@ -4,7 +4,7 @@ python tests/benchmarks/train_step.py [--models yolov5n yolov5n_dynamic] [--imgs
 
 A step is forward, loss on random boxes, backward and SGD with momentum, always on the same pictures. The modes take
 turns, one step each, so that whatever else the machine does hits all alike. Ratios are medians over the rounds, with
-half the distance between the quartiles. Memory: the most that all tensors had together (see utils.compare).
+half the distance between the quartiles. Memory: the most that all tensors had together (see tools.compare).
 
 contiguous: [B, C, H, W] as written. channels last: channels innermost (what train.py takes on a CPU). deterministic:
 channels last, and sums in a fixed order (train.py on a CPU again): --modes "channels last" deterministic: its cost.
@@ -26,10 +26,10 @@ import numpy as np
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from models.layout import lay_out
+from models.memory_format import lay_out
 from models.yolo import Model
-from utils.memory import keep_freed_memory
-from utils.training.trial import MIB, TrainingStep, _peak_of_tensors, random_images, random_targets
+from utils.core.memory import keep_freed_memory
+from utils.training.dry_run import MIB, TrainingStep, _peak_of_tensors, random_images, random_targets
 
 CPU = torch.device("cpu")
 

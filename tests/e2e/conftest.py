@@ -11,7 +11,7 @@ import pytest
 
 import train
 from utils.config.options import TrainOptions
-from utils.seed import torch_settings_kept
+from utils.core.seed import torch_settings_kept
 from utils.training.session import Session
 
 Hook = Callable[[Session], None]

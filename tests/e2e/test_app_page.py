@@ -159,7 +159,7 @@ class Browser:
 @pytest.fixture(scope="module")
 def address(lively_weights: Path) -> Iterator[str]:
     """Of the running program; at the end Ctrl-C has to end it with code 0."""
-    command = [sys.executable, "-m", "utils.app", "--weights", str(lively_weights), "--imgsz", "96", "--device", "cpu"]
+    command = [sys.executable, "-m", "tools.app", "--weights", str(lively_weights), "--imgsz", "96", "--device", "cpu"]
     process = subprocess.Popen(
         [*command, "--port", "0"], cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )

@@ -24,10 +24,10 @@ from utils.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from utils.config.cli import parse, run_script
 from utils.config.options import DetectOptions
 from utils.config.paths import ROOT
+from utils.core.errors import InputError
+from utils.core.image import read_image
 from utils.datasets.sources import FileSource, Frame, LiveSource
 from utils.datasets.sources.live import LiveSettings
-from utils.errors import InputError
-from utils.image import read_image
 from utils.inference.predictor import Detections, Predictor
 from utils.inference.window import give_fonts
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from models.dynamic import temperatures
-from utils.callbacks import BatchEnd, Callback
-from utils.errors import InputError
+from utils.core.callbacks import BatchEnd, Callback
+from utils.core.errors import InputError
 from utils.training.session import Session
 
 DYNAMIC = "yolov5n_dynamic_head.yaml"

@@ -13,8 +13,8 @@ import pytest
 from torch import Tensor
 
 import train
-from utils.callbacks import BatchEnd, Callback
 from utils.config.options import TrainOptions
+from utils.core.callbacks import BatchEnd, Callback
 from utils.training.compiled import Network
 from utils.training.session import Session
 

@@ -9,9 +9,9 @@ import yaml
 
 import train
 import val
+from tools.convert import ConvertOptions, convert
 from utils.config.cli import run_script
 from utils.config.options import TrainOptions
-from utils.datasets.convert import ConvertOptions, convert
 
 SMALL = {"--epochs": "1", "--batch-size": "4", "--imgsz": "64", "--workers": "0", "--device": "cpu"}
 

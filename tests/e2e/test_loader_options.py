@@ -9,9 +9,9 @@ import pytest
 import torch
 
 import train
-from utils.callbacks import BatchEnd
+from utils.core.callbacks import BatchEnd
+from utils.core.files import read_yaml
 from utils.datasets.dataset import DetectionDataset, Key, TrainItem
-from utils.files import read_yaml
 
 
 @pytest.mark.usefixtures("log_handlers_restored")

@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 import torch
 
-from utils.callbacks import BatchEnd, Callback
 from utils.checkpoint import load_checkpoint, save_checkpoint
 from utils.config.options import TrainOptions
-from utils.errors import InputError
+from utils.core.callbacks import BatchEnd, Callback
+from utils.core.errors import InputError
 from utils.training import saver
-from utils.training.prepare import prepare
 from utils.training.session import Session
+from utils.training.setup import prepare
 
 Training = Callable[..., Session]
 SMALL = {"cfg": "yolov5n.yaml", "imgsz": 96, "batch_size": 4, "optimizer": "AdamW"}
@@ -103,9 +103,9 @@ def test_on_a_gpu_the_order_is_fixed_for_those_who_ask(
     def seeded(_: int, deterministic: bool) -> None:
         raise InterruptedError(f"deterministic: {deterministic}")
 
-    monkeypatch.setattr("utils.training.prepare.select_device", lambda _: torch.device("cuda:0"))
+    monkeypatch.setattr("utils.training.setup.select_device", lambda _: torch.device("cuda:0"))
     monkeypatch.setattr(torch.cuda, "set_device", lambda _: None)
-    monkeypatch.setattr("utils.training.prepare.seed_everything", seeded)
+    monkeypatch.setattr("utils.training.setup.seed_everything", seeded)
     with pytest.raises(InterruptedError, match=f"deterministic: {wanted}"):
         prepare(options_for(tmp_path, deterministic=wanted))
 

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from models.yolo import Model
-from utils.callbacks import Callback, EpochStart, ValEnd
+from tools.routing import RoutingOptions, main, require_dynamic
 from utils.config.cli import parse, run_script
-from utils.errors import InputError
+from utils.core.callbacks import Callback, EpochStart, ValEnd
+from utils.core.errors import InputError
 from utils.loggers.results_csv import V61_COLUMNS
-from utils.routing import RoutingOptions, main, require_dynamic
 from utils.training.session import Session
 
 DYNAMIC = "yolov5n_dynamic.yaml"

@@ -12,7 +12,7 @@ import torch
 import yaml
 
 from utils.checkpoint import load_checkpoint
-from utils.errors import InputError
+from utils.core.errors import InputError
 from utils.training import autobatch
 from utils.training.session import Session
 

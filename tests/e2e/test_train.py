@@ -18,16 +18,16 @@ import yaml
 
 import train
 from models.dynamic import get_temperature
-from utils.callbacks import BatchEnd, Callback, CheckpointSaved, EpochEnd, EpochStart
 from utils.checkpoint import Checkpoint, load_checkpoint, load_model
 from utils.config.options import TrainOptions
-from utils.errors import InputError
+from utils.core.callbacks import BatchEnd, Callback, CheckpointSaved, EpochEnd, EpochStart
+from utils.core.errors import InputError
 from utils.loggers.results_csv import V61_COLUMNS
 from utils.loss import LossItems
 from utils.training import saver
 from utils.training.multi_scale import resize_batch
-from utils.training.prepare import prepare
 from utils.training.session import Session
+from utils.training.setup import prepare
 
 ROOT = Path(__file__).resolve().parents[2]
 DYNAMIC = "yolov5n_dynamic.yaml"
@@ -440,9 +440,9 @@ def test_cache_keeps_the_pictures_in_memory(
 ) -> None:
     session = prepare(options_for(tmp_path, cache=cache))
     read = []
-    original = sys.modules["utils.datasets.pictures"].read_image_for  # type: ignore[attr-defined]
+    original = sys.modules["utils.datasets.images"].read_image_for  # type: ignore[attr-defined]
     monkeypatch.setattr(
-        "utils.datasets.pictures.read_image_for", lambda path, *rest: (read.append(path), original(path, *rest))[1]
+        "utils.datasets.images.read_image_for", lambda path, *rest: (read.append(path), original(path, *rest))[1]
     )
     list(session.loader)
     assert bool(read) is reads
@@ -607,7 +607,7 @@ def test_placeholder_anchors_are_refused_unless_they_are_fitted(tmp_path: Path, 
 
 
 HOLD = (
-    "import sys; from pathlib import Path; from utils.output import lock; lock(Path(sys.argv[1])); "
+    "import sys; from pathlib import Path; from utils.core.output import lock; lock(Path(sys.argv[1])); "
     "print(flush=True); input()"
 )
 

@@ -17,12 +17,12 @@ from models.families import ODConv2d
 from models.yolo import Model, read_model_yaml
 from utils.checkpoint import load_checkpoint
 from utils.config.options import TrainOptions
-from utils.errors import InputError
+from utils.core.errors import InputError
 from utils.loss.focal import FocalLoss
 from utils.training import precision, resume
 from utils.training.optim import parameter_groups
-from utils.training.prepare import prepare
 from utils.training.session import Session
+from utils.training.setup import prepare
 
 Options = Callable[..., TrainOptions]
 Training = Callable[..., Session]
@@ -106,7 +106,7 @@ def test_the_three_options_of_a_download_reach_it(
 ) -> None:
     seen: list[Any] = []
     monkeypatch.setattr(
-        "utils.training.prepare.fetch_missing", lambda spec, splits, **how: (seen.append((splits, how)), spec)[1]
+        "utils.training.setup.fetch_missing", lambda spec, splits, **how: (seen.append((splits, how)), spec)[1]
     )
     prepare(options_for(tmp_path))
     assert seen == []

@@ -15,10 +15,10 @@ import pytest
 import torch
 
 import train
-from utils.callbacks import BatchEnd, Callback, EpochEnd, EpochStart
 from utils.checkpoint import Checkpoint, load_checkpoint
 from utils.config.options import TrainOptions
-from utils.errors import InputError
+from utils.core.callbacks import BatchEnd, Callback, EpochEnd, EpochStart
+from utils.core.errors import InputError
 from utils.training import saver
 from utils.training.session import Session
 

@@ -19,11 +19,11 @@ import val
 from models import user_modules
 from models.registry import LAYERS
 from models.yolo import MODELS_DIR
-from utils.callbacks import Callback, EpochStart
 from utils.checkpoint import load_checkpoint, load_model
 from utils.config.cli import parse
 from utils.config.options import DetectOptions, TrainOptions, ValOptions
-from utils.errors import InputError
+from utils.core.callbacks import Callback, EpochStart
+from utils.core.errors import InputError
 from utils.training.session import Session
 
 ROOT = Path(__file__).resolve().parents[2]

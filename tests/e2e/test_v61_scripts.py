@@ -18,7 +18,7 @@ import detect
 import train
 import val
 from utils.checkpoint import load_checkpoint
-from utils.errors import InputError
+from utils.core.errors import InputError
 
 DETECTOR = """
 import argparse

@@ -20,8 +20,8 @@ from models.dynamic import set_temperature
 from models.yolo import Model
 from utils.checkpoint import Checkpoint, load_checkpoint, load_model, save_checkpoint
 from utils.config.options import DetectOptions, ValOptions
-from utils.errors import InputError
-from utils.nms import non_max_suppression
+from utils.core.errors import InputError
+from utils.core.nms import non_max_suppression
 
 
 @pytest.fixture(scope="session")

@@ -24,20 +24,20 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import train
 from models.yolo import Model
-from utils.callbacks import BatchEnd, Callback
 from utils.checkpoint import load_checkpoint
 from utils.config.dataset_spec import DatasetSpec
 from utils.config.hyp import Hyp
 from utils.config.options import TrainOptions
+from utils.core.callbacks import BatchEnd, Callback
+from utils.core.dist import ALONE, Ranks, joined
+from utils.core.errors import InputError
 from utils.datasets.dataset import DetectionDataset
+from utils.datasets.dataset_labels import load_labels
 from utils.datasets.loader import build_loader
-from utils.datasets.prepare import load_labels
-from utils.dist import ALONE, Ranks, joined
-from utils.errors import InputError
 from utils.evaluation import Evaluator
 from utils.evaluation.observers import RoutingObserver
 from utils.loss import DetectionLoss
-from utils.training.parallel import distribute, mark_blank, synchronize_norms
+from utils.training.distributed import distribute, mark_blank, synchronize_norms
 from utils.training.session import Session
 
 CPU = torch.device("cpu")
@@ -323,7 +323,7 @@ def main() -> None:
         setattr(sys.modules["utils.loggers.plots_logger"], name, lambda *_: None)
     sys.modules["utils.evaluation.observers"].plot_batch = lambda *_: None  # type: ignore[attr-defined]
     train.save_plots = lambda *_: None
-    sys.modules["utils.training.prepare"]._describe = lambda _: None  # type: ignore[attr-defined]
+    sys.modules["utils.training.setup"]._describe = lambda _: None  # type: ignore[attr-defined]
     with joined() as ranks:
         answers: dict[str, Any] = {
             "batch norm still": gradients(ranks, 5, "yolov5n_dynamic.yaml", sync_bn=False),

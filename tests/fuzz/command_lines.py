@@ -80,52 +80,50 @@ COMMANDS = (
         ["--imgsz", "--batch-size", "--opset"],
         MODEL,
     ),
-    Command("models.profile", [*SMALL, "--repeats", "1"], ["--cfg", "--weights", "--modules"], ["--batch-size"]),
+    Command("tools.profile", [*SMALL, "--repeats", "1"], ["--cfg", "--weights", "--modules"], ["--batch-size"]),
     Command("models/yolo.py", [*SMALL, "--repeats", "1"], ["--cfg"], ["--imgsz"]),
     Command(
-        "utils.compare", [*SMALL, "--repeats", "1", "--notrain", *OUT], ["--weights", "--project"], ["--nc"], MODEL
+        "tools.compare", [*SMALL, "--repeats", "1", "--notrain", *OUT], ["--weights", "--project"], ["--nc"], MODEL
     ),
     Command(
-        "utils.routing",
+        "tools.routing",
         [*SMALL, "--workers", "0", *OUT],
         ["--weights", "--data", "--project"],
         ["--batch-size"],
         {**DATA, **MODEL},
     ),
     Command(
-        "utils.benchmarks",
+        "tools.benchmark",
         ["--imgsz", "64", "--include", "torchscript", *OUT],
         ["--weights", "--data", "--project"],
         ["--batch-size"],
         MODEL,
     ),
+    Command("tools.check", ["--report", "out/check"], ["--data", "--report", "--cache-dir"], ["--imgsz"], DATA),
     Command(
-        "utils.datasets.check", ["--report", "out/check"], ["--data", "--report", "--cache-dir"], ["--imgsz"], DATA
-    ),
-    Command(
-        "utils.datasets.convert",
+        "tools.convert",
         [],
         ["--source", "--output", "--names", "--images"],
         [],
         {"--source": "set/data.yaml", "--output": "out/converted"},
     ),
     Command(
-        "utils.datasets.preview",
+        "tools.preview",
         ["--n", "2", "--imgsz", "64"],
         ["--data", "--hyp", "--output"],
         ["--n", "--seed"],
         {**DATA, "--output": "out/preview"},
     ),
     Command(
-        "utils.datasets.split",
+        "tools.split",
         [],
         ["--source", "--output", "--names", "--group-by"],
         ["--seed", "--kfold"],
         {"--source": "set/data.yaml", "--output": "out/split"},
     ),
-    Command("utils.app", [*SMALL, "--host", "192.0.2.1"], ["--weights", "--data"], ["--port", "--max-upload"], MODEL),
-    Command("utils.config.table", [], [""], []),
-    Command("utils.demo", ["--none"], [""], []),
+    Command("tools.app", [*SMALL, "--host", "192.0.2.1"], ["--weights", "--data"], ["--port", "--max-upload"], MODEL),
+    Command("tools.options_table", [], [""], []),
+    Command("tools.demo", ["--none"], [""], []),
     Command("examples/serve.py", ["--imgsz", "64", "--host", "192.0.2.1"], ["--weights"], ["--conf", "--port"], MODEL),
     Command("examples/onnx_picture.py", ["set/images/val/0.png"], [""], []),
     Command("examples/openvino_picture.py", ["set/images/val/0.png"], [""], []),
@@ -320,7 +318,7 @@ def prepare(folder: Path) -> None:
 
 def readable_by(user: int) -> bool:
     """Whether a user can start this interpreter and read the repository."""
-    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); import torch, utils.files"
+    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); import torch, utils.core.files"
     try:
         return subprocess.run([sys.executable, "-c", code], user=user, capture_output=True, check=False).returncode == 0
     except PermissionError:
@@ -347,7 +345,7 @@ def main() -> int:
             "val",
             "detect",
             "export",
-            "utils.compare",
+            "tools.compare",
             "utils.inference.outputs",
             "fastapi",
             "uvicorn",

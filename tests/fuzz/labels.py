@@ -27,11 +27,11 @@ import numpy as np
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from utils.core.errors import InputError
+from utils.core.image import read_image
 from utils.datasets.label_file import read_label_file, row_lines
+from utils.datasets.label_records import BAD_LABELS, BAD_PICTURE, BAD_ROW
 from utils.datasets.labels import scan_labels
-from utils.datasets.records import BAD_LABELS, BAD_PICTURE, BAD_ROW
-from utils.errors import InputError
-from utils.image import read_image
 
 LIMIT_S = 2.0
 CLASSES = 80

@@ -37,10 +37,11 @@ from models.yolo import Model
 from utils.checkpoint import Checkpoint, save_checkpoint
 from utils.config.hyp import Hyp
 from utils.config.options import ExportOptions
-from utils.errors import InputError
+from utils.core.errors import InputError
 from utils.export import export_checkpoint
-from utils.inference import trial
-from utils.inference.backends import open_exported, tried
+from utils.inference import sandbox as trial
+from utils.inference.backends import checked_graph as tried
+from utils.inference.backends import open_exported
 
 ROOT = Path(__file__).resolve().parents[2]
 CPU, LIMIT_S = torch.device("cpu"), 60

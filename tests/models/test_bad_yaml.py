@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from models.registry import LAYERS, LayerPlan, LayerRow, Scale, register
 from models.yolo import MODELS_DIR, Model
-from utils.errors import InputError
+from utils.core.errors import InputError
 
 Row = list[Any]
 

@@ -15,7 +15,7 @@ from models.common import Dynamic_conv2d, attention2d
 from models.dynamic import get_temperature, set_temperature, temperatures
 from models.dynamic_forms import DynamicForm
 from models.yolo import Model
-from utils.errors import InputError
+from utils.core.errors import InputError
 
 
 def by_picture(layer: Dynamic_conv2d, x: Tensor) -> Tensor:

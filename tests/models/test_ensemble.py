@@ -10,7 +10,7 @@ from models.ensemble import Ensemble
 from models.fuse import fuse
 from models.tta import AugmentedModel
 from models.yolo import Model
-from utils.errors import InputError
+from utils.core.errors import InputError
 
 
 def build(seed: int, nc: int = 2, names: tuple[str, ...] = ("cat", "dog")) -> Model:

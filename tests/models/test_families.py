@@ -15,7 +15,7 @@ from models.dynamic import C3Dynamic, DynamicBottleneck, DynamicConv, attention_
 from models.families import C3SE, CondConv, CondConv2d, ODConv, ODConv2d, SEConv
 from models.fuse import fold_into_kernels, fuse
 from models.yolo import Model
-from utils.errors import InputError
+from utils.core.errors import InputError
 
 SHAPES: list[dict[str, Any]] = [
     {"kernel_size": 1},

@@ -29,7 +29,7 @@ from models.user_modules import (
     require_modules,
 )
 from models.yolo import MODELS_DIR, Model
-from utils.errors import InputError
+from utils.core.errors import InputError
 
 GATED = """
 from torch import Tensor, nn

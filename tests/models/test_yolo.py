@@ -16,7 +16,7 @@ from models.fuse import fuse
 from models.summary import summarize
 from models.yolo import MODELS_DIR, Model
 from utils.checkpoint import load_model
-from utils.errors import InputError
+from utils.core.errors import InputError
 
 SCALES = "nsmlx"
 STATIC = [f"yolov5{s}.yaml" for s in SCALES]

@@ -11,7 +11,7 @@ import yaml
 from models.yolo import Model
 from tools.study.plan import Plan, load_plan, model_yaml
 from utils.config.paths import ROOT
-from utils.errors import InputError
+from utils.core.errors import InputError
 
 CONTENT: dict[str, Any] = {
     "data": {"digits6": None, "mine": "mine.yaml", "mine6": {"six_conditions_of": "mine.yaml"}},

@@ -18,7 +18,7 @@ from tools.study import worker
 from tools.study.__main__ import StudyOptions, main
 from tools.study.plan import load_plan
 from tools.study.worker import Unfinished, WorkerOptions
-from utils.evaluation.routed import CONDITIONS
+from utils.evaluation.routing_scores import CONDITIONS
 
 SMALL = {"imgsz": 64, "batch_size": 4, "epochs": 2, "workers": 0, "device": "cpu", "noautoanchor": True}
 
@@ -94,13 +94,13 @@ def a_run(done: Path, folder: Path) -> WorkerOptions:
 
 
 def without_figures(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr("utils.training.prepare.PlotsLogger", type("Silent", (train_callback(),), {}))
+    patch.setattr("utils.training.setup.PlotsLogger", type("Silent", (train_callback(),), {}))
     patch.setattr("utils.evaluation.observers.plot_batch", lambda *_: None)
     patch.setattr(train, "save_plots", lambda *_: None)
 
 
 def train_callback() -> type:
-    from utils.callbacks import Callback
+    from utils.core.callbacks import Callback
 
     return Callback
 

@@ -12,8 +12,8 @@ import pytest
 
 from tools.study import data
 from tools.study.data import ALL_CONDITIONS, apply_condition, make_set
+from utils.core.errors import InputError
 from utils.datasets.digits.drawing import digit_pool
-from utils.errors import InputError
 
 
 @pytest.fixture

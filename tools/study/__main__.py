@@ -29,9 +29,9 @@ from tools.study.worker import RESULT, TASK
 from utils.config.cli import run_script
 from utils.config.flags import option, path, switch
 from utils.config.paths import ROOT
-from utils.errors import InputError
-from utils.files import write_atomic
-from utils.output import write_table
+from utils.core.errors import InputError
+from utils.core.files import write_atomic
+from utils.core.output import write_table
 
 LOG = logging.getLogger(__name__)
 COLUMNS = (

@@ -30,13 +30,13 @@ from utils.config.cli import run_script
 from utils.config.dataset_spec import SPLITS, DatasetSpec
 from utils.config.flags import option, path
 from utils.config.paths import ROOT
+from utils.core.errors import InputError
+from utils.core.image import read_image
+from utils.core.output import workshop
+from utils.datasets.dataset_labels import load_labels
 from utils.datasets.digits import label_text
 from utils.datasets.digits.drawing import NAMES, STYLE, DigitDeck, compose, load_source
-from utils.datasets.prepare import load_labels
-from utils.errors import InputError
-from utils.evaluation.routed import CONDITIONS
-from utils.image import read_image
-from utils.output import workshop
+from utils.evaluation.routing_scores import CONDITIONS
 
 LOG = logging.getLogger(__name__)
 

@@ -13,8 +13,8 @@ from models.parser import read_model_yaml
 from tools.study.data import COMPOSED
 from utils.config.hyp import Hyp
 from utils.config.train_options import TrainOptions
-from utils.errors import InputError, nearest
-from utils.files import read_yaml
+from utils.core.errors import InputError, nearest
+from utils.core.files import read_yaml
 
 Row = Mapping[str, str]  # of results.csv
 ARM_KEYS = ("cfg", "model", "replace", "layers", "channels", "train", "hyp", "note")

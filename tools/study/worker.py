@@ -33,12 +33,12 @@ from utils.config.cli import run_script
 from utils.config.dataset_spec import DatasetSpec
 from utils.config.flags import option
 from utils.config.paths import ROOT
-from utils.datasets.prepare import load_labels
-from utils.errors import InputError, UntrainableError
+from utils.core.errors import InputError, UntrainableError
+from utils.core.files import write_atomic
+from utils.datasets.dataset_labels import load_labels
 from utils.evaluation import Evaluator
 from utils.evaluation.batches import validation_loader
-from utils.evaluation.routed import RoutedScores, read_conditions, routed_scores
-from utils.files import write_atomic
+from utils.evaluation.routing_scores import RoutedScores, read_conditions, routed_scores
 
 LOG = logging.getLogger(__name__)
 RESULT, TASK, TRAINED = "result.json", "run.json", "train"

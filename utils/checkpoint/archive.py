@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from utils.files import every_value
+from utils.core.files import every_value
 
 # What the pickle of a state dict names: tensors by their storages, and nothing that could take memory or be called.
 _STORAGES = ("Float", "Half", "BFloat16", "Double", "Long", "Int", "Short", "Char", "Byte", "Bool")

@@ -29,8 +29,8 @@ from utils.checkpoint.archive import PICKLE, PLAIN_NAMES, check_values, load_pic
 from utils.checkpoint.foreign import by_content
 from utils.checkpoint.legacy import read_legacy
 from utils.config.sizes import recorded_size
-from utils.errors import InputError, first_line
-from utils.files import write_atomic
+from utils.core.errors import InputError, first_line
+from utils.core.files import write_atomic
 
 LOG = logging.getLogger(__name__)
 FORMAT = "yolov5-dynamic"

@@ -23,7 +23,7 @@ from models.limits import LARGEST
 from models.registry import LAYERS
 from utils.checkpoint.archive import check_tensors, load_pickle
 from utils.checkpoint.foreign import by_class, refusal
-from utils.errors import InputError
+from utils.core.errors import InputError
 
 LOG = logging.getLogger(__name__)
 OWN_PACKAGES = ("models.", "utils.", "ultralytics.")

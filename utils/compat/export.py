@@ -11,11 +11,11 @@ from torch import Tensor
 from models.yolo import Model
 from utils.config.export_options import ELSEWHERE, FORMATS, ExportOptions
 from utils.config.keywords import options_from, parse_namespace
-from utils.errors import InputError
+from utils.core.errors import InputError
+from utils.core.packages import require
 from utils.export.job import Job
 from utils.export.report import Row
 from utils.export.run import EXPORTERS, export_all
-from utils.packages import require
 
 _NO_GPU = ("coreml", "tflite", "edgetpu", "ncnn", "executorch")
 
@@ -145,7 +145,7 @@ def export_tflite(
 
 
 def export_edgetpu(keras_model: Model, im: Tensor, file: str | Path, prefix: str = "") -> str:
-    """Refused with the reason: see ``utils/export/elsewhere.py``."""
+    """Refused with the reason: see ``utils/export/unsupported.py``."""
     return _export("edgetpu", keras_model, im, file)
 
 

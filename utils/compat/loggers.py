@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from utils.callbacks import FitEpochEnd, TrainStart
+from utils.compat.plots_figures import plot_images
+from utils.core.callbacks import FitEpochEnd, TrainStart
 from utils.loggers.results_csv import FILE_NAME, V61_COLUMNS, ResultsCsv
 from utils.plots import plot_results
-from utils.plots.compat_figures import plot_images
 
 _TRAIN_BATCHES = 3  # of which there are pictures
 

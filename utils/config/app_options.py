@@ -1,16 +1,16 @@
-"""The options of ``python -m utils.app``."""
+"""The options of ``python -m tools.app``."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from utils.config.flags import at_least, fraction, image_size_option, option, path, picture_size, switch
-from utils.errors import InputError
+from utils.core.errors import InputError
 
 
 @dataclass(frozen=True, kw_only=True)
 class AppOptions:
-    """Options of ``python -m utils.app``. Raises InputError naming the flag when a value is out of range."""
+    """Options of ``python -m tools.app``. Raises InputError naming the flag when a value is out of range."""
 
     weights: str = option("", path, "--weights", "model file; without it: the newest best.pt below runs/train")
     data: str = option("", path, "--data", "data yaml with the class names, for a file that holds none")

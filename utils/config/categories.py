@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from utils.errors import InputError
-from utils.files import collector_off, open_regular
-from utils.xml_file import read_xml
+from utils.core.errors import InputError
+from utils.core.files import collector_off, open_regular
+from utils.core.xml_file import read_xml
 
 LOG = logging.getLogger(__name__)
 

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from utils.config.flags import MOST, Flag
-from utils.errors import InputError, explain, nearest
-from utils.log import LineHandler, leave_to_rank_0, setup_logging, silence
+from utils.core.errors import InputError, explain, nearest
+from utils.core.log import LineHandler, leave_to_rank_0, setup_logging, silence
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -151,7 +151,7 @@ def run_script(
     """Run a script: parse its options, install the log handler, call ``main`` and return the exit code.
 
     The code is what ``main`` returns, 0 for None; 1 with one line on stderr when input, files or the machine were at
-    fault (see ``utils.errors.explain``), 128 and the number of the signal after Ctrl-C, SIGTERM or SIGHUP. Every other
+    fault (``utils.core.errors.explain``), 128 and the number of the signal after Ctrl-C, SIGTERM or SIGHUP. Every other
     exception is a bug and keeps its traceback. Option errors leave through SystemExit with code 2.
     """
     _open_closed_streams()

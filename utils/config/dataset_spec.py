@@ -12,9 +12,9 @@ from typing import Any
 
 from utils.config.categories import cvat_names, is_cvat, is_labelme, read_categories
 from utils.config.paths import find_yaml
-from utils.downloads import Remote, is_sha256, is_url
-from utils.errors import InputError, nearest
-from utils.files import read_yaml, wide_sign
+from utils.core.downloads import Remote, is_sha256, is_url
+from utils.core.errors import InputError, nearest
+from utils.core.files import read_yaml, wide_sign
 
 LOG = logging.getLogger(__name__)
 SPLITS = ("train", "val", "test")

@@ -16,7 +16,7 @@ from utils.config.flags import (
     switch,
 )
 from utils.config.paths import ROOT
-from utils.errors import InputError
+from utils.core.errors import InputError
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 
 from utils.config.flags import Named, at_least, fraction, image_size_option, one_of, option, path, picture_size, switch
-from utils.errors import InputError, nearest
+from utils.core.errors import InputError, nearest
 
 AXES = ("batch", "height", "width")
 FORMS = ("auto", "A", "A1", "B", "F", "M")
@@ -18,7 +18,7 @@ FORMATS = (
     "torchscript", "onnx", "openvino", "engine", "coreml", "saved_model", "pb", "tflite", "ncnn", "executorch",
     "pt2", "aoti", "static", "yolov5",
 )  # fmt: skip
-# Known by name, made by other programs: see utils/export/elsewhere.py.
+# Known by name, made by other programs: see utils/export/unsupported.py.
 ELSEWHERE = ("edgetpu", "tfjs")
 
 # Options that only some formats have a use for.

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Any, TypeVar
 
-from utils.errors import InputError
+from utils.core.errors import InputError
 
 IMAGE_SIZE_FLAGS = ("--imgsz", "--img", "--img-size")
 OPTIMIZERS = ("SGD", "Adam", "AdamW")

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from utils.config.paths import find_yaml
-from utils.errors import InputError, nearest
-from utils.files import read_yaml
+from utils.core.errors import InputError, nearest
+from utils.core.files import read_yaml
 
 _BOOLEANS = frozenset({"warmup_v61", "attention_decay"})
 _OPTIONAL = frozenset({"anchors", "routing_deviation"})

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from utils.config.cli import parse
 from utils.config.flags import Flag, number_or_name, path
-from utils.errors import InputError, nearest
-from utils.log import setup_logging
+from utils.core.errors import InputError, nearest
+from utils.core.log import setup_logging
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance

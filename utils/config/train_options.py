@@ -24,7 +24,7 @@ from utils.config.flags import (
     yes_or_no,
 )
 from utils.config.paths import ROOT
-from utils.errors import InputError
+from utils.core.errors import InputError
 
 AUTO = -1  # --batch-size: as many as fit into memory
 

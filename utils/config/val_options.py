@@ -20,7 +20,7 @@ from utils.config.flags import (
     yes_or_no,
 )
 from utils.config.paths import ROOT
-from utils.errors import InputError
+from utils.core.errors import InputError
 
 STUDY_SIZES = tuple(range(256, 1536 + 1, 128))  # v6.1's
 

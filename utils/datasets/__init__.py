@@ -2,42 +2,22 @@
 
 from typing import Any
 
-from utils.compat import find, served
-from utils.datasets.compat import (
-    IMG_FORMATS,
-    VID_FORMATS,
-    LoadImages,
-    LoadScreenshots,
-    LoadStreams,
-    LoadWebcam,
-    exif_size,
-    img2label_paths,
-    letterbox,
-)
+from utils.core.v61 import find, served
 from utils.datasets.dataset import DetectionDataset, Sample, TrainItem
 from utils.datasets.labels import LabelRecord, LabelSet, ScanReport, scan_labels
 from utils.datasets.loader import Batch, EpochSampler, build_loader, collate
 
 __all__ = [
-    "IMG_FORMATS",
-    "VID_FORMATS",
     "Batch",
     "DetectionDataset",
     "EpochSampler",
     "LabelRecord",
     "LabelSet",
-    "LoadImages",
-    "LoadScreenshots",
-    "LoadStreams",
-    "LoadWebcam",
     "Sample",
     "ScanReport",
     "TrainItem",
     "build_loader",
     "collate",
-    "exif_size",
-    "img2label_paths",
-    "letterbox",
     "scan_labels",
 ]
 

@@ -10,8 +10,8 @@ from functools import cached_property
 import cv2
 import numpy as np
 
-from utils.boxes import resample_segments, segment2box
-from utils.image import LetterboxInfo
+from utils.core.boxes import resample_segments, segment2box
+from utils.core.image import LetterboxInfo
 
 GREY = (114, 114, 114)  # fill of everything outside the picture, the grey of the letterbox
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from utils.files import label_path_for, write_atomic
+from utils.core.files import label_path_for, write_atomic
 
 logger = logging.getLogger(__name__)
 

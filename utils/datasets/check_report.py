@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from utils.datasets.problems import EXPLAINED, GRAVE
-from utils.datasets.records import Finding, LabelSet, ScanReport
+from utils.datasets.dataset_checks import EXPLAINED, GRAVE
+from utils.datasets.label_records import Finding, LabelSet, ScanReport
 
 _EXAMPLES = 3  # of a grave kind on the console
 

@@ -13,8 +13,10 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from utils.boxes import xyn2xy, xywh2xyxy
 from utils.config.hyp import Hyp
+from utils.core.boxes import xyn2xy, xywh2xyxy
+from utils.core.errors import InputError
+from utils.core.image import LetterboxInfo, letterbox
 from utils.datasets.augment import (
     GREY,
     Jitter,
@@ -29,12 +31,10 @@ from utils.datasets.augment import (
     planes_of,
     random_perspective,
 )
-from utils.datasets.effects import chosen_effects
+from utils.datasets.images import Pictures
 from utils.datasets.labels import LabelRecord
 from utils.datasets.mosaic import lay_four, lay_nine, place_segments
-from utils.datasets.pictures import Pictures
-from utils.errors import InputError
-from utils.image import LetterboxInfo, letterbox
+from utils.datasets.optional_augment import chosen_effects
 
 __all__ = ["DetectionDataset", "Key", "Sample", "TrainItem", "rect_batches"]
 

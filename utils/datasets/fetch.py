@@ -19,10 +19,10 @@ from pathlib import Path
 
 from utils.config.dataset_spec import DatasetSpec
 from utils.config.paths import ROOT
-from utils.downloads import GB, MAX_BYTES, Remote, download, is_archive, unpack
-from utils.errors import InputError, first_line, how_it_ended
-from utils.files import IMAGE_SUFFIXES, read_yaml
-from utils.output import OutputFolder, workshop
+from utils.core.downloads import GB, MAX_BYTES, Remote, download, is_archive, unpack
+from utils.core.errors import InputError, first_line, how_it_ended
+from utils.core.files import IMAGE_SUFFIXES, read_yaml
+from utils.core.output import OutputFolder, workshop
 
 LOG = logging.getLogger(__name__)
 
@@ -99,7 +99,7 @@ def fetch(
         data_only: keep images, labels and notes; scripts, hidden files and whatever else could act are left out.
 
     Raises:
-        InputError: see :mod:`utils.downloads`; or a file of the archive is there with another content.
+        InputError: see :mod:`utils.core.downloads`; or a file of the archive is there with another content.
     """
     name = remote.file_name
     if data_only and not (is_archive(name) or _is_data(Path(name))):

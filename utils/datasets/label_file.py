@@ -20,9 +20,9 @@ from typing import Protocol
 
 import numpy as np
 
-from utils.boxes import segments2boxes
-from utils.datasets.records import BAD_ROW, CLIPPED, KEYPOINTS, REPEATED, Finding, LabelFile
-from utils.files import label_name, label_path_for, open_regular
+from utils.core.boxes import segments2boxes
+from utils.core.files import label_name, label_path_for, open_regular
+from utils.datasets.label_records import BAD_ROW, CLIPPED, KEYPOINTS, REPEATED, Finding, LabelFile
 
 TOLERANCE = 0.01
 MAX_BYTES = 1 << 26  # of a label file; a longer one is something else

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from utils.boxes import xyxy2xywhn
+from utils.core.boxes import xyxy2xywhn
 
 
 def label_text(boxes: Tensor, hw: tuple[int, int], with_conf: bool) -> str:

@@ -12,11 +12,14 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from utils.core.errors import InputError, first_line
+from utils.core.files import collector_off
 from utils.datasets.cache import fingerprint, load_cache, save_cache
 from utils.datasets.formats.annotations import CROWD, NO_AREA
 from utils.datasets.formats.voc_layout import unread
+from utils.datasets.image_verify import check_picture
 from utils.datasets.label_file import RowReader, TextRows, printable, read_label_file
-from utils.datasets.records import (
+from utils.datasets.label_records import (
     BAD_LABELS,
     BAD_PICTURE,
     FOREIGN,
@@ -28,9 +31,6 @@ from utils.datasets.records import (
     pack,
     unpack,
 )
-from utils.datasets.verify import check_picture
-from utils.errors import InputError, first_line
-from utils.files import collector_off
 
 __all__ = ["Finding", "LabelFile", "LabelRecord", "LabelSet", "RowReader", "ScanReport", "TextRows"]
 __all__ += ["read_label_file", "scan_labels"]

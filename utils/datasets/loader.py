@@ -18,12 +18,12 @@ import torch
 from torch.nn import functional
 from torch.utils.data import DataLoader, Sampler
 
+from utils.core.dist import ALONE, Ranks
+from utils.core.image import LetterboxInfo
+from utils.core.memory import free_memory, keep_freed_memory
 from utils.datasets.augment import GREY
 from utils.datasets.dataset import DetectionDataset, Key, TrainItem
-from utils.datasets.partners import deal_partners, even_workers, kept_pictures
-from utils.dist import ALONE, Ranks
-from utils.image import LetterboxInfo
-from utils.memory import free_memory, keep_freed_memory
+from utils.datasets.mosaic_sampling import deal_partners, even_workers, kept_pictures
 
 LOG = logging.getLogger(__name__)
 SHARED_MEMORY = Path("/dev/shm")  # where batches of workers lie on Linux
@@ -161,7 +161,7 @@ class RankBatches(Sampler[list[Key]]):
     Parts are neighbours in the batch and differ in size by ``unit`` at most. A process for which the last batch has
     nothing left gets the key (epoch, ~index), for which the data set has a blank picture. ``batches`` gives the indices
     of every whole batch; otherwise the order of ``sampler`` is cut into equal ones. ``partners`` says whether keys come
-    with the partners of mosaics (see :mod:`utils.datasets.partners`).
+    with the partners of mosaics (see :mod:`utils.datasets.mosaic_sampling`).
     """
 
     def __init__(
@@ -261,7 +261,7 @@ def build_loader(
     ``quad`` unites every four pictures (:class:`QuadCollate`), so that batches have a quarter of ``batch_size``.
     ``batches`` gives the pictures of each batch, at most ``batch_size`` and of one shape, instead of an order.
     ``near_partners``: mosaics take pictures that were decoded shortly before, which saves two thirds of the decoding
-    (:mod:`utils.datasets.partners`); False: from the whole data set, as v6.1.
+    (:mod:`utils.datasets.mosaic_sampling`); False: from the whole data set, as v6.1.
 
     The batches of an epoch depend on ``seed`` and the epoch only, not on ``workers`` (0: in this process; capped at
     the number of CPUs). Of several processes each gets its part of every batch of ``batch_size``, and its share of

@@ -9,8 +9,8 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from utils.core.image import LetterboxInfo
 from utils.datasets.augment import GREY, Jitter, Sample, Warp, as_image, join_segments
-from utils.image import LetterboxInfo
 
 Window = tuple[int, int, int, int]  # x, y, width, height in pixels of the canvas
 Loader = Callable[[int, float], np.ndarray]  # (which tile, share of its rows needed from the top) -> picture

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from torch.utils.data import DataLoader
 
+from utils.core.dist import ALONE, Ranks
 from utils.datasets.dataset import DetectionDataset
+from utils.datasets.label_records import LabelRecord
 from utils.datasets.loader import build_loader
-from utils.datasets.records import LabelRecord
-from utils.dist import ALONE, Ranks
 
 SHAPE_GROUP = 32  # pictures that share one shape: v6.1's default batch, so that its figures come out
 

@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from utils.boxes import xywh2xyxy
 from utils.config.categories import NO_CATEGORY, is_labelme, parse_categories, read_json
 from utils.config.dataset_spec import DatasetSpec
+from utils.core.boxes import xywh2xyxy
+from utils.core.errors import InputError
 from utils.datasets.formats.annotations import is_crowd, numbers
+from utils.datasets.label_records import LabelRecord
 from utils.datasets.loader import Batch
-from utils.datasets.records import LabelRecord
-from utils.errors import InputError
 from utils.evaluation.results import ImageResult
 from utils.metrics.coco import CocoFigures, coco_figures
 

@@ -10,17 +10,17 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from utils.boxes import xywhn2xyxy
+from utils.core.boxes import xywhn2xyxy
+from utils.core.dist import ALONE, Ranks
+from utils.core.image import LetterboxInfo, to_model_input
+from utils.core.nms import non_max_suppression
+from utils.core.timing import StageTimer
 from utils.datasets.loader import Batch
-from utils.datasets.supply import supplied
-from utils.dist import ALONE, Ranks
+from utils.datasets.loader_errors import supplied
 from utils.evaluation.results import IOU_THRESHOLDS, EvalResult, ImageResult, Tally
-from utils.image import LetterboxInfo, to_model_input
 from utils.loss import DetectionLoss
 from utils.metrics import ConfusionMatrix, match_predictions
 from utils.metrics.matching import Matcher
-from utils.nms import non_max_suppression
-from utils.timing import StageTimer
 
 __all__ = ["EvalResult", "Evaluator", "ImageResult", "NmsSettings", "Observer"]
 

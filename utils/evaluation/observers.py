@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from models.routing import RoutingRecorder, RoutingStats, class_presence
-from utils.boxes import xyxy2xywhn
+from utils.core.boxes import xyxy2xywhn
+from utils.core.dist import ALONE, Ranks
+from utils.core.files import write_atomic
+from utils.core.output import OutputFolder
 from utils.datasets.label_text import label_text
 from utils.datasets.loader import Batch
-from utils.dist import ALONE, Ranks
 from utils.evaluation.results import ImageResult
-from utils.files import write_atomic
-from utils.output import OutputFolder
 from utils.plots.batches import plot_batch
 
 

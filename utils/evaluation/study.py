@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from utils.core.names import file_name
+from utils.core.output import OutputFolder, write_table
 from utils.evaluation.results import EvalResult
-from utils.names import file_name
-from utils.output import OutputFolder, write_table
 from utils.plots.study import StudyLine, plot_study
 
 LOG = logging.getLogger(__name__)

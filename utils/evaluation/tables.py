@@ -9,10 +9,10 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from utils.core.files import write_atomic
+from utils.core.output import write_table
 from utils.evaluation.results import EvalResult
-from utils.files import write_atomic
 from utils.metrics.coco import CocoFigures
-from utils.output import write_table
 
 
 @dataclass(frozen=True)

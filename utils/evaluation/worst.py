@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from utils.boxes import box_iou
+from utils.core.boxes import box_iou
+from utils.core.image import read_image
+from utils.core.output import write_table
 from utils.datasets.loader import Batch
 from utils.evaluation.results import ImageResult
-from utils.image import read_image
-from utils.output import write_table
 from utils.plots.worst import Case, plot_worst
 
 

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import torch
 
 from models.dynamic_forms import DynamicForm
-from utils.errors import InputError, first_line, how_it_ended
+from utils.core.errors import InputError, first_line, how_it_ended
 from utils.export.base import Exporter
 from utils.export.exported_program import captured
 from utils.export.job import Job

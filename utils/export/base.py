@@ -16,11 +16,11 @@ from torch import nn
 
 from models.dynamic_forms import DynamicForm
 from utils.config.export_options import ExportOptions
-from utils.errors import InputError
+from utils.core.errors import InputError
+from utils.core.output import workshop
 from utils.export.check import Proof, prove
 from utils.export.job import Job
 from utils.inference.backends import open_exported
-from utils.output import workshop
 
 LOG = logging.getLogger(__name__)
 

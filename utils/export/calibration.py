@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from utils.config.dataset_spec import DatasetSpec
-from utils.datasets.prepare import load_labels
+from utils.core.image import letterbox, read_image, to_model_input
+from utils.datasets.dataset_labels import load_labels
 from utils.export.job import Job
-from utils.image import letterbox, read_image, to_model_input
 
 PICTURES = 64
 

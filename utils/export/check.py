@@ -17,14 +17,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.fuse import fuse
-from models.layout import lay_out
-from utils.errors import InputError
+from models.memory_format import lay_out
+from utils.core.errors import InputError
+from utils.core.nms import non_max_suppression
+from utils.core.rounding import Distance, Gap, Groups, distances, gap, most_telling
 from utils.export.job import Job
 from utils.export.onnx_nms import run_onnx, with_raw
 from utils.inference.backends.base import FileBackend
 from utils.inference.backends.metadata import Metadata
-from utils.nms import non_max_suppression
-from utils.rounding import Distance, Gap, Groups, distances, gap, most_telling
 
 # Of the largest difference: what is allowed of every model, and what no rounding of its own excuses.
 TOLERANCE, CAP = 1e-4, 5e-2

@@ -15,10 +15,10 @@ from utils.checkpoint import load_model
 from utils.config.dataset_spec import DatasetSpec
 from utils.config.export_options import ExportOptions
 from utils.config.sizes import chosen_size
+from utils.core.errors import InputError
 from utils.datasets.dataset import DetectionDataset
+from utils.datasets.dataset_labels import load_labels
 from utils.datasets.loader import build_loader
-from utils.datasets.prepare import load_labels
-from utils.errors import InputError
 from utils.evaluation import Evaluator
 from utils.export.base import check_writable
 from utils.export.check import pictures, time_ms

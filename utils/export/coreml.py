@@ -12,7 +12,8 @@ from typing import Any, ClassVar
 from torch import nn
 
 from models.dynamic_forms import DynamicForm
-from utils.errors import InputError, first_line
+from utils.core.errors import InputError, first_line
+from utils.core.rounding import Gap, most_telling
 from utils.export.base import Exporter
 from utils.export.check import Proof, Reference, cases, pictures
 from utils.export.exported_program import captured
@@ -20,7 +21,6 @@ from utils.export.job import Job
 from utils.export.mil import MilGraph
 from utils.inference.backends.coreml import INPUT, OUTPUT, runs_here
 from utils.inference.backends.metadata import Metadata, from_text
-from utils.rounding import Gap, most_telling
 
 MOST_PICTURES, MOST_PIXELS = 256, 4096  # of a free batch, of a free side: Core ML wants a limit
 

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import torch
 
 from models.dynamic_forms import DynamicForm
-from utils.errors import InputError
+from utils.core.errors import InputError
 from utils.export.base import Exporter
 from utils.export.job import Job
 from utils.export.onnx import INPUT, to_onnx

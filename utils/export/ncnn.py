@@ -16,7 +16,7 @@ import yaml
 from torch import nn
 
 from models.dynamic_forms import DynamicForm
-from utils.errors import InputError, how_it_ended
+from utils.core.errors import InputError, how_it_ended
 from utils.export.base import Exporter, missing
 from utils.export.job import Job
 from utils.inference.backends.ncnn import ABOUT, BIN, HALF, PARAM, SUMS, checksum

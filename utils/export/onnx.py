@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from utils.errors import first_line
+from utils.core.errors import first_line
 from utils.export.base import Exporter, missing
 from utils.export.check import Reference
 from utils.export.exported_program import captured

@@ -1,4 +1,4 @@
-"""Non-maximum suppression as part of an ONNX graph, equal to :func:`utils.nms.non_max_suppression`."""
+"""Non-maximum suppression as part of an ONNX graph, equal to :func:`utils.core.nms.non_max_suppression`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from utils.config.export_options import ExportOptions
 
 RAW, FOUND = "output", "detections"
-_CLASS_STEP_PX, _MIN_SIDE_PX = 7680.0, 2.0  # those of utils.nms
+_CLASS_STEP_PX, _MIN_SIDE_PX = 7680.0, 2.0  # those of utils.core.nms
 _ALL = 1_000_000
 
 # Only operators whose form is the same from opset 11 to the newest: no Split, Squeeze, or reduction along an axis.

@@ -14,11 +14,11 @@ from pathlib import Path
 
 from torch import nn
 
-from utils.errors import InputError, first_line
+from utils.core.errors import InputError, first_line
+from utils.core.output import OutputFolder
 from utils.export.aoti import AOTInductorExporter
 from utils.export.base import Exporter, draft
 from utils.export.coreml import CoreMLExporter
-from utils.export.elsewhere import REASONS, Elsewhere
 from utils.export.engine import EngineExporter
 from utils.export.executorch import ExecuTorchExporter
 from utils.export.exported_program import ExportedProgramExporter
@@ -32,8 +32,8 @@ from utils.export.static import StaticExporter
 from utils.export.tensorflow import FrozenGraphExporter, SavedModelExporter
 from utils.export.tflite import TFLiteExporter
 from utils.export.torchscript import TorchScriptExporter
+from utils.export.unsupported import REASONS, Elsewhere
 from utils.export.yolov5 import YOLOv5Exporter
-from utils.output import OutputFolder
 
 LOG = logging.getLogger(__name__)
 _LONG = 120  # characters of what a library says

@@ -20,7 +20,7 @@ from models.fuse import fuse
 from models.yolo import Model
 from utils.checkpoint import Checkpoint, load_model, save_checkpoint
 from utils.config.export_options import ExportOptions
-from utils.errors import InputError
+from utils.core.errors import InputError
 from utils.export.base import Exporter
 from utils.export.calibration import calibration_batches
 from utils.export.check import Proof, Reference, pictures, time_ms

@@ -20,7 +20,7 @@ from utils.inference.backends.tensorflow import ABOUT, TensorFlowBackend
 from utils.inference.backends.tflite import TFLiteBackend
 from utils.inference.venvs import LITERT_TORCH, Stack, run_program
 
-CONVERTER = Path(__file__).with_name("converter.py")
+CONVERTER = Path(__file__).with_name("tensorflow_worker.py")
 
 
 class Shares(nn.Module):

@@ -23,7 +23,7 @@ from models.yolo import Detect, Model
 from utils.checkpoint import load_model
 from utils.checkpoint.legacy import TORCH_PACKAGES, YAML_KEYS, stand_in
 from utils.config.export_options import ExportOptions
-from utils.errors import InputError
+from utils.core.errors import InputError
 from utils.export.base import Exporter
 from utils.export.check import Proof, Reference, pictures, time_ms
 from utils.export.job import Job

@@ -16,14 +16,14 @@ from torch import Tensor, nn
 from models.registry import make_divisible
 from models.tta import augmented_forward
 from models.yolo import Model
-from utils.boxes import scale_coords
 from utils.config.class_names import ClassNames
 from utils.config.sizes import DEFAULT_SIZE, size_text
-from utils.errors import InputError
-from utils.image import decode_image, letterbox, read_image, to_model_input, to_uint8
+from utils.core.boxes import scale_coords
+from utils.core.errors import InputError
+from utils.core.image import decode_image, letterbox, read_image, to_model_input, to_uint8
+from utils.core.nms import non_max_suppression
+from utils.core.timing import StageTimer
 from utils.inference.results import Detections
-from utils.nms import non_max_suppression
-from utils.timing import StageTimer
 
 LOG = logging.getLogger(__name__)
 Picture: TypeAlias = "str | Path | bytes | BytesIO | Image.Image | np.ndarray"
@@ -72,8 +72,8 @@ class AutoShape(nn.Module):
 
         Args:
             imgs: a picture or a list of them: file name, the bytes of a file, PIL picture, or array HWC (also CHW or
-                HW) **RGB**, whose values :func:`utils.image.to_uint8` brings to 0..255. Turn an array that OpenCV read
-                round first: ``image[..., ::-1]``. A tensor [B, 3, H, W] in 0..1 goes to the model as it is.
+                HW) **RGB**, whose values :func:`utils.core.image.to_uint8` brings to 0..255. Turn an array that OpenCV
+                read round first: ``image[..., ::-1]``. A tensor [B, 3, H, W] in 0..1 goes to the model as it is.
             size: longest side, or (height, width), of the network's input in pixels, rounded up to multiples of the
                 stride; None: that of the model file, 640 where it records none.
             augment: look in three views.

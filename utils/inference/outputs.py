@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from utils.config.detect_options import DetectOptions
+from utils.core.output import OutputFolder
 from utils.datasets.sources.base import Frame
 from utils.inference.predictor import Detections, Finder, Predictor
 from utils.inference.tables import CsvTable, JsonTable
 from utils.inference.videos import VideoFiles
 from utils.inference.window import Window
 from utils.inference.writers import Crops, DrawnImages, TextLabels
-from utils.output import OutputFolder
 from utils.plots.features import FeatureFiles, FeatureMaps
 
 

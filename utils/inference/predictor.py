@@ -13,13 +13,13 @@ from torch import Tensor
 
 from models.ensemble import Detector
 from models.fuse import fuse
-from utils.boxes import scale_coords
-from utils.errors import InputError
-from utils.image import letterbox, to_model_input
+from utils.core.boxes import scale_coords
+from utils.core.errors import InputError
+from utils.core.image import letterbox, to_model_input
+from utils.core.names import printable
+from utils.core.nms import non_max_suppression
+from utils.core.timing import StageTimer
 from utils.inference.backends.base import FileBackend
-from utils.names import printable
-from utils.nms import non_max_suppression
-from utils.timing import StageTimer
 
 _LONGEST_NAME = 100  # characters of a class name in a line
 
@@ -48,7 +48,7 @@ class Detections:
 
 @dataclass(frozen=True)
 class Thresholds:
-    """What suppression keeps; as for :func:`utils.nms.non_max_suppression`."""
+    """What suppression keeps; as for :func:`utils.core.nms.non_max_suppression`."""
 
     conf: float = 0.25
     iou: float = 0.45
@@ -107,7 +107,7 @@ class Predictor:
         model: one model, an augmented one or an ensemble, in float32, whose batch norm is folded in here; or an
             exported file.
         imgsz: longest side, or (height, width), of the network input in pixels; multiples of the stride.
-        conf, iou, max_det, classes, agnostic: as for :func:`utils.nms.non_max_suppression`.
+        conf, iou, max_det, classes, agnostic: as for :func:`utils.core.nms.non_max_suppression`.
         half: half precision, on a GPU.
     """
 

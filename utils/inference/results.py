@@ -16,15 +16,15 @@ import numpy as np
 from PIL import Image, ImageShow
 from torch import Tensor
 
-from utils.boxes import xyxy2xywh
 from utils.config.class_names import ClassNames
+from utils.core.boxes import xyxy2xywh
+from utils.core.files import increment_path
+from utils.core.output import OutputFolder
+from utils.core.packages import require
 from utils.datasets.sources import Frame
-from utils.files import increment_path
 from utils.inference.predictor import Detections as OnePicture
 from utils.inference.window import has_display, in_notebook
 from utils.inference.writers import Crops, DrawnImages
-from utils.output import OutputFolder
-from utils.packages import require
 from utils.plots.crops import crop_box
 
 LOG = logging.getLogger(__name__)

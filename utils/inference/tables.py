@@ -7,10 +7,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from utils.boxes import xyxy2xywhn
+from utils.core.boxes import xyxy2xywhn
+from utils.core.names import csv_cell
 from utils.datasets.sources.base import Frame
 from utils.inference.predictor import Detections
-from utils.names import csv_cell
 
 COLUMNS = (
     "file", "frame", "class", "name", "confidence", "x1", "y1", "x2", "y2", "x_center", "y_center", "width", "height",

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from utils.errors import InputError
+from utils.core.errors import InputError
 from utils.inference.predictor import Detections, Predictor
 
 _EDGE_PX = 2.0  # a box that ends so close to the border of its tile is taken to be cut by it

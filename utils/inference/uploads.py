@@ -6,9 +6,9 @@ from io import BytesIO
 
 import numpy as np
 
-from utils.errors import InputError
-from utils.image import decode_image
-from utils.image_header import size_and_orientation
+from utils.core.errors import InputError
+from utils.core.image import decode_image
+from utils.core.image_header import size_and_orientation
 
 VIDEO_HEAD = 200  # bytes of a file that ``looks_like_video`` wants to see
 _TS_PACKET = 188
@@ -19,7 +19,7 @@ class TooLargeError(InputError):
 
 
 def decode_upload(content: bytes, max_pixels: int) -> np.ndarray:
-    """The bytes of a picture file as HWC BGR uint8, as ``utils.image.read_image`` would return the file.
+    """The bytes of a picture file as HWC BGR uint8, as ``utils.core.image.read_image`` would return the file.
 
     The header is read first: a small file cannot become a huge picture.
 

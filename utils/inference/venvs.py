@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import IO
 
 from utils.config.paths import ROOT
-from utils.errors import InputError, how_it_ended
+from utils.core.errors import InputError, how_it_ended
 
 VARIABLE = "YOLOV5_VENVS"
 SECONDS = 3600  # a conversion that takes longer hangs

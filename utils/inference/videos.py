@@ -21,10 +21,10 @@ from typing import Any, Protocol
 import cv2
 import numpy as np
 
+from utils.core.errors import InputError
+from utils.core.files import increment_path
+from utils.core.output import OutputFolder
 from utils.datasets.sources.base import Clip, Frame
-from utils.errors import InputError
-from utils.files import increment_path
-from utils.output import OutputFolder
 
 LOG = logging.getLogger(__name__)
 _STDERR = threading.Lock()  # there is one for all threads

@@ -13,7 +13,7 @@ import torch
 from models.ensemble import Detector, Ensemble
 from utils.checkpoint.detector import load_detector
 from utils.config.sizes import chosen_size
-from utils.errors import InputError
+from utils.core.errors import InputError
 from utils.inference.backends import FileBackend, format_of, open_exported
 
 LOG = logging.getLogger(__name__)

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
+from utils.core.files import write_atomic
+from utils.core.image import jpeg_comment, write_image
+from utils.core.names import file_names
+from utils.core.output import OutputFolder
 from utils.datasets.label_text import label_text
 from utils.datasets.sources import Frame
-from utils.files import write_atomic
-from utils.image import jpeg_comment, write_image
 from utils.inference.predictor import Detections
-from utils.names import file_names
-from utils.output import OutputFolder
 from utils.plots.annotate import Annotator, color_for
 from utils.plots.crops import crop_box
 from utils.plots.names import drawn_name

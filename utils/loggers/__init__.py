@@ -1,14 +1,14 @@
-"""Listeners that write down how a run goes; each is a ``utils.callbacks.Callback``."""
+"""Listeners that write down how a run goes; each is a ``utils.core.callbacks.Callback``."""
 
 from typing import Any
 
-from utils.compat import find
+from utils.core.v61 import find
 from utils.loggers.console import ConsoleLogger
 from utils.loggers.mlflow import MlflowLogger
 from utils.loggers.plots_logger import PlotsLogger
 from utils.loggers.results_csv import ResultsCsv
 from utils.loggers.routing_csv import RoutingCsv
-from utils.loggers.routing_watch import RoutingWatch
+from utils.loggers.routing_warning import RoutingWatch
 from utils.loggers.tensorboard import TensorBoardLogger
 from utils.loggers.wandb import WandbLogger
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from utils.callbacks import Callback, FitEpochEnd, TrainEnd, TrainStart
+from utils.core.callbacks import Callback, FitEpochEnd, TrainEnd, TrainStart
 
 logger = logging.getLogger(__name__)
 

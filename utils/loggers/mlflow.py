@@ -9,12 +9,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from utils.callbacks import Callback, FitEpochEnd, TrainEnd, TrainStart
 from utils.config.hyp import Hyp
 from utils.config.options import TrainOptions, to_plain
+from utils.core.callbacks import Callback, FitEpochEnd, TrainEnd, TrainStart
+from utils.core.output import OutputFolder
+from utils.core.packages import require
 from utils.loggers.results_csv import WITHOUT
-from utils.output import OutputFolder
-from utils.packages import require
 
 logger = logging.getLogger(__name__)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from utils.callbacks import BatchEnd, Callback, TrainEnd, TrainStart
+from utils.core.callbacks import BatchEnd, Callback, TrainEnd, TrainStart
 from utils.loggers.results_csv import FILE_NAME
 from utils.loggers.routing_csv import FILE_NAME as ROUTING_FILE
 from utils.plots import plot_batch, plot_label_correlogram, plot_labels, plot_results, plot_routing

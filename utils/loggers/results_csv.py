@@ -8,8 +8,8 @@ import math
 from collections.abc import Iterable
 from pathlib import Path
 
-from utils.callbacks import Callback, FitEpochEnd, TrainStart
-from utils.output import csv_text, write_table
+from utils.core.callbacks import Callback, FitEpochEnd, TrainStart
+from utils.core.output import csv_text, write_table
 
 logger = logging.getLogger(__name__)
 

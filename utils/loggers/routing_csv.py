@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from models.routing import RoutingStats
-from utils.callbacks import Callback, TrainEnd, TrainStart, ValEnd
+from utils.core.callbacks import Callback, TrainEnd, TrainStart, ValEnd
+from utils.core.output import csv_text
 from utils.loggers.results_csv import cut_back, figure
-from utils.output import csv_text
 
 logger = logging.getLogger(__name__)
 

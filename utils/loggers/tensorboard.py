@@ -11,11 +11,11 @@ from typing import Any
 import torch
 
 from models.yolo import Model
-from utils.callbacks import Callback, FitEpochEnd, TrainEnd, TrainStart, ValEnd
-from utils.errors import first_line
-from utils.image import read_image
+from utils.core.callbacks import Callback, FitEpochEnd, TrainEnd, TrainStart, ValEnd
+from utils.core.errors import first_line
+from utils.core.image import read_image
+from utils.core.packages import require
 from utils.loggers.results_csv import WITHOUT
-from utils.packages import require
 
 logger = logging.getLogger(__name__)
 

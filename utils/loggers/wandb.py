@@ -10,17 +10,17 @@ from typing import Any
 
 from torch import Tensor
 
-from utils.boxes import xywhn2xyxy
-from utils.callbacks import Callback, EpochStart, FitEpochEnd, TrainEnd, TrainStart
 from utils.config.hyp import Hyp
 from utils.config.options import TrainOptions, to_plain
 from utils.config.paths import ROOT
+from utils.core.boxes import xywhn2xyxy
+from utils.core.callbacks import Callback, EpochStart, FitEpochEnd, TrainEnd, TrainStart
+from utils.core.image import read_image
+from utils.core.output import OutputFolder
+from utils.core.packages import require
 from utils.datasets.labels import LabelRecord
 from utils.datasets.loader import Batch
-from utils.image import read_image
 from utils.loggers.results_csv import WITHOUT
-from utils.output import OutputFolder
-from utils.packages import require
 
 logger = logging.getLogger(__name__)
 

@@ -1,7 +1,9 @@
 """What training minimises: assignment of boxes to anchors, the detection loss, focal variants."""
 
-from utils.boxes import bbox_iou
-from utils.loss.compat import ComputeLoss
+from typing import Any
+
+from utils.core.boxes import bbox_iou
+from utils.core.v61 import find, served
 from utils.loss.detection import DetectionLoss, LossItems, scale_gains
 from utils.loss.focal import BCEBlurWithLogitsLoss, FocalLoss, QFocalLoss, smooth_bce
 from utils.loss.targets import Assignment, assign_targets
@@ -11,7 +13,6 @@ smooth_BCE = smooth_bce  # the name scripts written for v6.1 import
 __all__ = [
     "Assignment",
     "BCEBlurWithLogitsLoss",
-    "ComputeLoss",
     "DetectionLoss",
     "FocalLoss",
     "LossItems",
@@ -22,3 +23,9 @@ __all__ = [
     "smooth_BCE",
     "smooth_bce",
 ]
+
+__all__ += served("utils.loss")  # for scripts that import all
+
+
+def __getattr__(name: str) -> Any:
+    return find("utils.loss", name)

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from utils.boxes import bbox_iou
 from utils.config.hyp import Hyp
-from utils.dist import ALONE, Ranks
+from utils.core.boxes import bbox_iou
+from utils.core.dist import ALONE, Ranks
 from utils.loss.focal import FocalLoss, WeightedBCE, smooth_bce
 from utils.loss.targets import Assignment, assign_targets
 

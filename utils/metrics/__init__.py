@@ -2,17 +2,15 @@
 
 from typing import Any
 
-from utils.boxes import bbox_ioa, bbox_iou, box_iou, wh_iou
-from utils.compat import find, served
+from utils.core.boxes import bbox_ioa, bbox_iou, box_iou, wh_iou
+from utils.core.v61 import find, served
 from utils.metrics.ap import ApResult, compute_ap, fitness
-from utils.metrics.compat import ap_per_class
 from utils.metrics.confusion import ConfusionMatrix
 from utils.metrics.matching import match_as_v61, match_predictions
 
 __all__ = [
     "ApResult",
     "ConfusionMatrix",
-    "ap_per_class",
     "bbox_ioa",
     "bbox_iou",
     "box_iou",

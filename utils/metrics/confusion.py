@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from utils.boxes import box_iou
+from utils.core.boxes import box_iou
 
 LOG = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import torch
 
-from utils.image import write_image
+from utils.core.image import write_image
 from utils.plots.annotate import Annotator, color_for
 from utils.plots.names import LONGEST_ON_SHEET, drawn_name
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from utils.errors import InputError
+from utils.core.errors import InputError
 from utils.plots.figure import MAIN_COLOR, new_figure, save_figure, tidy
 from utils.plots.results import read_results
 

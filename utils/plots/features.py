@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from models.yolo import Detect, Model
-from utils.image import write_image
-from utils.names import file_name
-from utils.output import OutputFolder
+from utils.core.image import write_image
+from utils.core.names import file_name
+from utils.core.output import OutputFolder
 
 COLUMNS = 8
 _GAP = 2  # white pixels between the channels

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from utils.files import write_atomic
+from utils.core.files import write_atomic
 from utils.plots.annotate import color_for
 from utils.plots.fonts import font_file
 

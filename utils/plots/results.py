@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from utils.errors import InputError
-from utils.files import open_regular
+from utils.core.errors import InputError
+from utils.core.files import open_regular
 from utils.plots.figure import MAIN_COLOR, new_figure, save_figure, tidy
 
 _COLUMNS = 5

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from models.routing import RoutingStats
-from utils.errors import InputError
-from utils.files import open_regular
+from utils.core.errors import InputError
+from utils.core.files import open_regular
 from utils.plots.figure import MAIN_COLOR, font_of, new_figure, save_figure, tidy
 from utils.plots.names import figure_names
 

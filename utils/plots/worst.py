@@ -10,7 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from utils.image import write_image
+from utils.core.image import write_image
 from utils.plots.annotate import Annotator
 from utils.plots.names import LONGEST_ON_SHEET, drawn_name
 

@@ -11,9 +11,9 @@ import torch
 
 from models.yolo import Model
 from utils.config.options import TrainOptions
-from utils.errors import InputError
-from utils.memory import GIB, free_memory
-from utils.training.trial import MIB, peak_memory
+from utils.core.errors import InputError
+from utils.core.memory import GIB, free_memory
+from utils.training.dry_run import MIB, peak_memory
 
 LOG = logging.getLogger(__name__)
 # On a CPU more pictures per batch do not train faster (tests/benchmarks/train_step.py): v6.1's default is the most.

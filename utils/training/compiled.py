@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from models.yolo import Model
-from utils.errors import first_line
-from utils.rounding import allowed
+from utils.core.errors import first_line
+from utils.core.rounding import allowed
 
 LOG = logging.getLogger(__name__)
 # Largest difference of a tensor, relative to its largest value. In float32 two orders of summation were seen to differ

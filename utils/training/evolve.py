@@ -18,13 +18,13 @@ import yaml
 from models.dynamic import temperatures
 from models.user_modules import yamls_trusted
 from models.yolo import Model
-from utils.callbacks import Callback, FitEpochEnd
 from utils.checkpoint import load_checkpoint
 from utils.config.hyp import Hyp
 from utils.config.options import TrainOptions, to_plain
 from utils.config.paths import ROOT, find_yaml
-from utils.errors import InputError, UntrainableError
-from utils.files import increment_path, read_yaml, write_atomic
+from utils.core.callbacks import Callback, FitEpochEnd
+from utils.core.errors import InputError, UntrainableError
+from utils.core.files import increment_path, read_yaml, write_atomic
 from utils.training.evolve_files import (
     CSV_FILE,
     HYP_FILE,
@@ -49,8 +49,8 @@ from utils.training.evolve_study import (
     suggest,
     trial_folder,
 )
-from utils.training.prepare import DEFAULT_CFG
 from utils.training.resume import CHANGEABLE, same_run
+from utils.training.setup import DEFAULT_CFG
 
 if TYPE_CHECKING:
     from optuna import Study, Trial

@@ -12,9 +12,9 @@ import numpy as np
 import yaml
 
 from utils.config.hyp import Hyp
-from utils.files import write_atomic
+from utils.core.files import write_atomic
+from utils.core.output import csv_text
 from utils.metrics import fitness
-from utils.output import csv_text
 from utils.plots.evolve import EVOLVE_METRICS, plot_evolve, plot_evolve_course
 from utils.plots.results import read_results
 from utils.training.evolve_space import SearchSpace

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from utils.errors import InputError, first_line
-from utils.output import OutputFolder
-from utils.packages import require
+from utils.core.errors import InputError, first_line
+from utils.core.output import OutputFolder
+from utils.core.packages import require
 from utils.plots.evolve import EVOLVE_METRICS
 from utils.training.evolve_space import Gene, SearchSpace
 

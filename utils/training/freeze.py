@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from torch import nn
 
 from models.yolo import Model
-from utils.errors import InputError
+from utils.core.errors import InputError
 
 _RANGE = re.compile(r"(\d+)-(\d+)")
 

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from models.common import Dynamic_conv2d
-from utils.errors import InputError, nearest
+from utils.core.errors import InputError, nearest
 
 LOG = logging.getLogger(__name__)
 

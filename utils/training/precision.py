@@ -8,9 +8,9 @@ import math
 import torch
 from torch import Tensor
 
-from models.probe import PROBE_SIZE
+from models.shape_check import PROBE_SIZE
 from models.yolo import Model
-from utils.errors import InputError
+from utils.core.errors import InputError
 
 LOG = logging.getLogger(__name__)
 LIMIT = 0.05  # sound models, trained or not, were seen to differ by 0.0004 in float16 and by 0.004 in bfloat16

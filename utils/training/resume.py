@@ -18,8 +18,8 @@ from utils.config.hyp import Hyp
 from utils.config.keywords import recorded_options
 from utils.config.options import TrainOptions
 from utils.config.paths import ROOT
-from utils.errors import InputError
-from utils.output import OutputFolder
+from utils.core.errors import InputError
+from utils.core.output import OutputFolder
 from utils.training.resume_checks import check_fits, check_notes
 from utils.training.saver import RESUME_FILE
 

@@ -14,11 +14,11 @@ from models.yolo import Model
 from utils.checkpoint import Checkpoint
 from utils.checkpoint.format import is_of
 from utils.config.hyp import Hyp
-from utils.errors import InputError
-from utils.names import printable
+from utils.core.errors import InputError
+from utils.core.names import printable
+from utils.training.distributed import without_gradient
 from utils.training.optim import STATE, rate_groups
-from utils.training.parallel import without_gradient
-from utils.training.state import groups_by_name
+from utils.training.optimizer_state import groups_by_name
 
 # What a run notes of itself, and which of it no run is without. Files of earlier versions lack the rest.
 NOTES: dict[str, Any] = {

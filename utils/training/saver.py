@@ -16,8 +16,8 @@ from utils.checkpoint import Checkpoint, save_checkpoint
 from utils.checkpoint.format import strip_checkpoint
 from utils.config.hyp import Hyp
 from utils.config.options import TrainOptions, to_plain
-from utils.files import increment_path, write_atomic
-from utils.output import OutputFolder, lock
+from utils.core.files import increment_path, write_atomic
+from utils.core.output import OutputFolder, lock
 
 LOG = logging.getLogger(__name__)
 RESUME_FILE = "resume.pt"  # beside last.pt of a finished run: what --resume needs to extend it

@@ -15,28 +15,25 @@ from torch.utils.data import DataLoader
 from models.dynamic import temperatures
 from models.routing import RoutingStats
 from models.yolo import Model
-from utils.callbacks import Callbacks
 from utils.checkpoint import Checkpoint
 from utils.config.dataset_spec import DatasetSpec
 from utils.config.hyp import Hyp
 from utils.config.options import TrainOptions, to_plain
+from utils.core.callbacks import Callbacks
+from utils.core.dist import Ranks
 from utils.datasets.labels import LabelRecord
 from utils.datasets.loader import EpochSampler
-from utils.dist import Ranks
 from utils.evaluation import Evaluator
 from utils.evaluation.evaluator import Observer
 from utils.loss import DetectionLoss
+from utils.training.batch_norm import NormWarmUp
 from utils.training.compiled import Network
 from utils.training.early_stop import EarlyStopping
 from utils.training.ema import ModelEMA
+from utils.training.epoch_progress import Position
+from utils.training.finite_checks import NumberWatch
 from utils.training.freeze import FrozenLayers
-from utils.training.norms import NormWarmUp
-from utils.training.position import Position
-from utils.training.resume import Resumed
-from utils.training.saver import Saver, resume_command
-from utils.training.schedule import StepPlan, describe_change
-from utils.training.signals import StopSignals
-from utils.training.state import (
+from utils.training.optimizer_state import (
     load_gradients,
     load_optimizer_state,
     load_random_states,
@@ -44,7 +41,10 @@ from utils.training.state import (
     pending_gradients,
     random_states,
 )
-from utils.training.watch import NumberWatch
+from utils.training.resume import Resumed
+from utils.training.saver import Saver, resume_command
+from utils.training.schedule import StepPlan, describe_change
+from utils.training.signals import StopSignals
 
 LOG = logging.getLogger(__name__)
 

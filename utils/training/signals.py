@@ -12,7 +12,7 @@ from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any
 
-from utils.dist import ALONE, Ranks
+from utils.core.dist import ALONE, Ranks
 
 LOG = logging.getLogger(__name__)
 # SIGHUP: the terminal or the connection is gone. Windows has none.

@@ -15,11 +15,11 @@ import pytest
 import torch
 
 from models.dynamic import get_temperature, set_temperature
-from models.layout import lay_out
+from models.memory_format import lay_out
 from models.yolo import Model
 from utils.checkpoint import Checkpoint, load_checkpoint, load_model, save_checkpoint, transfer
 from utils.checkpoint.format import strip_checkpoint
-from utils.errors import InputError
+from utils.core.errors import InputError
 
 
 def checkpoint_of(model: Model, **more: object) -> Checkpoint:

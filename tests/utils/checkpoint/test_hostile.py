@@ -17,7 +17,7 @@ from torch import nn
 
 from models.yolo import Model
 from utils.checkpoint import Checkpoint, load_model, save_checkpoint
-from utils.errors import InputError
+from utils.core.errors import InputError
 
 YAML = {
     "nc": 1, "depth_multiple": 1.0, "width_multiple": 1.0, "anchors": [[10, 13], [30, 61]],

@@ -16,8 +16,8 @@ import pytest
 from utils.config.cli import build_parser, parse, run_script
 from utils.config.options import DetectOptions, ExportOptions, TrainOptions, ValOptions
 from utils.config.paths import ROOT
-from utils.errors import InputError
-from utils.log import LineHandler
+from utils.core.errors import InputError
+from utils.core.log import LineHandler
 
 pytestmark = pytest.mark.usefixtures("log_handlers_restored")
 
@@ -140,7 +140,7 @@ def test_of_several_processes_rank_0_says_what_is_wrong_first(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], rank: str, waits: bool
 ) -> None:
     slept: list[float] = []
-    monkeypatch.setattr("utils.log.time.sleep", slept.append)
+    monkeypatch.setattr("utils.core.log.time.sleep", slept.append)
     monkeypatch.setenv("RANK", rank)
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(SystemExit):
@@ -185,7 +185,7 @@ def test_a_number_beyond_what_can_be_meant_is_too_large(
 
 
 def test_more_folds_than_can_be_meant_are_too_many(capsys: pytest.CaptureFixture[str]) -> None:
-    from utils.datasets.split import SplitOptions
+    from tools.split import SplitOptions
 
     with pytest.raises(SystemExit):
         parse(SplitOptions, ["--source", "a.yaml", "--output", "b", "--kfold", "1001"])

@@ -11,7 +11,7 @@ import pytest
 
 from utils.config.dataset_spec import DatasetSpec
 from utils.config.paths import ROOT
-from utils.errors import InputError
+from utils.core.errors import InputError
 
 SHIPPED = ("coco.yaml", "coco128.yaml", "VOC.yaml")
 

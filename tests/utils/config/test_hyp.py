@@ -10,8 +10,8 @@ import pytest
 
 from utils.config.hyp import Hyp
 from utils.config.paths import ROOT
-from utils.errors import InputError
-from utils.files import read_yaml
+from utils.core.errors import InputError
+from utils.core.files import read_yaml
 
 FILES = sorted(path.name for path in (ROOT / "data/hyps").glob("*.yaml"))
 ADDED = {"hyp.small.yaml"}  # files that v6.1 does not have

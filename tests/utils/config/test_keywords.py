@@ -12,7 +12,7 @@ import pytest
 from utils.config.cli import parse
 from utils.config.keywords import options_from
 from utils.config.options import DetectOptions, TrainOptions, ValOptions
-from utils.errors import InputError
+from utils.core.errors import InputError
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,7 @@ import pytest
 from utils.config.cli import parse
 from utils.config.options import DetectOptions, ExportOptions, TrainOptions, ValOptions, to_plain
 from utils.config.paths import ROOT
-from utils.errors import InputError
+from utils.core.errors import InputError
 
 CLASSES = {"train": TrainOptions, "val": ValOptions, "detect": DetectOptions, "export": ExportOptions}
 

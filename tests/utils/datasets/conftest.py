@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from utils.boxes import xywhn2xyxy
+from utils.core.boxes import xywhn2xyxy
 from utils.datasets.labels import LabelSet
 
 

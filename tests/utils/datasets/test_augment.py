@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
+from utils.core.image import LetterboxInfo
 from utils.datasets.augment import (
     Jitter,
     Sample,
@@ -24,7 +25,6 @@ from utils.datasets.augment import (
     planes_of,
     random_perspective,
 )
-from utils.image import LetterboxInfo
 
 STILL = {"degrees": 0.0, "translate": 0.0, "scale": 0.0, "shear": 0.0, "perspective": 0.0}
 WARPS: dict[str, dict[str, float]] = {

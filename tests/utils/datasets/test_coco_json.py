@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 
 from utils.config.dataset_spec import DatasetSpec
+from utils.core.errors import InputError
 from utils.datasets.dataset import DetectionDataset
+from utils.datasets.dataset_labels import load_labels
 from utils.datasets.formats.annotations import (
     CROWD,
     CROWD_AS_ASKED,
@@ -24,8 +26,6 @@ from utils.datasets.formats.annotations import (
 )
 from utils.datasets.formats.coco_json import CocoLabels, picture_folders
 from utils.datasets.labels import LabelSet
-from utils.datasets.prepare import load_labels
-from utils.errors import InputError
 
 CATEGORIES = [{"id": 3, "name": "cat"}, {"id": 17, "name": "dog"}]
 

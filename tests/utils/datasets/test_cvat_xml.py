@@ -9,12 +9,12 @@ import cv2
 import numpy as np
 import pytest
 
+from tools.convert import ConvertOptions, convert
 from utils.config.dataset_spec import DatasetSpec
-from utils.datasets.convert import ConvertOptions, convert
+from utils.core.errors import InputError
+from utils.datasets.dataset_labels import load_labels
 from utils.datasets.formats.annotations import MASK, NO_AREA
 from utils.datasets.labels import LabelSet
-from utils.datasets.prepare import load_labels
-from utils.errors import InputError
 
 Pixels = Callable[[LabelSet], list[list[float]]]
 

@@ -12,10 +12,10 @@ import torch
 from PIL import Image
 
 from utils.config.hyp import Hyp
+from utils.core.errors import InputError
+from utils.core.files import find_images
 from utils.datasets.dataset import DetectionDataset, TrainItem, rect_batches
 from utils.datasets.labels import LabelRecord, scan_labels
-from utils.errors import InputError
-from utils.files import find_images
 
 CALM = {"hsv_h": 0.0, "hsv_s": 0.0, "hsv_v": 0.0}
 

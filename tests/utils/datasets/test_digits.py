@@ -16,6 +16,7 @@ import yaml
 
 from utils.config.cli import ended_by_signals
 from utils.config.paths import ROOT
+from utils.core.errors import InputError
 from utils.datasets import digits
 from utils.datasets.digits import MARKER, ensure_digits, generate_digits, is_complete, label_text
 from utils.datasets.digits import drawing as digit_drawing
@@ -35,7 +36,6 @@ from utils.datasets.digits.drawing import (
     pick_colour,
     render_glyph,
 )
-from utils.errors import InputError
 
 pytest.importorskip("sklearn")
 COUNTS = {"train": 10, "val": 4, "test": 4}

@@ -15,8 +15,8 @@ import val
 from utils.config.cli import run_script
 from utils.config.dataset_spec import DatasetSpec
 from utils.config.options import TrainOptions, ValOptions
+from utils.core.errors import InputError
 from utils.datasets.fetch import fetch_missing
-from utils.errors import InputError
 
 
 def zipped(path: Path, *names: str) -> Path:
@@ -180,7 +180,7 @@ def test_a_script_is_shown_and_does_not_run_without_leave(tmp_path: Path, caplog
 
 
 def test_a_python_script_runs_in_the_folder_of_the_yaml_and_knows_its_content(tmp_path: Path) -> None:
-    marker = "from utils.errors import InputError\nPath('here').touch()\n"
+    marker = "from utils.core.errors import InputError\nPath('here').touch()\n"
     fetch_missing(spec_of(tmp_path, MAKE + marker), ("train", "val"), allow_scripts=True)
     assert (tmp_path / "here").exists()
     assert (tmp_path / "sets/birds/images/train").is_dir()
@@ -208,7 +208,7 @@ def test_a_shell_script_beside_the_yaml_runs_with_its_arguments(
     assert (tmp_path / "sets/birds/images/val").is_dir()
 
 
-@pytest.mark.parametrize("words", ["/bin/ls", "../outside.sh", "-c 'touch marker'", "'", "none.sh", "utils/demo.py"])
+@pytest.mark.parametrize("words", ["/bin/ls", "../outside.sh", "-c 'touch marker'", "'", "none.sh", "tools/demo.py"])
 def test_a_shell_script_elsewhere_never_runs(words: str, tmp_path: Path) -> None:
     (tmp_path / "outside.sh").write_text("touch marker\n", encoding="utf-8")
     with pytest.raises(InputError, match=r"only a script file below .*data/scripts or "):

@@ -12,10 +12,10 @@ import pytest
 from PIL import Image
 
 from utils.config.dataset_spec import DatasetSpec
+from utils.core.files import find_images, label_path_for
+from utils.core.image import image_size, read_image
+from utils.datasets.dataset_labels import load_labels
 from utils.datasets.labels import scan_labels
-from utils.datasets.prepare import load_labels
-from utils.files import find_images, label_path_for
-from utils.image import image_size, read_image
 
 HW = (20, 40)
 ROW = "0 0.25 0.5 0.2 0.4\n"

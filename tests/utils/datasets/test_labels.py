@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from utils.core.errors import InputError
+from utils.core.files import label_path_for
 from utils.datasets.label_file import TextRows, read_label_file, row_lines
 from utils.datasets.labels import scan_labels
-from utils.errors import InputError
-from utils.files import label_path_for
 
 GOOD = "0 0.5 0.5 0.25 0.5\n"
 

@@ -11,7 +11,10 @@ import pytest
 import torch
 
 from utils.config.dataset_spec import DatasetSpec
+from utils.core.dist import Ranks
+from utils.core.image import LetterboxInfo, write_image
 from utils.datasets.dataset import DetectionDataset, Key, TrainItem
+from utils.datasets.dataset_labels import load_labels
 from utils.datasets.labels import LabelRecord
 from utils.datasets.loader import (
     Batch,
@@ -23,9 +26,6 @@ from utils.datasets.loader import (
     sampler_of,
     usable_cpus,
 )
-from utils.datasets.prepare import load_labels
-from utils.dist import Ranks
-from utils.image import LetterboxInfo, write_image
 
 
 @pytest.fixture

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from utils.core.image import LetterboxInfo
 from utils.datasets.augment import Sample
 from utils.datasets.mosaic import mosaic4
-from utils.image import LetterboxInfo
 
 INFO = LetterboxInfo((64, 64), (1.0, 1.0), (0.0, 0.0))
 

@@ -11,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from utils.core.image import LetterboxInfo, letterbox
 from utils.datasets.augment import (
     Sample,
     augment_hsv,
@@ -22,10 +23,9 @@ from utils.datasets.augment import (
     random_perspective,
 )
 from utils.datasets.dataset import TrainItem
-from utils.datasets.effects import cutout, hist_equalize
 from utils.datasets.loader import QuadCollate, collate
 from utils.datasets.mosaic import join, lay_four, lay_nine
-from utils.image import LetterboxInfo, letterbox
+from utils.datasets.optional_augment import cutout, hist_equalize
 
 SIDE = 96
 INFO = LetterboxInfo((SIDE, SIDE), (1.0, 1.0), (0.0, 0.0))

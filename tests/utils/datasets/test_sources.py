@@ -10,13 +10,13 @@ import cv2
 import numpy as np
 import pytest
 
+from utils.core.errors import InputError
+from utils.core.image import write_image
 from utils.datasets import sources
 from utils.datasets.sources import FileSource, Frame, LiveSource, ScreenSource, open_source
 from utils.datasets.sources import files as sources_files
 from utils.datasets.sources.base import Skipped, file_name_for, plausible_count, plausible_fps, without_password
 from utils.datasets.sources.video import VideoFile
-from utils.errors import InputError
-from utils.image import write_image
 
 NAN = float("nan")
 

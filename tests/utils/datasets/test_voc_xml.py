@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 
 from utils.config.dataset_spec import DatasetSpec
+from utils.core.errors import InputError
+from utils.core.xml_file import read_xml
 from utils.datasets.dataset import DetectionDataset
+from utils.datasets.dataset_labels import load_labels
 from utils.datasets.formats.annotations import DIFFICULT, NOTE
 from utils.datasets.formats.voc_layout import annotation_of, pictures_of_folder, pictures_of_list, read_ids
 from utils.datasets.formats.voc_xml import read_voc
 from utils.datasets.labels import LabelSet
-from utils.datasets.prepare import load_labels
-from utils.errors import InputError
-from utils.xml_file import read_xml
 
 SIZE = "<size><width>100</width><height>50</height><depth>3</depth></size>"
 

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from utils.config.dataset_spec import DatasetSpec
-from utils.datasets.records import LabelRecord
-from utils.errors import InputError
+from utils.core.errors import InputError
+from utils.datasets.label_records import LabelRecord
 from utils.evaluation import ImageResult
 from utils.evaluation.coco_results import CocoResults, find_annotations, make_truth, read_truth
 from utils.metrics.coco import coco_tool

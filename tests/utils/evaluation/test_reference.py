@@ -13,12 +13,12 @@ from models.tta import AugmentedModel
 from utils.checkpoint import load_model
 from utils.config.dataset_spec import DatasetSpec
 from utils.config.hyp import Hyp
+from utils.core.image import read_image
 from utils.datasets.dataset import DetectionDataset
+from utils.datasets.dataset_labels import load_labels
 from utils.datasets.loader import build_loader
-from utils.datasets.prepare import load_labels
 from utils.evaluation import Evaluator, NmsSettings
 from utils.evaluation.coco_results import CocoResults, find_annotations, read_truth
-from utils.image import read_image
 from utils.inference import Predictor
 from utils.loss import DetectionLoss, scale_gains
 from utils.metrics import match_as_v61

@@ -16,7 +16,7 @@ import torch
 
 from utils.checkpoint import load_model
 from utils.config.options import ExportOptions
-from utils.errors import InputError
+from utils.core.errors import InputError
 from utils.export import Row, export_checkpoint
 from utils.inference.backends import DetectMultiBackend, open_exported
 from utils.inference.backends.aoti import PROCESSOR, said_by

@@ -21,19 +21,19 @@ import torch
 import detect
 import export
 import val
-from utils import benchmarks
+from tools import benchmark as benchmarks
 from utils.checkpoint import load_checkpoint, load_model, save_checkpoint
 from utils.config.export_options import ELSEWHERE, FORMATS
 from utils.config.options import DetectOptions, ExportOptions, ValOptions
 from utils.config.paths import ROOT
-from utils.errors import InputError
+from utils.core.errors import InputError
 from utils.export import Row, export_checkpoint, table
 from utils.export.base import Exporter, draft
 from utils.export.onnx import OnnxExporter
 from utils.export.run import EXPORTERS
 from utils.inference.autoshape import AutoShape
 from utils.inference.backends import DetectMultiBackend, open_exported
-from utils.inference.build import build_predictor
+from utils.inference.from_options import build_predictor
 
 Exported = Callable[..., list[Any]]
 Tiny = Callable[[str], Path]

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 import export
 from utils.checkpoint import load_model
 from utils.config.options import ExportOptions
-from utils.errors import InputError
+from utils.core.errors import InputError
 from utils.export import coreml as exporter
 from utils.export.mil import OPERATORS, MilGraph
 from utils.inference.backends import DetectMultiBackend

@@ -21,7 +21,7 @@ import pytest
 import torch
 
 from utils.checkpoint import load_model
-from utils.errors import InputError
+from utils.core.errors import InputError
 from utils.export.engine import EngineExporter
 from utils.inference.backends import DetectMultiBackend, open_exported
 from utils.inference.backends.engine import split_engine, with_about

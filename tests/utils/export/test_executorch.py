@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from utils.checkpoint import load_model
-from utils.errors import InputError
+from utils.core.errors import InputError
 from utils.export.check import Proof
 from utils.export.executorch import ExecuTorchExporter, weights_as_they_are
 from utils.inference.backends import DetectMultiBackend, open_exported

@@ -11,7 +11,7 @@ import pytest
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
-from utils.export.elsewhere import REASONS  # noqa: E402
+from utils.export.unsupported import REASONS  # noqa: E402
 
 
 @pytest.fixture(scope="module")

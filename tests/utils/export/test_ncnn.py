@@ -15,7 +15,7 @@ import torch
 import yaml
 
 from utils.checkpoint import load_model
-from utils.errors import InputError
+from utils.core.errors import InputError
 from utils.export import ncnn as exporter
 from utils.inference.backends import DetectMultiBackend, open_exported
 from utils.inference.backends.metadata import Metadata
@@ -333,7 +333,7 @@ def test_a_model_that_takes_all_memory_ends_its_trial_and_not_us(
     (tmp_path / "ncnn.py").write_text(FALLING.replace('return fall("model") or 0', greedy))
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "ncnn", raising=False)
-    monkeypatch.setattr("utils.inference.backends.tried.free_memory", lambda device: 0)  # so 4 GiB are allowed
+    monkeypatch.setattr("utils.inference.backends.checked_graph.free_memory", lambda device: 0)  # so 4 GiB are allowed
     (folder / PARAM).write_text(GRAPH.replace("0=0", "0=0 #nowhere"))
     describe(folder)
     try:

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from utils.config.options import ExportOptions
+from utils.core.nms import non_max_suppression
 from utils.inference.backends import DetectMultiBackend
-from utils.nms import non_max_suppression
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")

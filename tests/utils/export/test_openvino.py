@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from utils.config.paths import ROOT
-from utils.errors import InputError
+from utils.core.errors import InputError
 from utils.inference.backends import DetectMultiBackend, open_exported
 
 pytest.importorskip("openvino")

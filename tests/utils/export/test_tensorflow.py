@@ -14,7 +14,7 @@ import torch
 
 from utils.checkpoint import load_model
 from utils.config.options import ExportOptions
-from utils.errors import InputError
+from utils.core.errors import InputError
 from utils.export.job import Job
 from utils.export.network import ExportNetwork
 from utils.export.tensorflow import FrozenGraphExporter, SavedModelExporter

@@ -12,11 +12,11 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from utils.errors import InputError
-from utils.image import read_image, write_image
+from utils.core.errors import InputError
+from utils.core.image import read_image, write_image
 from utils.inference import Predictor
+from utils.inference.attempt_load import attempt_load
 from utils.inference.autoshape import AutoShape, read_rgb
-from utils.inference.load import attempt_load
 
 
 class OneBox(nn.Module):

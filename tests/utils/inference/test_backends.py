@@ -10,10 +10,10 @@ import torch
 
 import models.experimental
 from utils.checkpoint import load_model
-from utils.errors import InputError
+from utils.core.errors import InputError
+from utils.inference.attempt_load import attempt_load
 from utils.inference.backends import DetectMultiBackend
 from utils.inference.backends.metadata import Metadata, from_text
-from utils.inference.load import attempt_load
 
 
 @pytest.fixture(scope="module")

@@ -19,8 +19,9 @@ from typing import Any
 import pytest
 import torch
 
-from utils.errors import InputError
-from utils.inference.backends import DetectMultiBackend, open_exported, tried
+from utils.core.errors import InputError
+from utils.inference.backends import DetectMultiBackend, open_exported
+from utils.inference.backends import checked_graph as tried
 from utils.inference.backends.metadata import Metadata
 from utils.inference.backends.tflite import TFLiteBackend
 

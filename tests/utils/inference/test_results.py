@@ -14,8 +14,8 @@ import torch
 from PIL import Image, ImageShow
 
 import models.common
-from utils.errors import InputError
-from utils.image import read_image
+from utils.core.errors import InputError
+from utils.core.image import read_image
 from utils.inference.autoshape import AutoShape
 from utils.inference.results import Detections
 

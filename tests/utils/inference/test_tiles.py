@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from utils.errors import InputError
+from utils.core.errors import InputError
+from utils.core.timing import StageTimer
 from utils.inference.predictor import Detections, Predictor
 from utils.inference.tiles import SlicedPredictor, merge_tiles, tile_windows
-from utils.timing import StageTimer
 
 HW = (600, 1000)  # of the picture in the hand-made cases
 LEFT, RIGHT, WHOLE = (0, 0, 600, 600), (400, 0, 1000, 600), (0, 0, 1000, 600)

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from utils.errors import InputError
+from utils.core.errors import InputError
 from utils.inference.uploads import TooLargeError, decode_upload
 
 IMAGE = np.zeros((40, 50, 3), np.uint8)

@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 import pytest
 
+from utils.core.errors import InputError
 from utils.datasets.sources import Clip, Frame
-from utils.errors import InputError
 from utils.inference import videos
 from utils.inference.videos import AvEncoder, OpenCvEncoder, OpenCvH264, VideoFiles
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from utils.callbacks import BatchEnd, FitEpochEnd, TrainEnd, TrainStart
+from utils.core.callbacks import BatchEnd, FitEpochEnd, TrainEnd, TrainStart
 from utils.loggers import ConsoleLogger, PlotsLogger, ResultsCsv
 from utils.loggers.results_csv import V61_COLUMNS
 

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from utils.callbacks import FitEpochEnd, TrainEnd, TrainStart
 from utils.config.hyp import Hyp
 from utils.config.options import TrainOptions
-from utils.errors import InputError
-from utils.image import write_image
+from utils.core.callbacks import FitEpochEnd, TrainEnd, TrainStart
+from utils.core.errors import InputError
+from utils.core.image import write_image
 from utils.loggers import MlflowLogger
 
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from models.routing import RoutingStats, routing_stats
-from utils.callbacks import FitEpochEnd, TrainEnd, TrainStart, ValEnd
+from utils.core.callbacks import FitEpochEnd, TrainEnd, TrainStart, ValEnd
 from utils.loggers import PlotsLogger, ResultsCsv, RoutingCsv
 from utils.loggers.routing_csv import csv_table
 

@@ -13,9 +13,9 @@ import torch
 
 from models.routing import routing_stats
 from models.yolo import Model
-from utils.callbacks import FitEpochEnd, TrainEnd, TrainStart, ValEnd
-from utils.errors import InputError
-from utils.image import write_image
+from utils.core.callbacks import FitEpochEnd, TrainEnd, TrainStart, ValEnd
+from utils.core.errors import InputError
+from utils.core.image import write_image
 from utils.loggers import TensorBoardLogger
 
 pytest.importorskip("tensorboard")

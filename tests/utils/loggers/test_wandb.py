@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 import torch
 
-from utils.callbacks import EpochStart, FitEpochEnd, TrainEnd, TrainStart
 from utils.config.hyp import Hyp
 from utils.config.options import TrainOptions
+from utils.core.callbacks import EpochStart, FitEpochEnd, TrainEnd, TrainStart
+from utils.core.errors import InputError
+from utils.core.image import write_image
 from utils.datasets.labels import LabelRecord
 from utils.datasets.loader import Batch
-from utils.errors import InputError
-from utils.image import write_image
 from utils.loggers import WandbLogger
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from utils.image import read_image
+from utils.core.image import read_image
 from utils.plots.annotate import color_for
 from utils.plots.batches import plot_batch
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from models.tta import AugmentedModel
 from models.yolo import Model
-from utils.image import read_image
+from utils.core.image import read_image
 from utils.plots.features import FeatureMaps, feature_grid
 
 

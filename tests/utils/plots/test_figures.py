@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from utils.errors import InputError
-from utils.image import read_image
+from utils.core.errors import InputError
+from utils.core.image import read_image
 from utils.plots import (
     plot_confusion,
     plot_label_correlogram,

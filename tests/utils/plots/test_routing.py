@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from models.routing import RoutingStats, routing_stats
-from utils.callbacks import TrainStart, ValEnd
-from utils.errors import InputError
-from utils.image import read_image
+from utils.core.callbacks import TrainStart, ValEnd
+from utils.core.errors import InputError
+from utils.core.image import read_image
 from utils.loggers import RoutingCsv
 from utils.plots import plot_results, plot_routing
 from utils.plots.routing import plot_class_routing, plot_shares, read_routing

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from models.yolo import Model
-from utils.autobatch import autobatch, check_train_batch_size
+from utils.compat.autobatch import autobatch, check_train_batch_size
 from utils.config.options import TrainOptions
-from utils.errors import InputError
+from utils.core.errors import InputError
 from utils.training import autobatch as module
 from utils.training.autobatch import Fit, TooLargeError, choose_batch_size, largest_batch
 

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 import yaml
 
-from utils.callbacks import FitEpochEnd
 from utils.config.hyp import Hyp
 from utils.config.options import TrainOptions
 from utils.config.paths import ROOT
-from utils.errors import InputError, UntrainableError
+from utils.core.callbacks import FitEpochEnd
+from utils.core.errors import InputError, UntrainableError
 from utils.plots.evolve import EVOLVE_METRICS, plot_evolve, plot_evolve_course
 from utils.training import evolve as module
 from utils.training.evolve import LastRow, TrialStopped, evolve

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from utils.config.hyp import Hyp
-from utils.errors import InputError
+from utils.core.errors import InputError
 from utils.plots.evolve import EVOLVE_METRICS
 from utils.training.evolve_space import SearchSpace
 from utils.training.evolve_study import (

@@ -10,7 +10,7 @@ import torch
 
 from models.summary import log_table, summarize
 from models.yolo import Model
-from utils.errors import InputError
+from utils.core.errors import InputError
 from utils.training.freeze import FrozenLayers, layers_to_freeze
 
 

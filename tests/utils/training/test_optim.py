@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from models.common import Dynamic_conv2d
-from utils.errors import InputError
+from utils.core.errors import InputError
 from utils.training.optim import GROUPS, build_optimizer, parameter_groups
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from models.yolo import Model
-from utils.errors import InputError
+from utils.core.errors import InputError
 from utils.training import precision
 from utils.training.precision import deviation, kept_precision, mixed_precision
 

@@ -14,11 +14,11 @@ from models.yolo import Model
 from utils.checkpoint import Checkpoint
 from utils.checkpoint.format import plain
 from utils.config.hyp import Hyp
-from utils.errors import InputError
+from utils.core.errors import InputError
 from utils.training import resume_checks
 from utils.training.optim import build_optimizer
+from utils.training.optimizer_state import load_optimizer_state, optimizer_state, pending_gradients, random_states
 from utils.training.resume_checks import check_fits
-from utils.training.state import load_optimizer_state, optimizer_state, pending_gradients, random_states
 
 CONV, NORM = "model.0.conv.weight", "model.0.bn.weight"
 Change = Callable[[Checkpoint], Any]

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from models.layout import lay_out
+from models.memory_format import lay_out
 from utils.checkpoint.format import plain
 from utils.training.optim import build_optimizer
-from utils.training.state import load_gradients, load_optimizer_state, optimizer_state, pending_gradients
+from utils.training.optimizer_state import load_gradients, load_optimizer_state, optimizer_state, pending_gradients
 
 LAST = torch.channels_last
 

@@ -11,7 +11,7 @@ import torch
 
 from utils.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from utils.config.options import TrainOptions, to_plain
-from utils.errors import InputError
+from utils.core.errors import InputError
 from utils.training.resume import resume_options
 
 

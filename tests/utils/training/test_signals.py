@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from utils.dist import Ranks
+from utils.core.dist import Ranks
 from utils.training.signals import StopSignals
 
 

@@ -24,9 +24,9 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from utils.core.errors import InputError
+from utils.core.output import workshop
 from utils.datasets.digits.drawing import STYLE, DigitDeck, FloatArray, Source, compose, load_source
-from utils.errors import InputError
-from utils.output import workshop
 
 LOGGER = logging.getLogger(__name__)
 

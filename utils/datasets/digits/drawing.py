@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from utils.errors import InputError
+from utils.core.errors import InputError
 
 FloatArray = npt.NDArray[np.float32]
 NAMES = tuple("0123456789")

@@ -24,6 +24,8 @@ import numpy as np
 
 from utils.config.categories import Categories, parse_categories, read_json, tool_of
 from utils.config.dataset_spec import KEEP
+from utils.core.errors import InputError, nearest
+from utils.core.files import collector_off
 from utils.datasets.cache import fingerprint, load_cache, save_cache
 from utils.datasets.formats.annotations import (
     CROWD,
@@ -37,9 +39,7 @@ from utils.datasets.formats.annotations import (
     numbers,
     to_label_file,
 )
-from utils.datasets.records import BAD_ROW, FOREIGN, Finding, LabelFile
-from utils.errors import InputError, nearest
-from utils.files import collector_off
+from utils.datasets.label_records import BAD_ROW, FOREIGN, Finding, LabelFile
 
 LOG = logging.getLogger(__name__)
 

@@ -19,11 +19,11 @@ from pathlib import Path
 import numpy as np
 
 from utils.config.categories import split_of_subset
+from utils.core.errors import InputError
+from utils.core.xml_file import Element, finite, read_xml, stated_size
 from utils.datasets.formats.annotations import MASK, NO_AREA
 from utils.datasets.formats.coco_json import locate_pictures, picture_folders
 from utils.datasets.formats.named import FileContent, NamedLabels, Shape
-from utils.errors import InputError
-from utils.xml_file import Element, finite, read_xml, stated_size
 
 LOG = logging.getLogger(__name__)
 _CUBOID = tuple(f"{axis}{corner}{face}" for face in "12" for corner in ("tl", "bl", "tr", "br") for axis in "xy")

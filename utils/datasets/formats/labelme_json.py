@@ -22,10 +22,10 @@ from typing import Any
 import numpy as np
 
 from utils.config.categories import read_json
+from utils.core.errors import InputError, first_line
+from utils.core.image import decode_image, stream_size
 from utils.datasets.formats.annotations import MASK, NO_AREA, merge_outlines, numbers
 from utils.datasets.formats.named import FileContent, NamedLabels, Shape
-from utils.errors import InputError, first_line
-from utils.image import decode_image, stream_size
 
 _WITHOUT_AREA = frozenset({"point", "points", "line", "linestrip"})
 _POLYGONS = frozenset({"polygon", "rotation", "oriented_rectangle"})

@@ -11,9 +11,9 @@ from typing import ClassVar
 
 import numpy as np
 
+from utils.core.errors import InputError, nearest
 from utils.datasets.formats.annotations import NOTE, PixelObject, UnreadableLabels, frame, to_label_file
-from utils.datasets.records import BAD_ROW, FOREIGN, Finding, LabelFile
-from utils.errors import InputError, nearest
+from utils.datasets.label_records import BAD_ROW, FOREIGN, Finding, LabelFile
 
 _SHOWN = 10
 _NO_OUTLINE = np.zeros((0, 2))

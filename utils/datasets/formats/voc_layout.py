@@ -15,10 +15,10 @@ from contextlib import suppress
 from pathlib import Path
 
 from utils.config.categories import is_cvat, is_labelme, read_categories
+from utils.core.errors import InputError
+from utils.core.files import IMAGE_SUFFIXES, find_images, label_path_for
 from utils.datasets.formats.labelme_json import stated_image
 from utils.datasets.formats.voc_xml import read_voc
-from utils.errors import InputError
-from utils.files import IMAGE_SUFFIXES, find_images, label_path_for
 
 LOG = logging.getLogger(__name__)
 

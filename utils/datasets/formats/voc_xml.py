@@ -15,10 +15,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from utils.core.errors import InputError
+from utils.core.xml_file import Element, finite, read_xml, stated_size
 from utils.datasets.formats.annotations import DIFFICULT
 from utils.datasets.formats.named import FileContent, NamedLabels, Shape
-from utils.errors import InputError
-from utils.xml_file import Element, finite, read_xml, stated_size
 
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 

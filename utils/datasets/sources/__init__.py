@@ -6,14 +6,14 @@ import os
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from utils.core.errors import InputError
+from utils.core.files import IMAGE_SUFFIXES
 from utils.datasets.sources.base import Clip, Frame, Source, without_password
 from utils.datasets.sources.files import FileSource
 from utils.datasets.sources.live import LiveSettings, LiveSource
 from utils.datasets.sources.screen import ScreenSource
 from utils.datasets.sources.url import UrlVideo
 from utils.datasets.sources.video import VIDEO_SUFFIXES
-from utils.errors import InputError
-from utils.files import IMAGE_SUFFIXES
 
 __all__ = [
     "VIDEO_SUFFIXES",

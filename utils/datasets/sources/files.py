@@ -9,11 +9,11 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
+from utils.core.errors import InputError
+from utils.core.files import IMAGE_SUFFIXES, find_images
+from utils.core.image import read_image
 from utils.datasets.sources.base import Frame, Source
 from utils.datasets.sources.video import VIDEO_SUFFIXES, VideoFile
-from utils.errors import InputError
-from utils.files import IMAGE_SUFFIXES, find_images
-from utils.image import read_image
 
 _MOST_COUNTED = 200  # videos whose headers are opened to know the number of frames
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from utils.core.errors import InputError
 from utils.datasets.sources.base import Clip, Frame, Source, file_name_for, plausible_fps, without_password
 from utils.datasets.sources.video import Capture, as_bgr
-from utils.errors import InputError
 
 LOG = logging.getLogger(__name__)
 _LONGEST_WAIT_S = 10.0

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from utils.core.errors import InputError
+from utils.core.packages import require
 from utils.datasets.sources.base import Clip, Frame, Source
-from utils.errors import InputError
-from utils.packages import require
 
 _USAGE = "expected: screen, screen NUMBER, or screen NUMBER LEFT TOP WIDTH HEIGHT"
 

@@ -9,8 +9,8 @@ from typing import Any, Protocol
 import cv2
 import numpy as np
 
+from utils.core.errors import InputError
 from utils.datasets.sources.base import Clip, Skipped, plausible_count, plausible_fps, without_password
-from utils.errors import InputError
 
 VIDEO_SUFFIXES = frozenset(
     {".asf", ".avi", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm", ".wmv"}

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from utils.config.class_names import ClassNames
 from utils.config.dataset_spec import DatasetSpec
-from utils.errors import InputError
+from utils.core.errors import InputError
 from utils.inference.backends.base import FileBackend, NeedsTrustError
 from utils.inference.backends.pytorch import PyTorchBackend
 

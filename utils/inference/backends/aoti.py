@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from utils.errors import InputError
+from utils.core.errors import InputError
 from utils.inference.backends.base import FileBackend, reading
 from utils.inference.backends.metadata import KEY, from_text
 

@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from utils.boxes import xyxy2xywh
-from utils.errors import InputError, first_line
+from utils.core.boxes import xyxy2xywh
+from utils.core.errors import InputError, first_line
 from utils.inference.backends.metadata import Metadata
 
 _LONGEST = 300  # characters of a message of a library

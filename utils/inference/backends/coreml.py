@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from utils.errors import InputError, first_line
+from utils.core.errors import InputError, first_line
+from utils.core.packages import require
 from utils.inference.backends.base import FileBackend, reading
 from utils.inference.backends.metadata import KEY, from_text
-from utils.packages import require
 
 INPUT, OUTPUT = "images", "boxes"
 

@@ -16,11 +16,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from utils.errors import InputError
+from utils.core.errors import InputError
+from utils.core.packages import require
 from utils.inference.backends.base import reading
-from utils.inference.backends.bounded import BoundedBackend
 from utils.inference.backends.metadata import KEY, Metadata, as_text, from_text
-from utils.packages import require
+from utils.inference.backends.size_limits import BoundedBackend
 
 LOG = logging.getLogger(__name__)
 _NUMBER, _LONGEST = 4, 1 << 20  # bytes: of the length in front of the description, and of that at most

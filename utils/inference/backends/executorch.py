@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from utils.core.packages import require
 from utils.inference.backends.base import reading
-from utils.inference.backends.bounded import BoundedBackend
 from utils.inference.backends.metadata import from_json, from_text
-from utils.packages import require
+from utils.inference.backends.size_limits import BoundedBackend
 
 ABOUT = "about"  # the method of the program that returns what it says of itself
 FORWARD = "forward"

@@ -1,4 +1,4 @@
-"""Files of ``torch.export`` (``.pt2``), read as data: see :mod:`utils.inference.backends.program`."""
+"""Files of ``torch.export`` (``.pt2``), read as data: see :mod:`utils.inference.backends.graph_program`."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from utils.checkpoint.archive import read_records
-from utils.errors import InputError
-from utils.files import every_value
+from utils.core.errors import InputError
+from utils.core.files import every_value
 from utils.inference.backends.base import FileBackend, reading
+from utils.inference.backends.graph_program import DEVICE, FACTORIES, NUMBERS, Program, Step, Value, operation, plain
 from utils.inference.backends.metadata import from_json, from_text
-from utils.inference.backends.program import DEVICE, FACTORIES, NUMBERS, Program, Step, Value, operation, plain
 
 ABOUT = "about.json"  # the file inside the archive
 # Every record that torch 2.9 and later write for one model; sample pictures are not read.

@@ -12,7 +12,7 @@ from typing import Any, get_type_hints
 
 from utils.checkpoint.format import is_of
 from utils.config.sizes import DEFAULT_SIZE, recorded_size
-from utils.errors import InputError
+from utils.core.errors import InputError
 
 LOG = logging.getLogger(__name__)
 VERSION = "1"

@@ -16,12 +16,12 @@ import torch
 import yaml
 from torch import Tensor
 
-from utils.errors import InputError
-from utils.inference import trial
+from utils.core.errors import InputError
+from utils.core.packages import require
+from utils.inference import sandbox as trial
 from utils.inference.backends.base import FileBackend, reading
+from utils.inference.backends.checked_graph import try_file
 from utils.inference.backends.metadata import KEY, as_text, from_text
-from utils.inference.backends.tried import try_file
-from utils.packages import require
 
 PARAM, BIN, ABOUT = "model.ncnn.param", "model.ncnn.bin", "metadata.yaml"
 HALF, SUMS = "half_weights", "sha256"  # keys of the description beside those of every format

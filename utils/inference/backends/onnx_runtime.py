@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from utils.core.packages import require
 from utils.inference.backends.base import FileBackend, reading
+from utils.inference.backends.checked_graph import read_onnx, try_once
 from utils.inference.backends.metadata import Metadata, from_text
-from utils.inference.backends.tried import read_onnx, try_once
-from utils.packages import require
 
 _FLOAT16 = 10  # the number of this type in a file
 _SILENT = 4  # fatal errors only: the others come as exceptions

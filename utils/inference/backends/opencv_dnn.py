@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from utils.errors import InputError, first_line
+from utils.core.errors import InputError, first_line
 from utils.inference.backends.base import FileBackend, reading
+from utils.inference.backends.checked_graph import read_onnx, try_once
 from utils.inference.backends.metadata import from_text
-from utils.inference.backends.tried import read_onnx, try_once
 
 
 class OpenCVBackend(FileBackend):

@@ -11,11 +11,11 @@ from xml.etree import ElementTree
 import torch
 from torch import Tensor
 
-from utils.errors import InputError
+from utils.core.errors import InputError
+from utils.core.packages import require
 from utils.inference.backends.base import FileBackend, reading
+from utils.inference.backends.checked_graph import read_openvino, try_once
 from utils.inference.backends.metadata import KEY, from_text
-from utils.inference.backends.tried import read_openvino, try_once
-from utils.packages import require
 
 
 @lru_cache(maxsize=1)

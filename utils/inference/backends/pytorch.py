@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from utils.inference.load import attempt_load
+from utils.inference.attempt_load import attempt_load
 
 
 class PyTorchBackend(nn.Module):

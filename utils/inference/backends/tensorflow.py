@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from utils.errors import InputError
+from utils.core.errors import InputError
+from utils.inference.backend_client import RemoteModel
 from utils.inference.backends.base import FileBackend, reading
 from utils.inference.backends.metadata import Metadata, as_text, from_text
-from utils.inference.remote import RemoteModel
 from utils.inference.venvs import Stack
 
 ABOUT = "about.json"  # in the folder of a SavedModel, and in the archive at the end of a .tflite file

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from utils.checkpoint.archive import read_records
-from utils.errors import InputError
+from utils.core.errors import InputError
 from utils.inference.backends.base import FileBackend, NeedsTrustError, reading
 from utils.inference.backends.metadata import from_json, from_text
-from utils.inference.backends.script import CODE, RECORDS, read_script
+from utils.inference.backends.torchscript_source import CODE, RECORDS, read_script
 
 CONFIG = "config.txt"  # the file inside the archive, as in v6.1
 

@@ -1,0 +1,140 @@
+"""The first run of a new model, on a blank picture: it shows the strides, and which row of the yaml does not fit."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from functools import partial
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from models.common import Dynamic_conv2d
+from models.registry import LayerRow
+from models.user_modules import place_in_module
+from utils.core.errors import InputError, first_line
+
+LOG = logging.getLogger(__name__)
+_BLOCKS = {"Dynamic_conv2d": "DynamicConv", "ODConv2d": "ODConv", "CondConv2d": "CondConv"}  # bare -> with all around
+PROBE_SIZE = 256  # px; a multiple of every stride in use
+
+
+@torch.no_grad()
+def probe(
+    model: nn.Module, layers: nn.Sequential, rows: Sequence[LayerRow], channels: int
+) -> tuple[list[Tensor], list[float]]:
+    """The raw maps of a blank image of ``PROBE_SIZE``, and the stride of each layer in pixels (0: it returned no map).
+
+    What goes wrong is blamed on the row whose layer it was.
+    """
+    was_training = model.training
+    model.eval()  # batch 1 in train mode would disturb the batch norm statistics
+    reached: list[tuple[LayerRow, Any]] = []  # the layers entered so far and what they were given
+    strides = [0.0] * len(rows)
+    hooks = []
+    for row, layer in zip(rows, layers):
+        hooks.append(layer.register_forward_pre_hook(partial(_note_input, reached, row)))
+        hooks.append(layer.register_forward_hook(partial(_check_output, row, strides)))
+    try:
+        _, maps = model(torch.zeros(1, channels, PROBE_SIZE, PROBE_SIZE))
+    except InputError:
+        raise
+    except (RuntimeError, TypeError, ValueError, IndexError) as error:
+        row, given = reached[-1]
+        raise row.fail(
+            f"cannot be run on {_shapes(given)} (channels x height x width, from {list(row.sources)}) at "
+            f"{PROBE_SIZE} px: {place_in_module(error)}{first_line(error)}; check its 'from' and arguments"
+            f"{f'; {hint}' if (hint := _bare_dynamic(rows[: row.index], layers)) else ''}"
+        ) from error
+    finally:
+        for hook in hooks:
+            hook.remove()
+        model.train(was_training)
+    if hint := _bare_dynamic(rows, layers):
+        LOG.warning("%s: %s", rows[0].origin.partition(":")[0], hint)
+    return maps, strides
+
+
+def level_problem(row: LayerRow, rows: Sequence[LayerRow], strides: Sequence[float]) -> tuple[str, bool]:
+    """What is odd about the levels of Detect, "" if nothing, and whether no model can be meant so.
+
+    The stride is expected to double from level to level. ``strides``: of each layer, in pixels.
+    """
+    levels = [s % row.index for s in row.sources]
+    twice = [level for level, count in Counter(levels).items() if count > 1]
+    if twice:
+        return f"layer {twice[0]} is named twice; each level needs a layer of its own", True
+    found = [strides[level] for level in levels]
+    listed = f"strides {', '.join(f'{stride:g}' for stride in found)} of layers {', '.join(map(str, levels))}"
+    for i, stride in enumerate(found):
+        if stride in found[:i]:
+            pair = (levels[found.index(stride)], levels[i])
+            return (
+                f"layers {pair[0]} and {pair[1]} both have stride {stride:g}{_meant(pair, levels, rows, strides)}",
+                True,
+            )
+    ordered = sorted(found)
+    if found not in (ordered, ordered[::-1]):
+        return f"{listed} are not in order, but the rows of anchors are: list the layers by their stride", False
+    if any(large != 2 * small for small, large in pairwise(ordered)):
+        return f"{listed}: each is expected to be twice the one before; check the layer numbers", False
+    return "", False
+
+
+def _meant(pair: tuple[int, int], levels: Sequence[int], rows: Sequence[LayerRow], strides: Sequence[float]) -> str:
+    """ "; is 21 meant?": the nearest layer of another stride, of the kind that the other levels are."""
+    kinds = Counter(rows[level].module for level in levels)
+    taken = {strides[level] for level in levels} | {0.0}
+    free = [row for row in rows[:-1] if strides[row.index] not in taken]
+    best = min(free, key=lambda r: (-kinds[r.module], min(abs(r.index - level) for level in pair)), default=None)
+    return "" if best is None else f"; is {best.index} meant?"
+
+
+def _note_input(reached: list[tuple[LayerRow, Any]], row: LayerRow, layer: nn.Module, inputs: tuple[Any]) -> None:
+    """Forward pre-hook."""
+    reached.append((row, inputs[0]))
+
+
+def _check_output(row: LayerRow, strides: list[float], layer: nn.Module, inputs: tuple[Any], output: Any) -> None:
+    """Forward hook: notes the stride; later layers were built for the channels that the row's rule promised."""
+    if isinstance(output, Tensor) and output.ndim == 4:
+        strides[row.index] = PROBE_SIZE / max(1, output.shape[2])
+    if isinstance(output, Tensor) and output.shape[1:2] != (layer.promised,):
+        raise row.fail(
+            f"returned {_shapes(output)} (channels x height x width), its rule promised {layer.promised} channels; "
+            "check its arguments; a layer of your own: register it with a rule that fits"
+        )
+
+
+def _bare_dynamic(rows: Sequence[LayerRow], layers: nn.Sequential) -> str:
+    """A hint where a bare dynamic convolution is written as if its arguments were those of Conv; "" otherwise.
+
+    It has no padding of its own, so a kernel above 1 makes the map smaller, which is seldom meant; and in
+    Dynamic_conv2d, as its authors have it, the ratio of the attention stands where others have the stride.
+    """
+    for row, layer in zip(reversed(rows), reversed(layers[: len(rows)])):
+        one = layer[0] if isinstance(layer, nn.Sequential) else layer
+        if not isinstance(one, Dynamic_conv2d) or type(one).__name__ not in _BLOCKS:
+            continue
+        third = row.args[2] if len(row.args) > 2 else None
+        ratio = type(one) is Dynamic_conv2d and isinstance(third, int) and third > 1
+        unpadded = one.kernel_size > 1 and one.padding == 0
+        if ratio or unpadded:
+            padding = "has no padding" if unpadded else ""
+            order = "its third argument is the ratio of the attention, not the stride" if ratio else ""
+            problem = ", and ".join(filter(None, (padding, order)))
+            return (
+                f"layer {row.index}, {row.module}, {problem}: {_BLOCKS[type(one).__name__]} takes "
+                "[outputs, kernel, stride] and keeps the size at stride 1"
+            )
+    return ""
+
+
+def _shapes(value: Any) -> str:
+    """ "64x32x32", or several joined by "and"."""
+    if isinstance(value, Tensor):
+        return "x".join(map(str, value.shape[1:]))
+    return " and ".join(map(_shapes, value)) if isinstance(value, (list, tuple)) else type(value).__name__

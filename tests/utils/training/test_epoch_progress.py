@@ -1,0 +1,104 @@
+"""The place inside an epoch, and the batches from there on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from utils.datasets.loader import EpochSampler
+from utils.datasets.loader_errors import NoBatchError
+from utils.training.epoch_progress import BreakOff, Position, StopAsked, rest_of_epoch, until_stopped
+from utils.training.signals import StopSignals
+
+
+class Keys(Dataset[tuple[int, int]]):
+    """Gives back the key it is asked for, and remembers it."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[int, int]] = []
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[int, int]:
+        self.asked.append(key)
+        return key
+
+
+def loader(workers: int = 0) -> DataLoader[Any]:
+    return DataLoader(Keys(), 2, sampler=EpochSampler(7), num_workers=workers, collate_fn=list)
+
+
+@pytest.mark.parametrize("done", range(5))
+def test_the_rest_of_an_epoch_is_its_last_batches(done: int) -> None:
+    whole = loader()
+    whole.sampler.set_epoch(3)  # type: ignore[attr-defined]
+    assert list(rest_of_epoch(whole, done)) == list(whole)[done:]
+
+
+def test_the_first_batches_are_not_made() -> None:
+    whole = loader()
+    list(rest_of_epoch(whole, 3))
+    assert len(whole.dataset.asked) == 1  # type: ignore[attr-defined]
+
+
+def test_the_rest_draws_no_number_of_the_run() -> None:
+    whole = loader()
+    whole.generator = torch.Generator()
+    before = torch.get_rng_state()
+    list(rest_of_epoch(whole, 1))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_batches_end_after_a_signal() -> None:
+    stop, seen = StopSignals(), []
+    for batch in until_stopped(loader(), stop):
+        seen.append(batch)
+        stop.requested = "SIGINT" if len(seen) == 2 else ""
+    assert len(seen) == 2
+
+
+class Failing:
+    """A loader whose first batch fails."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    def __iter__(self) -> Iterator[Any]:
+        raise self.error
+
+
+def test_without_a_signal_the_failure_is_told() -> None:
+    with pytest.raises(NoBatchError, match="a loader process died"):
+        list(until_stopped(Failing(RuntimeError("DataLoader worker (pid 7) is killed")), StopSignals()))  # type: ignore[arg-type]
+
+
+def test_loader_processes_that_got_the_signal_too_are_no_error() -> None:
+    stop = StopSignals()
+    stop.requested = "SIGTERM"
+    error = RuntimeError("DataLoader worker (pid 7) is killed by signal: Terminated.")
+    assert list(until_stopped(Failing(error), stop)) == []  # type: ignore[arg-type]
+
+
+def test_the_means_leave_out_what_was_skipped() -> None:
+    position = Position(0, batches=4, skipped=1, sums=torch.tensor([3.0, 6.0, 9.0]))
+    assert position.means == (1.0, 2.0, 3.0)
+    assert all(math.isnan(mean) for mean in Position().means)
+
+
+def test_a_position_comes_back_to_the_last_digit() -> None:
+    position = Position(4, batches=3, skipped=1, sums=torch.tensor([0.1, 0.2, 0.3]) / 3, seconds=1.5)
+    back = Position.from_plain(4, position.to_plain())
+    assert torch.equal(back.sums, position.sums)
+    assert (back.epoch, back.batches, back.skipped, back.seconds) == (4, 3, 1, 1.5)
+
+
+def test_a_validation_is_broken_off_after_a_signal() -> None:
+    stop = StopSignals()
+    observer = BreakOff(stop)
+    observer.on_batch(0, None, [])  # type: ignore[arg-type]
+    stop.requested = "SIGINT"
+    with pytest.raises(StopAsked):
+        observer.on_batch(1, None, [])  # type: ignore[arg-type]

@@ -1,0 +1,146 @@
+"""Every format of a model, scored and timed side by side.
+
+    python -m tools.benchmark --weights runs/train/exp/weights/best.pt --data my.yaml --imgsz 640
+    python -m tools.benchmark --weights best.pt --hard-fail 0.25     # exit code 1 below that mAP or if a format fails
+
+All run at one fixed size with square pictures, so that the figures can be compared. The files, ``benchmarks.txt``,
+``benchmarks.csv`` and ``benchmarks.png`` go to ``runs/benchmarks/exp``.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+if __name__ == "__main__":  # python tools/benchmark.py: the packages lie beside its folder, not in it
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from models.user_modules import load_modules
+from utils.checkpoint import load_checkpoint
+from utils.checkpoint.find import newest_checkpoint
+from utils.config.cli import EXIT_INPUT, parse, run_script
+from utils.config.export_options import ELSEWHERE, FORMATS, ExportOptions
+from utils.config.flags import at_least, fraction, image_size, image_size_option, option, path, plain_name, switch
+from utils.config.keywords import options_from
+from utils.config.paths import ROOT
+from utils.core.device import select_device
+from utils.core.files import write_atomic
+from utils.core.output import run_folder, write_table
+from utils.export import Row, export_checkpoint, log_rows, table
+from utils.plots.compare import Panel, plot_comparison
+
+LOG = logging.getLogger(__name__)
+FILE = Path(__file__).resolve()
+ALL = FORMATS + ELSEWHERE
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchmarkOptions:
+    """Options of ``python -m tools.benchmark``. Raises InputError naming the flag when a value is out of range."""
+
+    weights: str = option("", path, "--weights", "checkpoint; without it: the newest best.pt below runs/train")
+    imgsz: int | None = image_size_option("side of the images in pixels")
+    batch_size: int = option(1, int, "--batch-size", "pictures per call")
+    data: str = option("", path, "--data", "data yaml; without it: the one recorded in the checkpoint, else digits")
+    include: tuple[str, ...] = option((), str, "--include", f"formats; none: all of {', '.join(FORMATS)}", nargs="+")
+    half: bool = switch("--half", "half precision")
+    device: str = option("cpu", str, "--device", "cpu, or the number of a GPU")
+    hard_fail: float | None = option(
+        None,
+        float,
+        "--hard-fail",
+        "exit with 1 if a format fails or its mAP@.5:.95 is below this (0)",
+        nargs="?",
+        const=0.0,
+    )
+    cache_dir: str = option("", path, "--cache-dir", "folder for the label cache, for read-only data")
+    project: str = option(str(ROOT / "runs/benchmarks"), path, "--project", "folder of the runs")
+    name: str = option("exp", str, "--name", "name of this run; a number is added when it is taken")
+    exist_ok: bool = switch("--exist-ok", "write into an existing run folder")
+    modules: tuple[str, ...] = option(
+        (), path, "--modules", "python files with layers of your own, which are run", nargs="+", repeat=True
+    )
+
+    def __post_init__(self) -> None:
+        image_size(self.imgsz)
+        at_least("--batch-size", self.batch_size, 1)
+        fraction("--hard-fail", self.hard_fail or 0.0)
+        plain_name(self.name)
+        self.export_options("", "")  # checks the formats
+
+    def export_options(self, data: str, output: str) -> ExportOptions:
+        """What ``export.py`` would be asked."""
+        return ExportOptions(
+            imgsz=(self.imgsz,) if self.imgsz else (), batch_size=self.batch_size, include=self.include or ALL,
+            half=self.half, data=data, output=output, cache_dir=self.cache_dir,
+        )  # fmt: skip
+
+
+def write_files(rows: Sequence[Row], folder: Path) -> None:
+    """The table as text, as csv with all digits, and as a picture of what runs here."""
+    write_atomic(folder / "benchmarks.txt", ("\n".join(table(rows)) + "\n").encode())
+    lines = [["format", "file", "MB", "difference", "ms", "map50", "map", "note"]]
+    for row in rows:
+        figures = (row.megabytes, row.worst, row.ms, row.map50, row.map)
+        cells = ["" if figure is None else f"{figure:.6g}" for figure in figures]
+        lines.append([row.format, row.path.name if row.path else "", *cells, row.note])
+    write_table(folder / "benchmarks.csv", lines)
+    ran = [row for row in rows if row.ran]
+    panels = [
+        _panel("ms per picture", [row.ms for row in ran], ".1f"),
+        _panel("mAP@.5:.95", [row.map for row in ran], ".3f"),
+        _panel("MB", [row.megabytes for row in ran], ".1f"),
+    ]
+    plot_comparison([row.format for row in ran], panels, folder / "benchmarks.png")
+
+
+def _panel(title: str, values: Sequence[float | None], form: str) -> Panel:
+    """What is not known has no bar and a dash in its place."""
+    return Panel(title, [v or 0.0 for v in values], ["-" if v is None else format(v, form) for v in values])
+
+
+def shortfalls(rows: Sequence[Row], floor: float) -> list[str]:
+    """What ``--hard-fail`` objects to; formats that need something that is not here do not count."""
+    failed = [f"{row.format}: {row.note}" for row in rows if not row.made and not row.impossible]
+    low = [row for row in rows if row.map is not None and row.map < floor]
+    return failed + [f"{row.format}: mAP@.5:.95 {row.map:.3f} is below {floor:g}" for row in low]
+
+
+def main(options: BenchmarkOptions) -> int:
+    rows = benchmark(options)
+    objections = [] if options.hard_fail is None else shortfalls(rows, options.hard_fail)
+    for objection in objections:
+        LOG.error("--hard-fail: %s", objection)
+    return EXIT_INPUT if objections else 0
+
+
+def benchmark(options: BenchmarkOptions) -> list[Row]:
+    """Make, score and time every format; the rows of the table, which is also written."""
+    load_modules(options.modules)
+    device = select_device(options.device)
+    weights = Path(options.weights) if options.weights else newest_checkpoint(ROOT / "runs/train", "best.pt")
+    data = options.data or load_checkpoint(weights).options.get("data") or ROOT / "data/digits.yaml"
+    with run_folder(options.project, options.name, options.exist_ok) as folder:
+        rows = export_checkpoint(weights, options.export_options(str(data), str(folder)), device)
+        log_rows(rows)
+        write_files(rows, folder)
+        LOG.info("results are in %s", folder)
+    return rows
+
+
+def run(**options: Any) -> list[Row]:
+    """Benchmarks from Python, with the options by their names: ``benchmarks.run(weights="best.pt", imgsz=320)``."""
+    return benchmark(options_from(BenchmarkOptions, options))
+
+
+def parse_opt(argv: Sequence[str] | None = None) -> BenchmarkOptions:
+    """The options of a command line, by default that of this process."""
+    return parse(BenchmarkOptions, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(run_script(main, BenchmarkOptions))

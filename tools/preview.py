@@ -1,0 +1,106 @@
+"""Look at training pictures as the network will see them, and at the same pictures without augmentation.
+
+    python -m tools.preview --data my.yaml --hyp data/hyps/hyp.scratch-high.yaml --n 16 --output runs/preview
+
+Writes ``augmented.jpg`` and ``plain.jpg``: boxes with class names, the same picture in the same place of both. In a
+mosaic the file named below a picture is the one it was drawn for; three others are around it.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from utils.config.cli import run_script
+from utils.config.dataset_spec import SPLITS, DatasetSpec
+from utils.config.flags import IMAGE_SIZE_FLAGS, option, path, switch
+from utils.config.hyp import Hyp
+from utils.config.paths import ROOT
+from utils.config.sizes import check_img_size
+from utils.core.errors import InputError, nearest
+from utils.core.output import OutputFolder
+from utils.datasets.dataset import DetectionDataset
+from utils.datasets.dataset_labels import load_labels
+from utils.datasets.labels import LabelRecord
+from utils.datasets.loader import collate
+from utils.plots.batches import plot_batch
+
+LOG = logging.getLogger(__name__)
+
+AUGMENTED, PLAIN = "augmented.jpg", "plain.jpg"
+_MAX_SIDE = 3840  # pixels of a grid, so that labels can be read when there are many pictures
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreviewOptions:
+    """Options of ``python -m tools.preview``. Raises InputError naming the flag when a value cannot be."""
+
+    data: str = option(str(ROOT / "data/digits.yaml"), path, "--data", "data yaml")
+    hyp: str = option(str(ROOT / "data/hyps/hyp.scratch-low.yaml"), path, "--hyp", "hyper-parameter yaml")
+    n: int = option(16, int, "--n", "pictures to draw; with more than the set has, some come again in a later epoch")
+    imgsz: int = option(640, int, IMAGE_SIZE_FLAGS, "side of the training pictures in pixels")
+    seed: int = option(0, int, "--seed", "seed of the choice and of the augmentations, as train.py's")
+    task: str = option("train", str, "--task", "split to look at", choices=SPLITS)
+    single_cls: bool = switch("--single-cls", "treat all classes as one")
+    output: str = option(str(ROOT / "runs/preview"), path, "--output", "folder of the two grids")
+    exist_ok: bool = switch("--exist-ok", "replace grids that are there")
+
+    def __post_init__(self) -> None:
+        for flag, value, low in (("--n", self.n, 1), ("--imgsz", self.imgsz, 32), ("--seed", self.seed, 0)):
+            if value < low:
+                raise InputError(f"{flag} {value} is too small; allowed is {low} or more")
+        if self.task not in SPLITS:
+            raise InputError(
+                f"--task {self.task} is unknown{nearest(self.task, SPLITS)}; allowed is {', '.join(SPLITS)}"
+            )
+        if not self.output:
+            raise InputError("--output is empty; give a folder")
+
+
+def choose(size: int, n: int, seed: int) -> list[tuple[int, int]]:
+    """``n`` keys (epoch, index) of a set of ``size`` pictures, all of one epoch before the next begins."""
+    rng = np.random.default_rng(seed)
+    drawn: list[tuple[int, int]] = []
+    for epoch in range(-(-n // size)):
+        drawn += [(epoch, int(index)) for index in rng.permutation(size)]
+    return drawn[:n]
+
+
+def draw(
+    records: list[LabelRecord], names: tuple[str, ...], hyp: Hyp, options: PreviewOptions, imgsz: int, folder: Path
+) -> None:
+    """Write both grids."""
+    keys = choose(len(records), options.n, options.seed)
+    for name, augment in ((AUGMENTED, True), (PLAIN, False)):
+        dataset = DetectionDataset(records, imgsz, augment=augment, hyp=hyp, seed=options.seed)
+        batch = collate([dataset[key] for key in keys])
+        plot_batch(
+            batch.images, batch.targets, batch.paths, folder / name, names, max_images=options.n, max_side=_MAX_SIDE
+        )  # fmt: skip
+
+
+def main(options: PreviewOptions) -> None:
+    hyp = Hyp.load(options.hyp)
+    folder = Path(options.output)
+    taken = [folder / name for name in (AUGMENTED, PLAIN) if (folder / name).exists()]
+    if taken and not options.exist_ok:
+        raise InputError(f"--output: {taken[0]} is there already; choose another folder, or replace it by --exist-ok")
+    spec = DatasetSpec.load(options.data, options.single_cls)
+    labels = load_labels(spec, options.task, single_cls=options.single_cls)
+    imgsz = check_img_size(options.imgsz)
+    output = OutputFolder(folder, lambda: [record.image for record in labels.records])
+    for name in (AUGMENTED, PLAIN):
+        output.path(name)
+    draw(labels.records, spec.names, hyp, options, imgsz, folder)
+    drawn, size = min(options.n, len(labels.records)), len(labels.records)
+    again = f", some again: {options.n} drawings" if options.n > size else ""
+    LOG.info("%d of %d pictures of %s drawn%s", drawn, size, options.task, again)
+    LOG.info("%s\n%s", folder / AUGMENTED, folder / PLAIN)
+
+
+if __name__ == "__main__":
+    sys.exit(run_script(main, PreviewOptions))

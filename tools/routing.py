@@ -1,0 +1,200 @@
+"""Which kernels the dynamic layers of a trained model use, on the pictures of a set.
+
+    python -m tools.routing --weights runs/train/exp/weights/best.pt --data my.yaml
+
+Prints a line per layer; ``routing.csv``, ``routing.json`` and pictures go to ``runs/routing/exp``.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from models.routing import RoutingStats, layer_names
+from models.user_modules import load_modules
+from utils.checkpoint import load_model
+from utils.checkpoint.find import newest_checkpoint
+from utils.config.cli import run_script
+from utils.config.dataset_spec import SPLITS, DatasetSpec
+from utils.config.flags import at_least, image_size, image_size_option, option, path, plain_name, switch
+from utils.config.paths import ROOT
+from utils.config.sizes import chosen_side
+from utils.core.device import select_device
+from utils.core.errors import InputError
+from utils.core.files import write_atomic
+from utils.core.image import to_model_input
+from utils.core.output import run_folder
+from utils.datasets.dataset import DetectionDataset
+from utils.datasets.dataset_labels import load_labels
+from utils.datasets.loader import Batch, build_loader
+from utils.evaluation import Evaluator
+from utils.evaluation.batches import validation_loader
+from utils.evaluation.observers import RoutingObserver
+from utils.evaluation.routing_scores import RoutedScores, read_conditions, routed_scores
+from utils.loggers.routing_csv import FILE_NAME, csv_table
+from utils.plots.routing import plot_class_routing, plot_shares
+
+LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoutingOptions:
+    """Options of ``python -m tools.routing``. Raises InputError naming the flag when a value is out of range."""
+
+    weights: str = option("", path, "--weights", "checkpoint; without it: the newest best.pt below runs/train")
+    data: str = option("", path, "--data", "data yaml; without it: the one recorded in the checkpoint, else digits")
+    task: str = option("val", str, "--task", "split to look at", choices=SPLITS)
+    imgsz: int | None = image_size_option("longer side of the images in pixels")
+    batch_size: int = option(16, int, "--batch-size", "pictures per batch")
+    device: str = option("", str, "--device", "cpu or 0; empty: the first GPU if there is one", may_be_empty=True)
+    workers: int = option(8, int, "--workers", "loader processes; 0: load in the main process")
+    project: str = option(str(ROOT / "runs/routing"), path, "--project", "folder of the runs")
+    name: str = option("exp", str, "--name", "name of this run; a number is added when it is taken")
+    exist_ok: bool = switch("--exist-ok", "write into an existing run folder")
+    foreign: bool = switch("--foreign", "score the model with the kernel weights of other images too")
+    modules: tuple[str, ...] = option(
+        (), path, "--modules", "python files with layers of your own, which are run", nargs="+", repeat=True
+    )
+
+    def __post_init__(self) -> None:
+        image_size(self.imgsz)
+        at_least("--batch-size", self.batch_size, 1)
+        at_least("--workers", self.workers, 0)
+        plain_name(self.name)
+
+
+@torch.no_grad()
+def observe(model: nn.Module, batches: Iterable[Batch], nc: int, device: torch.device) -> tuple[RoutingStats, ...]:
+    """Let ``model`` see all pictures; figures of its dynamic layers, in the order of the model."""
+    model.eval()
+    with RoutingObserver(model, nc) as observer:
+        for index, batch in enumerate(tqdm(batches, desc="routing", leave=False, dynamic_ncols=True)):
+            model(to_model_input(batch.images, device))
+            observer.on_batch(index, batch, [])
+    return observer.figures()
+
+
+def require_dynamic(model: nn.Module, weights: Path) -> None:
+    """Refuse a model in which nothing is routed."""
+    if layer_names(model):
+        return
+    found = {path.name for path in (ROOT / "models").rglob("*.yaml") if "dynamic" in str(path.relative_to(ROOT))}
+    raise InputError(
+        f"--weights {weights}: the model has no dynamic layers, so there is no routing to show; train one of these "
+        f"with --cfg: {', '.join(sorted(found))}"
+    )
+
+
+def log_layers(stats: Sequence[RoutingStats]) -> None:
+    """The table: a line per layer."""
+    width = max(5, *(len(layer.name) for layer in stats))
+    shares = [" ".join(f"{share:4.2f}" for share in layer.dominant) for layer in stats]
+    wide = max(8, *(len(text) for text in shares))
+    LOG.info(f"{'layer':<{width}}  {'K':>2}  {'T':>5}  {'H/lnK':>5}  {'spread':>6}  {'dominant':<{wide}}  verdict")
+    for layer, share in zip(stats, shares):
+        t = "-" if layer.temperature is None else f"{layer.temperature:g}"
+        figures = f"{layer.kernels:>2}  {t:>5}  {layer.relative_entropy:5.3f}  {layer.spread:6.4f}"
+        LOG.info(f"{layer.name:<{width}}  {figures}  {share:<{wide}}  {layer.verdict}")
+    LOG.info("H/lnK: 1 mixes all kernels evenly, 0 takes one a picture; dominant: share of pictures led by each kernel")
+    if any(layer.normalized for layer in stats):
+        names = ", ".join(layer.name for layer in stats if layer.normalized)
+        LOG.info("weights that do not sum to one were divided by their sum first: %s", names)
+    if any(layer.temperature is not None and layer.temperature > 1 for layer in stats):
+        LOG.info("T is above 1: the softmax is still smoothed, and layers look more uniform than they will be at T=1")
+
+
+def as_plain(layer: RoutingStats, names: Sequence[str]) -> dict[str, Any]:
+    """All figures of a layer as plain values; classes by name, null for those that no picture contains."""
+    return {
+        "layer": layer.name,
+        "kernels": layer.kernels,
+        "temperature": layer.temperature,
+        "samples": layer.samples,
+        "normalized": layer.normalized,
+        "mean": layer.mean.tolist(),
+        "entropy": layer.entropy,
+        "ln_kernels": math.log(layer.kernels),
+        "entropy_of_mean": layer.entropy_of_mean,
+        "dominant": layer.dominant.tolist(),
+        "spread": layer.spread,
+        "class_contrast": layer.class_contrast,
+        "per_class": [
+            {"class": c, "name": name, "mean": row.tolist() if np.isfinite(row).all() else None}
+            for c, (name, row) in enumerate(zip(names, layer.per_class))
+        ],
+        "verdict": layer.verdict,
+    }
+
+
+def write_files(stats: Sequence[RoutingStats], names: Sequence[str], about: dict[str, Any], folder: Path) -> None:
+    """The table, the figures and the pictures."""
+    write_atomic(folder / FILE_NAME, csv_table(stats).encode())
+    content = {**about, "layers": [as_plain(layer, names) for layer in stats]}
+    text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
+    write_atomic(folder / "routing.json", text.encode())
+    plot_shares(stats, folder / "routing_layers.png")
+    plot_shares(stats, folder / "routing_dominant.png", dominant=True)
+    if not plot_class_routing(stats, names, folder / "routing_classes.png"):
+        LOG.warning("the pictures have no labels: no routing_classes.png")
+
+
+def log_foreign(found: RoutedScores) -> None:
+    """What the score becomes with other weights: the layers route by the image only as far as it falls."""
+    words = {
+        "mean": "the mean weights of all images", "same": "those of another image of the same condition",
+        "other": "those of an image of another condition", "any": "those of another image",
+    }  # fmt: skip
+    LOG.info("mAP@.5:.95 %.4f with its own kernel weights", found.own.map)
+    for kind, result in found.foreign.items():
+        LOG.info("mAP@.5:.95 %.4f (%+.4f) with %s", result.map, result.map - found.own.map, words[kind])
+
+
+def main(options: RoutingOptions) -> None:
+    load_modules(options.modules)
+    device = select_device(options.device)
+    weights = Path(options.weights) if options.weights else newest_checkpoint(ROOT / "runs/train", "best.pt")
+    model, checkpoint = load_model(weights, device)
+    require_dynamic(model, weights)
+    data = options.data or checkpoint.options.get("data") or ROOT / "data/digits.yaml"
+    spec = DatasetSpec.load(data)
+    labels = load_labels(spec, options.task)
+    stride = int(model.stride.max())
+    imgsz = chosen_side(options.imgsz, [model.imgsz], stride)
+    dataset = DetectionDataset(
+        labels.records, imgsz, rect=True, batch_size=options.batch_size, stride=stride, pad=0.5
+    )  # fmt: skip
+    loader = build_loader(dataset, batch_size=options.batch_size, workers=options.workers)
+    stats = observe(model, loader, spec.nc, device)
+    if not stats:
+        raise InputError(f"--weights {weights}: no dynamic layer gave kernel weights; is the checkpoint damaged?")
+    with run_folder(options.project, options.name, options.exist_ok) as folder:
+        LOG.info("%s on %d pictures (%s, %s)", weights, len(labels.records), data, options.task)
+        log_layers(stats)
+        if 0 <= checkpoint.train_state.get("epoch", -1) < 1:
+            LOG.info("the model was trained for one epoch: too early to tell whether its layers will use their kernels")
+        about: dict[str, Any] = {"weights": str(weights), "data": str(data), "task": options.task, "imgsz": imgsz}
+        if options.foreign:
+            scored = validation_loader(
+                labels.records, imgsz, stride, batch_size=options.batch_size, workers=options.workers
+            )  # fmt: skip
+            conditions = read_conditions(labels.records[0].image.parent)
+            found = routed_scores(model, Evaluator(scored, spec.nc, device), conditions)
+            log_foreign(found)
+            about |= {"map": found.own.map, "map_foreign": {kind: result.map for kind, result in found.foreign.items()}}
+        write_files(stats, spec.names, about, folder)
+        LOG.info("results are in %s", folder)
+
+
+if __name__ == "__main__":
+    sys.exit(run_script(main, RoutingOptions))

@@ -1,0 +1,184 @@
+"""Names about pictures and labels that scripts written for YOLOv5 v6.1 import from ``utils.datasets``."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from utils.core.errors import InputError
+from utils.core.files import IMAGE_SUFFIXES, label_path_for
+from utils.core.image import letterbox
+from utils.datasets.sources import VIDEO_SUFFIXES, FileSource, LiveSource, ScreenSource, open_source
+
+LOG = logging.getLogger(__name__)
+IMG_FORMATS = sorted(suffix.removeprefix(".") for suffix in IMAGE_SUFFIXES - VIDEO_SUFFIXES)
+VID_FORMATS = sorted(suffix.removeprefix(".") for suffix in VIDEO_SUFFIXES)
+
+Item: TypeAlias = tuple[str, np.ndarray, np.ndarray, Any, str]  # path, CHW RGB, HWC BGR, reader or None, log text
+Items: TypeAlias = tuple[list[str], np.ndarray, list[np.ndarray], None, str]  # the same of several cameras
+
+
+class LoadImages:
+    """Pictures and frames of videos ready for a model, one by one.
+
+    Args:
+        path: picture, video, folder, pattern or ``.txt`` list.
+        img_size: longest side of the model's input in pixels.
+        stride: of the model.
+        auto: as little margin as the stride allows; False: a square.
+        vid_stride: of videos, every how many frames one is delivered.
+
+    Attributes:
+        files: the paths. nf: their number, also ``len()``. mode: "image" or "video", of the latest item. frame: number
+            of its frame from 1. cap: the reader of its video, or None.
+
+    Raises:
+        FileNotFoundError, InputError: neither picture nor video there.
+    """
+
+    def __init__(
+        self, path: str | Path, img_size: int = 640, stride: int = 32, auto: bool = True, vid_stride: int = 1
+    ) -> None:
+        self._source = FileSource(str(path), vid_stride)
+        self.img_size, self.stride, self.auto = img_size, stride, auto
+        self.files = [str(file) for file in self._source.paths]
+        self.nf = len(self.files)
+        self.mode, self.frame = "image", 0
+        self.cap: Any = None
+
+    def __len__(self) -> int:
+        return self.nf
+
+    def __iter__(self) -> Iterator[Item]:
+        """(path, letterboxed CHW RGB, picture HWC BGR, video reader or None, text for the log).
+
+        Files that cannot be read are logged at the end.
+        """
+        before = len(self._source.skipped.lines)
+        place = {file: number for number, file in enumerate(self.files, start=1)}
+        for frame in self._source:
+            self.mode, self.frame = "video" if frame.clip else "image", frame.number
+            self.cap = self._source.video.capture if self._source.video else None
+            text = f"{self.mode} {place[str(frame.path)]}/{self.nf} "
+            text += f"({frame.number}/{frame.clip.frames}) " if frame.clip else ""
+            chw = _chw(frame.image, self.img_size, self.stride, self.auto)
+            yield str(frame.path), chw, frame.image, self.cap, f"{text}{frame.path}: "
+        for problem in self._source.skipped.lines[before:]:
+            LOG.warning("skipped: %s", problem)
+
+
+class LoadStreams:
+    """The newest frames of cameras and streams, all together, without end.
+
+    Args:
+        sources: address, camera number, or ``.txt`` or ``.streams`` list of them.
+        img_size, stride, auto: as for :class:`LoadImages`.
+
+    Attributes:
+        sources: the addresses; their number is ``len()``. mode: "stream".
+
+    Raises:
+        InputError: no stream there, or pictures instead.
+    """
+
+    mode = "stream"
+
+    def __init__(self, sources: str = "streams.txt", img_size: int = 640, stride: int = 32, auto: bool = True) -> None:
+        opened = open_source(str(sources))
+        if not isinstance(opened, LiveSource):
+            raise InputError(f"source '{sources}': not a camera, stream or list of them; use LoadImages")
+        self._source = opened
+        self.sources = [reader.title for reader in opened.readers]
+        self.img_size, self.stride, self.auto = img_size, stride, auto
+
+    def __len__(self) -> int:
+        return len(self.sources)
+
+    def __iter__(self) -> Iterator[Items]:
+        """(addresses, letterboxed [n, 3, h, w] RGB, pictures HWC BGR, None, ""), when at least one picture is new.
+
+        It begins when every stream has sent a picture or is given up; what a lost stream sent last is repeated, and
+        one that never sent anything is black. It ends with the last stream.
+        """
+        newest: dict[str, np.ndarray] = {}
+        try:
+            for batch in self._source.batches():
+                newest |= {frame.title: frame.image for frame in batch}
+                if all(reader.title in newest or reader.ended for reader in self._source.readers):
+                    blank = np.zeros_like(batch[0].image)
+                    pictures = [newest.get(title, blank) for title in self.sources]
+                    auto = self.auto and len({picture.shape for picture in pictures}) == 1
+                    boxed = [_chw(picture, self.img_size, self.stride, auto) for picture in pictures]
+                    yield list(self.sources), np.stack(boxed), pictures, None, ""
+        finally:
+            self._source.close()
+
+
+class LoadWebcam:
+    """The pictures of one camera, mirrored, without end.
+
+    Args:
+        pipe: camera number, address, or file that is played like a camera.
+        img_size, stride: as for :class:`LoadImages`.
+    """
+
+    mode = "webcam"
+
+    def __init__(self, pipe: str = "0", img_size: int = 640, stride: int = 32) -> None:
+        self._source = LiveSource([str(pipe)])
+        self.img_size, self.stride = img_size, stride
+
+    def __len__(self) -> int:
+        return 0
+
+    def __iter__(self) -> Iterator[Item]:
+        """("webcam.jpg", letterboxed CHW RGB, picture HWC BGR, None, text for the log)."""
+        try:
+            for frame in self._source:
+                mirrored = np.ascontiguousarray(frame.image[:, ::-1])
+                chw = _chw(mirrored, self.img_size, self.stride, True)
+                yield "webcam.jpg", chw, mirrored, None, f"webcam {frame.number}: "
+        finally:
+            self._source.close()
+
+
+class LoadScreenshots:
+    """What is on the screen, without end; needs the package mss.
+
+    Args:
+        source: ``screen [number [left top width height]]``.
+        img_size, stride, auto: as for :class:`LoadImages`.
+    """
+
+    mode = "stream"
+
+    def __init__(self, source: str = "screen", img_size: int = 640, stride: int = 32, auto: bool = True) -> None:
+        self._source = ScreenSource(source)
+        self.img_size, self.stride, self.auto = img_size, stride, auto
+
+    def __iter__(self) -> Iterator[Item]:
+        """(name, letterboxed CHW RGB, picture HWC BGR, None, text for the log)."""
+        for frame in self._source:
+            chw = _chw(frame.image, self.img_size, self.stride, self.auto)
+            yield frame.title, chw, frame.image, None, f"{frame.title}: "
+
+
+def _chw(image: np.ndarray, side: int, stride: int, auto: bool) -> np.ndarray:
+    """HWC BGR, any size -> letterboxed CHW RGB."""
+    boxed, _, _ = letterbox(image, side, stride=stride, auto=auto)
+    return np.ascontiguousarray(boxed[..., ::-1].transpose(2, 0, 1))
+
+
+def exif_size(img: Image.Image) -> tuple[int, int]:
+    """(width, height) of a PIL picture once it is turned upright by its EXIF orientation."""
+    return ImageOps.exif_transpose(img).size
+
+
+def img2label_paths(img_paths: Sequence[str]) -> list[str]:
+    """The label file of each picture."""
+    return [str(label_path_for(path)) for path in img_paths]

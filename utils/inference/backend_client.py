@@ -1,0 +1,91 @@
+"""A model that another interpreter runs: the near end of :mod:`utils.inference.backend_worker`."""
+
+from __future__ import annotations
+
+import subprocess
+import tempfile
+import threading
+import weakref
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from utils.core.errors import InputError, how_it_ended
+from utils.inference.backend_worker import read_message, write_message
+from utils.inference.venvs import command, end, last_word, quiet_environment
+
+PROGRAM = Path(__file__).with_name("backend_worker.py")
+_SECONDS_TO_DIE = 10
+
+
+class RemoteModel:
+    """A model file in a process of its own, which ends with this one, or with this object.
+
+    The process has no part in Ctrl-C: it ends when its input does, that is when this process ends in whatever way.
+
+    Args:
+        python: the interpreter that has the packages.
+        kind, file, threads: as the program takes them.
+
+    Attributes:
+        about: what the model takes and gives: ``inputs`` and ``outputs``, their shapes with -1 for any.
+
+    Raises:
+        InputError: the file cannot be read, also where reading it ends the process.
+    """
+
+    def __init__(self, python: Path, kind: str, file: Path, threads: int, program: Path = PROGRAM) -> None:
+        self._file, self._said, self._lock = file, tempfile.TemporaryFile(), threading.Lock()  # noqa: SIM115
+        self._process = subprocess.Popen(
+            command(python, str(program), kind, str(file.absolute()), str(threads)), stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE, stderr=self._said, env=quiet_environment(python), start_new_session=True,
+        )  # fmt: skip
+        self._finalizer = weakref.finalize(self, _close, self._process, self._said)
+        self.about, _ = self._exchange(None)
+
+    def run(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """The model's outputs.
+
+        Raises:
+            InputError: it cannot be run on these, or running it ended the process.
+        """
+        return self._exchange(arrays)[1]
+
+    def close(self) -> None:
+        """End the process."""
+        self._finalizer()
+
+    def _exchange(self, arrays: Sequence[np.ndarray] | None) -> tuple[dict[str, Any], list[np.ndarray]]:
+        source, target = self._process.stdout, self._process.stdin
+        assert source is not None and target is not None
+        with self._lock:
+            if not self._finalizer.alive:
+                raise InputError(f"{self._file}: the process that runs it was ended")
+            try:
+                if arrays is not None:
+                    write_message(target, {}, arrays)
+                head, results = read_message(source)
+            except (EOFError, OSError) as error:
+                raise InputError(self._last_words()) from error
+            except BaseException:  # Ctrl-C in between: what comes next would be an answer to this
+                self._finalizer()
+                raise
+        if "error" in head:
+            raise InputError(str(head["error"]))
+        return head, results
+
+    def _last_words(self) -> str:
+        try:
+            code = self._process.wait(_SECONDS_TO_DIE)
+        except subprocess.TimeoutExpired:
+            code = 0
+        words = f"the process that runs it {how_it_ended(code)}: {last_word(self._said)}"
+        self._finalizer()
+        return words
+
+
+def _close(process: subprocess.Popen[bytes], said: IO[bytes]) -> None:
+    end(process)
+    said.close()

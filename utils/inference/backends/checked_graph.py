@@ -1,0 +1,160 @@
+"""Graphs for other libraries, such as ONNX Runtime: held against closed lists, then tried in a process of their own."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import torch
+
+from utils.core.errors import InputError
+from utils.core.memory import free_memory
+from utils.core.packages import require
+from utils.inference import sandbox as trial
+from utils.inference.venvs import run_program
+
+TRIAL = Path(trial.__file__)
+_FREE = 64  # pixels of a side that is free, when a file is tried
+_SECONDS, _MEMORY, _PER_BYTE, _PER_VALUE = 300, 4 << 30, 20, 4_000  # bytes: at least, for the file, for the images
+# Operations that compute tensors from tensors; no loops, which may never end.
+_ONNX = """
+Abs Add And ArgMax ArgMin AveragePool BatchNormalization Cast CastLike Ceil Celu Clip Concat Constant ConstantOfShape
+Conv ConvInteger ConvTranspose Cos CumSum DepthToSpace DequantizeLinear Div Dropout DynamicQuantizeLinear Einsum Elu
+Equal Erf Exp Expand EyeLike Flatten Floor Gather GatherElements GatherND Gelu Gemm GlobalAveragePool GlobalMaxPool
+Greater GreaterOrEqual GroupNormalization HardSigmoid HardSwish Identity If InstanceNormalization LayerNormalization
+LeakyRelu Less LessOrEqual Log LogSoftmax MatMul MatMulInteger Max MaxPool Min Mish Mod Mul Neg NonMaxSuppression
+NonZero Not OneHot Or PRelu Pad Pow QLinearConv QLinearMatMul QuantizeLinear Range Reciprocal ReduceL2 ReduceMax
+ReduceMean ReduceMin ReduceProd ReduceSum Relu Reshape Resize Round ScatterElements ScatterND Selu Shape Sigmoid Sign
+Sin Size Slice Softmax Softplus Softsign SpaceToDepth Split Sqrt Squeeze Sub Sum Swish Tanh Tile TopK Transpose Trilu
+Unsqueeze Upsample Where Xor IsInf IsNaN
+"""
+_OPENVINO = """
+Abs Add AdaptiveAvgPool AdaptiveMaxPool AvgPool BatchNormInference Broadcast Ceiling Clamp Concat Const Convert
+ConvertLike Convolution ConvolutionBackpropData Cos CumSum DepthToSpace Divide Einsum ELU Elu Equal Erf Exp FakeQuantize
+FakeConvert Floor FloorMod Gather GatherElements GatherND Gelu Greater GreaterEqual GroupConvolution
+GroupConvolutionBackpropData GroupNormalization HardSigmoid HSigmoid HSwish Interpolate Less LessEqual Log LogicalAnd
+LogicalNot LogicalOr LogSoftmax MatMul MaxPool Maximum Minimum Mish Mod Multiply MVN Negative NonMaxSuppression NonZero
+NormalizeL2 NotEqual OneHot Pad Parameter Power PReLU Range ReduceL2 ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum
+ReLU Reshape Result Round Select Selu ShapeOf Sigmoid Sign Sin Slice SoftMax Softmax SoftPlus SoftSign SpaceToDepth
+Split Sqrt SquaredDifference Squeeze StridedSlice Subtract Swish Tanh Tile TopK Transpose Unsqueeze VariadicSplit
+"""
+ONNX_OPERATIONS, OPENVINO_OPERATIONS = frozenset(_ONNX.split()), frozenset(_OPENVINO.split())
+_OPSET = re.compile(r"opset\d{1,2}", re.ASCII)
+_IN_XML = {"net": {"layers", "edges", "rt_info"}, "layer": {"data", "input", "output", "rt_info"}}
+_MOST_LAYERS, _DEEPEST = 50_000, 3
+_LONGEST = 300  # characters of a message
+
+
+def read_onnx(file: Path) -> tuple[bytes, Any]:
+    """The content of an ``.onnx`` file, written anew, and what it describes.
+
+    Raises:
+        ValueError: other operations than those of detectors, or weights in other files. Whatever ``onnx`` raises on a
+            file that is none.
+    """
+    onnx = require("onnx", "onnx", f"the look into {file}")
+    model = onnx.load_model_from_string(file.read_bytes())
+    model.DiscardUnknownFields()
+    if not model.graph.node or not model.graph.input or model.functions or model.training_info:
+        raise ValueError("refused, it is more or less than one graph of operations")
+    _check_onnx(onnx, model.graph, _DEEPEST)
+    return model.SerializeToString(), model
+
+
+def _check_onnx(onnx: Any, graph: Any, depth: int) -> None:
+    if depth < 0 or len(graph.node) > _MOST_LAYERS or graph.sparse_initializer:
+        raise ValueError("refused, it is larger or nested deeper than a detector")
+    tensors = list(graph.initializer)
+    for node in graph.node:
+        if node.op_type not in ONNX_OPERATIONS or node.domain not in ("", "ai.onnx"):
+            name = f"{node.domain}.{node.op_type}".strip(".")[:100]
+            raise ValueError(f"refused, it uses the operation {name!r}, which is not among those of detectors")
+        for attribute in node.attribute:
+            tensors += [attribute.t, *attribute.tensors]
+            if attribute.graphs or attribute.sparse_tensors or attribute.type == onnx.AttributeProto.SPARSE_TENSOR:
+                raise ValueError(f"refused, its operation {node.op_type} holds more than numbers and tensors")
+            if attribute.type == onnx.AttributeProto.GRAPH:
+                _check_onnx(onnx, attribute.g, depth - 1)
+    if any(tensor.data_location == onnx.TensorProto.EXTERNAL or tensor.external_data for tensor in tensors):
+        raise ValueError("refused, it keeps weights in another file; save it as one file")
+
+
+def read_openvino(xml: Path) -> tuple[bytes, bytes]:
+    """The graph and the weights of an OpenVINO model, the graph written anew.
+
+    Raises:
+        ValueError: other layers than those of detectors.
+        ElementTree.ParseError: no xml.
+    """
+    text = xml.read_bytes().decode("utf-8")  # as text: what is parsed is what is looked at, whatever it declares
+    if "<!" in text.replace("<!--", ""):
+        raise ValueError("refused, its xml defines entities")
+    root = ElementTree.fromstring(text)
+    weights = xml.with_suffix(".bin")
+    if not weights.is_file():
+        raise ValueError(f"{weights.name} with its weights is missing")
+    stored = weights.read_bytes()
+    if root.tag != "net" or {part.tag for part in root} - _IN_XML["net"] or len(root.findall("layers")) != 1:
+        raise ValueError("refused, it is more or less than one graph of layers")
+    layers = root.find("layers")
+    assert layers is not None
+    if len(layers) > _MOST_LAYERS or len(list(root.iter("layer"))) != len(layers):
+        raise ValueError("refused, it has more layers than a detector, or some inside others")
+    for layer in layers:
+        kind, opset = str(layer.get("type")), str(layer.get("version"))
+        if layer.tag != "layer" or kind not in OPENVINO_OPERATIONS or not _OPSET.fullmatch(opset):
+            raise ValueError(f"refused, it has a layer {kind[:50]!r} of {opset[:50]!r}, which no detector needs")
+        if {part.tag for part in layer} - _IN_XML["layer"]:
+            raise ValueError(f"refused, its layer {kind} holds more than sizes and numbers")
+        for data in layer.iter("data"):
+            start, size = int(data.get("offset", 0)), int(data.get("size", 0))
+            if kind == "Const" and not 0 <= start <= start + size <= len(stored):
+                raise ValueError("refused, a constant lies outside of its file of weights; was it cut off?")
+    return ElementTree.tostring(root), stored
+
+
+def try_once(kind: str, parts: dict[str, bytes], sides: Sequence[int | None], half: bool = False) -> None:
+    """Let a library open and run a graph on blank images, in a process of its own with limits.
+
+    Args:
+        kind: of the library, as :mod:`utils.inference.sandbox` calls it. parts: the files it is made of, the first is
+            opened. sides: of the input, None where any fits.
+
+    Raises:
+        InputError: it failed, or ended the process, as it would have ended ours.
+    """
+    free = (1, 3, _FREE, _FREE)
+    shape = [side or other for side, other in zip(sides, free)] if len(sides) == 4 else list(free)
+    if not 0 < math.prod(shape) < 1 << 28:
+        raise InputError(f"refused, it takes images of {' x '.join(map(str, shape))}")
+    with tempfile.TemporaryDirectory(prefix="trial-") as folder:
+        for name, content in parts.items():
+            (Path(folder) / name).write_bytes(content)
+        try:
+            try_file(kind, Path(folder) / next(iter(parts)), sum(map(len, parts.values())), shape, half)
+        except InputError as error:
+            raise InputError(f"cannot be run: {str(error)[:_LONGEST]}") from error
+
+
+def try_file(
+    kind: str, file: Path, size: int, shape: Sequence[int], half: bool,
+    seconds: int = _SECONDS, what: str = "a trial in its own process",
+) -> None:  # fmt: skip
+    """As :func:`try_once`, of a file that is there and of ``size`` bytes, with its weights; ``what`` begins messages.
+
+    It may take memory by its size and that of the images, and no more than there is.
+    """
+    wanted, there = _PER_BYTE * size + _PER_VALUE * math.prod(shape), free_memory(torch.device("cpu"))
+    memory = _MEMORY + (wanted if there is None else min(wanted, there))
+    work = {
+        "kind": kind, "file": str(file.absolute()), "shape": shape, "half": half, "memory": memory, "seconds": seconds,
+        "path": sys.path,
+    }  # fmt: skip
+    run_program(Path(sys.executable), TRIAL, [json.dumps(work)], seconds + 10, what)

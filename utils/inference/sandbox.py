@@ -1,0 +1,88 @@
+"""The program that opens a model file and runs it once, in a process of its own with limits, before ours does.
+
+    python trial.py '{"kind": "onnx", "file": "a.onnx", "shape": [1, 3, 64, 64], "half": false, ...}'
+
+ONNX Runtime, OpenVINO, OpenCV and ncnn believe what a file says: a damaged or crafted one can end the process or take
+all memory. This program imports nothing of this repository and writes nothing;
+:mod:`utils.inference.backends.checked_graph` starts it and only wants to know whether it comes to its end.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+NCNN_INPUT, NCNN_OUTPUT = "in0", "out0"
+
+
+def limit(memory: int, seconds: int) -> None:
+    """Bound what this process may take, where the system can."""
+    faulthandler.dump_traceback_later(seconds, exit=True)  # also inside a library, and when nobody waits any more
+    try:
+        import resource
+    except ImportError:  # Windows
+        return
+    for kind, most in ((resource.RLIMIT_AS, memory), (resource.RLIMIT_CPU, seconds), (resource.RLIMIT_CORE, 0)):
+        known = resource.getrlimit(kind)[1]  # a limit of the user's own holds: it cannot be raised
+        bound = most if known == resource.RLIM_INFINITY else min(most, known)
+        resource.setrlimit(kind, (bound, bound))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))  # what is printed
+
+
+def open_ncnn(library: Any, param: Path, half: bool, threads: int) -> Any | None:
+    """A net of ncnn on the CPU, in half precision or not; None where it cannot read the file or that of its weights."""
+    net = library.Net()
+    net.opt.use_vulkan_compute = False
+    net.opt.use_fp16_packed = net.opt.use_fp16_storage = net.opt.use_fp16_arithmetic = half
+    net.opt.use_bf16_storage = False
+    net.opt.num_threads = threads
+    return None if net.load_param(str(param)) or net.load_model(str(param.with_suffix(".bin"))) else net
+
+
+def run_ncnn(library: Any, net: Any, image: Any) -> tuple[int, Any]:
+    """An array [3, H, W] float32 -> (0, boxes), or (ncnn's code, None)."""
+    extractor = net.create_extractor()
+    failed = extractor.input(NCNN_INPUT, library.Mat(image).clone())
+    return (failed, None) if failed else extractor.extract(NCNN_OUTPUT)
+
+
+def main(work: dict[str, Any]) -> None:
+    """``path``: where modules are looked for; ``memory`` in bytes; ``seconds``: after which this ends itself."""
+    limit(work["memory"], work["seconds"])
+    sys.path[:] = work["path"]
+    import numpy as np
+
+    if work["kind"] == "ncnn":  # what it refuses in an orderly way, it refuses again
+        import ncnn
+
+        net = open_ncnn(ncnn, Path(work["file"]), work["half"], 1)
+        if net is not None:
+            run_ncnn(ncnn, net, np.zeros(work["shape"], np.float32))
+        return
+    images = np.zeros(work["shape"], np.float16 if work["half"] else np.float32)
+    if work["kind"] == "onnx":
+        import onnxruntime
+
+        settings = onnxruntime.SessionOptions()
+        settings.log_severity_level, settings.intra_op_num_threads = 4, 1
+        session = onnxruntime.InferenceSession(work["file"], settings, providers=["CPUExecutionProvider"])
+        session.run(None, {session.get_inputs()[0].name: images})
+    elif work["kind"] == "openvino":
+        import openvino
+
+        core = openvino.Core()
+        model = core.read_model(work["file"])
+        core.compile_model(model, "CPU", {"INFERENCE_NUM_THREADS": 1})([images])
+    else:
+        import cv2
+
+        net = cv2.dnn.readNetFromONNX(work["file"])
+        net.setInput(images)
+        net.forward()
+
+
+if __name__ == "__main__":
+    main(json.loads(sys.argv[1]))

@@ -1,0 +1,125 @@
+"""Training steps on noise, to see what a model costs before it is trained: time and memory."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import json
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
+
+from models.memory_format import fastest_layout, lay_out
+from models.yolo import Model
+from utils.config.hyp import Hyp
+from utils.loss.detection import DetectionLoss, scale_gains
+
+BOXES = 8  # random boxes in every picture
+MIB = 2**20
+
+
+class TrainingStep:
+    """Call it for one optimizer step on always the same batch.
+
+    Args:
+        model: changed by every call, if hardly.
+        images: [B, C, H, W] in 0..1, on the device of the model.
+        targets: [N, 6] picture, class, xywh as fractions, there as well.
+        amp: mixed precision; None: on a GPU, as training does.
+
+    Attributes:
+        forward: what makes the maps of the pictures: the model, unless something else is put there.
+    """
+
+    def __init__(self, model: Model, images: Tensor, targets: Tensor, amp: bool | None = None) -> None:
+        self.model = model.train().requires_grad_(True)
+        self.forward: Callable[[Tensor], Any] = model
+        self.images, self.targets = images, targets
+        head = model.head
+        self.loss = DetectionLoss(
+            head.anchors, head.stride, head.nc, scale_gains(Hyp(), head.nl, head.nc, images.shape[-1])
+        )
+        # A rate this low keeps the weights where they are: numbers that run away take another time to compute with.
+        self.optimizer = torch.optim.SGD(model.parameters(), lr=1e-7, momentum=0.937, nesterov=True)
+        cuda = images.device.type == "cuda"
+        self.amp = cuda if amp is None else amp
+        # 1: no step skipped by overflow
+        self.scaler = torch.amp.GradScaler("cuda", init_scale=1.0, enabled=cuda and self.amp)
+
+    def __call__(self) -> None:
+        with torch.autocast(self.images.device.type, enabled=self.amp):
+            maps = self.forward(self.images)
+        self.scaler.scale(self.loss(maps, self.targets).total).backward()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+
+
+def random_images(model: Model, batch: int, imgsz: int, device: torch.device) -> Tensor:
+    """[batch, C, imgsz, imgsz] noise in 0..1 with the channels the model takes."""
+    generator = torch.Generator().manual_seed(0)
+    return torch.rand(batch, model.yaml["ch"], imgsz, imgsz, generator=generator).to(device)
+
+
+def random_targets(batch: int, nc: int, device: torch.device) -> Tensor:
+    """[batch * BOXES, 6] picture, class, xywh: the same boxes at every call, of 5 to 40 % of a side, all inside."""
+    generator = torch.Generator().manual_seed(0)
+    count = batch * BOXES
+    picture = torch.arange(batch).repeat_interleave(BOXES).float()[:, None]
+    size = torch.rand(count, 2, generator=generator) * 0.35 + 0.05
+    centre = size / 2 + torch.rand(count, 2, generator=generator) * (1 - size)
+    classes = torch.randint(nc, (count, 1), generator=generator).float()
+    return torch.cat([picture, classes, centre, size], dim=1).to(device)
+
+
+def training_step(model: Model, batch: int, imgsz: int, device: torch.device, amp: bool | None = None) -> TrainingStep:
+    """A step of ``model``, which is moved to ``device`` and laid out as in training."""
+    layout = fastest_layout(device)
+    lay_out(model.to(device), layout)
+    images = random_images(model, batch, imgsz, device).contiguous(memory_format=layout)
+    return TrainingStep(model, images, random_targets(batch, model.nc, device), amp)
+
+
+def peak_memory(model: Model, batch: int, imgsz: int, device: torch.device, amp: bool | None = None) -> float:
+    """MiB that training a copy of ``model`` takes at most, in the second of two steps: momenta exist from then on."""
+
+    def train() -> None:
+        step = training_step(copy.deepcopy(model), batch, imgsz, device, amp)
+        step()
+        step()
+
+    if device.type == "cuda":
+        before = torch.cuda.memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        train()
+        return (torch.cuda.max_memory_allocated(device) - before) / MIB
+    return _peak_of_tensors(train) / MIB
+
+
+def _peak_of_tensors(run: Callable[[], None]) -> float:
+    """The most bytes that the tensors made in ``run`` hold at one time on the CPU."""
+    gc.collect()  # the profiler warns about tensors that are older than itself and go meanwhile
+    level = os.environ.get("KINETO_LOG_LEVEL")
+    os.environ["KINETO_LOG_LEVEL"] = "99"  # else it complains about the GPU that is not there
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
+                run()
+            trace = Path(folder) / "trace.json"
+            record.export_chrome_trace(str(trace))
+            events = json.loads(trace.read_text(encoding="utf-8"))["traceEvents"]
+    finally:
+        if level is None:
+            del os.environ["KINETO_LOG_LEVEL"]
+        else:
+            os.environ["KINETO_LOG_LEVEL"] = level
+    memory = sorted((event for event in events if event.get("name") == "[memory]"), key=lambda event: event["ts"])
+    totals = [event["args"]["Total Allocated"] for event in memory]
+    before = totals[0] - memory[0]["args"]["Bytes"]
+    return float(max(totals) - before)
