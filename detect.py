@@ -1,14 +1,14 @@
-"""Detect objects in pictures, videos and streams.
+"""Detect objects in images, videos and streams.
 
-    python detect.py --weights runs/train/exp/weights/best.pt --source pictures/
+    python detect.py --weights runs/train/exp/weights/best.pt --source images/
     python detect.py --source film.mp4 --save-csv           # the film with boxes, and all of them in a table
     python detect.py --source rtsp://camera/1 --view-img    # live; q or Ctrl-C ends it
-    python detect.py --source large.jpg --slice 640         # small objects in large pictures
-    python detect.py --weights a.pt b.pt --augment          # an ensemble, every picture in three views
+    python detect.py --source large.jpg --slice 640         # small objects in large images
+    python detect.py --weights a.pt b.pt --augment          # an ensemble, every image in three views
     python detect.py --visualize                            # what every layer sees
     python detect.py --weights best.onnx                    # an exported file
 
-Pictures and videos with boxes drawn in, and label files, crops, tables and feature maps when asked for, go to
+Images and videos with boxes drawn in, and label files, crops, tables and feature maps when asked for, go to
 ``runs/detect/exp``.
 """
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from utils.inference.predictor import Finder
 
 LOG = logging.getLogger(__name__)
-NOTHING = {False: "none of its pictures and frames could be read", True: "no frame has come"}  # by Source.live
+NOTHING = {False: "none of its images and frames could be read", True: "no frame has come"}  # by Source.live
 
 
 @dataclass
@@ -92,7 +92,7 @@ def main(options: DetectOptions | argparse.Namespace) -> None:
 
 
 def files_in_use(source: Source, options: DetectOptions) -> Iterator[str | Path]:
-    """What must not be written over: the files that are read, and the labels of pictures, which took work."""
+    """What must not be written over: the files that are read, and the labels of images, which took work."""
     from utils.core.files import label_path_for
 
     yield from (options.source, options.data, *options.weights, *options.modules)
@@ -138,15 +138,15 @@ def report(tally: Tally, source: Source, finder: Finder) -> None:
         LOG.info("%s: %d frames, %d objects", title, frames, objects)
     for problem in source.skipped.lines:
         LOG.warning("skipped: %s", problem)
-    unit = "frame" if tally.videos else "picture"
+    unit = "frame" if tally.videos else "image"
     counts = f"{tally.frames} {unit}{'' if tally.frames == 1 else 's'}, {tally.objects} objects"
-    per_frame = 1000 / max(1, tally.frames)  # not per call: with --slice a picture is many of them
+    per_frame = 1000 / max(1, tally.frames)  # not per call: with --slice an image is many of them
     times = ", ".join(f"{seconds * per_frame:.1f} ms {stage}" for stage, seconds in finder.timer.seconds.items())
     LOG.info("%s%s", counts, f"; {times} per {unit}" if tally.frames else "")
 
 
 def run(**options: Any) -> None:
-    """Detect from Python, with the options by their names: ``detect.run(weights="best.pt", source="pictures/")``."""
+    """Detect from Python, with the options by their names: ``detect.run(weights="best.pt", source="images/")``."""
     with ended_by_signals():
         main(options_from(DetectOptions, options))
 

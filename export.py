@@ -5,7 +5,7 @@
     python detect.py --weights best.onnx
 
 Files lie beside the weights, or in ``--output``. The table at the end says for each format the size, the worst
-difference to PyTorch, the time per picture, or why there is no file; the exit code is 1 if one is missing.
+difference to PyTorch, the time per image, or why there is no file; the exit code is 1 if one is missing.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ def custom(
 
     Args:
         path: ``.pt`` file, or one of another format.
-        autoshape: wrap it in AutoShape, which takes pictures; False: it takes tensors.
+        autoshape: wrap it in AutoShape, which takes images; False: it takes tensors.
         verbose, _verbose: log what is built; the second is the later name, which ``torch.hub`` does not keep to itself.
         device: "cpu", "0"; left out: the first GPU if there is one.
         trust: open a file that may run code of its maker, as ``--trust`` does.
@@ -111,7 +111,7 @@ def _entry(name: str) -> Callable[..., Any]:
 
     Args:
         pretrained: read ``{name}.pt`` from the working directory or from ``weights/`` in it.
-        channels, classes: of the pictures, of the data set.
+        channels, classes: of the images, of the data set.
         autoshape, verbose, device, _verbose: as for ``custom``.
 
     Raises:

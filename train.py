@@ -128,13 +128,13 @@ def train_epoch(s: Session, epoch: int) -> None:
             images = resize_batch(images, s.imgsz, int(s.model.stride.max()), (s.options.seed, iteration))
         s.watch.before_batch()
         if s.options.sync_bn:
-            mark_blank(s.model, batch.pictures == 0)
+            mark_blank(s.model, batch.count == 0)
         with s.norms.following():
             maps = forward(s, s.network, images)
-            items = s.loss(maps, batch.targets.to(s.device), batch.pictures)
+            items = s.loss(maps, batch.targets.to(s.device), batch.count)
             fault = s.watch.of_loss(items.total, partial(forward, s, s.model, images), items.check)
             if not fault:
-                # The loss grows with the batch: united pictures stand for four. Backward averages over the ranks.
+                # The loss grows with the batch: united images stand for four. Backward averages over the ranks.
                 s.scaler.scale(items.total * 4 if s.options.quad else items.total).backward()
                 fault = s.watch.of_gradient()
         if not fault and iteration - s.last_step >= accumulate:
@@ -205,7 +205,7 @@ def leave_out(s: Session, fault: str, batch: Batch) -> None:
 
 def validate(s: Session, epoch: int) -> EvalResult | None:
     """Score the averaged model; None when a signal came meanwhile."""
-    s.ranks.spread(s.ema.model)  # each rank has averaged the batch norm statistics of its own pictures
+    s.ranks.spread(s.ema.model)  # each rank has averaged the batch norm statistics of its own images
     try:
         with loading(s.stop), RoutingObserver(s.ema.model, s.spec.nc, s.ranks) as routing:
             result = s.evaluator.run(s.ema.model, s.loss, [routing, BreakOff(s.stop), *s.observers])

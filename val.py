@@ -1,12 +1,12 @@
 """Score a trained model on a labelled set.
 
     python val.py --weights runs/train/exp/weights/best.pt --data my.yaml
-    python val.py --weights a.pt b.pt --augment             # an ensemble, every picture in three views
+    python val.py --weights a.pt b.pt --augment             # an ensemble, every image in three views
     python val.py --weights best.onnx --data my.yaml        # an exported file
     python val.py --weights best.pt --save-json             # COCO's twelve figures as well
     python val.py --task study --weights a.pt b.pt          # several models at many sizes, on one chart
 
-Prints precision, recall, mAP@.5 and mAP@.5:.95; tables, curves, confusion matrix and pictures go to ``runs/val/exp``.
+Prints precision, recall, mAP@.5 and mAP@.5:.95; tables, curves, confusion matrix and images go to ``runs/val/exp``.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ from utils.evaluation.observers import BatchPlots, LabelFiles
 from utils.evaluation.report import FIGURES, log_coco, log_speed, log_table, save_plots
 from utils.evaluation.study import STAGES, StudyRow, log_rows, save_study, short_names, write_rows
 from utils.evaluation.tables import write_csv, write_json
-from utils.evaluation.worst import WorstPictures
+from utils.evaluation.worst import WorstImages
 from utils.inference import Origin, input_size, open_weights
 from utils.inference.backends import FileBackend
 from utils.metrics import match_as_v61, match_predictions
@@ -130,7 +130,7 @@ def size_of(options: ValOptions, model: Detector | FileBackend) -> int:
 
 
 def build_evaluator(options: ValOptions, subject: Subject, nms: NmsSettings, pad: float = 0.5) -> Evaluator:
-    """An evaluator of the split: rectangular pictures, unless ``--no-rect`` or an exported file takes one size only."""
+    """An evaluator of the split: rectangular images, unless ``--no-rect`` or an exported file takes one size only."""
     model = subject.model
     imgsz = size_of(options, model)
     one_size = isinstance(model, FileBackend) and model.fixed_hw is not None
@@ -178,12 +178,12 @@ def score_in(
         *FIGURES,
         "metrics.csv",
         "metrics.json",
-        "pictures.csv",
+        "images.csv",
         "annotations.json",
         f"{name}_predictions.json",
     ):
         output.path(file).unlink(missing_ok=True)
-    worst, collected = WorstPictures(spec.names), None
+    worst, collected = WorstImages(spec.names), None
     observers: list[Observer] = [BatchPlots(folder, spec.names), worst]
     if options.save_txt or options.save_hybrid:
         observers.append(LabelFiles(output.below("labels"), options.save_conf))
@@ -230,7 +230,7 @@ def save_coco(collected: CocoResults, folder: Path, name: str) -> CocoFigures | 
 
 
 def compare(options: ValOptions) -> None:
-    """``--task speed`` and ``study``: every checkpoint by itself, at one size or at many, without pictures."""
+    """``--task speed`` and ``study``: every checkpoint by itself, at one size or at many, without images."""
     speed = options.task == "speed"
     saving = (options.save_txt, options.save_hybrid, options.save_conf, options.save_json)
     if any(saving):
@@ -266,8 +266,8 @@ def compare(options: ValOptions) -> None:
 def warm_up(subject: Subject, batch_size: int, imgsz: int) -> None:
     """One pass that is not timed: the first allocates memory and chooses kernels."""
     subject.model.eval()
-    pictures = 1 if subject.device.type == "cpu" else batch_size  # a CPU has little to prepare, and takes long
-    subject.model(torch.zeros(pictures, 3, imgsz, imgsz, device=subject.device))
+    images = 1 if subject.device.type == "cpu" else batch_size  # a CPU has little to prepare, and takes long
+    subject.model(torch.zeros(images, 3, imgsz, imgsz, device=subject.device))
 
 
 def main(options: ValOptions | argparse.Namespace) -> None:
@@ -285,7 +285,7 @@ def run(**options: Any) -> tuple[tuple[float, ...], np.ndarray, tuple[float, ...
 
     Returns:
         (precision, recall, mAP@.5, mAP@.5:.95, box, objectness and class loss: 0 here), mAP@.5:.95 of every class [nc],
-        milliseconds per picture for pre-processing, inference and suppression. With ``save_json`` the two mAP are
+        milliseconds per image for pre-processing, inference and suppression. With ``save_json`` the two mAP are
         COCO's, as in v6.1, where there is an evaluator.
 
     Raises:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 class KernelRouting(nn.Module):
     """What chooses among K kernels: a module from a map [B, C, H, W] to the weights of the kernels [B, K].
 
-    ``sums_to_one`` tells whether the weights of a picture do. A routing with a softmax has a ``temperature``.
+    ``sums_to_one`` tells whether the weights of an image do. A routing with a softmax has a ``temperature``.
     """
 
     no_weight_decay = True  # decay would push the routing back to uniform, that is to a plain convolution
@@ -28,7 +28,7 @@ class KernelRouting(nn.Module):
         self.register_buffer("temperature", None if temperature is None else torch.tensor(float(temperature)))
 
     def start_uniform(self) -> None:
-        """Give every kernel the weight 1/K whatever the picture, until training tells them apart."""
+        """Give every kernel the weight 1/K whatever the image, until training tells them apart."""
         raise NotImplementedError(f"{type(self).__name__} has no uniform start")
 
     def calibrate(self, x: Tensor, deviation: float) -> None:
@@ -56,7 +56,7 @@ class KernelRouting(nn.Module):
     updata_temperature = update_temperature  # the name older code calls
 
     def macs(self, x: Tensor) -> int:
-        """Multiply-adds of one call on ``x`` [B, C, H, W]: the mean over the map, and every weight once a picture."""
+        """Multiply-adds of one call on ``x`` [B, C, H, W]: the mean over the map, and every weight once an image."""
         return x.numel() + x.shape[0] * sum(p.numel() for p in self.parameters() if p.dim() > 1)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> KernelRouting:
@@ -103,7 +103,7 @@ def calibrate_logits(layer: nn.Conv2d, x: Tensor, deviation: float) -> None:
 
 
 class attention2d(KernelRouting):
-    """Weights of the K kernels for each picture: softmax(fc2(relu(fc1(mean over the map))) / T).
+    """Weights of the K kernels for each image: softmax(fc2(relu(fc1(mean over the map))) / T).
 
     Args:
         in_planes: input channels.

@@ -143,7 +143,7 @@ class Concat(nn.Module):
 
 @register("scaled")
 class Dynamic_conv2d(nn.Module):
-    """Convolution whose kernel is mixed per picture from K kernels: y_b = x_b * sum_k pi_bk W_k + sum_k pi_bk b_k.
+    """Convolution whose kernel is mixed per image from K kernels: y_b = x_b * sum_k pi_bk W_k + sum_k pi_bk b_k.
 
     In a model yaml, ``[-1, 1, Dynamic_conv2d, [512, 1, 1]]`` means 512 outputs, kernel 1, attention **ratio** 1: the
     third number is the ratio, not the stride.
@@ -260,7 +260,7 @@ class Dynamic_conv2d(nn.Module):
         return y if self.bias is None else y + (pi @ self.bias)[:, :, None, None]
 
     def _of_nothing(self, x: Tensor) -> Tensor:
-        """A batch of no pictures has no kernels to mix."""
+        """A batch of no images has no kernels to mix."""
         return F.conv2d(x, self.kernels[0], None, self.stride, self.padding, self.dilation, self.groups)
 
 

@@ -1,4 +1,4 @@
-"""Ways to compute a convolution whose kernel is mixed per picture; in float32 all agree to 2e-5.
+"""Ways to compute a convolution whose kernel is mixed per image; in float32 all agree to 2e-5.
 
 Training and eager use take A or B. The others are for files that other programs run: most formats freeze the group
 count of A to the batch it was exported with, and some take only convolutions whose kernel is a constant.
@@ -24,7 +24,7 @@ class DynamicForm(enum.Enum):
 
     GROUPED = "A"  # mix the kernels, fold the batch into the channels, one convolution with groups = batch
     SINGLE = "A1"  # the same for a batch of one: an ordinary convolution with a computed kernel
-    MATMUL = "B"  # 1x1, stride 1: mix the kernels, then one matrix product per picture
+    MATMUL = "B"  # 1x1, stride 1: mix the kernels, then one matrix product per image
     PATCHES = "F"  # as B for any kernel, on patches that a depthwise convolution with constant kernels cuts out
     MERGED = "M"  # the input once per kernel, scaled by the kernel's weight; one convolution with a constant kernel
 
@@ -87,7 +87,7 @@ def constants_of(layer: RoutedConv, form: DynamicForm) -> dict[str, Tensor]:
 
 
 def convolve(form: DynamicForm, layer: RoutedConv, x: Tensor, pi: Tensor, spatial: Tensor | None = None) -> Tensor:
-    """The convolution of each picture with its own kernel, without bias.
+    """The convolution of each image with its own kernel, without bias.
 
     Args:
         x: [B, in, H, W].

@@ -52,7 +52,7 @@ class Ensemble(nn.ModuleList):
 
     @property
     def stride(self) -> Tensor:
-        """The strides of the coarsest member: pictures that suit it suit all."""
+        """The strides of the coarsest member: images that suit it suit all."""
         return max((model.stride for model in self.members), key=lambda strides: float(strides.max()))
 
     def forward(self, x: Tensor) -> tuple[Tensor, None]:

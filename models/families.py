@@ -1,6 +1,6 @@
 """Other families of dynamic convolution in the place of :class:`~models.common.Dynamic_conv2d`.
 
-Each differs only in how a picture chooses its kernel; mixing, ways of computing, and the blocks around are shared.
+Each differs only in how an image chooses its kernel; mixing, ways of computing, and the blocks around are shared.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class CondConv2d(Dynamic_conv2d):
 
 
 class OmniKernelRouting(KernelRouting):
-    """The kernel attention of ODConv: softmax over K of a linear map of the squeezed picture [B, hidden, 1, 1]."""
+    """The kernel attention of ODConv: softmax over K of a linear map of the squeezed image [B, hidden, 1, 1]."""
 
     def __init__(self, hidden: int, K: int, temperature: float) -> None:
         super().__init__(temperature)
@@ -84,7 +84,7 @@ class OmniKernelRouting(KernelRouting):
 
 
 class OmniAttention(nn.Module):
-    """The four attentions of ODConv from one squeezed description of the picture.
+    """The four attentions of ODConv from one squeezed description of the image.
 
     The squeeze has a batch norm only if ``norm`` asks for it: the published formula has none.
     """
@@ -114,7 +114,7 @@ class OmniAttention(nn.Module):
         return torch.sigmoid(self.channel(z)), torch.sigmoid(self.filter(z)), spatial, self.kernel(z)
 
     def macs(self, x: Tensor) -> int:
-        """Multiply-adds of one call: the mean over the map, every weight once a picture, the inputs weighted."""
+        """Multiply-adds of one call: the mean over the map, every weight once an image, the inputs weighted."""
         return 2 * x.numel() + x.shape[0] * sum(p.numel() for p in self.parameters() if p.dim() > 1)
 
 

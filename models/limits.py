@@ -20,7 +20,7 @@ MOST_REPEATS = 1_000  # of a row of a model yaml
 MOST_PIECES = 10_000  # that one tensor is cut into
 LARGEST = 65_536  # number in a model yaml: channels, classes, sides of kernels
 MOST_MULTIPLE = 100  # of depth and width
-# Numbers in one result of a layer and in all of them, per number of the pictures; yolov5x6 has 30 and 2000.
+# Numbers in one result of a layer and in all of them, per number of the images; yolov5x6 has 30 and 2000.
 EACH, ALL, AT_LEAST = 512, 25_000, 1 << 26
 
 
@@ -65,11 +65,11 @@ def building(source: str, most: int = MOST_PARAMETERS) -> Iterator[None]:
 
 
 class BoundedShapes(TorchDispatchMode):
-    """Within it, no operation may have a result out of proportion to the pictures. For tensors on the device ``meta``,
+    """Within it, no operation may have a result out of proportion to the images. For tensors on the device ``meta``,
     which have shapes and no memory.
 
     Args:
-        images: number of values in the pictures.
+        images: number of values in the images.
 
     Raises:
         LimitError: a result, or all of them together, would be too large.

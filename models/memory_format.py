@@ -19,8 +19,8 @@ def lay_out(model: nn.Module, layout: torch.memory_format) -> None:
     """Lay out the kernels of a model in memory, in place; whoever holds its parameters keeps them.
 
     Only tensors [out, in, h, w] have such layouts: the stacked kernels [K, out, in, h, w] of dynamic convolution stay
-    as they are (``Module.to(memory_format=...)`` refuses them). Maps follow the kernels and the pictures, so give the
-    pictures the same layout. Values do not change; sums over maps come out in another order, so in the last digits.
+    as they are (``Module.to(memory_format=...)`` refuses them). Maps follow the kernels and the images, so give the
+    images the same layout. Values do not change; sums over maps come out in another order, so in the last digits.
     """
     for tensor in (*model.parameters(), *model.buffers()):
         if tensor.dim() == 4:

@@ -155,11 +155,11 @@ def is_ordinary(content: Mapping[str, Any], layers: Sequence[LayerRow], ch: int,
 
     Args:
         content: a checked model yaml. layers: its rows.
-        ch: channels of the picture. side: of it, in pixels.
+        ch: channels of the image. side: of it, in pixels.
     """
     scale = Scale(content.get("depth_multiple", 1.0), content.get("width_multiple", 1.0))
     *rows, last = layers
-    maps = [(ch, side)]  # channels and side: of the picture, then of each row
+    maps = [(ch, side)]  # channels and side: of the image, then of each row
     for row in rows:
         try:
             sources = [maps[s + 1 if s >= 0 else s] for s in row.sources]
@@ -185,7 +185,7 @@ def parse_model(content: Mapping[str, Any], ch: int, source: str = "model yaml")
 
     Args:
         content: the yaml's dict with nc, anchors, backbone, head and optional multiples.
-        ch: channels of the picture.
+        ch: channels of the image.
         source: name for messages.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Which kernels the dynamic layers of a model use: recording the weights of each picture, and figures over them.
+"""Which kernels the dynamic layers of a model use: recording the weights of each image, and figures over them.
 
 with RoutingRecorder(model) as recorder:
     for images in batches:
@@ -28,9 +28,9 @@ RecorderT = TypeVar("RecorderT", bound="RoutingRecorder")
 
 # Thresholds of the verdicts; shares are relative to 1 / K, entropies to ln K, so that they hold for any K.
 UNUSED_SHARE = 0.05  # a kernel below this part of its fair share, and never the strongest, is nearly unused
-COLLAPSED = 0.1  # entropy of the mean below this part of ln K: (almost) all pictures take one and the same kernel
-UNIFORM, UNIFORM_SPREAD = 0.99, 0.01  # each picture mixes all kernels evenly, and all pictures alike
-FIXED_SHARE = 0.02  # spread below this part of the fair share: one mixture for all pictures, a static convolution
+COLLAPSED = 0.1  # entropy of the mean below this part of ln K: (almost) all images take one and the same kernel
+UNIFORM, UNIFORM_SPREAD = 0.99, 0.01  # each image mixes all kernels evenly, and all images alike
+FIXED_SHARE = 0.02  # spread below this part of the fair share: one mixture for all images, a static convolution
 
 _SUM_TOLERANCE = 1e-3  # softmax in float32 is far closer to one than this, a sigmoid is not
 _TIE = 1e-6
@@ -38,18 +38,18 @@ _TIE = 1e-6
 
 @dataclass(frozen=True, eq=False)
 class RoutingStats:
-    """How a layer spreads its pictures over its K kernels.
+    """How a layer spreads its images over its K kernels.
 
     Attributes:
         name: the layer, by its place in the model: ``10`` is row 10 of the model yaml, ``2.m.0.cv2`` lies within row 2.
         kernels: K.
-        samples: pictures seen.
+        samples: images seen.
         mean: [K] mean weight of each kernel.
-        entropy: mean over the pictures of -sum p ln p; 0 is one kernel a picture, ln K is all of them evenly.
-        entropy_of_mean: the same of ``mean``: low when all pictures take the same kernel.
-        dominant: [K] share of the pictures in which the kernel weighs most; kernels that tie share the picture.
-        spread: standard deviation of a kernel's weight over the pictures, mean over the kernels.
-        per_class: [nc, K] mean over the pictures that contain the class, nan for a class without any.
+        entropy: mean over the images of -sum p ln p; 0 is one kernel an image, ln K is all of them evenly.
+        entropy_of_mean: the same of ``mean``: low when all images take the same kernel.
+        dominant: [K] share of the images in which the kernel weighs most; kernels that tie share the image.
+        spread: standard deviation of a kernel's weight over the images, mean over the kernels.
+        per_class: [nc, K] mean over the images that contain the class, nan for a class without any.
         temperature: T of the layer's softmax, None for a layer without.
         normalized: the weights did not sum to one (sigmoid routing), so each row was divided by its sum first.
     """
@@ -96,11 +96,11 @@ class RoutingStats:
         if self.collapsed:
             return (f"collapsed to kernel {most}, mean weight {self.mean[most]:.3f}: the other {k - 1} are idle",)
         if self.relative_entropy > UNIFORM and self.spread < UNIFORM_SPREAD:
-            return ("stays uniform: every picture mixes all kernels evenly, like a static convolution",)
+            return ("stays uniform: every image mixes all kernels evenly, like a static convolution",)
         idle = np.flatnonzero((self.mean < UNUSED_SHARE / k) & (self.dominant == 0))
         found = [f"kernel {i} is nearly unused, mean weight {self.mean[i]:.4f}" for i in idle]
         if self.unvaried:
-            found.append("mixes the kernels alike for every picture, like a static convolution")
+            found.append("mixes the kernels alike for every image, like a static convolution")
         return tuple(found)
 
     @property
@@ -116,8 +116,8 @@ def routing_stats(
 
     Args:
         name: the layer.
-        weights: [n, K], a row per picture. Rows that are not numbers (pictures the layer did not see) are left out.
-        presence: [n, nc] bool, whether picture n contains the class; None: no classes.
+        weights: [n, K], a row per image. Rows that are not numbers (images the layer did not see) are left out.
+        presence: [n, nc] bool, whether image n contains the class; None: no classes.
         temperature: T of the layer.
 
     Raises:
@@ -125,7 +125,7 @@ def routing_stats(
     """
     presence = torch.zeros(len(weights), 0, dtype=torch.bool) if presence is None else presence
     if len(presence) != len(weights):
-        raise ValueError(f"{name}: {len(weights)} rows of weights for {len(presence)} pictures")
+        raise ValueError(f"{name}: {len(weights)} rows of weights for {len(presence)} images")
     seen = weights.isfinite().all(dim=1)
     p, presence = weights[seen].double(), presence[seen].double()  # [n, K], [n, nc]
     if not len(p) or (p < 0).any():
@@ -153,7 +153,7 @@ def routing_stats(
 
 
 def class_presence(targets: Tensor, pictures: int, nc: int) -> Tensor:
-    """[pictures, nc] bool: which classes a batch's pictures contain, from its targets [N, 6] (picture, class, ...)."""
+    """[images, nc] bool: which classes a batch's images contain, from its targets [N, 6] (image, class, ...)."""
     found = torch.zeros(pictures, nc, dtype=torch.bool)
     found[targets[:, 0].long(), targets[:, 1].long()] = True
     return found
@@ -176,11 +176,11 @@ def entropy_figures(model: nn.Module, stats: Sequence[RoutingStats]) -> dict[str
 
 
 class RoutingRecorder:
-    """Keeps the kernel weights of every picture that passes through ``model`` while the context is open.
+    """Keeps the kernel weights of every image that passes through ``model`` while the context is open.
 
-    Row n of every layer belongs to the n-th picture, counted over all forward passes of ``model`` in their order.
+    Row n of every layer belongs to the n-th image, counted over all forward passes of ``model`` in their order.
     A layer called several times in a pass gives the mean of its calls; one not called gives a row of nan. A layer
-    whose rows are not the pictures (one that cuts them into windows, say) cannot be matched: it is left out, with a
+    whose rows are not the images (one that cuts them into windows, say) cannot be matched: it is left out, with a
     warning. Cost: a detached [B, K] per layer and one copy to the CPU per pass; nothing when no layer routes.
     """
 
@@ -191,7 +191,7 @@ class RoutingRecorder:
         self._handles: list[RemovableHandle] = []
         self._pending: dict[str, list[Tensor]] = {}
         self._rows: dict[str, dict[int, Tensor]] = {}  # layer -> pass -> [B, K]
-        self._sizes: list[int] = []  # pictures of each pass
+        self._sizes: list[int] = []  # images of each pass
         self._unmatched: set[str] = set()
 
     def __enter__(self: RecorderT) -> RecorderT:
@@ -215,7 +215,7 @@ class RoutingRecorder:
 
     @property
     def samples(self) -> int:
-        """Pictures recorded so far."""
+        """Images recorded so far."""
         return sum(self._sizes)
 
     def weights(self, layer: str) -> Tensor:
@@ -234,7 +234,7 @@ class RoutingRecorder:
         """Figures of every layer with a row of numbers.
 
         Args:
-            presence: [samples, nc] classes in each picture.
+            presence: [samples, nc] classes in each image.
             weights_of: gives a layer's weights [samples, K] in place of :meth:`weights`, if there are more of them.
         """
         found, weights_of = [], weights_of or self.weights
@@ -269,9 +269,9 @@ class RoutingRecorder:
             self._rows.setdefault(name, {})[index] = part.clone()
 
     def _matches(self, name: str, calls: Sequence[Any], pictures: int) -> bool:
-        """Whether every call of a layer in this pass gave one row per picture."""
+        """Whether every call of a layer in this pass gave one row per image."""
         fits = all(isinstance(call, Tensor) and call.dim() == 2 and len(call) == pictures for call in calls)
         if not fits and name not in self._unmatched:
             self._unmatched.add(name)
-            LOG.warning("layer %s does not give one row of kernel weights per picture: its routing is not shown", name)
+            LOG.warning("layer %s does not give one row of kernel weights per image: its routing is not shown", name)
         return fits and name not in self._unmatched

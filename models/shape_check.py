@@ -1,4 +1,4 @@
-"""The first run of a new model, on a blank picture: it shows the strides, and which row of the yaml does not fit."""
+"""The first run of a new model, on a blank image: it shows the strides, and which row of the yaml does not fit."""
 
 from __future__ import annotations
 

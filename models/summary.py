@@ -1,6 +1,6 @@
 """Parameters and GFLOPs of a model, dynamic layers and attention included.
 
-GFLOPs are 2 x the multiply-adds of convolutions and matrix products for one picture, whatever computes them. Norms,
+GFLOPs are 2 x the multiply-adds of convolutions and matrix products for one image, whatever computes them. Norms,
 activations, pooling, upsampling and additions are not counted: norms are folded away for use, and the rest is small (a
 dynamic layer counts its mean over the map, as part of it). So the figure is the same before and after fusing, but for
 the biases that a dynamic layer then has to mix, and within 1 % of the figures published for v6.1.
@@ -33,7 +33,7 @@ class ModelSummary:
     layers: int  # modules, containers and the model itself included, as v6.1 counts
     parameters: int
     trainable: int
-    gflops: float  # 2 x multiply-adds for one square picture of the given size
+    gflops: float  # 2 x multiply-adds for one square image of the given size
 
     def __str__(self) -> str:
         counts = f"{self.layers} layers, {self.parameters:,} parameters, {self.trainable:,} trainable"
@@ -107,12 +107,12 @@ def _counter(macs: Macs) -> Counter:
 
 
 def count_gflops(model: nn.Module, imgsz: int = 640, channels: int | None = None) -> float:
-    """2 x multiply-adds / 1e9 for one picture of ``imgsz`` x ``imgsz`` px.
+    """2 x multiply-adds / 1e9 for one image of ``imgsz`` x ``imgsz`` px.
 
-    ``channels`` of the picture are, unless given, those of the model's yaml, else 3.
+    ``channels`` of the image are, unless given, those of the model's yaml, else 3.
 
     Runs on meta tensors, so nothing is computed and the size is the real one (the constant cost of mixing kernels is
-    not scaled up from a small picture). A layer that computes without modules of torch, by functions on its own
+    not scaled up from a small image). A layer that computes without modules of torch, by functions on its own
     parameters, says in a method ``macs(x, y) -> int`` what a call costs, its children included.
     """
     if channels is None:

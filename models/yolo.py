@@ -92,7 +92,7 @@ class Detect(nn.Module):
         self.anchors.copy_(in_cells)
 
     def init_biases(self) -> None:
-        """Start from few objects: about 8 per 640 px picture, each class with an equal share of 0.6."""
+        """Start from few objects: about 8 per 640 px image, each class with an equal share of 0.6."""
         for conv, stride in zip(self.m, self.stride.tolist()):
             assert isinstance(conv, nn.Conv2d) and conv.bias is not None
             bias = conv.bias.detach().view(self.na, -1)

@@ -71,10 +71,8 @@ def shared_weights() -> Path:
     return folder
 
 
-def _coloured_picture(
-    rng: np.random.Generator, hw: tuple[int, int], classes: list[int]
-) -> tuple[np.ndarray, list[str]]:
-    """A grey picture with a filled rectangle per class number, and its label rows."""
+def _coloured_image(rng: np.random.Generator, hw: tuple[int, int], classes: list[int]) -> tuple[np.ndarray, list[str]]:
+    """A grey image with a filled rectangle per class number, and its label rows."""
     height, width = hw
     image = rng.integers(90, 130, (height, width, 3)).astype(np.uint8)
     rows = []
@@ -98,12 +96,12 @@ def _make_dataset(
     names: tuple[str, ...] = (),
     labels: bool = True,
 ) -> Path:
-    """Write pictures with coloured rectangles, ``boxes`` each, and return the data yaml.
+    """Write images with coloured rectangles, ``boxes`` each, and return the data yaml.
 
-    Pictures are ``images/train/0.png`` ... and ``images/val/0.png`` ...; classes go round. Without ``labels`` all label
+    Images are ``images/train/0.png`` ... and ``images/val/0.png`` ...; classes go round. Without ``labels`` all label
     files are empty: background only.
     """
-    import cv2  # here, so that tests without pictures do not pay for it
+    import cv2  # here, so that tests without images do not pay for it
     import yaml
 
     rng = np.random.default_rng(seed)
@@ -111,7 +109,7 @@ def _make_dataset(
         for kind in ("images", "labels"):
             (folder / kind / split).mkdir(parents=True, exist_ok=True)
         for i in range(count):
-            image, rows = _coloured_picture(rng, hw, [(i + k) % nc for k in range(boxes)])
+            image, rows = _coloured_image(rng, hw, [(i + k) % nc for k in range(boxes)])
             cv2.imwrite(str(folder / "images" / split / f"{i}.png"), image)
             text = "".join(rows) if labels else ""
             (folder / "labels" / split / f"{i}.txt").write_text(text, encoding="utf-8")
@@ -162,15 +160,15 @@ def _blurred_noise(seed: int = 0, hw: tuple[int, int] = (60, 90)) -> np.ndarray:
 
 @pytest.fixture(scope="session")
 def blurred_noise() -> Callable[..., np.ndarray]:
-    """``blurred_noise(seed, hw)``: a picture of coloured spots, HWC BGR uint8."""
+    """``blurred_noise(seed, hw)``: an image of coloured spots, HWC BGR uint8."""
     return _blurred_noise
 
 
 @pytest.fixture(scope="session")
 def lively_model() -> Callable[..., Any]:
-    """``lively_model(cfg)``: an untrained model, classes "ant" and "bee", that sees other things in every picture.
+    """``lively_model(cfg)``: an untrained model, classes "ant" and "bee", that sees other things in every image.
 
-    It has boxes of all confidences, and its dynamic layers take other kernels for every picture.
+    It has boxes of all confidences, and its dynamic layers take other kernels for every image.
     """
     import torch
 
@@ -184,8 +182,8 @@ def lively_model() -> Callable[..., Any]:
             for module in model.modules():
                 if isinstance(module, torch.nn.BatchNorm2d):
                     module.momentum = None  # the plain mean
-            pictures = np.stack([_blurred_noise(seed, (96, 96)) for seed in range(8)])
-            model.train()(torch.from_numpy(pictures).permute(0, 3, 1, 2) / 255)  # norms that suit what they see
+            images = np.stack([_blurred_noise(seed, (96, 96)) for seed in range(8)])
+            model.train()(torch.from_numpy(images).permute(0, 3, 1, 2) / 255)  # norms that suit what they see
             for name, module in model.named_modules():
                 if name.endswith(("fc2", "kernel.fc", "attention.fc")):
                     module.weight.mul_(60)

@@ -52,7 +52,7 @@ def test_the_onnx_script_needs_no_torch_and_finds_what_detect_finds(
     assert row.made, row.note
     image = np.random.default_rng(0).integers(0, 255, (40, 96, 3), dtype=np.uint8)
     cv2.imwrite(str(tmp_path / "a.png"), image)
-    command = [sys.executable, "-c", WITHOUT_TORCH, str(ROOT / "examples/onnx_picture.py"), str(row.path)]
+    command = [sys.executable, "-c", WITHOUT_TORCH, str(ROOT / "examples/onnx_image.py"), str(row.path)]
     done = subprocess.run([*command, str(tmp_path / "a.png")], capture_output=True, text=True, check=True)
     lines = [line.split() for line in done.stdout.splitlines()]
     expected = found_by_torch(image)[:9]
@@ -73,7 +73,7 @@ def test_the_openvino_script_needs_no_torch_and_finds_objects(eager_weights: Pat
     row = export_checkpoint(eager_weights, options, torch.device("cpu"))[1]
     assert row.made, row.note
     cv2.imwrite(str(tmp_path / "a.png"), np.random.default_rng(0).integers(0, 255, (40, 96, 3), dtype=np.uint8))
-    command = [sys.executable, "-c", WITHOUT_TORCH, str(ROOT / "examples/openvino_picture.py")]
+    command = [sys.executable, "-c", WITHOUT_TORCH, str(ROOT / "examples/openvino_image.py")]
     found = [
         subprocess.run(
             [*command, str(model), str(tmp_path / "a.png")], capture_output=True, text=True, check=True
@@ -87,9 +87,7 @@ def test_the_openvino_script_needs_no_torch_and_finds_objects(eager_weights: Pat
     assert (boxes >= 0).all() and (boxes <= [96, 40, 96, 40]).all()
 
 
-@pytest.mark.parametrize(
-    ("script", "package"), [("onnx_picture.py", "onnxruntime"), ("openvino_picture.py", "openvino")]
-)
+@pytest.mark.parametrize(("script", "package"), [("onnx_image.py", "onnxruntime"), ("openvino_image.py", "openvino")])
 def test_a_script_says_in_one_line_what_is_no_model(script: str, package: str, tmp_path: Path) -> None:
     pytest.importorskip(package)
     (tmp_path / "text.xml").write_text("no model")
@@ -140,7 +138,7 @@ def service(eager_weights: Path) -> Iterator[Callable[..., Answer]]:
     del sys.modules["serve"]
 
 
-def test_the_service_answers_a_picture_with_boxes_in_its_own_pixels(service: Callable[..., Answer]) -> None:
+def test_the_service_answers_a_image_with_boxes_in_its_own_pixels(service: Callable[..., Answer]) -> None:
     assert service("/health") == (200, {"model": "eager.pt", "classes": ["ant", "bee"]})
     image = np.random.default_rng(0).integers(0, 255, (40, 80, 3), dtype=np.uint8)
     status, body = service("/detect", cv2.imencode(".png", image)[1].tobytes())
@@ -156,8 +154,8 @@ def test_the_service_says_what_is_wrong_with_a_request(service: Callable[..., An
     plain = cv2.imencode(".png", np.zeros((200, 300, 3), np.uint8))[1].tobytes()
     noise = cv2.imencode(".png", np.random.default_rng(0).integers(0, 255, (60, 60, 3), dtype=np.uint8))[1].tobytes()
     for body, status, text in (
-        (b"", 400, "no picture"), (b"nothing of the kind", 400, "no picture"), (b"x" * 20_001, 413, "0.02 MB"),
-        (plain, 413, "300 x 200 pixels"), (noise[:200], 400, "picture"),
+        (b"", 400, "no image"), (b"nothing of the kind", 400, "no image"), (b"x" * 20_001, 413, "0.02 MB"),
+        (plain, 413, "300 x 200 pixels"), (noise[:200], 400, "image"),
     ):  # fmt: skip
         answer = service("/detect", body)
         assert answer.status == status

@@ -33,7 +33,7 @@ def test_every_entry_has_its_name_and_its_yaml(name: str) -> None:
     assert find_model_yaml(f"{name}.yaml").is_file()
 
 
-def test_a_checkpoint_of_ones_own_takes_pictures(eager_weights: Path) -> None:
+def test_a_checkpoint_of_ones_own_takes_images(eager_weights: Path) -> None:
     model = load("custom", path=str(eager_weights), verbose=False)
     assert isinstance(model, AutoShape)
     assert model.names == ["ant", "bee"]

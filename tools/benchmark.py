@@ -3,7 +3,7 @@
     python -m tools.benchmark --weights runs/train/exp/weights/best.pt --data my.yaml --imgsz 640
     python -m tools.benchmark --weights best.pt --hard-fail 0.25     # exit code 1 below that mAP or if a format fails
 
-All run at one fixed size with square pictures, so that the figures can be compared. The files, ``benchmarks.txt``,
+All run at one fixed size with square images, so that the figures can be compared. The files, ``benchmarks.txt``,
 ``benchmarks.csv`` and ``benchmarks.png`` go to ``runs/benchmarks/exp``.
 """
 
@@ -44,7 +44,7 @@ class BenchmarkOptions:
 
     weights: str = option("", path, "--weights", "checkpoint; without it: the newest best.pt below runs/train")
     imgsz: int | None = image_size_option("side of the images in pixels")
-    batch_size: int = option(1, int, "--batch-size", "pictures per call")
+    batch_size: int = option(1, int, "--batch-size", "images per call")
     data: str = option("", path, "--data", "data yaml; without it: the one recorded in the checkpoint, else digits")
     include: tuple[str, ...] = option((), str, "--include", f"formats; none: all of {', '.join(FORMATS)}", nargs="+")
     half: bool = switch("--half", "half precision")
@@ -81,7 +81,7 @@ class BenchmarkOptions:
 
 
 def write_files(rows: Sequence[Row], folder: Path) -> None:
-    """The table as text, as csv with all digits, and as a picture of what runs here."""
+    """The table as text, as csv with all digits, and as an image of what runs here."""
     write_atomic(folder / "benchmarks.txt", ("\n".join(table(rows)) + "\n").encode())
     lines = [["format", "file", "MB", "difference", "ms", "map50", "map", "note"]]
     for row in rows:
@@ -91,7 +91,7 @@ def write_files(rows: Sequence[Row], folder: Path) -> None:
     write_table(folder / "benchmarks.csv", lines)
     ran = [row for row in rows if row.ran]
     panels = [
-        _panel("ms per picture", [row.ms for row in ran], ".1f"),
+        _panel("ms per image", [row.ms for row in ran], ".1f"),
         _panel("mAP@.5:.95", [row.map for row in ran], ".3f"),
         _panel("MB", [row.megabytes for row in ran], ".1f"),
     ]

@@ -3,11 +3,11 @@
     python -m tools.check --data my.yaml
     python -m tools.check --data my.yaml --task val --decode
 
-Reads all pictures and labels as training would and looks further: repeated pictures within and between the splits,
+Reads all images and labels as training would and looks further: repeated images within and between the splits,
 boxes too small to be learned, classes without boxes. The summary is printed; every finding with its file and line is in
 ``report.txt`` and ``report.json`` in ``runs/check/exp``, with plots of classes and boxes.
 
-Exit code: 0 nothing is lost; 1 rows or pictures will not be used as they are meant, or splits share pictures; 2 the
+Exit code: 0 nothing is lost; 1 rows or images will not be used as they are meant, or splits share images; 2 the
 options or the yaml are wrong.
 """
 
@@ -59,7 +59,7 @@ class CheckOptions:
         (), str, "--task", "splits to check; none: all that the yaml names", nargs="+", choices=SPLITS
     )
     imgsz: int = option(640, int, IMAGE_SIZE_FLAGS, "size of training in pixels, to tell which boxes are too small")
-    decode: bool = switch("--decode", "decode every picture in full, to find damage in the middle of a file")
+    decode: bool = switch("--decode", "decode every image in full, to find damage in the middle of a file")
     workers: int = option(8, int, "--workers", "files read at a time; 0: one")
     single_cls: bool = switch("--single-cls", "treat all classes as one")
     cache_dir: str = option("", path, "--cache-dir", "folder for the label cache; without it: beside the labels")
@@ -74,7 +74,7 @@ class CheckOptions:
 def check(
     spec: DatasetSpec, splits: tuple[str, ...], options: CheckOptions
 ) -> tuple[CheckReport, dict[str, list[LabelRecord]]]:
-    """Look at all pictures and labels of ``splits``; the report and the usable records of each split."""
+    """Look at all images and labels of ``splits``; the report and the usable records of each split."""
     report = CheckReport(spec.source, options.imgsz, options.decode)
     usable: dict[str, list[LabelRecord]] = {}
     cache_dir = Path(options.cache_dir) if options.cache_dir else None
@@ -115,7 +115,7 @@ def check(
 
 
 def _damaged(usable: dict[str, list[LabelRecord]], workers: int) -> Iterator[tuple[str, Finding]]:
-    """Decode all pictures, those named twice once."""
+    """Decode all images, those named twice once."""
     split_of = {record.image: split for split, records in usable.items() for record in records}
     problems = decode_all(list(split_of), workers)
     for (image, split), problem in zip(split_of.items(), tqdm(problems, "decode", len(split_of), leave=False)):
@@ -132,8 +132,8 @@ def write(report: CheckReport, usable: dict[str, list[LabelRecord]], names: tupl
             continue
         plot_labels(np.concatenate([record.boxes for record in records]), names, folder / f"{split}_labels.png")
         sides = [r.boxes[:, 3:] * np.array(r.hw[::-1]) * (report.imgsz / max(r.hw)) for r in records]
-        per_picture = np.array([len(record.boxes) for record in records])
-        plot_box_sizes(np.concatenate(sides), per_picture, report.imgsz, folder / f"{split}_sizes.png")
+        per_image = np.array([len(record.boxes) for record in records])
+        plot_box_sizes(np.concatenate(sides), per_image, report.imgsz, folder / f"{split}_sizes.png")
 
 
 def main(options: CheckOptions) -> int:

@@ -4,7 +4,7 @@
 
 The first model is the one the others are compared to. What is measured, for one batch of noise:
 
-* layers, parameters, and GFLOPs for one picture (see :mod:`models.summary`);
+* layers, parameters, and GFLOPs for one image (see :mod:`models.summary`);
 * forward: the model as ``detect.py`` runs it, norms folded, in float32;
 * training step: forward, loss on random boxes, backward, one SGD step with momentum, float16 where ``train.py`` uses it
   (on a GPU);
@@ -62,7 +62,7 @@ class CompareOptions:
     weights: tuple[str, ...] = option((), path, "--weights", "checkpoints to compare as well", nargs="+")
     nc: int = option(80, int, "--nc", "classes of the models that are built from a yaml")
     imgsz: int | None = image_size_option("side of the images in pixels")
-    batch_size: int = option(1, int, "--batch-size", "pictures per call")
+    batch_size: int = option(1, int, "--batch-size", "images per call")
     device: str = option("", str, "--device", "cpu or 0; empty: the first GPU if there is one", may_be_empty=True)
     repeats: int = option(20, int, "--repeats", "timed calls of every model")
     notrain: bool = switch("--notrain", "leave out the training step")
@@ -193,7 +193,7 @@ def _readable_errors(name: str) -> Iterator[None]:
         if "more than 1 value per channel" not in str(error):
             raise
         raise InputError(
-            f"{name}: a map of one pixel and one picture has nothing to normalise over in training; "
+            f"{name}: a map of one pixel and one image has nothing to normalise over in training; "
             "raise --imgsz or --batch-size, or --notrain"
         ) from error
 

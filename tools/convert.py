@@ -7,7 +7,7 @@
 The source is a data yaml (all of its splits), COCO annotations (``.json``), CVAT annotations (``.xml``, its subsets are
 the splits), a folder of images with LabelMe files, a folder with VOC's ``Annotations`` (its
 ``ImageSets/Main/train.txt``, ``val.txt`` and ``test.txt`` are the splits), a folder of xml files, a folder with
-``images/train``, ``images/val`` ..., or a folder or list of pictures. What training would not use is left out here too.
+``images/train``, ``images/val`` ..., or a folder or list of images. What training would not use is left out here too.
 
 Outlines go from YOLO to COCO and back; VOC has none, so boxes are written. Training does not need this command: a data
 yaml may name COCO and VOC annotations as they are.
@@ -59,9 +59,9 @@ class ConvertOptions:
     to: str = option("yolo", str, "--to", "format to write", choices=FORMATS)
     output: str = option("", path, "--output", "folder to write into; it must be new or empty")
     names: str = option("", path, ("--names", "--data"), "yaml whose names: are the classes, in their order")
-    images: str = option("", path, "--images", "folder with the pictures of COCO or VOC annotations, if not found")
-    copy_images: bool = switch("--copy-images", "copy the pictures into the output folder")
-    link: bool = switch("--link", "put links to the pictures into the output folder")
+    images: str = option("", path, "--images", "folder with the images of COCO or VOC annotations, if not found")
+    copy_images: bool = switch("--copy-images", "copy the images into the output folder")
+    link: bool = switch("--link", "put links to the images into the output folder")
     exist_ok: bool = switch("--exist-ok", "write into a folder that has files in it, over files of the same name")
 
     def __post_init__(self) -> None:
@@ -171,7 +171,7 @@ def _names_in_files(spec: DatasetSpec) -> tuple[str, ...]:
 
 
 def read_splits(spec: DatasetSpec) -> dict[str, LabelSet]:
-    """The labels of all splits, each picture once. Nothing is cached: the source is left as it is.
+    """The labels of all splits, each image once. Nothing is cached: the source is left as it is.
 
     Raises:
         FileNotFoundError, InputError: as for :func:`utils.datasets.dataset_labels.load_labels`.
@@ -195,9 +195,9 @@ def read_splits(spec: DatasetSpec) -> dict[str, LabelSet]:
 
 
 def place_images(plans: Sequence[SplitPlan], output: OutputFolder, link: bool) -> None:
-    """Copy the pictures below ``output``, or link to them; where links are not allowed they are copied."""
+    """Copy the images below ``output``, or link to them; where links are not allowed they are copied."""
     pairs = [(record.image, layout.image) for of_split in plans for record, layout in of_split.entries]
-    for image, place in tqdm(pairs, desc="pictures", leave=False, dynamic_ncols=True):
+    for image, place in tqdm(pairs, desc="images", leave=False, dynamic_ncols=True):
         target = output.folder / place
         if target.exists() and target.samefile(image):
             continue
@@ -213,7 +213,7 @@ def place_images(plans: Sequence[SplitPlan], output: OutputFolder, link: bool) -
 
 
 def data_yaml(plans: Sequence[SplitPlan], to: str, names: Sequence[str], placed: bool) -> str:
-    """The text of a data yaml for the output; ``placed`` says that the pictures are in it as well."""
+    """The text of a data yaml for the output; ``placed`` says that the images are in it as well."""
     entries = {"yolo": "images/{}", "coco": "annotations/instances_{}.json", "voc": "ImageSets/Main/{}.txt"}
     content: dict[str, Any] = {of_split.split: entries[to].format(of_split.split) for of_split in plans}
     if to != "yolo" and not placed:
@@ -232,7 +232,7 @@ def report_text(splits: Mapping[str, LabelSet], names: Sequence[str], lost: int)
         outlines = sum(len(outline) > 0 for record in records for outline in record.segments)
         background = sum(len(record.boxes) == 0 for record in records)
         lines.append(
-            f"{split}: {len(records)} pictures ({background} without objects), {counts.total()} boxes of "
+            f"{split}: {len(records)} images ({background} without objects), {counts.total()} boxes of "
             f"{len(counts)} classes, {outlines} outlines"
         )
         lines += [f"    {name}: {counts[cls]}" for cls, name in enumerate(names) if counts[cls]]
@@ -286,7 +286,7 @@ def convert(options: ConvertOptions) -> Path:
         if not line.startswith(" "):  # the figures of every class and the reasons are in the file
             LOG.info("%s", line)
     if options.to == "yolo" and not placed:
-        LOG.info("the pictures belong into %s; --copy-images or --link puts them there", folder / "images")
+        LOG.info("the images belong into %s; --copy-images or --link puts them there", folder / "images")
     return file
 
 

@@ -1,9 +1,9 @@
-"""Look at training pictures as the network will see them, and at the same pictures without augmentation.
+"""Look at training images as the network will see them, and at the same images without augmentation.
 
     python -m tools.preview --data my.yaml --hyp data/hyps/hyp.scratch-high.yaml --n 16 --output runs/preview
 
-Writes ``augmented.jpg`` and ``plain.jpg``: boxes with class names, the same picture in the same place of both. In a
-mosaic the file named below a picture is the one it was drawn for; three others are around it.
+Writes ``augmented.jpg`` and ``plain.jpg``: boxes with class names, the same image in the same place of both. In a
+mosaic the file named below an image is the one it was drawn for; three others are around it.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from utils.plots.batches import plot_batch
 LOG = logging.getLogger(__name__)
 
 AUGMENTED, PLAIN = "augmented.jpg", "plain.jpg"
-_MAX_SIDE = 3840  # pixels of a grid, so that labels can be read when there are many pictures
+_MAX_SIDE = 3840  # pixels of a grid, so that labels can be read when there are many images
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,8 +41,8 @@ class PreviewOptions:
 
     data: str = option(str(ROOT / "data/digits.yaml"), path, "--data", "data yaml")
     hyp: str = option(str(ROOT / "data/hyps/hyp.scratch-low.yaml"), path, "--hyp", "hyper-parameter yaml")
-    n: int = option(16, int, "--n", "pictures to draw; with more than the set has, some come again in a later epoch")
-    imgsz: int = option(640, int, IMAGE_SIZE_FLAGS, "side of the training pictures in pixels")
+    n: int = option(16, int, "--n", "images to draw; with more than the set has, some come again in a later epoch")
+    imgsz: int = option(640, int, IMAGE_SIZE_FLAGS, "side of the training images in pixels")
     seed: int = option(0, int, "--seed", "seed of the choice and of the augmentations, as train.py's")
     task: str = option("train", str, "--task", "split to look at", choices=SPLITS)
     single_cls: bool = switch("--single-cls", "treat all classes as one")
@@ -62,7 +62,7 @@ class PreviewOptions:
 
 
 def choose(size: int, n: int, seed: int) -> list[tuple[int, int]]:
-    """``n`` keys (epoch, index) of a set of ``size`` pictures, all of one epoch before the next begins."""
+    """``n`` keys (epoch, index) of a set of ``size`` images, all of one epoch before the next begins."""
     rng = np.random.default_rng(seed)
     drawn: list[tuple[int, int]] = []
     for epoch in range(-(-n // size)):
@@ -98,7 +98,7 @@ def main(options: PreviewOptions) -> None:
     draw(labels.records, spec.names, hyp, options, imgsz, folder)
     drawn, size = min(options.n, len(labels.records)), len(labels.records)
     again = f", some again: {options.n} drawings" if options.n > size else ""
-    LOG.info("%d of %d pictures of %s drawn%s", drawn, size, options.task, again)
+    LOG.info("%d of %d images of %s drawn%s", drawn, size, options.task, again)
     LOG.info("%s\n%s", folder / AUGMENTED, folder / PLAIN)
 
 

@@ -41,7 +41,7 @@ WARM_UP = 2  # calls before the clock counts: the first ones allocate memory and
 
 @dataclass(frozen=True)
 class LayerProfile:
-    """Cost of one row of the model yaml; ``gflops`` and ``ms`` are per picture, whatever the batch.
+    """Cost of one row of the model yaml; ``gflops`` and ``ms`` are per image, whatever the batch.
 
     ``out_shape`` is that of the whole batch; for the head it is that of the decoded boxes.
     """
@@ -62,8 +62,8 @@ def profile_layers(
 
     Args:
         model: left as it is.
-        imgsz: side of the square pictures in pixels, a multiple of the largest stride.
-        batch: pictures at a time.
+        imgsz: side of the square images in pixels, a multiple of the largest stride.
+        batch: images at a time.
         repeats: timed runs, of which each layer's median counts.
         device: where to run; that of the model if not given.
 
@@ -188,7 +188,7 @@ class ProfileOptions:
     cfg: str = option("", str, "--cfg", f"model yaml; with no --weights either: {DEFAULT_CFG}")
     weights: str = option("", str, "--weights", "checkpoint whose model is measured")
     imgsz: int | None = image_size_option("side of the images in pixels")
-    batch_size: int = option(1, int, "--batch-size", "pictures at a time")
+    batch_size: int = option(1, int, "--batch-size", "images at a time")
     repeats: int = option(10, int, "--repeats", "timed runs, of which the median counts")
     device: str = option("", str, "--device", "cpu or 0; empty: the first GPU if there is one", may_be_empty=True)
     fuse: bool = switch("--fuse", "fold the norms into the convolutions first, as val and detect do")
@@ -216,7 +216,7 @@ def main(options: ProfileOptions) -> None:
     log_profile(rows)
     log_unused(model)
     LOG.info(
-        "%s: GFLOPs and ms per picture of %d x %d px, batch %d, median of %d runs on %s",
+        "%s: GFLOPs and ms per image of %d x %d px, batch %d, median of %d runs on %s",
         options.weights or options.cfg or DEFAULT_CFG, imgsz, imgsz, options.batch_size, options.repeats, device,
     )  # fmt: skip
 

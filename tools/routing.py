@@ -1,8 +1,8 @@
-"""Which kernels the dynamic layers of a trained model use, on the pictures of a set.
+"""Which kernels the dynamic layers of a trained model use, on the images of a set.
 
     python -m tools.routing --weights runs/train/exp/weights/best.pt --data my.yaml
 
-Prints a line per layer; ``routing.csv``, ``routing.json`` and pictures go to ``runs/routing/exp``.
+Prints a line per layer; ``routing.csv``, ``routing.json`` and images go to ``runs/routing/exp``.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class RoutingOptions:
     data: str = option("", path, "--data", "data yaml; without it: the one recorded in the checkpoint, else digits")
     task: str = option("val", str, "--task", "split to look at", choices=SPLITS)
     imgsz: int | None = image_size_option("longer side of the images in pixels")
-    batch_size: int = option(16, int, "--batch-size", "pictures per batch")
+    batch_size: int = option(16, int, "--batch-size", "images per batch")
     device: str = option("", str, "--device", "cpu or 0; empty: the first GPU if there is one", may_be_empty=True)
     workers: int = option(8, int, "--workers", "loader processes; 0: load in the main process")
     project: str = option(str(ROOT / "runs/routing"), path, "--project", "folder of the runs")
@@ -76,7 +76,7 @@ class RoutingOptions:
 
 @torch.no_grad()
 def observe(model: nn.Module, batches: Iterable[Batch], nc: int, device: torch.device) -> tuple[RoutingStats, ...]:
-    """Let ``model`` see all pictures; figures of its dynamic layers, in the order of the model."""
+    """Let ``model`` see all images; figures of its dynamic layers, in the order of the model."""
     model.eval()
     with RoutingObserver(model, nc) as observer:
         for index, batch in enumerate(tqdm(batches, desc="routing", leave=False, dynamic_ncols=True)):
@@ -106,7 +106,7 @@ def log_layers(stats: Sequence[RoutingStats]) -> None:
         t = "-" if layer.temperature is None else f"{layer.temperature:g}"
         figures = f"{layer.kernels:>2}  {t:>5}  {layer.relative_entropy:5.3f}  {layer.spread:6.4f}"
         LOG.info(f"{layer.name:<{width}}  {figures}  {share:<{wide}}  {layer.verdict}")
-    LOG.info("H/lnK: 1 mixes all kernels evenly, 0 takes one a picture; dominant: share of pictures led by each kernel")
+    LOG.info("H/lnK: 1 mixes all kernels evenly, 0 takes one an image; dominant: share of images led by each kernel")
     if any(layer.normalized for layer in stats):
         names = ", ".join(layer.name for layer in stats if layer.normalized)
         LOG.info("weights that do not sum to one were divided by their sum first: %s", names)
@@ -115,7 +115,7 @@ def log_layers(stats: Sequence[RoutingStats]) -> None:
 
 
 def as_plain(layer: RoutingStats, names: Sequence[str]) -> dict[str, Any]:
-    """All figures of a layer as plain values; classes by name, null for those that no picture contains."""
+    """All figures of a layer as plain values; classes by name, null for those that no image contains."""
     return {
         "layer": layer.name,
         "kernels": layer.kernels,
@@ -138,7 +138,7 @@ def as_plain(layer: RoutingStats, names: Sequence[str]) -> dict[str, Any]:
 
 
 def write_files(stats: Sequence[RoutingStats], names: Sequence[str], about: dict[str, Any], folder: Path) -> None:
-    """The table, the figures and the pictures."""
+    """The table, the figures and the images."""
     write_atomic(folder / FILE_NAME, csv_table(stats).encode())
     content = {**about, "layers": [as_plain(layer, names) for layer in stats]}
     text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
@@ -146,7 +146,7 @@ def write_files(stats: Sequence[RoutingStats], names: Sequence[str], about: dict
     plot_shares(stats, folder / "routing_layers.png")
     plot_shares(stats, folder / "routing_dominant.png", dominant=True)
     if not plot_class_routing(stats, names, folder / "routing_classes.png"):
-        LOG.warning("the pictures have no labels: no routing_classes.png")
+        LOG.warning("the images have no labels: no routing_classes.png")
 
 
 def log_foreign(found: RoutedScores) -> None:
@@ -179,7 +179,7 @@ def main(options: RoutingOptions) -> None:
     if not stats:
         raise InputError(f"--weights {weights}: no dynamic layer gave kernel weights; is the checkpoint damaged?")
     with run_folder(options.project, options.name, options.exist_ok) as folder:
-        LOG.info("%s on %d pictures (%s, %s)", weights, len(labels.records), data, options.task)
+        LOG.info("%s on %d images (%s, %s)", weights, len(labels.records), data, options.task)
         log_layers(stats)
         if 0 <= checkpoint.train_state.get("epoch", -1) < 1:
             LOG.info("the model was trained for one epoch: too early to tell whether its layers will use their kernels")

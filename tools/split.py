@@ -1,10 +1,10 @@
-"""Part the pictures of a set into training, validation and test lists, or into folds for cross-validation.
+"""Part the images of a set into training, validation and test lists, or into folds for cross-validation.
 
-    python -m tools.split --source pictures/images --fractions 0.8 0.1 0.1 --stratify --output pictures/split
+    python -m tools.split --source images/images --fractions 0.8 0.1 0.1 --stratify --output images/split
     python -m tools.split --source my.yaml --kfold 5 --group-by '^(\\w+)_\\d+' --output folds
 
 Writes ``train.txt``, ``val.txt``, ``test.txt`` and ``data.yaml`` (for folds ``fold0_train.txt`` ... and ``fold0.yaml``
-...), and moves no picture. The same seed gives the same lists. What must stay together does: pictures with the same
+...), and moves no image. The same seed gives the same lists. What must stay together does: images with the same
 content, and with ``--group-by`` those whose names agree in the group of the pattern.
 """
 
@@ -48,7 +48,7 @@ _YAML = (".yaml", ".yml")
 class SplitOptions:
     """Options of ``python -m tools.split``. Raises InputError naming the flag when a value cannot be."""
 
-    source: str = option("", path, "--source", "folder of pictures, .txt list of them, or data yaml")
+    source: str = option("", path, "--source", "folder of images, .txt list of them, or data yaml")
     pool: tuple[str, ...] = option(
         SPLITS, str, "--pool", "splits of a data yaml to throw together first, as far as it has them", nargs="+"
     )
@@ -92,20 +92,20 @@ class SplitOptions:
 
     @property
     def parts(self) -> dict[str, float]:
-        """Share of the pictures by the name of each part; the parts of ``--kfold`` are fold0, fold1 ..."""
+        """Share of the images by the name of each part; the parts of ``--kfold`` are fold0, fold1 ..."""
         if self.kfold:
             return {f"fold{i}": 1 / self.kfold for i in range(self.kfold)}
         return dict(zip(SPLITS, self.fractions or FRACTIONS))
 
 
-# The pictures ---------------------------------------------------------------------------------------------------------
+# The images ---------------------------------------------------------------------------------------------------------
 
 
 def read_source(options: SplitOptions) -> tuple[list[LabelRecord], tuple[str, ...]]:
-    """Usable pictures of ``--source``, each once, and the names of the classes.
+    """Usable images of ``--source``, each once, and the names of the classes.
 
     Raises:
-        FileNotFoundError, InputError: no pictures, classes without a name, or labels that are not .txt files.
+        FileNotFoundError, InputError: no images, classes without a name, or labels that are not .txt files.
     """
     if Path(options.source).suffix.lower() in _YAML:
         spec = DatasetSpec.load(options.source)
@@ -125,23 +125,23 @@ def read_source(options: SplitOptions) -> tuple[list[LabelRecord], tuple[str, ..
     for record in records:
         if record.label != label_path_for(record.image) and (record.label or len(record.boxes)):
             raise InputError(
-                f"{record.image}: its labels are in {record.label}; lists of pictures need a .txt file for each: "
+                f"{record.image}: its labels are in {record.label}; lists of images need a .txt file for each: "
                 f"convert the set first with python -m tools.convert --source {options.source} --to yolo"
             )
     if options.stratify and not any(len(record.boxes) for record in records):
         first = records[0].image
-        raise InputError(f"--stratify: no picture has a label; those of {first} would be in {label_path_for(first)}")
+        raise InputError(f"--stratify: no image has a label; those of {first} would be in {label_path_for(first)}")
     unique = {os.path.normpath(record.image.absolute()): record for record in records}
     return [unique[key] for key in sorted(unique)], names
 
 
 def same_content(images: Sequence[Path]) -> list[Hashable]:
-    """A key per picture, equal for files with the same bytes; only files of equal size are read."""
+    """A key per image, equal for files with the same bytes; only files of equal size are read."""
     sizes = [path.stat().st_size for path in images]
-    pictures_of = Counter(sizes)
+    images_of = Counter(sizes)
 
     def key(index: int) -> Hashable:
-        alone = pictures_of[sizes[index]] == 1
+        alone = images_of[sizes[index]] == 1
         if alone:
             return index
         with open_regular(images[index]) as stream:
@@ -152,10 +152,10 @@ def same_content(images: Sequence[Path]) -> list[Hashable]:
 
 
 def name_groups(images: Sequence[Path], pattern: str) -> list[Hashable]:
-    """Group 1 of ``pattern`` in the file name of every picture.
+    """Group 1 of ``pattern`` in the file name of every image.
 
     Raises:
-        InputError: not a regular expression, one without a group, or a picture it does not match, which is named.
+        InputError: not a regular expression, one without a group, or an image it does not match, which is named.
     """
     try:
         expression = re.compile(pattern)
@@ -167,7 +167,7 @@ def name_groups(images: Sequence[Path], pattern: str) -> list[Hashable]:
     for image in images:
         found = expression.search(image.name)
         if found is None or found[1] is None:
-            raise InputError(f"--group-by '{pattern}' does not match {image}; widen the pattern or rename the picture")
+            raise InputError(f"--group-by '{pattern}' does not match {image}; widen the pattern or rename the image")
         keys.append(found[1])
     return keys
 
@@ -192,7 +192,7 @@ def join(*keyings: Sequence[Hashable]) -> list[list[int]]:
 
 
 def objects_per_class(records: Sequence[LabelRecord], nc: int) -> np.ndarray:
-    """[pictures, nc] number of objects of every class."""
+    """[images, nc] number of objects of every class."""
     return np.stack([np.bincount(record.boxes[:, 0].astype(int), minlength=nc) for record in records])
 
 
@@ -211,12 +211,12 @@ def split(records: Sequence[LabelRecord], nc: int, options: SplitOptions) -> dic
         keyings.append(name_groups(images, options.group_by))
     groups = join(*keyings)
     if len(groups) < len(images):
-        LOG.info("%d pictures in %d groups that stay together (copies, --group-by)", len(images), len(groups))
+        LOG.info("%d images in %d groups that stay together (copies, --group-by)", len(images), len(groups))
     counts = objects_per_class(records, nc) if options.stratify else np.zeros((len(images), 0), int)
     if options.stratify:  # background is balanced like a class
         counts = np.column_stack([counts, counts.sum(1) == 0])
     units = Units(
-        pictures=np.array([len(group) for group in groups]),
+        images=np.array([len(group) for group in groups]),
         objects=np.stack([counts[group].sum(0) for group in groups]),
     )
     chosen = assign(units, list(options.parts.values()), np.random.default_rng(options.seed))
@@ -226,7 +226,7 @@ def split(records: Sequence[LabelRecord], nc: int, options: SplitOptions) -> dic
     }
     for name, indices in parts.items():
         if not indices:
-            kind = "groups of pictures" if len(groups) < len(images) else "pictures"
+            kind = "groups of images" if len(groups) < len(images) else "images"
             raise InputError(
                 f"{name} would be empty: there are {len(groups)} {kind} to share out; ask for fewer or larger parts"
             )
@@ -237,7 +237,7 @@ def listed_path(image: Path, folder: Path) -> str:
     """``image`` relative to the list's folder, with ``/``; beginning with ``./``, which never means another folder.
 
     Raises:
-        InputError: the labels of the picture would not be found from there.
+        InputError: the labels of the image would not be found from there.
     """
     relative = Path(os.path.relpath(image, folder))
     if relative.parts[0] == ".." and "images" not in relative.parts and "images" in folder.parts:
@@ -291,8 +291,8 @@ def _inputs(source: str) -> Iterator[str | Path]:
 
 
 def table(counts: np.ndarray, parts: dict[str, list[int]], names: Sequence[str]) -> str:
-    """Pictures, and objects of every class, in every part, with the share of all of them; ``counts`` [pictures, nc]."""
-    rows = [["", "all", *parts], ["pictures", str(len(counts)), *(_share(len(p), len(counts)) for p in parts.values())]]
+    """Images, and objects of every class, in every part, with the share of all of them; ``counts`` [images, nc]."""
+    rows = [["", "all", *parts], ["images", str(len(counts)), *(_share(len(p), len(counts)) for p in parts.values())]]
     background = counts.sum(1) == 0
     rows.append(["  without objects", str(background.sum())])
     rows[-1] += [_share(background[indices].sum(), background.sum()) for indices in parts.values()]

@@ -1,11 +1,11 @@
-"""How fast one process makes training and validation items, as ratios to cv2.imread + cv2.resize of the same pictures.
+"""How fast one process makes training and validation items, as ratios to cv2.imread + cv2.resize of the same images.
 
-python tests/benchmarks/data_pipeline.py my.yaml [...] [--imgsz 640 320] [--pictures 48] [--rounds 5] [--stages]
+python tests/benchmarks/data_pipeline.py my.yaml [...] [--imgsz 640 320] [--images 48] [--rounds 5] [--stages]
 
 OpenCV and torch run on one thread. Times are those of the processor, the best of several rounds in which all kinds take
 turns, so that other work on the machine disturbs the ratios little. Mosaic items use the default hyper-parameters.
-They are those of one of eight loader processes in the middle of an epoch of --records pictures: a smaller data set is
-repeated, and each copy of a picture is decoded for itself.
+They are those of one of eight loader processes in the middle of an epoch of --records images: a smaller data set is
+repeated, and each copy of an image is decoded for itself.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ from utils.datasets import dataset as dataset_module
 from utils.datasets import mosaic
 from utils.datasets.dataset import DetectionDataset, Key
 from utils.datasets.dataset_labels import load_labels
-from utils.datasets.images import Pictures
+from utils.datasets.images import Images
 from utils.datasets.labels import LabelRecord
 from utils.datasets.loader import build_loader
-from utils.datasets.mosaic_sampling import LANES, kept_pictures
+from utils.datasets.mosaic_sampling import LANES, kept_images
 
-BATCH = 16  # pictures
+BATCH = 16  # images
 
 # Stage -> (owner, function): what a function spends in others of this table is counted there.
 STAGES: dict[str, tuple[tuple[Any, str], ...]] = {
-    "decode": ((Pictures, "load"),),
+    "decode": ((Images, "load"),),
     "resize": ((cv2, "resize"), (dataset_module, "letterbox")),
     "place": ((mosaic.Layout, "paint"), (mosaic.Layout, "enlarge"), (mosaic.Enlargement, "paint")),
     "warp": ((augmentations.Warp, "apply"),),
@@ -86,7 +86,7 @@ def stage_times() -> Iterator[dict[str, float]]:
 
 
 def read_and_resize(records: Sequence[LabelRecord], imgsz: int) -> None:
-    """The yardstick: what any loader has to do with a picture."""
+    """The yardstick: what any loader has to do with an image."""
     for record in records:
         image = cv2.imread(str(record.image))
         height, width = image.shape[:2]
@@ -105,18 +105,18 @@ def fetch(data: DetectionDataset, keys: Sequence[Key]) -> None:
         data[key]
 
 
-def training_keys(data: DetectionDataset, pictures: int, rounds: int, near: bool) -> list[list[Key]]:
-    """What a loader process asks for in the middle of an epoch, ``pictures`` a round; it has done what is before."""
+def training_keys(data: DetectionDataset, images: int, rounds: int, near: bool) -> list[list[Key]]:
+    """What a loader process asks for in the middle of an epoch, ``images`` a round; it has done what is before."""
     loader = build_loader(data, batch_size=BATCH, workers=0, shuffle=True, near_partners=near)
     if near:
-        data.keep_recent(kept_pictures(BATCH, LANES))
+        data.keep_recent(kept_images(BATCH, LANES))
     of_one_lane = list(loader.batch_sampler)[::LANES]  # type: ignore[arg-type]
     before, keys = of_one_lane[:8], [key for batch in of_one_lane[8:] for key in batch]
-    if len(keys) < pictures * rounds:
-        raise SystemExit(f"{pictures} pictures in {rounds} rounds need more --records")
+    if len(keys) < images * rounds:
+        raise SystemExit(f"{images} images in {rounds} rounds need more --records")
     for batch in before:
         fetch(data, batch)
-    return [keys[start : start + pictures] for start in range(0, pictures * rounds, pictures)]
+    return [keys[start : start + images] for start in range(0, images * rounds, images)]
 
 
 def compare(name: str, train: Sequence[LabelRecord], val: Sequence[LabelRecord], options: argparse.Namespace) -> None:
@@ -131,9 +131,9 @@ def compare(name: str, train: Sequence[LabelRecord], val: Sequence[LabelRecord],
         rng, chosen = np.random.default_rng(0), {}
         for kind, data in kinds.items():
             if kind in ("mosaic", "mosaic, all"):
-                chosen[kind] = training_keys(data, options.pictures, options.rounds + 1, kind == "mosaic")
+                chosen[kind] = training_keys(data, options.images, options.rounds + 1, kind == "mosaic")
             else:
-                same = rng.permutation(len(data))[: options.pictures].tolist()
+                same = rng.permutation(len(data))[: options.images].tolist()
                 chosen[kind] = [[Key(epoch, index) for index in same] for epoch in range(options.rounds + 1)]
         best: dict[str, list[tuple[float, float]]] = defaultdict(list)  # (yardstick, ours) of each round
         for epoch in range(options.rounds):
@@ -146,7 +146,7 @@ def compare(name: str, train: Sequence[LabelRecord], val: Sequence[LabelRecord],
         for kind, rounds in best.items():
             plain, ours = (min(column) for column in zip(*rounds))
             print(
-                f"{name:<12}{imgsz:>5}  {kind:<12}{1 / ours:>8.0f} pictures/s {1e3 * ours:>8.2f} ms "
+                f"{name:<12}{imgsz:>5}  {kind:<12}{1 / ours:>8.0f} images/s {1e3 * ours:>8.2f} ms "
                 f"{1e3 * plain:>8.2f} ms plain {ours / plain:>7.2f}x"
             )
             if options.stages:
@@ -165,9 +165,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", nargs="+", help="data yaml")
     parser.add_argument("--imgsz", type=int, nargs="+", default=[640, 320])
-    parser.add_argument("--pictures", type=int, default=48)
+    parser.add_argument("--images", type=int, default=48)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--records", type=int, default=4096, help="pictures of the data set that mosaics are made of")
+    parser.add_argument("--records", type=int, default=4096, help="images of the data set that mosaics are made of")
     parser.add_argument("--stages", action="store_true", help="also the share of each stage")
     options = parser.parse_args()
     cv2.setNumThreads(0)

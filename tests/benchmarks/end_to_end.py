@@ -3,7 +3,7 @@
 python tests/benchmarks/end_to_end.py my.yaml [--models yolov5n yolov5n_dynamic] [--imgsz 320 640] [--rounds 5]
     [--workers 8] [--threads N] [--cache] [--each]
 
-Training is whole epochs of train.py's own loop: reading pictures, mosaic and augmentation in loader processes, loss,
+Training is whole epochs of train.py's own loop: reading images, mosaic and augmentation in loader processes, loss,
 optimizer, average of the weights, console. What it is compared to is a process of its own with the model as torch
 makes it: contiguous, float32, all threads, no loss, nothing to load. Both take turns, an epoch's worth of steps each.
 
@@ -87,7 +87,7 @@ def measure(name: str, imgsz: int, folder: Path, options: argparse.Namespace) ->
     low, middle, high = np.percentile(ratios, [25, 50, 75], axis=0)
     rates = [float(1 / np.median(np.array(side)[:, 0])) for side in (ours, plain)]
     print(
-        f"{name:<20}{imgsz:>5}  {rates[0]:>6.1f} pictures/s, plain steps {rates[1]:>6.1f}: ratio {middle[0]:.2f} ± "
+        f"{name:<20}{imgsz:>5}  {rates[0]:>6.1f} images/s, plain steps {rates[1]:>6.1f}: ratio {middle[0]:.2f} ± "
         f"{(high - low)[0] / 2:.2f}, of processor time {middle[1]:.2f} ± {(high - low)[1] / 2:.2f}"
         + (f"  {ratios.round(2).tolist()}" if options.each else ""),
         flush=True,
@@ -103,7 +103,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--workers", type=int, default=8)
     parser.add_argument("--threads", type=int, default=0, help="of the training; 0: torch's own choice")
-    parser.add_argument("--cache", action="store_true", help="keep decoded pictures in memory (--cache ram)")
+    parser.add_argument("--cache", action="store_true", help="keep decoded images in memory (--cache ram)")
     parser.add_argument("--each", action="store_true", help="show the ratio of every round")
     options = parser.parse_args()
     logging.disable(logging.INFO)

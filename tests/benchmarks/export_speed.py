@@ -4,7 +4,7 @@ python tests/benchmarks/export_speed.py best.pt [more.pt ...] [--imgsz 640 320] 
     [--formats onnx openvino ...] [--dynamic-form A1] [--threads N]
 
 Every format is made of every checkpoint in a folder that is deleted afterwards, and proved as by export.py. Then all
-of them and the fused model in PyTorch take turns on the same pictures. A ratio above 1 is faster than PyTorch; what
+of them and the fused model in PyTorch take turns on the same images. A ratio above 1 is faster than PyTorch; what
 stands behind ± is half the distance between the quartiles of the rounds.
 """
 
@@ -81,7 +81,7 @@ def main() -> None:
     logging.disable(logging.WARNING)
     if options.threads:
         torch.set_num_threads(options.threads)
-    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, batch {options.batch}; ms per picture")
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, batch {options.batch}; ms per image")
     for weights in options.weights:
         for imgsz in options.imgsz:
             compare(weights, imgsz, options)

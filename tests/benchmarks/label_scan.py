@@ -1,8 +1,8 @@
-"""How long it takes to find, read and check the pictures and labels of a large set, and to start again from the cache.
+"""How long it takes to find, read and check the images and labels of a large set, and to start again from the cache.
 
-python tests/benchmarks/label_scan.py [--pictures 100000] [--rows 5] [--folder /tmp/scan]
+python tests/benchmarks/label_scan.py [--images 100000] [--rows 5] [--folder /tmp/scan]
 
-Makes small JPEG pictures (hard links to 32 different ones) and a label file for each in a temporary folder, which is
+Makes small JPEG images (hard links to 32 different ones) and a label file for each in a temporary folder, which is
 removed at the end, or kept when it is named. Each start is a process of its own, so that its peak memory is its own.
 "Cold" means without a label cache; the files themselves were just written, so the page cache of the system is warm.
 """
@@ -38,7 +38,7 @@ def make_set(folder: Path, pictures: int, rows: int) -> None:
     for i in range(MASTERS):
         buffer = BytesIO()
         notes: dict[str, Image.Exif] = {}
-        if i % 4 == 0:  # a quarter of the pictures come from a phone
+        if i % 4 == 0:  # a quarter of the images come from a phone
             notes["exif"] = Image.Exif()
             notes["exif"][274] = 6
         pixels = rng.integers(0, 256, (32, 24 + i, 3), np.uint8)
@@ -73,7 +73,7 @@ def scan(folder: Path, workers: int) -> None:
     after = resource.getrusage(resource.RUSAGE_SELF)
     children = resource.getrusage(resource.RUSAGE_CHILDREN)
     figures = {
-        "pictures": len(labels.records),
+        "images": len(labels.records),
         "boxes": sum(len(record.boxes) for record in labels.records),
         "find_s": found - start,
         "wall_s": end - start,
@@ -87,8 +87,8 @@ def scan(folder: Path, workers: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pictures", type=int, default=100_000)
-    parser.add_argument("--rows", type=int, default=5, help="mean number of boxes in a picture")
+    parser.add_argument("--images", type=int, default=100_000)
+    parser.add_argument("--rows", type=int, default=5, help="mean number of boxes in an image")
     parser.add_argument("--workers", type=int, default=8)
     parser.add_argument("--folder", type=Path, help="make the set here, or use the one already there, and keep it")
     parser.add_argument("--scan", action="store_true", help=argparse.SUPPRESS)
@@ -104,7 +104,7 @@ def main() -> None:
         for cache in (folder / "labels").glob("**/*.cache"):
             cache.unlink()
         command = [sys.executable, __file__, "--scan", "--folder", str(folder), "--workers", str(options.workers)]
-        heads = {"pictures": 10, "boxes": 10, "find s": 8, "wall s": 8, "cpu s": 8, "pictures/s": 12, "MiB": 7}
+        heads = {"images": 10, "boxes": 10, "find s": 8, "wall s": 8, "cpu s": 8, "images/s": 12, "MiB": 7}
         print("start " + "".join(f"{head:>{width}}" for head, width in heads.items()))
         for name in ("cold", "warm", "warm"):
             done = subprocess.run(command, stdout=subprocess.PIPE, check=True)

@@ -1,12 +1,12 @@
-"""How long suppression takes against the plain way, picture by picture, as a ratio in one run.
+"""How long suppression takes against the plain way, image by image, as a ratio in one run.
 
     python tests/benchmarks/nms.py [--weights best.pt --images folder] [--repeats 7]
 
-The plain way is v6.1's scheme written from the formula: per picture, no objectness for boxes with a side below 2 px,
+The plain way is v6.1's scheme written from the formula: per image, no objectness for boxes with a side below 2 px,
 confidence = objectness x class score, all rows over the limit sorted, the best 30000 kept, boxes of class c moved by
 c x 7680 px, one ``torchvision.ops.nms``, the first 300. Times are CPU time of this process, so that others on the
 machine count little. Without
-weights the predictions are random: a few thousand clustered candidates per picture, as a trained model has them, and a
+weights the predictions are random: a few thousand clustered candidates per image, as a trained model has them, and a
 batch in which every cell of every class passes, as it is in the first epoch.
 """
 
@@ -36,7 +36,7 @@ KINDS = {
 
 
 def plain(prediction: Tensor, agnostic: bool = False, multi_label: bool = False, max_det: int = 300) -> list[Tensor]:
-    """One picture after the other, everything sorted, one call of nms each."""
+    """One image after the other, everything sorted, one call of nms each."""
     found = []
     for rows in prediction:
         large = (rows[:, 2:4] >= 2).all(1)
@@ -59,7 +59,7 @@ def plain(prediction: Tensor, agnostic: bool = False, multi_label: bool = False,
 
 
 def like_a_trained_model(pictures: int, generator: torch.Generator, nc: int = 80) -> Tensor:
-    """[B, 25200, 5 + nc]: twenty objects a picture with a cloud of candidates each, and background below the limit."""
+    """[B, 25200, 5 + nc]: twenty objects an image with a cloud of candidates each, and background below the limit."""
     prediction = torch.rand(pictures, 25200, 5 + nc, generator=generator) * 1e-3
     for picture in prediction:
         for place in torch.randint(0, 25200 - 100, (20,), generator=generator).tolist():
@@ -80,7 +80,7 @@ def like_a_young_model(pictures: int, generator: torch.Generator, nc: int = 80) 
 
 
 def of_model(weights: str, folder: str, pictures: int) -> Tensor:
-    """Predictions of a checkpoint on the first pictures of a folder, letterboxed to squares."""
+    """Predictions of a checkpoint on the first images of a folder, letterboxed to squares."""
     from models.fuse import fuse
     from utils.checkpoint import load_model
     from utils.core.files import find_images
@@ -122,7 +122,7 @@ def main() -> None:
             "trained": (like_a_trained_model(options.batch, generator), options.repeats),
             "young": (like_a_young_model(2, generator), 1),
         }
-    print(f"{torch.get_num_threads()} threads, conf {CONF}, IoU {IOU}; ms per picture")
+    print(f"{torch.get_num_threads()} threads, conf {CONF}, IoU {IOU}; ms per image")
     print(f"{'predictions':<12}{'pictures':>9}  {'kind':<26}{'plain':>9}{'ours':>9}{'ours/plain':>12}  same")
     for name, (prediction, repeats) in sets.items():
         for pictures in (1, len(prediction)):

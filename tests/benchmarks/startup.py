@@ -1,7 +1,7 @@
 """CPU seconds that detect.py needs before it does its work: ``python tests/benchmarks/startup.py [--repeat 5]``.
 
 Each line is the median over fresh processes of user plus system time, which other programs on the machine hardly
-change. "first detection" is a whole run on one small picture with an untrained nano model; torch's own import is the
+change. "first detection" is a whole run on one small image with an untrained nano model; torch's own import is the
 part of it that nobody can avoid.
 """
 

@@ -1,6 +1,6 @@
 """detect.py on a looped local stream for minutes: ``python tests/benchmarks/stream_soak.py [--minutes 10 --fps 25]``.
 
-A server on the loopback sends numbered pictures at a fixed rate, as a network camera does; an untrained model looks
+A server on the loopback sends numbered images at a fixed rate, as a network camera does; an untrained model looks
 at them, and a video and a table are written. Every half minute a line: the process' memory, frames looked at, and
 how old the frame in hand is. Memory and age must not grow, however slow the machine.
 """
@@ -49,7 +49,7 @@ def number_in(image: np.ndarray) -> int:
 
 
 class Camera:
-    """Sends picture after picture to whoever asks; ``number`` is that of the latest."""
+    """Sends image after image to whoever asks; ``number`` is that of the latest."""
 
     def __init__(self, fps: float) -> None:
         camera = self

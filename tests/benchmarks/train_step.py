@@ -2,7 +2,7 @@
 
 python tests/benchmarks/train_step.py [--models yolov5n yolov5n_dynamic] [--imgsz 320 640] [--batch 16 4] [--rounds 5]
 
-A step is forward, loss on random boxes, backward and SGD with momentum, always on the same pictures. The modes take
+A step is forward, loss on random boxes, backward and SGD with momentum, always on the same images. The modes take
 turns, one step each, so that whatever else the machine does hits all alike. Ratios are medians over the rounds, with
 half the distance between the quartiles. Memory: the most that all tensors had together (see tools.compare).
 
@@ -97,7 +97,7 @@ def compare(name: str, imgsz: int, batch: int, options: argparse.Namespace) -> N
         typical = float(np.median(taken))
         print(
             f"{name:<20}{imgsz:>5}{batch:>6}  {mode:<15}{1e3 * typical:>9.0f} ms{batch / typical:>8.1f}"
-            f" pictures/s{ratio:>7.2f} ± {(high - low) / 2:.2f}{memory:>9.0f} MiB",
+            f" images/s{ratio:>7.2f} ± {(high - low) / 2:.2f}{memory:>9.0f} MiB",
             flush=True,
         )
 

@@ -1,4 +1,4 @@
-"""Runs of the scripts on a set of four small pictures, in this process."""
+"""Runs of the scripts on a set of four small images, in this process."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ def settings_of_torch() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def toy(tmp_path_factory: pytest.TempPathFactory, make_dataset: Callable[..., Path]) -> Path:
-    """Data yaml of four pictures to train on and four to score on, two classes."""
+    """Data yaml of four images to train on and four to score on, two classes."""
     return make_dataset(tmp_path_factory.mktemp("toy"))
 
 
 def without_figures(patch: pytest.MonkeyPatch) -> None:
-    """Leave out the pictures, which take longer than the rest of a small run."""
+    """Leave out the images, which take longer than the rest of a small run."""
     for name in ("plot_labels", "plot_label_correlogram", "plot_batch", "plot_results", "plot_routing"):
         patch.setattr(f"utils.loggers.plots_logger.{name}", lambda *_: None)
     patch.setattr("utils.evaluation.observers.plot_batch", lambda *_: None)
@@ -63,7 +63,7 @@ def options_for(toy: Path) -> Callable[..., TrainOptions]:
 def training(options_for: Callable[..., TrainOptions]) -> Training:
     """Runs train.py; ``hook`` sees the run between ``prepare`` and the first epoch and may add callbacks to it.
 
-    Pictures are left out unless ``figures``, checkpoints are unless ``files``: both cost more than the training.
+    Images are left out unless ``figures``, checkpoints are unless ``files``: both cost more than the training.
     """
 
     def run(
@@ -92,7 +92,7 @@ def training(options_for: Callable[..., TrainOptions]) -> Training:
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory, training: Training) -> Path:
-    """Run folder of two epochs of the dynamic nano model, with every picture."""
+    """Run folder of two epochs of the dynamic nano model, with every image."""
     project = tmp_path_factory.mktemp("trained")
     return training(project, figures=True, cfg="yolov5n_dynamic.yaml", epochs=2).save_dir
 

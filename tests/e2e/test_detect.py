@@ -1,4 +1,4 @@
-"""detect.py on pictures, videos and streams, as its users call it."""
+"""detect.py on images, videos and streams, as its users call it."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_of_a_video_every_nth_frame(find: Find, film: Path) -> None:
     assert {row["frame"] for row in table(find(film, save_csv=True, nosave=True, vid_stride=2))} == {"1", "3", "5"}
 
 
-def test_pictures_and_videos_of_a_folder_together(find: Find, film: Path, tmp_path: Path) -> None:
+def test_images_and_videos_of_a_folder_together(find: Find, film: Path, tmp_path: Path) -> None:
     (tmp_path / "mixed/deep").mkdir(parents=True)
     shutil.move(film, tmp_path / "mixed/deep/film.avi")
     cv2.imwrite(str(tmp_path / "mixed/a.png"), noise(9))
@@ -99,7 +99,7 @@ def test_pictures_and_videos_of_a_folder_together(find: Find, film: Path, tmp_pa
     assert names == ["a", "deep/film"]
 
 
-def test_pictures_of_one_name_keep_label_files_of_their_own(find: Find, tmp_path: Path) -> None:
+def test_images_of_one_name_keep_label_files_of_their_own(find: Find, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     for name in ("a.jpg", "a.png"):
         cv2.imwrite(str(tmp_path / "in" / name), noise(1))
@@ -131,9 +131,9 @@ def test_a_stream_that_sends_nothing_is_an_error(find: Find) -> None:
 
 def test_a_video_without_frames_is_an_error_and_no_division(find: Find, tmp_path: Path, caplog: Any) -> None:
     (tmp_path / "empty.mp4").write_bytes(b"")
-    with caplog.at_level("INFO"), pytest.raises(InputError, match="none of its pictures and frames could be read"):
+    with caplog.at_level("INFO"), pytest.raises(InputError, match="none of its images and frames could be read"):
         find(tmp_path / "empty.mp4")
-    assert "0 pictures, 0 objects" in caplog.text and "empty.mp4: not a readable video" in caplog.text
+    assert "0 images, 0 objects" in caplog.text and "empty.mp4: not a readable video" in caplog.text
 
 
 class Interrupted(FileSource):
@@ -170,7 +170,7 @@ def test_ctrl_c_is_the_usual_end_of_a_stream(find: Find, film: Path, monkeypatch
     assert not source.readers[0].is_alive()
 
 
-def test_large_pictures_in_tiles(find: Find, tmp_path: Path, monkeypatch: Any) -> None:
+def test_large_images_in_tiles(find: Find, tmp_path: Path, monkeypatch: Any) -> None:
     cv2.imwrite(str(tmp_path / "large.png"), noise(1, (100, 150)))
     shapes: list[list[tuple[int, ...]]] = []
     original = Predictor.predict
@@ -297,7 +297,7 @@ def test_help_needs_neither_torch_nor_anything_else_that_is_slow() -> None:
 
 @pytest.fixture(scope="module")
 def reference(golden: Any, shared_data: Path, shared_weights: Path) -> tuple[Predictor, list[np.ndarray], list[Any]]:
-    """The official nano model, ten pictures, and what v6.1 finds in them."""
+    """The official nano model, ten images, and what v6.1 finds in them."""
     from utils.checkpoint import load_model
 
     model, _ = load_model(shared_weights / "yolov5n-coco-v6.0.pt")
@@ -349,7 +349,7 @@ def test_an_onnx_file_with_suppression_inside_gives_the_boxes_of_v61(
         np.testing.assert_allclose(boxes, expected, atol=2e-3, rtol=1e-4, err_msg=entry["image"])
 
 
-def test_a_lossless_video_gives_the_boxes_of_its_pictures(reference: Any, tmp_path: Path) -> None:
+def test_a_lossless_video_gives_the_boxes_of_its_images(reference: Any, tmp_path: Path) -> None:
     predictor, images, (_, alone) = reference
     numbers = [n for n in range(10) if images[n].shape == (480, 640, 3)][:3]
     film = write_video(tmp_path / "film.avi", [images[n] for n in numbers])
@@ -360,7 +360,7 @@ def test_a_lossless_video_gives_the_boxes_of_its_pictures(reference: Any, tmp_pa
         np.testing.assert_array_equal(predictor(frame.image).boxes, alone[number])
 
 
-def test_a_second_run_in_the_folder_replaces_what_there_was_of_its_pictures_only(find: Find, tmp_path: Path) -> None:
+def test_a_second_run_in_the_folder_replaces_what_there_was_of_its_images_only(find: Find, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     for name in ("a.png", "a2.png", "b.png"):
         cv2.imwrite(str(tmp_path / "in" / name), noise(1, (64, 64)))
@@ -395,7 +395,7 @@ def test_a_list_with_dots_in_its_paths_writes_below_the_run_folder_only(find: Fi
 
 
 @pytest.mark.parametrize("name", ["in", "hard"])
-def test_a_picture_is_never_drawn_over_itself_or_its_label(find: Find, tmp_path: Path, name: str) -> None:
+def test_a_image_is_never_drawn_over_itself_or_its_label(find: Find, tmp_path: Path, name: str) -> None:
     for folder in ("in", "hard"):
         (tmp_path / folder).mkdir()
     cv2.imwrite(str(tmp_path / "in/a.png"), noise(1))
@@ -426,7 +426,7 @@ def test_links_in_an_old_run_folder_do_not_lead_results_elsewhere(find: Find, tm
     assert [(path.name, path.read_text()) for path in (tmp_path / "victim").iterdir()] == [("keep.csv", "mine")]
 
 
-def test_a_pattern_in_a_folder_whose_name_has_brackets_finds_its_pictures(find: Find, tmp_path: Path) -> None:
+def test_a_pattern_in_a_folder_whose_name_has_brackets_finds_its_images(find: Find, tmp_path: Path) -> None:
     for place in ("run [1]/deep/a.png", "run 1/deep/other.png"):
         (tmp_path / place).parent.mkdir(parents=True)
         cv2.imwrite(str(tmp_path / place), noise(1))

@@ -84,7 +84,7 @@ def test_early_stopping_stops_both_in_the_same_epoch(answers: Answers) -> None:
     assert [(found["early_stop"]["code"], found["early_stop"]["epoch"]) for found in answers] == [(0, 1), (0, 1)]
 
 
-def test_image_weights_draw_the_same_pictures_for_both(answers: Answers) -> None:
+def test_image_weights_draw_the_same_images_for_both(answers: Answers) -> None:
     first, second = (found["early_stop"]["drawn"] for found in answers)
     assert first == second and len(first) == 9
 
@@ -109,7 +109,7 @@ def test_two_machines_read_their_own_copies_of_the_data_and_the_first_writes(ans
     for found in (found["two_machines"] for found in answers):
         assert found["code"] == 0 and found["own"] is True
         assert found["written"] == [True, False]
-        assert "this run's machines do not have the same pictures: (train, val) [(9, 5), (8, 5)]" in found["refused"]
+        assert "this run's machines do not have the same images: (train, val) [(9, 5), (8, 5)]" in found["refused"]
 
 
 def test_a_number_broken_on_one_rank_is_seen_by_both(answers: Answers) -> None:
@@ -121,7 +121,7 @@ def test_a_number_broken_on_one_rank_is_seen_by_both(answers: Answers) -> None:
     assert models[0] == pytest.approx(models[1], rel=1e-3)  # up to the batch norm statistics
 
 
-def test_a_picture_lost_on_one_rank_stops_both_with_its_name(answers: Answers) -> None:
+def test_a_image_lost_on_one_rank_stops_both_with_its_name(answers: Answers) -> None:
     for found in answers:
         assert found["no_batch"].startswith("a.png: gone; then go on with: torchrun --nproc_per_node=2 train.py")
 

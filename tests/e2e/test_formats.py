@@ -54,7 +54,7 @@ def test_a_yaml_with_nothing_but_splits_is_enough_for_coco(training, forms: dict
     assert session.spec.category_ids == (1, 2)
 
 
-@pytest.mark.usefixtures("without_pictures")
+@pytest.mark.usefixtures("without_images")
 @pytest.mark.parametrize("more", [{}, {"single_cls": True}])
 def test_val_gives_the_same_figures_for_all_formats(
     eager_weights: Path, forms: dict[str, Path], tmp_path: Path, more: dict[str, bool]
@@ -65,7 +65,7 @@ def test_val_gives_the_same_figures_for_all_formats(
 
 
 @pytest.fixture
-def without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+def without_images(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("utils.evaluation.observers.plot_batch", lambda *_: None)
     monkeypatch.setattr(val, "save_plots", lambda *_: None)
 

@@ -1,4 +1,4 @@
-"""Training with the options that concern how pictures are fed."""
+"""Training with the options that concern how images are fed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from utils.datasets.dataset import DetectionDataset, Key, TrainItem
 
 
 @pytest.mark.usefixtures("log_handlers_restored")
-def test_quad_training_from_pictures_kept_on_disk(
+def test_quad_training_from_images_kept_on_disk(
     tmp_path: Path, make_dataset: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = make_dataset(tmp_path / "data", n_train=6, n_val=2)
@@ -51,7 +51,7 @@ def test_quad_training_from_pictures_kept_on_disk(
         ({"mosaic_from": "all", "rect": True}, False, "--mosaic-from has no effect with --rect"),
     ],
 )
-def test_mosaics_take_their_pictures_from_where_they_are_told_to(
+def test_mosaics_take_their_images_from_where_they_are_told_to(
     tmp_path: Path, make_dataset: Callable[..., Path], options: dict[str, str | bool], near: bool, told: str,
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip

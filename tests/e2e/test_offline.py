@@ -31,8 +31,8 @@ common = dict(device="cpu", project=project, exist_ok=True, imgsz=64)
 train.run(data=data, cfg="yolov5n_dynamic.yaml", epochs=1, batch_size=4, workers=1, name="train", **common)
 best = f"{project}/train/weights/best.pt"
 val.run(data=data, weights=best, workers=0, save_json=True, name="val", **common)
-pictures = str(Path(data).parent / "images/val")
-detect.run(weights=best, source=pictures, conf_thres=0.0, max_det=3, name="detect", **common)
+images = str(Path(data).parent / "images/val")
+detect.run(weights=best, source=images, conf_thres=0.0, max_det=3, name="detect", **common)
 """
 
 

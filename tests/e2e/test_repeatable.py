@@ -38,7 +38,7 @@ class InterruptAfter(Callback):
 
 @pytest.fixture(scope="module")
 def crowded(tmp_path_factory: pytest.TempPathFactory, make_dataset: Callable[..., Path]) -> Path:
-    """Data yaml of pictures with 60 boxes each, of 80 classes."""
+    """Data yaml of images with 60 boxes each, of 80 classes."""
     names = tuple(f"class{i}" for i in range(80))
     folder = tmp_path_factory.mktemp("crowded")
     return make_dataset(folder, n_train=12, n_val=2, nc=80, names=names, boxes=60, hw=(96, 96))

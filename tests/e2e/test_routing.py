@@ -1,4 +1,4 @@
-"""Routing of a training run and of the command, on a set of four small pictures."""
+"""Routing of a training run and of the command, on a set of four small images."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory, trained: Path, toy: Path)
     return project / "exp"
 
 
-def test_the_command_leaves_a_table_figures_and_pictures(measured: Path) -> None:
+def test_the_command_leaves_a_table_figures_and_images(measured: Path) -> None:
     names = {"routing.csv", "routing.json", "routing_layers.png", "routing_classes.png", "routing_dominant.png"}
     assert {path.name for path in measured.iterdir()} == names
 
@@ -131,7 +131,7 @@ def test_the_figures_are_those_of_the_last_validation(measured: Path, trained: P
 def test_the_classes_are_there_by_name(measured: Path) -> None:
     layer = json.loads((measured / "routing.json").read_text(encoding="utf-8"))["layers"][0]
     assert [entry["name"] for entry in layer["per_class"]] == ["red", "green"]
-    # One box a picture, two pictures a class: the mean of the classes is the mean of all.
+    # One box an image, two images a class: the mean of the classes is the mean of all.
     means = [entry["mean"] for entry in layer["per_class"]]
     assert [sum(pair) / 2 for pair in zip(*means)] == pytest.approx(layer["mean"], abs=1e-6)
 

@@ -76,18 +76,18 @@ def test_the_batch_size_found_is_recorded_so_that_a_resumed_run_keeps_it(
     monkeypatch.setattr(autobatch, "peak_memory", lambda model, batch, *_: batch * 100.0)
     monkeypatch.setattr(autobatch, "free_memory", lambda device: 300 * 2**20)
     session = training(tmp_path, batch_size=-1, epochs=1, noval=True, save_steps=1)
-    assert session.options.batch_size == 2  # 0.7 * 300 MiB at 100 MiB a picture
+    assert session.options.batch_size == 2  # 0.7 * 300 MiB at 100 MiB an image
     assert len(session.loader) == 2
     assert yaml.safe_load((session.save_dir / "opt.yaml").read_text())["batch_size"] == 2
     assert load_checkpoint(session.last).options["batch_size"] == 2
 
 
-def test_no_room_for_a_single_picture_ends_before_a_run_folder_is_made(
+def test_no_room_for_a_single_image_ends_before_a_run_folder_is_made(
     tmp_path: Path, training: Training, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(autobatch, "peak_memory", lambda model, batch, *_: batch * 100.0)
     monkeypatch.setattr(autobatch, "free_memory", lambda device: 100 * 2**20)
-    with pytest.raises(InputError, match=r"1 picture needs 0.10 GiB, and 0.07 GiB may be used"):
+    with pytest.raises(InputError, match=r"1 image needs 0.10 GiB, and 0.07 GiB may be used"):
         training(tmp_path / "runs", batch_size=-1)
     assert not (tmp_path / "runs").exists()
 

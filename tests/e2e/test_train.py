@@ -241,7 +241,7 @@ def twice(
             hyp = project / "hyp.yaml"
             hyp.write_text("warmup_epochs: 0\nnominal_batch: 6\n", encoding="utf-8")
             options |= {"data": str(make_dataset(project / "set", n_train=10)), "hyp": str(hyp)}
-            # As if one class were known well, so that the weights of the pictures differ from those of the start.
+            # As if one class were known well, so that the weights of the images differ from those of the start.
             patch.setattr("utils.evaluation.evaluator.EvalResult.maps", lambda *_: np.array([0.95, 0.0]))
         patch.setattr(saver, "strip_checkpoint", lambda _: 0.0)
         whole = training(project, **options).save_dir
@@ -420,7 +420,7 @@ def test_rect_batches_keep_shape_and_order(tmp_path: Path, make_dataset: MakeDat
     assert epochs[0] == epochs[1]
 
 
-def test_without_rect_pictures_are_square_and_shuffled(
+def test_without_rect_images_are_square_and_shuffled(
     tmp_path: Path, make_dataset: MakeDataset, options_for: Options
 ) -> None:
     data = make_dataset(tmp_path / "wide", n_train=8, hw=(64, 96))
@@ -435,7 +435,7 @@ def test_without_rect_pictures_are_square_and_shuffled(
 
 
 @pytest.mark.parametrize(("cache", "reads"), [(None, True), ("ram", False)])
-def test_cache_keeps_the_pictures_in_memory(
+def test_cache_keeps_the_images_in_memory(
     tmp_path: Path, options_for: Options, monkeypatch: pytest.MonkeyPatch, cache: str | None, reads: bool
 ) -> None:
     session = prepare(options_for(tmp_path, cache=cache))
@@ -467,14 +467,14 @@ def test_multi_scale_sides_are_all_multiples_of_the_stride_between_half_and_one_
     assert sides == {64, 96, 128, 160, 192}
 
 
-def test_multi_scale_at_the_smallest_size_trains_a_single_picture(tmp_path: Path, training: Training) -> None:
+def test_multi_scale_at_the_smallest_size_trains_a_single_image(tmp_path: Path, training: Training) -> None:
     """One stride would leave batch norm a single value a channel, on which it refuses to train."""
     sides = {resize_batch(torch.zeros(1, 3, 64, 64), 64, 32, (0, i)).shape[-1] for i in range(50)}
     assert sides == {64, 96}
     training(tmp_path, multi_scale=True, batch_size=1, epochs=2, noval=True, files=False)
 
 
-def test_image_weights_draw_only_pictures_with_objects(
+def test_image_weights_draw_only_images_with_objects(
     tmp_path: Path, make_dataset: MakeDataset, training: Training
 ) -> None:
     data = make_dataset(tmp_path / "set")
@@ -564,7 +564,7 @@ def test_a_batch_without_boxes_has_a_finite_loss(tmp_path: Path, make_dataset: M
 def background(
     tmp_path_factory: pytest.TempPathFactory, make_dataset: MakeDataset, training: Training
 ) -> tuple[Path, Watch, str]:
-    """One epoch on pictures without a single object, every picture drawn: run folder, events, log."""
+    """One epoch on images without a single object, every image drawn: run folder, events, log."""
     folder, watch, lines = tmp_path_factory.mktemp("background"), Watch(), []
 
     class Lines(logging.Handler):
@@ -587,7 +587,7 @@ def test_a_validation_set_of_background_scores_zero(background: tuple[Path, Watc
 
 
 def test_a_training_set_of_background_is_pointed_out(background: tuple[Path, Watch, str]) -> None:
-    assert "train labels: all label files are empty: 4 pictures of background only" in background[2]
+    assert "train labels: all label files are empty: 4 images of background only" in background[2]
     assert np.isfinite(background[1].batches[0].losses).all()
 
 

@@ -121,7 +121,7 @@ def test_the_hyper_parameters_reach_the_optimizer(tmp_path: Path, options_for: O
         assert [group["lr"] for group in session.optimizer.param_groups] == [0.03] * 3
         first = session.optimizer.param_groups[0]
         assert (first["momentum"] if name == "SGD" else first["betas"][0]) == 0.7
-        # One batch an epoch, so a step has 4 pictures of the nominal 8 and half of the decay.
+        # One batch an epoch, so a step has 4 images of the nominal 8 and half of the decay.
         assert [group["weight_decay"] for group in session.optimizer.param_groups] == [0, 0.125, 0]
 
 
@@ -216,7 +216,7 @@ def test_few_steps_are_pointed_out(tmp_path: Path, options_for: Options, caplog:
     assert "50 optimizer steps are few: expect little" in caplog.text
 
 
-def test_four_pictures_in_one_batch_are_learned_and_found(
+def test_four_images_in_one_batch_are_learned_and_found(
     tmp_path: Path, toy: Path, training: Training, results: Callable[[Path], list[dict[str, str]]]
 ) -> None:
     """The averaged model finds them as well, with the statistics of its norms: v6.1's lag behind, and it scores 0."""

@@ -1,4 +1,4 @@
-"""A run survives signals, a full disk, broken numbers and lost pictures, and is the same run afterwards."""
+"""A run survives signals, a full disk, broken numbers and lost images, and is the same run afterwards."""
 
 from __future__ import annotations
 
@@ -352,7 +352,7 @@ def test_a_disk_full_to_the_end_is_exit_code_1_and_the_old_file_is_whole(
     assert old.resumable and old.train_state["epoch"] == 0
 
 
-def test_pictures_lost_on_the_way_stop_the_run_where_it_can_go_on(
+def test_images_lost_on_the_way_stop_the_run_where_it_can_go_on(
     tmp_path: Path,
     training: Training,
     settings: dict[str, Any],
@@ -360,7 +360,7 @@ def test_pictures_lost_on_the_way_stop_the_run_where_it_can_go_on(
     whole: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("utils.datasets.loader.free_memory", lambda _: 0)  # else all pictures are kept after an epoch
+    monkeypatch.setattr("utils.datasets.loader.free_memory", lambda _: 0)  # else all images are kept after an epoch
     data = make_dataset(tmp_path / "set", n_train=2 * BATCHES)
     gone, aside = data.parent / "images/train", tmp_path / "aside"
     given = settings | {"data": str(data)}
@@ -406,15 +406,15 @@ def test_a_dead_loader_process_outside_of_the_steps_leaves_the_last_save(
         training(tmp_path, epochs=2)
 
 
-def test_a_picture_lost_before_the_validation_is_named_and_the_epoch_is_kept(
+def test_a_image_lost_before_the_validation_is_named_and_the_epoch_is_kept(
     tmp_path: Path, training: Training, settings: dict[str, Any], make_dataset: MakeDataset, whole: Path
 ) -> None:
     data = make_dataset(tmp_path / "set", n_train=2 * BATCHES)
-    picture, aside = data.parent / "images/val/2.png", tmp_path / "2.png"
+    image, aside = data.parent / "images/val/2.png", tmp_path / "2.png"
     given = settings | {"data": str(data)}
     with pytest.raises(InputError, match=r"images/val/2\.png: .* is gone now.*; then go on with: .*--resume .*last"):
-        training(tmp_path, does(1, -1, lambda: picture.rename(aside)), **given)
-    aside.rename(picture)
+        training(tmp_path, does(1, -1, lambda: image.rename(aside)), **given)
+    aside.rename(image)
     assert load_checkpoint(tmp_path / "exp/weights/last.pt").train_state["position"]["batches"] == BATCHES
     training(tmp_path, resume=str(tmp_path / "exp"))
     weights = state_in(tmp_path / "exp/weights/resume.pt")

@@ -141,9 +141,9 @@ def test_a_checkpoint_notes_file_and_hash_and_no_folder(finished: Path, stopped:
 
 
 def test_val_and_detect_run_with_the_file(finished: Path, files: Files, toy: Path, tmp_path: Path) -> None:
-    pictures = toy.parent / "images/val"
+    images = toy.parent / "images/val"
     score(finished, tmp_path / "val", "--modules", str(files.layer))
-    find(finished, tmp_path / "out", pictures, "--modules", str(files.layer))
+    find(finished, tmp_path / "out", images, "--modules", str(files.layer))
     assert len(list((tmp_path / "out/exp").glob("*.png"))) == 4
 
 

@@ -298,8 +298,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
-def picture(tmp_path: Path) -> Path:
-    file = tmp_path / "picture.png"
+def image(tmp_path: Path) -> Path:
+    file = tmp_path / "image.png"
     cv2.imwrite(str(file), np.random.default_rng(0).integers(0, 256, (96, 128, 3)).astype(np.uint8))
     return file
 
@@ -325,41 +325,41 @@ def run_script(
 
 @pytest.mark.parametrize("way", [(), ("--backend",)], ids=["attempt_load", "DetectMultiBackend"])
 def test_a_script_with_its_own_detection_loop(
-    run_script: Script, eager_weights: Path, picture: Path, way: tuple[str, ...]
+    run_script: Script, eager_weights: Path, image: Path, way: tuple[str, ...]
 ) -> None:
-    out = run_script(DETECTOR, "--weights", eager_weights, "--source", picture, "--out", picture.parent / "out", *way)
+    out = run_script(DETECTOR, "--weights", eager_weights, "--source", image, "--out", image.parent / "out", *way)
     rows = json.loads((out / "rows.json").read_text(encoding="utf-8"))
     assert len(rows) == 20
     assert all(0 <= value <= 1 for row in rows for value in row[1:])
     assert {row[0] for row in rows} <= {0, 1}
-    drawn, before = cv2.imread(str(out / "drawn.png")), cv2.imread(str(picture))
+    drawn, before = cv2.imread(str(out / "drawn.png")), cv2.imread(str(image))
     assert (drawn != before).any()
     assert list((out / "crops").iterdir())
 
 
 def test_a_tracker_with_the_repository_as_its_folder_yolov5(
-    eager_weights: Path, picture: Path, tmp_path: Path
+    eager_weights: Path, image: Path, tmp_path: Path
 ) -> None:  # fmt: skip
     (tmp_path / "track.py").write_text(TRACKER, encoding="utf-8")
     (tmp_path / "yolov5").symlink_to(ROOT, target_is_directory=True)
-    command = [sys.executable, "track.py", str(eager_weights), str(picture)]
+    command = [sys.executable, "track.py", str(eager_weights), str(image)]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert len(lines) == 2, lines
     assert "9 tracked" in lines[0]
     assert lines[0].endswith("ant")
-    assert cv2.imread(str(tmp_path / "tracks/exp/picture.png")).shape == (96, 128, 3)
+    assert cv2.imread(str(tmp_path / "tracks/exp/image.png")).shape == (96, 128, 3)
 
 
-def test_a_script_around_the_hub(run_script: Script, eager_weights: Path, picture: Path) -> None:
+def test_a_script_around_the_hub(run_script: Script, eager_weights: Path, image: Path) -> None:
     repository = Path(__file__).resolve().parents[2]
-    out = run_script(SERVER, repository, eager_weights, picture, picture.parent / "out")
+    out = run_script(SERVER, repository, eager_weights, image, image.parent / "out")
     answer = json.loads((out / "answer.json").read_text(encoding="utf-8"))
     assert {row["name"] for row in answer} == {"bee"}
     assert all(0 <= row["box"][0] <= row["box"][2] <= 128 for row in answer)
-    assert (out / "saved/picture.jpg").is_file()
-    assert (out / "cropped/crops/bee/picture.jpg").is_file()
+    assert (out / "saved/image.jpg").is_file()
+    assert (out / "cropped/crops/bee/image.jpg").is_file()
 
 
 def test_a_script_that_scores_a_model(run_script: Script, eager_weights: Path, toy: Path) -> None:
@@ -383,11 +383,11 @@ def test_a_script_with_a_training_and_a_scoring_loop_of_its_own(run_script: Scri
 
 
 def test_detection_from_python(
-    eager_weights: Path, picture: Path, tmp_path: Path, log_handlers_restored: None
+    eager_weights: Path, image: Path, tmp_path: Path, log_handlers_restored: None
 ) -> None:  # fmt: skip
-    detect.run(weights=eager_weights, source=picture, imgsz=64, device="cpu", project=tmp_path, save_txt=True)
-    assert (tmp_path / "exp/picture.png").is_file()
-    assert (tmp_path / "exp/labels/picture.txt").is_file()
+    detect.run(weights=eager_weights, source=image, imgsz=64, device="cpu", project=tmp_path, save_txt=True)
+    assert (tmp_path / "exp/image.png").is_file()
+    assert (tmp_path / "exp/labels/image.txt").is_file()
 
 
 def test_training_from_python(toy: Path, tmp_path: Path, log_handlers_restored: None) -> None:

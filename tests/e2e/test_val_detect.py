@@ -1,4 +1,4 @@
-"""val.py and detect.py as their users call them, on a model trained for two epochs on four small pictures."""
+"""val.py and detect.py as their users call them, on a model trained for two epochs on four small images."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ def find(best: Path, tmp_path: Path):
 
 
 @pytest.fixture
-def pictures(tmp_path: Path, toy: Path) -> Path:
-    folder = tmp_path / "pictures"
+def images(tmp_path: Path, toy: Path) -> Path:
+    folder = tmp_path / "images"
     (folder / "deep/er").mkdir(parents=True)
     source = toy.parent / "images/val"
     shutil.copy(source / "0.png", folder / "a.png")
@@ -68,7 +68,7 @@ def test_val_writes_its_plots_and_tables(score, caplog) -> None:
     names = {p.name for p in folder.iterdir()}
     assert {"confusion_matrix.png", "val_batch0_labels.jpg", "val_batch0_pred.jpg"} <= names
     assert {"PR_curve.png", "F1_curve.png", "P_curve.png", "R_curve.png"} <= names
-    assert {"metrics.csv", "metrics.json", "pictures.csv", "worst.jpg"} <= names
+    assert {"metrics.csv", "metrics.json", "images.csv", "worst.jpg"} <= names
     assert "mAP@.5:.95" in caplog.text and "dynamic layers at T=" in caplog.text
 
 
@@ -87,7 +87,7 @@ def figures_of(folder: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def shapes(tmp_path_factory, make_dataset, eager_weights: Path) -> dict[str, Any]:
-    """Options that score six pictures of three shapes with a model that sees much."""
+    """Options that score six images of three shapes with a model that sees much."""
     folder = tmp_path_factory.mktemp("shapes")
     yaml = make_dataset(folder, n_val=6, names=("ant", "bee"))
     for i, hw in enumerate([(64, 64), (40, 64), (64, 30), (60, 64), (40, 60), (64, 32)]):
@@ -216,12 +216,12 @@ def test_single_class_scores_all_classes_as_one(score, monkeypatch) -> None:
 
 
 def test_half_precision_on_a_cpu_is_float32_with_one_warning(
-    score, find, pictures: Path, monkeypatch: pytest.MonkeyPatch, caplog
+    score, find, images: Path, monkeypatch: pytest.MonkeyPatch, caplog
 ) -> None:
     seen = set()
     original = Model.forward
     monkeypatch.setattr(Model, "forward", lambda model, x: (seen.add(x.dtype), original(model, x))[1])
-    for run in (lambda: score(half=True), lambda: find(pictures, half=True)):
+    for run in (lambda: score(half=True), lambda: find(images, half=True)):
         caplog.clear()
         run()
         assert caplog.text.count("--half needs a GPU: running in float32") == 1
@@ -247,7 +247,7 @@ def with_temperature(best: Path, path: Path, temperature: float) -> Path:
     return path
 
 
-def test_val_and_detect_run_at_the_temperature_of_the_file(best, score, find, pictures, tmp_path, monkeypatch) -> None:
+def test_val_and_detect_run_at_the_temperature_of_the_file(best, score, find, images, tmp_path, monkeypatch) -> None:
     path, seen = with_temperature(best, tmp_path / "warm.pt", 13), []
     original = Model.forward
 
@@ -260,15 +260,15 @@ def test_val_and_detect_run_at_the_temperature_of_the_file(best, score, find, pi
     monkeypatch.setattr(Model, "forward", watched)
     score(weights=(str(path),))
     assert seen[-1] == 13
-    find(pictures, weights=(str(path),))
+    find(images, weights=(str(path),))
     assert seen[-1] == 13
 
 
-def test_a_folder_is_searched_deeply_and_the_output_mirrors_it(find, pictures: Path) -> None:
-    folder = find(pictures)
+def test_a_folder_is_searched_deeply_and_the_output_mirrors_it(find, images: Path) -> None:
+    folder = find(images)
     found = sorted(str(p.relative_to(folder)) for p in folder.rglob("*.*"))
     assert found == ["a.png", "b [1].PNG", "deep/er/图片.png"]
-    before = cv2.imread(str(pictures / "a.png"))
+    before = cv2.imread(str(images / "a.png"))
     assert (cv2.imread(str(folder / "a.png")) != before).any()
 
 
@@ -282,76 +282,76 @@ def test_a_folder_is_searched_deeply_and_the_output_mirrors_it(find, pictures: P
         ("list.txt", ["a.png", "deep/er/图片.png"]),
     ],
 )
-def test_sources(find, pictures: Path, source: str, expected: list[str]) -> None:
-    (pictures / "list.txt").write_text("a.png\ndeep\\er\\图片.png\n", encoding="utf-8")
-    folder = find(pictures / source)
+def test_sources(find, images: Path, source: str, expected: list[str]) -> None:
+    (images / "list.txt").write_text("a.png\ndeep\\er\\图片.png\n", encoding="utf-8")
+    folder = find(images / source)
     assert sorted(str(p.relative_to(folder)) for p in folder.rglob("*.*")) == expected
 
 
-def test_label_files_hold_class_box_and_confidence(find, pictures: Path) -> None:
-    folder = find(pictures / "a.png", save_txt=True, save_conf=True, max_det=2)
+def test_label_files_hold_class_box_and_confidence(find, images: Path) -> None:
+    folder = find(images / "a.png", save_txt=True, save_conf=True, max_det=2)
     rows = np.loadtxt(folder / "labels/a.txt", ndmin=2)
     assert rows.shape == (2, 6)
-    assert np.loadtxt(find(pictures / "a.png", save_txt=True) / "labels/a.txt", ndmin=2).shape == (3, 5)
+    assert np.loadtxt(find(images / "a.png", save_txt=True) / "labels/a.txt", ndmin=2).shape == (3, 5)
 
 
-def test_crops_lie_in_a_folder_per_class(find, pictures: Path, best: Path) -> None:
-    folder = find(pictures / "a.png", save_crop=True, nosave=True)
+def test_crops_lie_in_a_folder_per_class(find, images: Path, best: Path) -> None:
+    folder = find(images / "a.png", save_crop=True, nosave=True)
     crops = list((folder / "crops").rglob("*.jpg"))
     assert crops and {c.parent.name for c in crops} <= set(load_checkpoint(best).names)
     assert not (folder / "a.png").exists()
 
 
-def test_only_the_asked_classes_are_found(find, pictures: Path) -> None:
-    rows = np.loadtxt(find(pictures / "a.png", save_txt=True, classes=(1,)) / "labels/a.txt", ndmin=2)
+def test_only_the_asked_classes_are_found(find, images: Path) -> None:
+    rows = np.loadtxt(find(images / "a.png", save_txt=True, classes=(1,)) / "labels/a.txt", ndmin=2)
     assert set(rows[:, 0]) == {1}
     with pytest.raises(InputError, match="--classes 2: the model has 2 classes, 0 to 1"):
-        find(pictures / "a.png", classes=(2,))
+        find(images / "a.png", classes=(2,))
 
 
-def test_labels_and_confidences_can_be_hidden(find, pictures: Path) -> None:
+def test_labels_and_confidences_can_be_hidden(find, images: Path) -> None:
     drawn = [
-        cv2.imread(str(find(pictures / "a.png", max_det=1, **how) / "a.png"))
+        cv2.imread(str(find(images / "a.png", max_det=1, **how) / "a.png"))
         for how in ({}, {"hide_conf": True}, {"hide_labels": True})
     ]
     assert (drawn[0] != drawn[1]).any() and (drawn[1] != drawn[2]).any()
 
 
-def test_lines_are_as_thick_as_asked_for(find, pictures: Path) -> None:
-    plain = cv2.imread(str(pictures / "a.png"))
+def test_lines_are_as_thick_as_asked_for(find, images: Path) -> None:
+    plain = cv2.imread(str(images / "a.png"))
     changed = [
         (
-            cv2.imread(str(find(pictures / "a.png", max_det=1, hide_labels=True, line_thickness=t) / "a.png")) != plain
+            cv2.imread(str(find(images / "a.png", max_det=1, hide_labels=True, line_thickness=t) / "a.png")) != plain
         ).sum()
         for t in (1, 3, 6)
     ]
     assert 0 < changed[0] < changed[1] < changed[2]
 
 
-def test_agnostic_suppression_leaves_fewer_boxes(find, pictures: Path) -> None:
+def test_agnostic_suppression_leaves_fewer_boxes(find, images: Path) -> None:
     counts = [
-        len(np.loadtxt(find(pictures / "a.png", save_txt=True, max_det=500, agnostic_nms=a) / "labels/a.txt", ndmin=2))
+        len(np.loadtxt(find(images / "a.png", save_txt=True, max_det=500, agnostic_nms=a) / "labels/a.txt", ndmin=2))
         for a in (False, True)
     ]
     assert counts[1] < counts[0]
 
 
-def test_a_run_folder_is_numbered_unless_it_may_exist(find, pictures: Path) -> None:
-    names = [find(pictures / "a.png", **how).name for how in ({}, {}, {"exist_ok": True, "name": "exp2"})]
+def test_a_run_folder_is_numbered_unless_it_may_exist(find, images: Path) -> None:
+    names = [find(images / "a.png", **how).name for how in ({}, {}, {"exist_ok": True, "name": "exp2"})]
     assert names == ["exp", "exp2", "exp2"]
 
 
-def test_a_corrupt_picture_is_named_and_the_others_are_done(find, pictures: Path, caplog) -> None:
-    (pictures / "broken.jpg").write_bytes(b"not a picture")
+def test_a_corrupt_image_is_named_and_the_others_are_done(find, images: Path, caplog) -> None:
+    (images / "broken.jpg").write_bytes(b"not an image")
     with caplog.at_level("INFO"):
-        folder = find(pictures)
-    assert "broken.jpg" in caplog.text and "3 pictures" in caplog.text
+        folder = find(images)
+    assert "broken.jpg" in caplog.text and "3 images" in caplog.text
     assert (folder / "a.png").exists()
 
 
-def test_only_corrupt_pictures_are_an_error(find, tmp_path: Path) -> None:
+def test_only_corrupt_images_are_an_error(find, tmp_path: Path) -> None:
     (tmp_path / "broken.jpg").write_bytes(b"")
-    with pytest.raises(InputError, match="none of its pictures and frames could be read"):
+    with pytest.raises(InputError, match="none of its images and frames could be read"):
         find(tmp_path / "broken.jpg")
 
 
@@ -370,7 +370,7 @@ def other_model(path: Path, names: list[str]) -> str:
 
 @pytest.fixture
 def candidates(best: Path, monkeypatch) -> Callable[[Callable[[], object]], int]:
-    """How many boxes of one picture reach the suppression while something runs."""
+    """How many boxes of one image reach the suppression while something runs."""
 
     def count(run: Callable[[], object]) -> int:
         seen: list[int] = []
@@ -387,20 +387,20 @@ def candidates(best: Path, monkeypatch) -> Callable[[Callable[[], object]], int]
     return count
 
 
-# A picture of 64 px has 3 anchors in 8x8, 4x4 and 2x2 cells. Of three views, all 64 px on paper, the first leaves out
+# An image of 64 px has 3 anchors in 8x8, 4x4 and 2x2 cells. Of three views, all 64 px on paper, the first leaves out
 # its 2x2 cells, the last its 8x8.
 ONE_VIEW, THREE_VIEWS = 252, 252 - 12 + 252 + 252 - 192
 
 
-def test_detect_looks_three_times_when_asked_to(find, pictures: Path, candidates) -> None:
-    assert candidates(lambda: find(pictures / "a.png")) == ONE_VIEW
-    assert candidates(lambda: find(pictures / "a.png", augment=True)) == THREE_VIEWS
+def test_detect_looks_three_times_when_asked_to(find, images: Path, candidates) -> None:
+    assert candidates(lambda: find(images / "a.png")) == ONE_VIEW
+    assert candidates(lambda: find(images / "a.png", augment=True)) == THREE_VIEWS
 
 
-def test_detect_asks_all_models_of_an_ensemble(find, pictures: Path, best: Path, tmp_path: Path, candidates) -> None:
+def test_detect_asks_all_models_of_an_ensemble(find, images: Path, best: Path, tmp_path: Path, candidates) -> None:
     both = (str(best), other_model(tmp_path / "b.pt", load_checkpoint(best).names))
-    assert candidates(lambda: find(pictures / "a.png", weights=both)) == 2 * ONE_VIEW
-    assert candidates(lambda: find(pictures / "a.png", weights=both, augment=True)) == 2 * THREE_VIEWS
+    assert candidates(lambda: find(images / "a.png", weights=both)) == 2 * ONE_VIEW
+    assert candidates(lambda: find(images / "a.png", weights=both, augment=True)) == 2 * THREE_VIEWS
 
 
 def test_val_scores_an_ensemble_in_three_views(score, best: Path, tmp_path: Path, candidates, caplog) -> None:
@@ -413,19 +413,19 @@ def test_val_scores_an_ensemble_in_three_views(score, best: Path, tmp_path: Path
     assert f"weights: {best}, dynamic layers at T=" in caplog.text and f"weights: {both[1]}" in caplog.text
 
 
-def test_models_of_different_classes_cannot_be_put_together(score, find, pictures, best, tmp_path: Path) -> None:
+def test_models_of_different_classes_cannot_be_put_together(score, find, images, best, tmp_path: Path) -> None:
     three = other_model(tmp_path / "three.pt", ["a", "b", "c"])
     with pytest.raises(InputError, match=r"three\.pt has 3 classes, .*best\.pt 2"):
         score(weights=(str(best), three))
     other = other_model(tmp_path / "other.pt", ["a", "b"])
     with pytest.raises(InputError, match=r"class 0 is 'a' in .*other\.pt"):
-        find(pictures, weights=(str(best), other))
+        find(images, weights=(str(best), other))
 
 
-def test_what_the_layers_see_lies_in_a_folder_per_picture(find, pictures: Path) -> None:
-    shutil.copy(pictures / "a.png", pictures / "a.bmp.png")
-    shutil.copy(pictures / "a.png", pictures / "a.webp")  # what counts is the content
-    folder = find(pictures, visualize=True, nosave=True)
+def test_what_the_layers_see_lies_in_a_folder_per_image(find, images: Path) -> None:
+    shutil.copy(images / "a.png", images / "a.bmp.png")
+    shutil.copy(images / "a.png", images / "a.webp")  # what counts is the content
+    folder = find(images, visualize=True, nosave=True)
     assert {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_dir()} == {
         "a", "a2", "a.bmp", "b [1]", "deep", "deep/er", "deep/er/图片",
     }  # fmt: skip
@@ -436,21 +436,21 @@ def test_what_the_layers_see_lies_in_a_folder_per_picture(find, pictures: Path) 
     assert {len(list(d.glob("*.npy"))) for d in (folder / "a2", folder / "deep/er/图片")} == {24}
 
 
-def test_looking_at_the_layers_changes_no_detection(find, pictures: Path) -> None:
+def test_looking_at_the_layers_changes_no_detection(find, images: Path) -> None:
     rows = [
-        np.loadtxt(find(pictures / "a.png", save_txt=True, augment=True, **how) / "labels/a.txt", ndmin=2)
+        np.loadtxt(find(images / "a.png", save_txt=True, augment=True, **how) / "labels/a.txt", ndmin=2)
         for how in ({}, {"visualize": True})
     ]
     np.testing.assert_array_equal(*rows)
 
 
 def test_val_and_detect_take_the_size_of_training(
-    score: Any, find: Any, pictures: Path, caplog: pytest.LogCaptureFixture
+    score: Any, find: Any, images: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
     folder = score(imgsz=None)
     assert json.loads((folder / "metrics.json").read_text())["settings"]["imgsz"] == 64
-    find(pictures, imgsz=())
+    find(images, imgsz=())
     assert caplog.text.count("image size 64, that of the model file; --imgsz sets another") == 2
 
 

@@ -45,7 +45,7 @@ def test_missing_data_yaml(training_fails) -> None:
     assert "nowhere.yaml" in training_fails("--data", "nowhere.yaml")
 
 
-def test_missing_pictures(training_fails, tmp_path: Path) -> None:
+def test_missing_images(training_fails, tmp_path: Path) -> None:
     data = tmp_path / "d.yaml"
     data.write_text(yaml.safe_dump({"train": "no/such", "val": "no/such", "names": ["a"]}))
     line = training_fails(data=data)
@@ -125,7 +125,7 @@ def test_download_scripts_are_never_run(training_fails, tmp_path: Path) -> None:
     assert not marker.exists()
 
 
-def test_a_corrupt_picture_is_named_and_training_goes_on(make_dataset, tmp_path: Path, capfd) -> None:
+def test_a_corrupt_image_is_named_and_training_goes_on(make_dataset, tmp_path: Path, capfd) -> None:
     data = make_dataset(tmp_path / "set")
     (tmp_path / "set/images/train/0.png").write_bytes(b"broken")
     arguments = ["--cfg", "yolov5n.yaml", "--data", str(data), *SMALL, "--project", str(tmp_path / "runs")]
@@ -159,7 +159,7 @@ def test_val_and_detect_say_what_is_missing(trained: Path, tmp_path: Path, capfd
     code = run_script(detect.main, DetectOptions, ["--weights", best, "--source", "no/where", *project])
     assert "no/where" in error_line(capfd, code, 1)
     code = run_script(detect.main, DetectOptions, ["--weights", best, "--source", str(tmp_path / "*.png"), *project])
-    assert "no picture or video matches" in error_line(capfd, code, 1)
+    assert "no image or video matches" in error_line(capfd, code, 1)
     assert not (tmp_path / "runs").exists()
 
 

@@ -60,7 +60,7 @@ def gradients(ranks: Ranks, count: int, cfg: str, sync_bn: bool) -> dict[str, fl
         if isinstance(module, torch.nn.BatchNorm2d):
             module.training = sync_bn
     images = torch.rand(count, 3, 64, 64)
-    # Many boxes on the first picture, one on the last: means over each half alone would weigh them otherwise.
+    # Many boxes on the first image, one on the last: means over each half alone would weigh them otherwise.
     boxes = torch.rand(6, 4) * 0.3 + 0.35
     picture = torch.tensor([[0.0]] * 5 + [[count - 1.0]])
     targets = torch.cat([picture, torch.arange(6.0)[:, None] % 2, boxes], dim=1)
@@ -91,7 +91,7 @@ def gradients(ranks: Ranks, count: int, cfg: str, sync_bn: bool) -> dict[str, fl
 
 
 class Seer(torch.nn.Module):
-    """Finds the coloured rectangle of a picture, in some pictures better than in others."""
+    """Finds the coloured rectangle of an image, in some images better than in others."""
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, None]:
         found = torch.zeros(len(images), 1, 7)
@@ -107,7 +107,7 @@ class Seer(torch.nn.Module):
 
 def evaluation(ranks: Ranks) -> dict[str, Any]:
     """Figures of a validation by two processes, and by this one alone."""
-    records = load_labels(DatasetSpec.load(DATA), "val").records  # 5 pictures in batches of 4: a blank one for rank 1
+    records = load_labels(DatasetSpec.load(DATA), "val").records  # 5 images in batches of 4: a blank one for rank 1
     torch.manual_seed(0)
     model = Model("yolov5n_dynamic.yaml", nc=2)
     with torch.no_grad():
@@ -186,7 +186,7 @@ def state(session: Session) -> dict[str, Any]:
 
 
 def early_stop(ranks: Ranks) -> dict[str, Any]:
-    """Patience 1 with a fitness that only falls, which rank 0 alone sees; the pictures are drawn by weight."""
+    """Patience 1 with a fitness that only falls, which rank 0 alone sees; the images are drawn by weight."""
     values = iter(np.arange(0.9, 0, -0.1))
     original, drawn = train.fitness, []
     train.fitness = lambda _: np.array([next(values) if ranks.main else 1.0])
@@ -246,7 +246,7 @@ def other_numbers(ranks: Ranks) -> dict[str, Any]:
 
 
 def two_machines(ranks: Ranks) -> dict[str, Any]:
-    """A run of two machines of one process each, which have a copy of the data each; then one has a picture less."""
+    """A run of two machines of one process each, which have a copy of the data each; then one has an image less."""
     alone_there = replace(ranks, local_rank=0, local_size=1)
     own = FOLDER / f"machine{ranks.rank}"
     shutil.copytree(DATA.parent, own / "set")
@@ -290,7 +290,7 @@ def faulty_batch(ranks: Ranks) -> dict[str, Any]:
 
 
 def no_batch(ranks: Ranks) -> Any:
-    """A picture that rank 1 cannot read."""
+    """An image that rank 1 cannot read."""
 
     def hook(session: Session) -> None:
         def fail(keys: Any) -> Any:

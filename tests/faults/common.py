@@ -23,10 +23,10 @@ ROOT = Path(__file__).resolve().parents[2]
 LIMIT_S = 900.0  # for machines with much else to do
 
 
-def make_set(folder: Path, pictures: int = 20) -> Path:
-    """Grey pictures with one coloured rectangle each, half of them to train on; returns the data yaml."""
+def make_set(folder: Path, images: int = 20) -> Path:
+    """Grey images with one coloured rectangle each, half of them to train on; returns the data yaml."""
     rng = np.random.default_rng(0)
-    for i in range(pictures):
+    for i in range(images):
         split, c = ("train" if i % 2 else "val"), i // 2 % 2
         image = rng.integers(90, 130, (64, 64, 3)).astype(np.uint8)
         x, y = rng.integers(0, 32, 2).tolist()

@@ -25,7 +25,7 @@ from common import Run, check, make_set
 
 from utils.checkpoint import load_checkpoint
 
-ROOM = 2**20  # bytes: tables and pictures fit, checkpoints do not
+ROOM = 2**20  # bytes: tables and images fit, checkpoints do not
 EPOCHS = 10
 DISK_MB = 160  # for last.pt and best.pt with their optimizer, and a draft of each
 

@@ -23,7 +23,7 @@ from common import Run, check, equal_runs, make_set
 from utils.checkpoint import load_checkpoint
 
 INSIDE = "--inside"
-ROOM_KB = 200  # of shared memory; a batch of two pictures of 64 px has 24
+ROOM_KB = 200  # of shared memory; a batch of two images of 64 px has 24
 
 
 def loader_processes(parent: int) -> list[int]:

@@ -125,8 +125,8 @@ COMMANDS = (
     Command("tools.options_table", [], [""], []),
     Command("tools.demo", ["--none"], [""], []),
     Command("examples/serve.py", ["--imgsz", "64", "--host", "192.0.2.1"], ["--weights"], ["--conf", "--port"], MODEL),
-    Command("examples/onnx_picture.py", ["set/images/val/0.png"], [""], []),
-    Command("examples/openvino_picture.py", ["set/images/val/0.png"], [""], []),
+    Command("examples/onnx_image.py", ["set/images/val/0.png"], [""], []),
+    Command("examples/openvino_image.py", ["set/images/val/0.png"], [""], []),
 )
 NUMBERS = (
     "nan",

@@ -1,10 +1,10 @@
-"""Broken label files, pictures and caches by the thousand, through the functions that read them at every start.
+"""Broken label files, images and caches by the thousand, through the functions that read them at every start.
 
 python tests/fuzz/labels.py [--n 20000] [--seed 0]
 
 Valid files are changed at random: bytes, lengths, numbers, characters, lines. Whatever comes out, reading must end
 within two seconds of the processor and without another exception than those it promises; rows that are kept must be
-usable, and each row or picture that is refused must be named with its file (and line). Exits with 1 and the number of
+usable, and each row or image that is refused must be named with its file (and line). Exits with 1 and the number of
 each case that fails.
 """
 
@@ -30,7 +30,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from utils.core.errors import InputError
 from utils.core.image import read_image
 from utils.datasets.label_file import read_label_file, row_lines
-from utils.datasets.label_records import BAD_LABELS, BAD_PICTURE, BAD_ROW
+from utils.datasets.label_records import BAD_IMAGE, BAD_LABELS, BAD_ROW
 from utils.datasets.labels import scan_labels
 
 LIMIT_S = 2.0
@@ -49,7 +49,7 @@ TEXTS = (
 
 
 def pictures() -> list[tuple[str, bytes]]:
-    """(suffix, content) of small pictures of all formats."""
+    """(suffix, content) of small images of all formats."""
     rng = np.random.default_rng(1)
     noise = rng.integers(0, 256, (24, 32, 3), np.uint8)
     found = [(suffix, cv2.imencode(suffix, noise)[1].tobytes()) for suffix in (".jpg", ".png", ".bmp", ".tif", ".webp")]
@@ -119,7 +119,7 @@ def check_rows(path: Path, figures: Counter[str]) -> None:
         boxes = rows.boxes
         assert boxes.dtype == np.float32 and boxes.ndim == 2 and boxes.shape[1] == 5, "shape"
         assert np.isfinite(boxes).all(), "a box that is not finite"
-        assert (boxes[:, 1:] >= 0).all() and (boxes[:, 1:] <= 1).all(), "a box outside the picture"
+        assert (boxes[:, 1:] >= 0).all() and (boxes[:, 1:] <= 1).all(), "a box outside the image"
         assert (boxes[:, 0] >= 0).all() and (boxes[:, 0] == np.floor(boxes[:, 0])).all(), "a class that is no class"
         assert nc is None or (boxes[:, 0] < nc).all(), "a class beyond the names"
         assert len(rows.segments) in (0, len(boxes)), "segments"
@@ -135,22 +135,22 @@ def check_rows(path: Path, figures: Counter[str]) -> None:
     figures["files with unknown classes"] += bool(read_label_file(path, (64, 48), CLASSES).foreign)
 
 
-def check_picture_file(path: Path, figures: Counter[str]) -> None:
-    """Scan one picture with its label file."""
+def check_image_file(path: Path, figures: Counter[str]) -> None:
+    """Scan one image with its label file."""
     labels = scan_labels([path], CLASSES, workers=0, strict=False)
-    figures["pictures"] += 1
+    figures["images"] += 1
     if not labels.records:
         (finding,) = labels.report.findings
-        assert finding.kind in (BAD_PICTURE, BAD_LABELS) and finding.file == str(path) and finding.problem, "unnamed"
+        assert finding.kind in (BAD_IMAGE, BAD_LABELS) and finding.file == str(path) and finding.problem, "unnamed"
         assert str(finding).isprintable(), f"message {finding!s:.500}"
-        figures["pictures refused"] += 1
+        figures["images refused"] += 1
         return
     (record,) = labels.records
     try:
         image = read_image(path)
     except InputError as error:
         assert str(path) in str(error), "unnamed"
-        figures["pictures accepted by their ends and refused when decoded"] += 1
+        figures["images accepted by their ends and refused when decoded"] += 1
     else:
         assert image.shape[:2] == record.hw, f"size {image.shape} is not {record.hw}"
 
@@ -168,34 +168,34 @@ def check_cache(folder: Path, images: list[Path], rng: np.random.Generator, figu
 
 
 def attempt(case: int, seed: int, folder: Path, known: list[Path], figures: Counter[str]) -> None:
-    """One case; every tenth is a cache, three of ten are pictures, the others are label files."""
+    """One case; every tenth is a cache, three of ten are images, the others are label files."""
     rng = np.random.default_rng((seed, case))
     if case % 10 == 0:
         check_cache(folder, known, rng, figures)
     elif case % 10 < 4:
-        kinds = pictures_once()
+        kinds = images_once()
         suffix, content = kinds[int(rng.integers(0, len(kinds)))]
-        path = folder / f"picture{suffix}"
+        path = folder / f"image{suffix}"
         path.write_bytes(mutate(content, rng))
-        check_picture_file(path, figures)
+        check_image_file(path, figures)
     else:
         path = folder / "rows.txt"
         path.write_bytes(mutate_text(TEXTS[int(rng.integers(0, len(TEXTS)))], rng))
         check_rows(path, figures)
 
 
-_PICTURES: list[tuple[str, bytes]] = []
+_IMAGES: list[tuple[str, bytes]] = []
 
 
-def pictures_once() -> list[tuple[str, bytes]]:
-    """The unbroken pictures, made once."""
-    if not _PICTURES:
-        _PICTURES.extend(pictures())
-    return _PICTURES
+def images_once() -> list[tuple[str, bytes]]:
+    """The unbroken images, made once."""
+    if not _IMAGES:
+        _IMAGES.extend(pictures())
+    return _IMAGES
 
 
 def small_set(folder: Path) -> list[Path]:
-    """Four pictures with label files, for the caches."""
+    """Four images with label files, for the caches."""
     images = []
     for i, text in enumerate(TEXTS):
         images.append(folder / f"known{i}.png")

@@ -61,7 +61,7 @@ def test_ghost_bottleneck_shrinks_by_its_stride(stride: int, side: int) -> None:
     assert torch.equal(layer(x), layer.conv(x) + layer.shortcut(x))
 
 
-def test_transformer_mixes_positions_and_keeps_pictures_apart() -> None:
+def test_transformer_mixes_positions_and_keeps_images_apart() -> None:
     torch.manual_seed(0)
     layer = C3TR(16, 16, 1).eval()
     x = torch.rand(2, 16, 4, 4)

@@ -1,4 +1,4 @@
-"""Dynamic convolution against a loop over the pictures of the batch, and its known traps."""
+"""Dynamic convolution against a loop over the images of the batch, and its known traps."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from models.yolo import Model
 from utils.core.errors import InputError
 
 
-def by_picture(layer: Dynamic_conv2d, x: Tensor) -> Tensor:
-    """The definition, one picture after the other, in plain steps."""
+def by_image(layer: Dynamic_conv2d, x: Tensor) -> Tensor:
+    """The definition, one image after the other, in plain steps."""
     outputs = []
-    for picture in x:
-        pooled = picture.mean(dim=(1, 2))
+    for image in x:
+        pooled = image.mean(dim=(1, 2))
         hidden = torch.relu(layer.attention.fc1.weight[:, :, 0, 0] @ pooled)
         logits = layer.attention.fc2.weight[:, :, 0, 0] @ hidden / layer.attention.temperature
         share = torch.exp(logits) / torch.exp(logits).sum()
         kernel = sum(s * w for s, w in zip(share, layer.weight))
         bias = None if layer.bias is None else sum(s * b for s, b in zip(share, layer.bias))
         outputs.append(
-            F.conv2d(picture[None], kernel, bias, layer.stride, layer.padding, layer.dilation, layer.groups)[0]
+            F.conv2d(image[None], kernel, bias, layer.stride, layer.padding, layer.dilation, layer.groups)[0]
         )
     return torch.stack(outputs)
 
@@ -39,12 +39,12 @@ def by_picture(layer: Dynamic_conv2d, x: Tensor) -> Tensor:
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("groups", [1, 2, 8])
 @pytest.mark.parametrize("dilation", [1, 2])
-def test_equals_a_loop_over_the_pictures(batch: int, kernel: int, stride: int, groups: int, dilation: int) -> None:
+def test_equals_a_loop_over_the_images(batch: int, kernel: int, stride: int, groups: int, dilation: int) -> None:
     torch.manual_seed(0)
     layer = Dynamic_conv2d(8, 16, kernel, 0.5, stride, kernel // 2, dilation, groups, temperature=2)
     nn.init.normal_(layer.bias)
     x = torch.randn(batch, 8, 13, 11)
-    torch.testing.assert_close(layer(x), by_picture(layer, x), atol=2e-5, rtol=1e-5)
+    torch.testing.assert_close(layer(x), by_image(layer, x), atol=2e-5, rtol=1e-5)
 
 
 def test_pointwise_layers_use_matrix_products_and_agree_with_grouped_convolution() -> None:

@@ -1,4 +1,4 @@
-"""DynamicConv and the other families: against a loop over the pictures, their rules, and folding of the norm."""
+"""DynamicConv and the other families: against a loop over the images, their rules, and folding of the norm."""
 
 from __future__ import annotations
 

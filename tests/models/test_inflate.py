@@ -28,7 +28,7 @@ STATIC_TWINS = [
 
 @pytest.mark.parametrize("kind", [Dynamic_conv2d, CondConv2d, ODConv2d])
 @pytest.mark.parametrize("groups", [1, 2])
-def test_a_plain_convolution_with_bias_is_equal_for_every_picture(kind: Any, groups: int) -> None:
+def test_a_plain_convolution_with_bias_is_equal_for_every_image(kind: Any, groups: int) -> None:
     torch.manual_seed(0)
     static = nn.Conv2d(8, 6, 3, stride=2, padding=1, groups=groups)
     dynamic = kind(8, 6, 3, stride=2, padding=1, groups=groups, K=4)

@@ -23,7 +23,7 @@ def tensor(rows: list[list[float]]) -> Tensor:
 # Figures --------------------------------------------------------------------------------------------------------------
 
 
-def test_one_kernel_a_picture_has_entropy_zero_and_a_mean_of_highest_entropy() -> None:
+def test_one_kernel_a_image_has_entropy_zero_and_a_mean_of_highest_entropy() -> None:
     stats = routing_stats("a", tensor([[1, 0], [0, 1]]))
     assert (stats.kernels, stats.samples, stats.normalized) == (2, 2, False)
     assert stats.mean.tolist() == stats.dominant.tolist() == [0.5, 0.5]
@@ -40,10 +40,10 @@ def test_an_even_mixture_has_entropy_ln_k_and_the_kernels_share_the_lead() -> No
     assert stats.spread == 0
 
 
-def test_figures_of_unequal_pictures() -> None:
+def test_figures_of_unequal_images() -> None:
     stats = routing_stats("a", tensor([[0.75, 0.25], [0.5, 0.5], [0.25, 0.75], [0.9, 0.1]]))
     assert stats.mean == pytest.approx([0.6, 0.4])
-    assert stats.dominant.tolist() == [2.5 / 4, 1.5 / 4]  # the even picture counts half for each
+    assert stats.dominant.tolist() == [2.5 / 4, 1.5 / 4]  # the even image counts half for each
     quarter, tenth = 2 * LN2 - 0.75 * math.log(3), -0.9 * math.log(0.9) - 0.1 * math.log(0.1)
     assert stats.entropy == pytest.approx((2 * quarter + LN2 + tenth) / 4)
     assert stats.entropy_of_mean == pytest.approx(-0.6 * math.log(0.6) - 0.4 * math.log(0.4))
@@ -56,7 +56,7 @@ def test_weights_that_do_not_sum_to_one_are_divided_by_their_sum() -> None:
     assert stats.mean == pytest.approx([(0.75 + 0.5 + 0.5) / 3, (0.25 + 0.5 + 0.5) / 3])
 
 
-def test_the_mean_of_a_class_is_over_the_pictures_that_contain_it() -> None:
+def test_the_mean_of_a_class_is_over_the_images_that_contain_it() -> None:
     presence = torch.tensor([[True, False, False], [True, True, False]])
     per_class = routing_stats("a", tensor([[1, 0], [0, 1]]), presence).per_class
     assert per_class[:2].tolist() == [[0.5, 0.5], [0, 1]]
@@ -71,7 +71,7 @@ def test_the_class_contrast_is_the_deviation_between_the_classes() -> None:
     assert routing_stats("a", weights, nothing).class_contrast == 0
 
 
-def test_pictures_the_layer_did_not_see_are_left_out() -> None:
+def test_images_the_layer_did_not_see_are_left_out() -> None:
     presence = torch.tensor([[True], [True]])
     stats = routing_stats("a", tensor([[math.nan, math.nan], [0.75, 0.25]]), presence)
     assert stats.samples == 1
@@ -84,7 +84,7 @@ def test_weights_without_meaning_are_refused(rows: list[list[float]]) -> None:
         routing_stats("layer 7", tensor(rows))
 
 
-def test_a_class_counts_once_per_picture() -> None:
+def test_a_class_counts_once_per_image() -> None:
     targets = tensor([[0, 1, 0.5, 0.5, 0.1, 0.1], [0, 1, 0.2, 0.2, 0.1, 0.1], [2, 0, 0.5, 0.5, 0.1, 0.1]])
     assert class_presence(targets, 3, 2).tolist() == [[False, True], [False, False], [True, False]]
 
@@ -102,19 +102,19 @@ def test_a_kernel_below_a_twentieth_of_its_share_is_nearly_unused() -> None:
     assert routing_stats("a", tensor([[0.7, 0.28, 0.02], [0.3, 0.68, 0.02]])).verdict == "ok"  # 0.05 / 3 = 0.0167
 
 
-def test_a_kernel_that_leads_a_single_picture_is_not_unused() -> None:
+def test_a_kernel_that_leads_a_single_image_is_not_unused() -> None:
     rows = [[0.6, 0.4, 0.0], [0.4, 0.6, 0.0]] * 50 + [[0.0, 0.0, 1.0]]
     stats = routing_stats("a", tensor(rows))
     assert stats.mean[2] < 0.05 / 3
     assert stats.verdict == "ok"
 
 
-def test_a_layer_of_one_kernel_for_all_pictures_has_collapsed() -> None:
+def test_a_layer_of_one_kernel_for_all_images_has_collapsed() -> None:
     stats = routing_stats("a", tensor([[0.01, 0.98, 0.01], [0.0, 1.0, 0.0]]))
     assert stats.verdict == "collapsed to kernel 1, mean weight 0.990: the other 2 are idle"
 
 
-def test_one_kernel_a_picture_is_no_collapse_when_pictures_differ() -> None:
+def test_one_kernel_a_image_is_no_collapse_when_images_differ() -> None:
     assert routing_stats("a", tensor([[1, 0], [0, 1]])).verdict == "ok"
 
 
@@ -122,9 +122,9 @@ def test_a_layer_that_mixes_all_kernels_evenly_stays_uniform() -> None:
     assert "stays uniform" in routing_stats("a", tensor([[0.5, 0.5], [0.505, 0.495]])).verdict
 
 
-def test_one_mixture_for_all_pictures_is_a_static_convolution() -> None:
-    assert "alike for every picture" in routing_stats("a", tensor([[0.8, 0.2], [0.801, 0.199]])).verdict
-    assert routing_stats("a", tensor([[0.8, 0.2]])).verdict == "ok"  # one picture shows no difference
+def test_one_mixture_for_all_images_is_a_static_convolution() -> None:
+    assert "alike for every image" in routing_stats("a", tensor([[0.8, 0.2], [0.801, 0.199]])).verdict
+    assert routing_stats("a", tensor([[0.8, 0.2]])).verdict == "ok"  # one image shows no difference
 
 
 def test_a_single_kernel_leaves_nothing_to_choose() -> None:
@@ -164,7 +164,7 @@ class Two(nn.Module):
         self.first, self.second = Dynamic_conv2d(3, 3, 1, K=2), Dynamic_conv2d(3, 3, 1, K=3)
         self.calls = calls
         rng = torch.Generator().manual_seed(0)
-        for layer in (self.first, self.second):  # positive, so that no ReLU is dead and every picture differs
+        for layer in (self.first, self.second):  # positive, so that no ReLU is dead and every image differs
             nn.init.uniform_(layer.attention.fc1.weight, 0.1, 1, generator=rng)
             nn.init.uniform_(layer.attention.fc2.weight, -1, 1, generator=rng)
 
@@ -179,14 +179,14 @@ def pictures(count: int, seed: int = 0) -> Tensor:
     return torch.rand(count, 3, 4, 4, generator=torch.Generator().manual_seed(seed)) * 200
 
 
-def test_rows_follow_the_pictures_over_the_batches() -> None:
+def test_rows_follow_the_images_over_the_batches() -> None:
     model, images = Two(), pictures(5)
     with RoutingRecorder(model) as recorder:
         model(images[:3])
         model(images[3:])
     assert (recorder.layers, recorder.samples) == (("first", "second"), 5)
     expected = model.first.attention(images)
-    assert expected.std(0).min() > 1e-3, "the pictures should differ"
+    assert expected.std(0).min() > 1e-3, "the images should differ"
     assert torch.allclose(recorder.weights("first"), expected, atol=1e-6)
     assert recorder.weights("second").shape == (5, 3)
     assert not recorder.weights("first").requires_grad
@@ -227,7 +227,7 @@ def test_a_pass_without_a_layer_leaves_its_rows_empty() -> None:
     assert [stats.samples for stats in recorder.stats()] == [5, 3]
 
 
-def test_a_layer_on_windows_of_the_pictures_is_left_out_with_one_warning(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_layer_on_windows_of_the_images_is_left_out_with_one_warning(caplog: pytest.LogCaptureFixture) -> None:
     class Windows(Two):
         def forward(self, x: Tensor) -> Tensor:
             return self.second(torch.cat(self.first(x).chunk(2, dim=2)))

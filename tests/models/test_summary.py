@@ -151,7 +151,7 @@ def test_multiply_adds_of_the_transformer_block_by_hand() -> None:
     assert macs(C3TR(32, 32, n=1), 10, 32) - without == linear + attention
 
 
-def test_the_picture_has_as_many_channels_as_the_yaml_says() -> None:
+def test_the_image_has_as_many_channels_as_the_yaml_says() -> None:
     content = {**yaml.safe_load((MODELS_DIR / "yolov5n.yaml").read_text("utf-8")), "ch": 1}
     first = 320 * 320 * 16 * 36
     assert macs(Model("yolov5n.yaml"), 640, 3) - round(count_gflops(Model(content)) * 1e9 / 2) == 2 * first
@@ -220,7 +220,7 @@ def test_agrees_with_the_counter_of_torch_within_one_percent(counted: Counted) -
 
 @every_model
 def test_is_the_same_before_and_after_fusing_but_for_the_biases_of_dynamic_layers(counted: Counted) -> None:
-    """K biases of every output channel are mixed for a picture; the widest model has some ten thousand channels."""
+    """K biases of every output channel are mixed for an image; the widest model has some ten thousand channels."""
     assert counted.gflops <= counted.fused <= counted.gflops + 2 * 4 * 10_000 / 1e9
     if "dynamic" not in str(counted.file) and "odconv" not in counted.file.stem:
         assert counted.fused == counted.gflops

@@ -43,9 +43,9 @@ def test_a_smaller_view_is_drawn_at_the_top_left_and_filled_up_with_grey(hw, dra
 
 
 def test_a_mirrored_view_shows_the_left_at_the_right() -> None:
-    picture = torch.zeros(1, 3, 64, 64)
-    picture[..., :32] = 1
-    seen = View(0.5, mirrored=True).of(picture, 32)
+    image = torch.zeros(1, 3, 64, 64)
+    image[..., :32] = 1
+    seen = View(0.5, mirrored=True).of(image, 32)
     assert (seen[..., :15] == 0).all() and (seen[..., 17:] == 1).all()
 
 

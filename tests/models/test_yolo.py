@@ -64,24 +64,24 @@ def test_parameters_of_the_dynamic_l_model_by_hand() -> None:
     assert difference == by_hand == 3_284_480
 
 
-@pytest.mark.parametrize("picture", ["noise", "pic"])
+@pytest.mark.parametrize("image", ["noise", "pic"])
 @pytest.mark.parametrize("fused", [False, True])
-def test_outputs_with_the_official_weights_are_those_of_the_reference(golden, shared_weights, picture, fused) -> None:
+def test_outputs_with_the_official_weights_are_those_of_the_reference(golden, shared_weights, image, fused) -> None:
     model, _ = load_model(shared_weights / "yolov5n-coco-v6.0.pt")
     if fused:
         fuse(model)
-    if picture == "noise":
+    if image == "noise":
         x = torch.from_numpy(np.random.default_rng(0).random((1, 3, 160, 192), dtype=np.float32))
     else:
         x = torch.from_numpy(golden.array("model/pic_input_u8")).float() / 255
     with torch.no_grad():
         decoded, maps = model(x)
-    reference = torch.from_numpy(golden.array(f"model/{picture}_concat" + ("_fused" if fused else "")))
+    reference = torch.from_numpy(golden.array(f"model/{image}_concat" + ("_fused" if fused else "")))
     torch.testing.assert_close(decoded[..., :4], reference[..., :4], rtol=1e-4, atol=1e-3)
     torch.testing.assert_close(decoded[..., 4:], reference[..., 4:], rtol=0, atol=1e-5)
     for level, own in enumerate(maps):
         torch.testing.assert_close(
-            own, torch.from_numpy(golden.array(f"model/{picture}_head{level}")), rtol=1e-4, atol=1e-4
+            own, torch.from_numpy(golden.array(f"model/{image}_head{level}")), rtol=1e-4, atol=1e-4
         )
 
 

@@ -113,7 +113,7 @@ def test_one_step_at_batch_one_gives_every_parameter_a_finite_gradient(name: str
     loss = DetectionLoss(head.anchors, head.stride, head.nc, scale_gains(hyp, head.nl, head.nc, 256))
     targets = torch.tensor([[0, i % 3, 0.3 + 0.1 * i, 0.5, 0.1 * (i + 1), 0.15 * (i + 1)] for i in range(5)])
     loss(model(torch.rand(1, 3, 256, 256)), targets).total.backward()
-    # ReLU units of an attention may be dead for one picture, so a gradient may be zero, but not absent
+    # ReLU units of an attention may be dead for one image, so a gradient may be zero, but not absent
     wrong = [k for k, p in model.named_parameters() if p.grad is None or not torch.isfinite(p.grad).all()]
     assert wrong == []
 
@@ -129,10 +129,10 @@ def test_parameter_groups_hold_every_parameter_once(name: str) -> None:
 @pytest.mark.parametrize("name", KINDS)
 def test_fused_equals_unfused(name: str) -> None:
     model = with_statistics(small(name))
-    picture = torch.rand(2, 3, 128, 256)
+    image = torch.rand(2, 3, 128, 256)
     with torch.no_grad():
-        expected, _ = model(picture)
-        got, _ = fuse(copy.deepcopy(model))(picture)
+        expected, _ = model(image)
+        got, _ = fuse(copy.deepcopy(model))(image)
     torch.testing.assert_close(got[..., 4:], expected[..., 4:], rtol=0, atol=1e-5)
     torch.testing.assert_close(got[..., :4], expected[..., :4], rtol=1e-5, atol=1e-3)  # pixels
 
@@ -140,23 +140,23 @@ def test_fused_equals_unfused(name: str) -> None:
 @pytest.mark.parametrize("name", KINDS)
 def test_copies_and_pickles_compute_the_same(name: str) -> None:
     model = with_statistics(small(name))
-    picture = torch.rand(1, 3, 256, 256)
-    model.train()(picture)[0].sum().backward()
+    image = torch.rand(1, 3, 256, 256)
+    model.train()(image)[0].sum().backward()
     model.eval()
     with torch.no_grad():
-        expected, _ = model(picture)
+        expected, _ = model(image)
         for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
-            assert torch.equal(other(picture)[0], expected)
+            assert torch.equal(other(image)[0], expected)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("name", KINDS)
 def test_half_and_bfloat16_stay_near_float32(name: str, dtype: torch.dtype) -> None:
     model = with_statistics(small(name))
-    picture = torch.rand(1, 3, 128, 128)
+    image = torch.rand(1, 3, 128, 128)
     with torch.no_grad():
-        expected, _ = model(picture)
-        got, _ = model.to(dtype)(picture.to(dtype))
+        expected, _ = model(image)
+        got, _ = model.to(dtype)(image.to(dtype))
     error = (got.float() - expected)[..., 4:].abs().max()
     assert torch.isfinite(got).all()
     assert error < (0.01 if dtype == torch.float16 else 0.08)
@@ -166,9 +166,9 @@ def test_half_and_bfloat16_stay_near_float32(name: str, dtype: torch.dtype) -> N
 @pytest.mark.parametrize("name", KINDS)
 def test_a_trace_computes_the_same(name: str) -> None:
     model = with_statistics(small(name))
-    picture = torch.rand(1, 3, 128, 128)
+    image = torch.rand(1, 3, 128, 128)
     with torch.no_grad():
-        traced = torch.jit.trace(model, picture, check_trace=False)
+        traced = torch.jit.trace(model, image, check_trace=False)
         buffer = io.BytesIO()
         torch.jit.save(traced, buffer)
         buffer.seek(0)

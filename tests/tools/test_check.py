@@ -42,7 +42,7 @@ def test_a_clean_set_gives_zero_and_all_files(tmp_path: Path, make_dataset, capf
     data = make_dataset(tmp_path / "set")
     code, report = run(data, tmp_path / "out", "--decode")
     assert code == 0 and report["clean"] and report["findings"] == []
-    assert report["splits"]["train"]["pictures"] == 4
+    assert report["splits"]["train"]["images"] == 4
     assert report["splits"]["val"]["boxes_of_class"] == {"0 red": 2, "1 green": 2}
     assert "nothing found" in "".join(capfd.readouterr())
     names = {path.name for path in (tmp_path / "out").iterdir()}
@@ -72,7 +72,7 @@ def test_everything_wrong_is_found_with_file_and_line(data: Path, tmp_path: Path
     images, labels = root / "images", root / "labels"
     good = (labels / "train/0.txt").read_text()
     (labels / "train/0.txt").write_text(good + "0 0.4 0.3 -0.7 0.35\n" + good + "5 0.5 0.5 0.1 0.1\n0 0.5 0.5 1 1\n")
-    (images / "train/1.png").write_bytes(b"no picture")
+    (images / "train/1.png").write_bytes(b"no image")
     (labels / "train/2.txt").unlink()
     shutil.copy(images / "train/3.png", images / "val/copy.png")
     (labels / "val/copy.txt").write_text("1 0.1 0.1 0.1 0.1\n")
@@ -83,12 +83,12 @@ def test_everything_wrong_is_found_with_file_and_line(data: Path, tmp_path: Path
         ("train", "bad row", "0.txt", 2),
         ("train", "repeated row", "0.txt", 3),
         ("train", "unknown class", "0.txt", 4),
-        ("train", "box of the whole picture", "0.txt", 5),
-        ("train", "unusable picture", "1.png", 0),
+        ("train", "box of the whole image", "0.txt", 5),
+        ("train", "unusable image", "1.png", 0),
         ("train", "no label file", "2.png", 0),
-        ("val", "picture of the training set in another split", "copy.png", 0),
-        ("val", "identical pictures, different labels", "copy.txt", 0),
-        ("val", "label file without picture", "orphan.txt", 0),
+        ("val", "image of the training set in another split", "copy.png", 0),
+        ("val", "identical images, different labels", "copy.txt", 0),
+        ("val", "label file without image", "orphan.txt", 0),
     }
     assert expected <= found(report)
     row = next(f for f in report["findings"] if f["kind"] == "bad row")
@@ -103,7 +103,7 @@ def test_what_is_said_of_a_box_with_key_points_has_its_line(data: Path, tmp_path
     (data.parent / "labels/train/0.txt").write_text("\n0 0.5 0.5 1 1 0.2 0.2 2\n")
     data.write_text(data.read_text() + "kpt_shape: [1, 3]\n")
     _, report = run(data, tmp_path / "out")
-    assert [f["line"] for f in report["findings"] if f["kind"] == "box of the whole picture"] == [2]
+    assert [f["line"] for f in report["findings"] if f["kind"] == "box of the whole image"] == [2]
 
 
 def test_oddities_that_lose_nothing_leave_the_code_at_zero(data: Path, tmp_path: Path) -> None:
@@ -113,7 +113,7 @@ def test_oddities_that_lose_nothing_leave_the_code_at_zero(data: Path, tmp_path:
     code, report = run(data, tmp_path / "out")
     assert code == 0
     assert {f["kind"] for f in report["findings"]} == {
-        "box of the whole picture",
+        "box of the whole image",
         "box without pixels",
         "class without boxes",
     }
@@ -129,14 +129,14 @@ def test_damage_in_the_middle_needs_decode(data: Path, tmp_path: Path) -> None:
     assert run(data, tmp_path / "out")[0] == 0
     code, report = run(data, tmp_path / "out", "--decode")
     assert code == 1
-    assert found(report) == {("val", "damaged picture", "9.jpg", 0)}
+    assert found(report) == {("val", "damaged image", "9.jpg", 0)}
 
 
-def test_the_same_folder_for_train_and_val_is_a_leak_of_every_picture(data: Path, tmp_path: Path) -> None:
+def test_the_same_folder_for_train_and_val_is_a_leak_of_every_image(data: Path, tmp_path: Path) -> None:
     data.write_text(data.read_text().replace("images/val", "images/train"))
     code, report = run(data, tmp_path / "out")
     assert code == 1
-    assert report["counts"] == {"picture of the training set in another split": 4}
+    assert report["counts"] == {"image of the training set in another split": 4}
 
 
 def test_one_split_alone_and_a_missing_split(data: Path, tmp_path: Path) -> None:
@@ -180,7 +180,7 @@ def test_coco_annotations_are_checked_as_well(data: Path, tmp_path: Path) -> Non
     code, report = run(data, tmp_path / "out", "--task", "train")
     assert code == 1
     kinds = {f["kind"] for f in report["findings"]}
-    assert {"bad row", "box of the whole picture"} <= kinds
+    assert {"bad row", "box of the whole image"} <= kinds
 
 
 @pytest.mark.parametrize("name", ["train_labels.png", "train_sizes.png"])

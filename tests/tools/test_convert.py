@@ -84,7 +84,7 @@ def test_what_is_written_reads_the_same(source: Path, tmp_path: Path, kind: str,
 
 
 @pytest.mark.parametrize("kind", ["coco", "voc"])
-def test_annotations_find_pictures_that_stayed_where_they_were(source: Path, tmp_path: Path, kind: str) -> None:
+def test_annotations_find_images_that_stayed_where_they_were(source: Path, tmp_path: Path, kind: str) -> None:
     written = to(source, kind, tmp_path / kind)
     assert_same(source, written, outlines=kind != "voc")
     assert not list((tmp_path / kind).rglob("*.png"))
@@ -125,7 +125,7 @@ def test_a_coco_file_has_what_its_readers_expect(source: Path, tmp_path: Path) -
     assert [a["id"] for a in content["annotations"]] == [1, 2, 3, 4, 5]
 
 
-def test_pictures_called_by_a_number_keep_it_as_id(source: Path, tmp_path: Path) -> None:
+def test_images_called_by_a_number_keep_it_as_id(source: Path, tmp_path: Path) -> None:
     to(source, "coco", tmp_path / "coco")
     content = json.loads((tmp_path / "coco/annotations/instances_val.json").read_text(encoding="utf-8"))
     assert content["images"][0]["id"] == 0
@@ -217,10 +217,10 @@ def test_another_order_of_names_takes_its_category_ids_along(source: Path, tmp_p
     assert names[content["annotations"][0]["category_id"]] == "dog"
 
 
-def test_pictures_of_a_json_elsewhere_are_found_by_the_option(source: Path, tmp_path: Path) -> None:
+def test_images_of_a_json_elsewhere_are_found_by_the_option(source: Path, tmp_path: Path) -> None:
     to(source, "coco", tmp_path / "coco")
     file = tmp_path / "coco/annotations/instances_val.json"
-    with pytest.raises(FileNotFoundError, match="none of its 1 pictures found"):
+    with pytest.raises(FileNotFoundError, match="none of its 1 images found"):
         to(file, "yolo", tmp_path / "out")
     written = to(file, "yolo", tmp_path / "out", images=str(source.parent / "images/val"), link=True)
     assert len(records(written, "val")) == 1
@@ -283,7 +283,7 @@ def test_writing_over_the_source_itself_is_refused_and_nothing_is_lost(source: P
 
 @pytest.mark.parametrize("how", [{}, {"link": True}, {"copy_images": True}])
 @pytest.mark.parametrize("name", ["../../../victim/b.png", "a/../../../../victim/b.png", "ABSOLUTE"])
-def test_a_picture_that_a_json_names_elsewhere_is_written_below_the_output_folder_only(
+def test_a_image_that_a_json_names_elsewhere_is_written_below_the_output_folder_only(
     tmp_path: Path, name: str, how: dict[str, bool]
 ) -> None:
     deep, victim = tmp_path / "x/set/images", tmp_path / "victim/b.png"
@@ -323,7 +323,7 @@ def test_an_error_in_the_source_writes_nothing(source: Path, tmp_path: Path) -> 
     assert not (tmp_path / "out").exists()
 
 
-def test_two_pictures_of_one_name_are_refused_where_they_would_share_labels(source: Path, tmp_path: Path) -> None:
+def test_two_images_of_one_name_are_refused_where_they_would_share_labels(source: Path, tmp_path: Path) -> None:
     folder = source.parent / "images/val"
     (folder / "0.bmp").write_bytes(cv2.imencode(".bmp", np.zeros((32, 32, 3), np.uint8))[1].tobytes())
     with pytest.raises(InputError, match=r"0\.bmp and .*0\.png would share labels/val/0\.txt"):
@@ -334,8 +334,8 @@ def test_the_report_says_what_was_dropped_and_why(source: Path, tmp_path: Path) 
     text(source.parent / "labels/val/0.txt", "0 0.5 0.5 0.1 0.1\n0 0.5 0.5 -1 0.1\n0 0.5 0.5 0.1 0.1\n")
     to(source, "coco", tmp_path / "out")
     report = (tmp_path / "out" / REPORT).read_text(encoding="utf-8")
-    assert "train: 3 pictures (1 without objects), 5 boxes of 3 classes, 1 outlines" in report
-    assert "val: 1 pictures (0 without objects), 1 boxes of 1 classes, 0 outlines" in report
+    assert "train: 3 images (1 without objects), 5 boxes of 3 classes, 1 outlines" in report
+    assert "val: 1 images (0 without objects), 1 boxes of 1 classes, 0 outlines" in report
     assert "    长颈鹿: 2" in report
     assert "not taken over: 2" in report
     assert "labels/val/0.txt:2: 0 0.5 0.5 -1 0.1: width and height must be above 0" in report
@@ -387,7 +387,7 @@ def test_the_command_says_where_the_result_is(source: Path, tmp_path: Path, caps
     assert run_script(main, ConvertOptions, argv) == 0
     out = "".join(capsys.readouterr())
     assert f"written: {tmp_path / 'out/data.yaml'}" in out
-    assert "the pictures belong into" in out
+    assert "the images belong into" in out
     assert run_script(main, ConvertOptions, argv) == 1
     assert "has files in it" in "".join(capsys.readouterr())
 

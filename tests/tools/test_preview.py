@@ -75,18 +75,18 @@ def test_the_same_seed_draws_the_same_grid(data: Path, tmp_path: Path) -> None:
     assert a == b != c
 
 
-def test_pictures_come_again_in_the_next_epoch_only_when_all_were_drawn() -> None:
+def test_images_come_again_in_the_next_epoch_only_when_all_were_drawn() -> None:
     keys = preview.choose(3, 7, 0)
     assert [epoch for epoch, _ in keys] == [0, 0, 0, 1, 1, 1, 2]
     assert sorted(index for _, index in keys[:3]) == sorted(index for _, index in keys[3:6]) == [0, 1, 2]
 
 
-def test_the_last_line_counts_no_more_pictures_than_there_are(
+def test_the_last_line_counts_no_more_images_than_there_are(
     data: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     size = len(list((data.parent / "images/train").iterdir()))
     run(data, tmp_path / "out", "--n", str(size + 1))
-    assert f"{size} of {size} pictures of train drawn, some again: {size + 1} drawings" in "".join(capfd.readouterr())
+    assert f"{size} of {size} images of train drawn, some again: {size + 1} drawings" in "".join(capfd.readouterr())
 
 
 def test_another_split_can_be_looked_at(data: Path, tmp_path: Path) -> None:
@@ -121,7 +121,7 @@ def test_an_option_error_is_one_line(argv: list[str], message: str, capsys: pyte
     assert error.count("\n") == 1
 
 
-def test_a_picture_of_the_set_is_never_written_over(tmp_path: Path, make_dataset: Callable[..., Path]) -> None:
+def test_a_image_of_the_set_is_never_written_over(tmp_path: Path, make_dataset: Callable[..., Path]) -> None:
     data = make_dataset(tmp_path / "set")
     picture = next((tmp_path / "set").rglob("*train*/*.*g"))
     picture.rename(picture.with_name("plain.jpg"))

@@ -39,7 +39,7 @@ def test_shapes_are_those_of_the_batch(rows: list[LayerProfile]) -> None:
 
 
 def test_operations_of_some_layers_by_hand(rows: list[LayerProfile]) -> None:
-    # per picture of 64 px, 2 x multiply-adds
+    # per image of 64 px, 2 x multiply-adds
     convolution = 2 * (3 * 6 * 6) * 16 * 32 * 32
     dynamic = 2 * (256 * 256 + 256 * 4) + 2 * 4 * (256 * 128 + 128) + 2 * 256 * 128 * 2 * 2
     head = 2 * (64 * 64 + 128 * 16 + 256 * 4) * 3 * 7

@@ -23,8 +23,8 @@ pytestmark = pytest.mark.usefixtures("log_handlers_restored")
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> Callable[..., Path]:
-    """``pictures({"a.png": [0, 1], ...})``: one noisy picture each, with an object of every class named."""
+def images(tmp_path: Path) -> Callable[..., Path]:
+    """``images({"a.png": [0, 1], ...})``: one noisy image each, with an object of every class named."""
 
     def make(classes_of: dict[str, list[int]], folder: Path = tmp_path / "set") -> Path:
         rng = np.random.default_rng(0)
@@ -58,19 +58,17 @@ def names_in(listing: Path) -> list[str]:
 MANY = {f"{i}.png": [i % 3] for i in range(30)}
 
 
-def test_every_picture_is_in_exactly_one_list(pictures: Any, tmp_path: Path) -> None:
-    assert split("--source", pictures(MANY), "--output", tmp_path / "out") == 0
+def test_every_image_is_in_exactly_one_list(images: Any, tmp_path: Path) -> None:
+    assert split("--source", images(MANY), "--output", tmp_path / "out") == 0
     lists = [names_in(tmp_path / "out" / f"{part}.txt") for part in ("train", "val", "test")]
     assert [len(names) for names in lists] == [24, 3, 3]
     assert sorted(name for names in lists for name in names) == sorted(MANY)
 
 
-def test_the_yaml_trains_as_it_is_from_any_folder(
-    pictures: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_yaml_trains_as_it_is_from_any_folder(images: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     argv = [
         "--source",
-        pictures(MANY),
+        images(MANY),
         "--names",
         "x",
         "y",
@@ -89,24 +87,24 @@ def test_the_yaml_trains_as_it_is_from_any_folder(
     assert (len(labels.records), labels.report.found) == (15, 15)
 
 
-def test_lists_move_with_the_pictures(pictures: Any, tmp_path: Path) -> None:
-    assert split("--source", pictures(MANY), "--output", tmp_path / "set/lists") == 0
+def test_lists_move_with_the_images(images: Any, tmp_path: Path) -> None:
+    assert split("--source", images(MANY), "--output", tmp_path / "set/lists") == 0
     (tmp_path / "set").rename(tmp_path / "moved")
     assert all(path.exists() for path in find_images([tmp_path / "moved/lists/train.txt"]))
     assert (tmp_path / "moved/lists/train.txt").read_text(encoding="utf-8").startswith("./../images/")
 
 
 @pytest.mark.parametrize("extra", [(), ("--stratify",)])
-def test_the_same_seed_gives_the_same_files(extra: tuple[str, ...], pictures: Any, tmp_path: Path) -> None:
-    source = pictures(MANY)
+def test_the_same_seed_gives_the_same_files(extra: tuple[str, ...], images: Any, tmp_path: Path) -> None:
+    source = images(MANY)
     for name, seed in (("a", "3"), ("b", "3"), ("c", "4")):
         split("--source", source, "--output", tmp_path / name, "--seed", seed, *extra)
     a, b, c = ((tmp_path / name / "val.txt").read_text(encoding="utf-8") for name in "abc")
     assert a == b != c
 
 
-def test_folds_share_out_all_pictures_once(pictures: Any, tmp_path: Path) -> None:
-    assert split("--source", pictures(MANY), "--kfold", "5", "--output", tmp_path / "out") == 0
+def test_folds_share_out_all_images_once(images: Any, tmp_path: Path) -> None:
+    assert split("--source", images(MANY), "--kfold", "5", "--output", tmp_path / "out") == 0
     held_out = []
     for i in range(5):
         spec = DatasetSpec.load(tmp_path / f"out/fold{i}.yaml")
@@ -117,10 +115,10 @@ def test_folds_share_out_all_pictures_once(pictures: Any, tmp_path: Path) -> Non
     assert not (tmp_path / "out/data.yaml").exists()
 
 
-def test_stratified_lists_have_every_class_in_its_share(pictures: Any, tmp_path: Path) -> None:
+def test_stratified_lists_have_every_class_in_its_share(images: Any, tmp_path: Path) -> None:
     rng = np.random.default_rng(1)
     classes_of = {f"{i:03}.png": np.flatnonzero(rng.random(4) < [0.9, 0.4, 0.2, 0.1]).tolist() for i in range(200)}
-    argv = ["--source", pictures(classes_of), "--fractions", "0.7", "0.3", "--stratify", "--output", tmp_path / "out"]
+    argv = ["--source", images(classes_of), "--fractions", "0.7", "0.3", "--stratify", "--output", tmp_path / "out"]
     assert split(*argv) == 0
     in_val = [c for name in names_in(tmp_path / "out/val.txt") for c in classes_of[name]]
     everywhere = [c for classes in classes_of.values() for c in classes]
@@ -128,15 +126,15 @@ def test_stratified_lists_have_every_class_in_its_share(pictures: Any, tmp_path:
     assert np.abs(shares - 0.3).max() < 0.03
 
 
-def test_background_is_shared_out_like_a_class(pictures: Any, tmp_path: Path) -> None:
+def test_background_is_shared_out_like_a_class(images: Any, tmp_path: Path) -> None:
     classes_of = {f"{i}.png": [] if i < 10 else [0] for i in range(50)}
-    split("--source", pictures(classes_of), "--fractions", "0.8", "0.2", "--stratify", "--output", tmp_path / "out")
+    split("--source", images(classes_of), "--fractions", "0.8", "0.2", "--stratify", "--output", tmp_path / "out")
     assert sum(not classes_of[name] for name in names_in(tmp_path / "out/val.txt")) == 2
 
 
-def test_pictures_of_one_group_are_never_parted(pictures: Any, tmp_path: Path) -> None:
+def test_images_of_one_group_are_never_parted(images: Any, tmp_path: Path) -> None:
     classes_of = {f"cam{i % 7}_{i}.png": [i % 2] for i in range(40)}
-    argv = ["--source", pictures(classes_of), "--group-by", r"^(cam\d+)_", "--stratify", "--output", tmp_path / "out"]
+    argv = ["--source", images(classes_of), "--group-by", r"^(cam\d+)_", "--stratify", "--output", tmp_path / "out"]
     assert split(*argv) == 0
     groups = [
         {name.split("_")[0] for name in names_in(tmp_path / "out" / f"{part}.txt")} for part in ("train", "val", "test")
@@ -144,8 +142,8 @@ def test_pictures_of_one_group_are_never_parted(pictures: Any, tmp_path: Path) -
     assert sum(map(len, groups)) == len(set.union(*groups)) == 7
 
 
-def test_copies_of_a_picture_are_never_parted(pictures: Any, tmp_path: Path) -> None:
-    source = pictures({f"{i}.png": [0] for i in range(10)})
+def test_copies_of_a_image_are_never_parted(images: Any, tmp_path: Path) -> None:
+    source = images({f"{i}.png": [0] for i in range(10)})
     for i in range(10):
         (source / f"copy{i}.png").write_bytes((source / f"{i}.png").read_bytes())
     assert split("--source", source, "--kfold", "5", "--output", tmp_path / "out") == 0
@@ -182,16 +180,16 @@ def test_one_split_of_a_yaml_may_be_kept_out(make_dataset: Any, tmp_path: Path) 
     assert len(find_images([tmp_path / "out/train.txt", tmp_path / "out/val.txt"])) == 6
 
 
-def test_a_list_is_a_source_and_a_picture_named_twice_counts_once(pictures: Any, tmp_path: Path) -> None:
-    source = pictures({"a.png": [0], "b.png": [0], "c.png": [0]})
+def test_a_list_is_a_source_and_a_image_named_twice_counts_once(images: Any, tmp_path: Path) -> None:
+    source = images({"a.png": [0], "b.png": [0], "c.png": [0]})
     listing = tmp_path / "all.txt"
     listing.write_text("".join(f"{source / name}\n" for name in ("a.png", "b.png", "a.png")), encoding="utf-8")
     assert split("--source", listing, "--fractions", "0.5", "0.5", "--output", tmp_path / "out") == 0
     assert sorted(names_in(tmp_path / "out/train.txt") + names_in(tmp_path / "out/val.txt")) == ["a.png", "b.png"]
 
 
-def test_a_broken_picture_is_in_no_list(pictures: Any, tmp_path: Path) -> None:
-    source = pictures(MANY)
+def test_a_broken_image_is_in_no_list(images: Any, tmp_path: Path) -> None:
+    source = images(MANY)
     (source / "0.png").write_bytes(b"broken")
     assert split("--source", source, "--fractions", "0.5", "0.5", "--output", tmp_path / "out") == 0
     assert len(find_images([tmp_path / "out/train.txt", tmp_path / "out/val.txt"])) == 29
@@ -204,17 +202,17 @@ def test_the_table_by_hand() -> None:
     counts = np.array([[2, 0], [1, 1], [0, 0], [1, 0]])
     assert table(counts, {"train": [0, 2], "val": [1, 3]}, ("ant", "bee")).splitlines() == [
         "                   all        train          val",
-        "pictures             4   2 (50.0 %)   2 (50.0 %)",
+        "images             4   2 (50.0 %)   2 (50.0 %)",
         "  without objects    1  1 (100.0 %)    0 (0.0 %)",
         "ant                  4   2 (50.0 %)   2 (50.0 %)",
         "bee                  1    0 (0.0 %)  1 (100.0 %)",
     ]
 
 
-def test_the_share_of_every_class_is_printed(pictures: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    split("--source", pictures(MANY), "--names", "x", "y", "z", "--stratify", "--output", tmp_path / "out")
+def test_the_share_of_every_class_is_printed(images: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    split("--source", images(MANY), "--names", "x", "y", "z", "--stratify", "--output", tmp_path / "out")
     output = "".join(capfd.readouterr())
-    assert "pictures            30  24 (80.0 %)  3 (10.0 %)  3 (10.0 %)" in output
+    assert "images            30  24 (80.0 %)  3 (10.0 %)  3 (10.0 %)" in output
     assert "z                   10   8 (80.0 %)  1 (10.0 %)  1 (10.0 %)" in output
 
 
@@ -247,17 +245,17 @@ def test_an_option_error_is_one_line(argv: list[str], message: str, capsys: pyte
     assert error.count("\n") == 1
 
 
-def test_an_empty_part_is_refused_by_name(pictures: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    source = pictures({"a.png": [0], "b.png": [0]})
+def test_an_empty_part_is_refused_by_name(images: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    source = images({"a.png": [0], "b.png": [0]})
     error = error_of(capfd, split("--source", source, "--output", tmp_path / "out"))
-    assert "test would be empty: there are 2 pictures to share out" in error
+    assert "test would be empty: there are 2 images to share out" in error
     assert not (tmp_path / "out").exists()
 
 
-def test_too_few_groups_are_refused(pictures: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    source = pictures({f"{i}_{i}.png": [0] for i in (1, 2)} | {f"{i}_9.png": [0] for i in (1, 2)})
+def test_too_few_groups_are_refused(images: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    source = images({f"{i}_{i}.png": [0] for i in (1, 2)} | {f"{i}_9.png": [0] for i in (1, 2)})
     code = split("--source", source, "--kfold", "3", "--group-by", r"(\d)_", "--output", tmp_path / "out")
-    assert "there are 2 groups of pictures to share out" in error_of(capfd, code)
+    assert "there are 2 groups of images to share out" in error_of(capfd, code)
 
 
 @pytest.mark.parametrize(
@@ -269,35 +267,35 @@ def test_a_pattern_that_cannot_group_is_refused(pattern: str, message: str) -> N
         name_groups([Path("x/a1.png"), Path("x/b1.png")], pattern)
 
 
-def test_a_group_that_took_no_part_in_the_match_names_the_picture() -> None:
+def test_a_group_that_took_no_part_in_the_match_names_the_image() -> None:
     with pytest.raises(InputError, match=r"does not match b1\.png"):
         name_groups([Path("b1.png")], "(a)|b")
 
 
 def test_lists_that_are_there_are_replaced_only_with_leave(
-    pictures: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    images: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     own = tmp_path / "out/val.txt"
     own.parent.mkdir()
     own.write_text("mine", encoding="utf-8")
-    argv = ["--source", pictures(MANY), "--output", tmp_path / "out"]
+    argv = ["--source", images(MANY), "--output", tmp_path / "out"]
     assert f"{own} is there already" in error_of(capfd, split(*argv))
     assert [path.name for path in own.parent.iterdir()] == ["val.txt"]
     assert split(*argv, "--exist-ok") == 0
     assert own.read_text(encoding="utf-8") != "mine"
 
 
-def test_a_class_without_a_name_is_refused(pictures: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    code = split("--source", pictures(MANY), "--names", "x", "y", "--output", tmp_path / "out")
+def test_a_class_without_a_name_is_refused(images: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    code = split("--source", images(MANY), "--names", "x", "y", "--output", tmp_path / "out")
     assert "class outside 0..1" in error_of(capfd, code)
 
 
 def test_nothing_can_be_stratified_without_labels(
-    pictures: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    images: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    source = pictures({f"{i}.png": [] for i in range(5)})
+    source = images({f"{i}.png": [] for i in range(5)})
     code = split("--source", source, "--kfold", "2", "--stratify", "--output", tmp_path / "out")
-    assert "--stratify: no picture has a label; those of" in error_of(capfd, code)
+    assert "--stratify: no image has a label; those of" in error_of(capfd, code)
 
 
 def test_annotations_of_another_kind_are_sent_to_the_converter(
@@ -308,11 +306,11 @@ def test_annotations_of_another_kind_are_sent_to_the_converter(
     data = tmp_path / "set/data.yaml"
     data.write_text("val: annotations/instances_val2017.json\nimages: images/val2017\n", encoding="utf-8")
     error = error_of(capfd, split("--source", data, "--output", tmp_path / "out"))
-    assert "instances_val2017.json; lists of pictures need a .txt file for each: convert the set first" in error
+    assert "instances_val2017.json; lists of images need a .txt file for each: convert the set first" in error
     assert not (tmp_path / "out").exists()
 
 
-def test_a_source_without_pictures_is_named(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_source_without_images_is_named(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     code = split("--source", tmp_path / "nowhere", "--output", tmp_path / "out")
     assert f"{tmp_path / 'nowhere'}: no such folder" in error_of(capfd, code)
 

@@ -25,7 +25,7 @@ def load_detector(
 
     Args:
         weights: one file or several, which become an ensemble; none (or ""): the newest ``best.pt`` below ``runs``.
-        augment: look at every picture in three views.
+        augment: look at every image in three views.
 
     Returns:
         The detector and the checkpoint of the first file.

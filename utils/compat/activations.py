@@ -50,7 +50,7 @@ class AconC(nn.Module):
 
 
 class MetaAconC(nn.Module):
-    """ACON-C whose beta follows the picture: sigmoid(fc2(fc1(mean over the map))), arXiv 2009.04759 section 4.
+    """ACON-C whose beta follows the image: sigmoid(fc2(fc1(mean over the map))), arXiv 2009.04759 section 4.
 
     Args:
         c1: channels.

@@ -1,6 +1,6 @@
 """Augmentations under the names and with the calls of YOLOv5 v6.1, for other people's scripts.
 
-Pictures are HWC BGR uint8, labels [n, 5+] class, x1, y1, x2, y2 in pixels. Draws follow ``random.seed``.
+Images are HWC BGR uint8, labels [n, 5+] class, x1, y1, x2, y2 in pixels. Draws follow ``random.seed``.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def _sample(im: np.ndarray, labels: np.ndarray = _NO_LABELS, segments: Sequence[
 
 
 class Albumentations:
-    """Blur, median blur, grey and CLAHE of the package of that name, a hundredth of the pictures each.
+    """Blur, median blur, grey and CLAHE of the package of that name, a hundredth of the images each.
 
     Without the package nothing is changed, and a line says so.
     """
@@ -52,7 +52,7 @@ class Albumentations:
             SCRIPT_LOG.info("%sleft out: pip install albumentations", "albumentations: ")
 
     def __call__(self, im: np.ndarray, labels: np.ndarray, p: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
-        """With probability ``p`` the picture may be changed; the labels stay."""
+        """With probability ``p`` the image may be changed; the labels stay."""
         if self.transform is not None and random.random() < p:
             im = self.transform(_sample(im), _rng()).image
         return im, labels
@@ -64,7 +64,7 @@ def augment_hsv(im: np.ndarray, hgain: float = 0.5, sgain: float = 0.5, vgain: f
 
 
 def hist_equalize(im: np.ndarray, clahe: bool = True, bgr: bool = False) -> np.ndarray:
-    """The picture (RGB, or BGR as ``bgr`` says) with its brightness spread: tile by tile (CLAHE) or at once."""
+    """The image (RGB, or BGR as ``bgr`` says) with its brightness spread: tile by tile (CLAHE) or at once."""
     there, back = (
         (cv2.COLOR_BGR2YUV, cv2.COLOR_YUV2BGR) if bgr else (cv2.COLOR_RGB2YUV, cv2.COLOR_YUV2RGB)
     )  # fmt: skip
@@ -74,7 +74,7 @@ def hist_equalize(im: np.ndarray, clahe: bool = True, bgr: bool = False) -> np.n
 
 
 def replicate(im: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Copy the smaller half of the objects to random places of the picture, in place, and append their labels."""
+    """Copy the smaller half of the objects to random places of the image, in place, and append their labels."""
     height, width = im.shape[:2]
     rng, added = _rng(), []
     corners = labels[:, 1:5].astype(int)
@@ -101,7 +101,7 @@ def random_perspective(
     perspective: float = 0.0,
     border: tuple[int, int] = (0, 0),
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Turn, shift, scale, shear and tilt a picture and its labels; see :func:`utils.datasets.augment.draw_warp`.
+    """Turn, shift, scale, shear and tilt an image and its labels; see :func:`utils.datasets.augment.draw_warp`.
 
     ``segments`` is empty or has a polygon [m, 2] in pixels per label; ``border`` adds pixels above and below, left and
     right, or takes them away.
@@ -143,7 +143,7 @@ def cutout(im: np.ndarray, labels: np.ndarray, p: float = 0.5) -> np.ndarray:
 
 
 def mixup(im: np.ndarray, labels: np.ndarray, im2: np.ndarray, labels2: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Two pictures of one size blended by a Beta(32, 32) weight, with the labels of both."""
+    """Two images of one size blended by a Beta(32, 32) weight, with the labels of both."""
     blended = augment.mixup(_sample(im), _sample(im2), _rng())
     return augment.interleaved(blended.image), np.concatenate((labels, labels2))
 

@@ -39,7 +39,7 @@ def check_anchors(dataset: Any, model: Any, thr: float = 4.0, imgsz: int = 640) 
         dataset: has ``shapes`` [n, 2] width and height, and ``labels``, arrays [n, 5] class, xywh as fractions.
         model: its last layer is the head; it may be wrapped for several GPUs.
         thr: hyper-parameter ``anchor_t``.
-        imgsz: side of the training pictures in pixels.
+        imgsz: side of the training images in pixels.
     """
     wh, owner = _sizes(dataset, imgsz)
     head = (model.module if hasattr(model, "module") else model).model[-1]
@@ -64,7 +64,7 @@ def kmean_anchors(
     Args:
         dataset: data yaml, or an object as for :func:`check_anchors`.
         n: number of anchors.
-        img_size: side of the training pictures in pixels.
+        img_size: side of the training images in pixels.
         thr: hyper-parameter ``anchor_t``.
         verbose: log the anchors and how well they fit.
 
@@ -93,5 +93,5 @@ def kmean_anchors(
 
 
 def _sizes(dataset: Any, imgsz: int) -> tuple[np.ndarray, np.ndarray]:
-    """Widths and heights in pixels of all boxes of a data set in memory, and the picture of each."""
+    """Widths and heights in pixels of all boxes of a data set in memory, and the image of each."""
     return _anchors.box_sizes([(int(h), int(w)) for w, h in dataset.shapes], list(dataset.labels), imgsz)

@@ -21,6 +21,6 @@ def autobatch(model: Model, imgsz: int = 640, fraction: float = 0.9, batch_size:
         batch_size: v6.1's answer for a CPU; here the most that is tried there.
     """
     device = next(model.parameters()).device
-    pictures = GPU_CAP if device.type == "cuda" else batch_size
+    images = GPU_CAP if device.type == "cuda" else batch_size
     with torch.random.fork_rng(devices=[]):
-        return choose_batch_size(model, imgsz, device, TrainOptions(), pictures, fraction)
+        return choose_batch_size(model, imgsz, device, TrainOptions(), images, fraction)

@@ -13,7 +13,7 @@ from utils.core.callbacks import FitEpochEnd, TrainStart
 from utils.loggers.results_csv import FILE_NAME, V61_COLUMNS, ResultsCsv
 from utils.plots import plot_results
 
-_TRAIN_BATCHES = 3  # of which there are pictures
+_TRAIN_BATCHES = 3  # of which there are images
 
 
 class Loggers:

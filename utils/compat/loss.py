@@ -40,7 +40,7 @@ class ComputeLoss:
 
         Args:
             p: per level the raw map [B, na, ny, nx, 5 + nc].
-            targets: [N, 6] picture, class, xywh as fractions.
+            targets: [N, 6] image, class, xywh as fractions.
 
         Returns:
             [1] the sum of the parts times the batch size, and [3] box, objectness, class, cut off from the graph.

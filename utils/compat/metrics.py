@@ -35,7 +35,7 @@ def ap_per_class(
 
 
 def _draw(found: ApResult, names: Sequence[str], folder: Path) -> None:
-    plots = importlib.import_module("utils.plots.curves")  # matplotlib is for those who want pictures
+    plots = importlib.import_module("utils.plots.curves")  # matplotlib is for those who want images
     plots.plot_pr_curve(found.px, found.py, found.ap[:, 0], names, folder / "PR_curve.png")
     for letter, title, values in (
         ("F1", "F1", found.f1_curve), ("P", "Precision", found.p_curve), ("R", "Recall", found.r_curve)

@@ -23,12 +23,12 @@ def colors(i: int | float, bgr: bool = False) -> Color:
 
 
 class Annotator:
-    """Draws boxes into a picture, in place where its memory allows.
+    """Draws boxes into an image, in place where its memory allows.
 
     Args:
-        im: HWC uint8, any channel order, or a PIL picture. Colours are given in its order.
-        line_width: pixels; None: by the size of the picture.
-        font_size: height of the letters in pixels; None: by the size of the picture.
+        im: HWC uint8, any channel order, or a PIL image. Colours are given in its order.
+        line_width: pixels; None: by the size of the image.
+        font_size: height of the letters in pixels; None: by the size of the image.
         font, pil, example: without effect; the font is chosen by the text.
     """
 
@@ -65,7 +65,7 @@ class Annotator:
         self._pen.text(int(xy[0]), int(xy[1]), text)
 
     def result(self) -> np.ndarray:
-        """The picture with everything drawn so far."""
+        """The image with everything drawn so far."""
         return self._pen.result()
 
 
@@ -76,7 +76,7 @@ def plot_one_box(
     label: str | None = None,
     line_thickness: int | None = None,
 ) -> None:
-    """Draw one box, xyxy in pixels, into a picture, in place (v5's way)."""
+    """Draw one box, xyxy in pixels, into an image, in place (v5's way)."""
     Annotator(img, line_width=line_thickness).box_label(x, label or "", color or (128, 128, 128))
 
 
@@ -90,7 +90,7 @@ def save_one_box(
     BGR: bool = False,
     save: bool = True,
 ) -> np.ndarray:
-    """Cut a box out of a picture and write it as a ``.jpg``, numbered when the name is taken.
+    """Cut a box out of an image and write it as a ``.jpg``, numbered when the name is taken.
 
     Args:
         xyxy: corners in pixels.

@@ -59,7 +59,7 @@ def check_pil_font(font: str | Path = "", size: int = 10) -> ImageFont.FreeTypeF
 def feature_visualization(
     x: Tensor, module_type: str, stage: int, n: int = 32, save_dir: str | Path = "runs/detect/exp"
 ) -> None:
-    """Write the first ``n`` channels of the first picture's map [B, C, H, W] as a picture, and all of them as .npy.
+    """Write the first ``n`` channels of the first image's map [B, C, H, W] as an image, and all of them as .npy.
 
     The head, whose output is not a map, and maps of a single place are left out.
     """
@@ -94,7 +94,7 @@ def butter_lowpass_filtfilt(data: np.ndarray, cutoff: float = 1500, fs: float = 
 
 
 def output_to_target(output: Sequence[Tensor]) -> np.ndarray:
-    """Detections of each picture [n, 6] x1, y1, x2, y2, confidence, class as rows [N, 7] picture, class, xywh, conf."""
+    """Detections of each image [n, 6] x1, y1, x2, y2, confidence, class as rows [N, 7] image, class, xywh, conf."""
     rows = [np.zeros((0, 7), np.float32)]
     for number, found in enumerate(output):
         array = found.detach().float().cpu().numpy()
@@ -112,12 +112,12 @@ def plot_images(
     max_size: int = 1920,
     max_subplots: int = 16,
 ) -> None:
-    """Write pictures [B, 3, H, W] RGB, uint8 or 0..1, with their boxes as one sheet.
+    """Write images [B, 3, H, W] RGB, uint8 or 0..1, with their boxes as one sheet.
 
     Args:
-        targets: [N, 6] picture, class, xywh, or [N, 7] with a confidence; boxes as fractions or in pixels.
+        targets: [N, 6] image, class, xywh, or [N, 7] with a confidence; boxes as fractions or in pixels.
         names: of the classes.
-        max_size: longest side of the sheet in pixels. max_subplots: most pictures on it.
+        max_size: longest side of the sheet in pixels. max_subplots: most images on it.
     """
     rows = targets.detach().float().cpu().numpy().copy() if isinstance(targets, Tensor) else np.array(targets, float)
     rows = rows.reshape(-1, rows.shape[-1] if rows.size else 6)
@@ -166,7 +166,7 @@ def plot_val_txt(file: str | Path = "val.txt") -> None:
 
 
 def plot_targets_txt(file: str | Path = "targets.txt") -> None:
-    """From rows picture, class, x, y, w, h: histograms of the last four, ``targets.jpg`` in the folder."""
+    """From rows image, class, x, y, w, h: histograms of the last four, ``targets.jpg`` in the folder."""
     values = np.loadtxt(file, dtype=np.float32, ndmin=2)[:, 2:6].T
     _histograms(values, ("x", "y", "width", "height"), Path(file).absolute().with_name("targets.jpg"))
 
@@ -183,7 +183,7 @@ def plot_val_study(file: str | Path = "", dir: str | Path = "", x: Sequence[int]
     """Draw ``study*.txt`` of ``val.py --task study``, one or all of a folder: ``study.png`` there.
 
     Args:
-        x: the picture sizes of the rows; None: 256, 384, ... as far as there are rows.
+        x: the image sizes of the rows; None: 256, 384, ... as far as there are rows.
     """
     folder = Path(dir) if dir else Path(file).absolute().parent
     files = [Path(file)] if file else sorted(folder.glob("study*.txt"))

@@ -83,7 +83,7 @@ def model_info(model: nn.Module, verbose: bool = False, img_size: int | list[int
 
 
 def scale_img(img: Tensor, ratio: float = 1.0, same_shape: bool = False, gs: int = 32) -> Tensor:
-    """Pictures [B, C, H, W] scaled by ``ratio``, then filled up with grey at the right and bottom.
+    """Images [B, C, H, W] scaled by ``ratio``, then filled up with grey at the right and bottom.
 
     Args:
         same_shape: fill up to the size that came in, not to the next multiples of ``gs``.

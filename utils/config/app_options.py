@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from utils.config.flags import at_least, fraction, image_size_option, option, path, picture_size, switch
+from utils.config.flags import at_least, fraction, image_sides, image_size_option, option, path, switch
 from utils.core.errors import InputError
 
 
@@ -33,7 +33,7 @@ class AppOptions:
     )
 
     def __post_init__(self) -> None:
-        picture_size(self.imgsz)
+        image_sides(self.imgsz)
         fraction("--conf-thres", self.conf_thres)
         fraction("--iou-thres", self.iou_thres)
         for flag, value in (

@@ -1,4 +1,4 @@
-"""The data yaml: where the pictures of each split lie and what the classes are called."""
+"""The data yaml: where the images of each split lie and what the classes are called."""
 
 from __future__ import annotations
 
@@ -46,15 +46,15 @@ class DatasetSpec:
         category_ids: where a split is a ``.json``, the category id of every class in it (-1: it has no such category),
             ``len(category_ids) == nc``; that of val before test before train. Empty otherwise, and where
             ``single_cls`` made one class of several.
-        images: split -> folder with the pictures of COCO or VOC annotations, for the splits that the yaml says it of.
+        images: split -> folder with the images of COCO or VOC annotations, for the splits that the yaml says it of.
         drop_difficult: leave out VOC objects marked as difficult.
         crowd: what to do with COCO annotations marked as crowds: "keep" their boxes, or "drop" them; None: drop them
             and take it for a loss, because some tools mark every mask so.
         keypoint_columns: how many numbers of key points follow the box in a row of a label file (``kpt_shape:``, as
             pose sets have it); only the box is used.
-        generate: name of a built-in generator that makes the pictures, or None.
-        download: where the pictures can be had; nothing is fetched or run from here (see utils/datasets/fetch.py).
-        download_script: the text of ``download:`` when it is no address: what v6.1 would run to get the pictures.
+        generate: name of a built-in generator that makes the images, or None.
+        download: where the images can be had; nothing is fetched or run from here (see utils/datasets/fetch.py).
+        download_script: the text of ``download:`` when it is no address: what v6.1 would run to get the images.
         searched: the folders against which relative paths were tried, in this order.
     """
 
@@ -97,7 +97,7 @@ class DatasetSpec:
         root = next((base for base in bases if base.is_dir()), bases[0])
         paths = {split: _split_paths(content.get(split), split, root, bases, file) for split in SPLITS}
         if not any(paths.values()):
-            raise InputError(f"{file}: no pictures named; give at least one of train:, val:, test:")
+            raise InputError(f"{file}: no images named; give at least one of train:, val:, test:")
         jsons = {split: [path for path in paths[split] if _is_coco(path)] for split in SPLITS}
         names = _class_names(content, file, [path for split in SPLITS for path in paths[split]])
         category_ids = _category_ids(jsons, names)
@@ -155,7 +155,7 @@ class DatasetSpec:
             hint = f" with the place of the set on this machine ({drive[0]} is a drive of Windows)"
         places = ", ".join(map(str, tried))
         raise FileNotFoundError(
-            f"{self.source}: {split} pictures not found; tried {places}; correct '{split}:' or 'path:'{hint}"
+            f"{self.source}: {split} images not found; tried {places}; correct '{split}:' or 'path:'{hint}"
         )
 
 

@@ -8,10 +8,10 @@ from utils.config.flags import (
     Named,
     at_least,
     fraction,
+    image_sides,
     image_size_option,
     option,
     path,
-    picture_size,
     plain_name,
     switch,
 )
@@ -32,25 +32,25 @@ class DetectOptions(Named):
     )
     source: str = option(
         str(ROOT / "data/images"), path, "--source",
-        "picture, video, folder, pattern, .txt list, camera number, rtsp:// or http:// stream, .streams list, screen",
+        "image, video, folder, pattern, .txt list, camera number, rtsp:// or http:// stream, .streams list, screen",
     )  # fmt: skip
     data: str = option("", path, "--data", "data yaml with the class names, for a file that holds none")
     imgsz: tuple[int, ...] = image_size_option("image size in pixels: one side, or h w", nargs="+")
     conf_thres: float = option(0.25, float, "--conf-thres", "drop detections below this confidence")
     iou_thres: float = option(0.45, float, "--iou-thres", "IoU above which NMS takes two boxes for one object")
-    max_det: int = option(1000, int, "--max-det", "most detections in one picture")
+    max_det: int = option(1000, int, "--max-det", "most detections in one image")
     device: str = option("", str, "--device", "cpu or 0; empty: the first GPU if there is one", may_be_empty=True)
     view_img: bool = switch("--view-img", "show the results in a window")
     save_txt: bool = switch("--save-txt", "write the detections as label files")
     save_conf: bool = switch("--save-conf", "with --save-txt: write the confidence as well")
-    save_crop: bool = switch("--save-crop", "write every detected object as a picture of its own")
-    nosave: bool = switch("--nosave", "write no pictures")
+    save_crop: bool = switch("--save-crop", "write every detected object as an image of its own")
+    nosave: bool = switch("--nosave", "write no images")
     save_csv: bool = switch("--save-csv", "write all detections of the run as one table, detections.csv")
-    save_json: bool = switch("--save-json", "the same with an entry per picture, detections.json")
+    save_json: bool = switch("--save-json", "the same with an entry per image, detections.json")
     classes: tuple[int, ...] | None = option(None, int, "--classes", "keep only these class numbers", nargs="+")
     agnostic_nms: bool = switch("--agnostic-nms", "let boxes of different classes suppress each other")
-    augment: bool = switch("--augment", "look at every picture in three sizes, once mirrored")
-    visualize: bool = switch("--visualize", "write what every layer sees, as pictures and arrays")
+    augment: bool = switch("--augment", "look at every image in three sizes, once mirrored")
+    visualize: bool = switch("--visualize", "write what every layer sees, as images and arrays")
     update: bool = switch("--update", "afterwards take the optimizer out of the files of --weights, which shrinks them")
     project: str = option(str(ROOT / "runs/detect"), path, "--project", "folder of the runs")
     name: str = option("exp", str, "--name", "name of this run; a number is added when it is taken")
@@ -61,13 +61,13 @@ class DetectOptions(Named):
     half: bool = switch("--half", "half precision on a GPU")
     vid_stride: int = option(1, int, "--vid-stride", "look at every n-th frame of videos and streams")
     batch_size: int = option(
-        1, int, "--batch-size", "pictures, frames or tiles that go through the model together; the boxes stay the same"
+        1, int, "--batch-size", "images, frames or tiles that go through the model together; the boxes stay the same"
     )
-    slice: int = option(0, int, "--slice", "cut larger pictures into tiles of this side in pixels; 0: off")
+    slice: int = option(0, int, "--slice", "cut larger images into tiles of this side in pixels; 0: off")
     overlap: float = option(
         0.2, float, "--overlap", "with --slice: share of its side a tile has in common with the next"
     )
-    slice_only: bool = switch("--slice-only", "with --slice: do not look at the whole picture as well")
+    slice_only: bool = switch("--slice-only", "with --slice: do not look at the whole image as well")
     reconnect: int = option(5, int, "--reconnect", "attempts in a row to get a lost stream back")
     dnn: bool = switch("--dnn", "run an .onnx file by OpenCV instead of ONNX Runtime")
     trust: bool = switch("--trust", "open a model file that may run code of its maker")
@@ -76,7 +76,7 @@ class DetectOptions(Named):
     )
 
     def __post_init__(self) -> None:
-        picture_size(self.imgsz)
+        image_sides(self.imgsz)
         for index in self.classes or ():
             at_least("--classes", index, 0)
         at_least("--max-det", self.max_det, 1)
@@ -101,4 +101,4 @@ class DetectOptions(Named):
         if self.overlap > 0.9:
             raise InputError(f"--overlap {self.overlap} makes too many tiles; allowed is 0 to 0.9")
         if self.visualize:
-            raise InputError("--visualize shows the layers for one whole picture; leave out --slice")
+            raise InputError("--visualize shows the layers for one whole image; leave out --slice")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
-from utils.config.flags import Named, at_least, fraction, image_size_option, one_of, option, path, picture_size, switch
+from utils.config.flags import Named, at_least, fraction, image_sides, image_size_option, one_of, option, path, switch
 from utils.core.errors import InputError, nearest
 
 AXES = ("batch", "height", "width")
@@ -13,7 +13,7 @@ FORMS = ("auto", "A", "A1", "B", "F", "M")
 WITH_NMS = ("onnx",)
 WITH_TRAIN = ("torchscript", "onnx")
 WITH_INT8 = ("onnx", "openvino", "tflite")
-INT8_WEIGHTS = ("tflite",)  # of these only the weights, which need no pictures
+INT8_WEIGHTS = ("tflite",)  # of these only the weights, which need no images
 FORMATS = (
     "torchscript", "onnx", "openvino", "engine", "coreml", "saved_model", "pb", "tflite", "ncnn", "executorch",
     "pt2", "aoti", "static", "yolov5",
@@ -40,14 +40,14 @@ class ExportOptions(Named):
         (), path, "--weights", "checkpoints, each for itself; none: the newest best.pt below runs/train", nargs="+"
     )
     imgsz: tuple[int, ...] = image_size_option("image size in pixels: one side, or h w", nargs="+")
-    batch_size: int = option(1, int, "--batch-size", "pictures per call of a file with a fixed batch")
+    batch_size: int = option(1, int, "--batch-size", "images per call of a file with a fixed batch")
     device: str = option("cpu", str, "--device", "cpu, or the number of a GPU", may_be_empty=True)
     half: bool = switch("--half", "half precision")
     inplace: bool = switch("--inplace", "without effect: the head never works in place")
     train: bool = switch("--train", "norms not folded and raw maps in place of boxes, to be trained on elsewhere")
     optimize: bool = switch("--optimize", "TorchScript: rewrite the graph for phones")
     int8: bool = switch("--int8", "ONNX, OpenVINO: 8-bit convolutions, scales measured on --data; tflite: weights")
-    dynamic: bool = switch("--dynamic", "any batch, height and width; ExecuTorch, engine: up to 8 pictures of --imgsz")
+    dynamic: bool = switch("--dynamic", "any batch, height and width; ExecuTorch, engine: up to 8 images of --imgsz")
     dynamic_axes: tuple[str, ...] = option(
         (), str, "--dynamic-axes", "only these axes free: batch, height, width", nargs="+"
     )
@@ -57,8 +57,8 @@ class ExportOptions(Named):
     workspace: int = option(4, int, "--workspace", "engine: memory for the search of TensorRT in GB")
     nms: bool = switch("--nms", "ONNX: suppression inside, output x1 y1 x2 y2 confidence class")
     agnostic_nms: bool = switch("--agnostic-nms", "with --nms: boxes of different classes suppress each other")
-    topk_per_class: int = option(100, int, "--topk-per-class", "with --nms: most detections of one class in a picture")
-    topk_all: int = option(100, int, "--topk-all", "with --nms: most detections in one picture, rows of the output")
+    topk_per_class: int = option(100, int, "--topk-per-class", "with --nms: most detections of one class in an image")
+    topk_all: int = option(100, int, "--topk-all", "with --nms: most detections in one image, rows of the output")
     iou_thres: float = option(0.45, float, "--iou-thres", "with --nms: IoU above which two boxes are one object")
     conf_thres: float = option(0.25, float, "--conf-thres", "with --nms: drop detections below this confidence")
     include: tuple[str, ...] = option(
@@ -103,7 +103,7 @@ class ExportOptions(Named):
 
     def __post_init__(self) -> None:
         self._check_formats()
-        picture_size(self.imgsz)
+        image_sides(self.imgsz)
         limits = [("--batch-size", self.batch_size, 1), ("--opset", self.opset, 11), ("--workspace", self.workspace, 1)]
         limits += [("--topk-per-class", self.topk_per_class, 1), ("--topk-all", self.topk_all, 1)]
         for flag, value, low in limits:
@@ -129,7 +129,7 @@ class ExportOptions(Named):
         if self.train and (self.nms or self.half or self.int8):
             raise InputError("--train gives maps to be trained on: leave out --nms, --half and --int8")
         if self.int8 and not self.data and not set(self.include) <= set(INT8_WEIGHTS):
-            raise InputError("--int8 measures its scales on pictures: name the data set with --data")
+            raise InputError("--int8 measures its scales on images: name the data set with --data")
         for flag, wanted, able in (
             ("--nms", self.nms, WITH_NMS),
             ("--train", self.train, WITH_TRAIN),
@@ -139,7 +139,7 @@ class ExportOptions(Named):
             if wanted and others:
                 raise InputError(f"{flag} is there for {', '.join(able)}, not for --include {' '.join(others)}")
         if self.dynamic_form == "A1" and (self.batch_size > 1 or "batch" in self.free_axes):
-            raise InputError("--dynamic-form A1 computes one picture: leave out --batch-size and a free batch")
+            raise InputError("--dynamic-form A1 computes one image: leave out --batch-size and a free batch")
         if self.dynamic_form == "A" and "batch" in self.free_axes:
             raise InputError(
                 "--dynamic-form A has the batch as its group count, so a file would run with one batch only; use B or F"

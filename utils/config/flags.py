@@ -127,7 +127,7 @@ def check_download(download: bool, allow_scripts: bool, limit: int) -> None:
         raise InputError("--allow-scripts does nothing without --download; give both, or none")
 
 
-def picture_size(sides: tuple[int, ...]) -> None:
+def image_sides(sides: tuple[int, ...]) -> None:
     """Raise InputError: ``--imgsz`` is given and not one side, or height and width, of at least 32 pixels."""
     if len(sides) > 2:
         raise InputError(f"--imgsz takes one number, or height and width; {len(sides)} given")

@@ -50,11 +50,11 @@ class Hyp:
         hsv_h, hsv_s, hsv_v: colour jitter as fractions. ``degrees``, ``shear``: +- degrees. ``translate``, ``scale``:
             +- fractions. ``perspective``: +- fraction, 0 to 0.001 is usual.
         flipud, fliplr, mosaic, mixup, copy_paste: probabilities.
-        mosaic9: share of the mosaics that are made of nine pictures instead of four.
+        mosaic9: share of the mosaics that are made of nine images instead of four.
         cutout, hist_equalize: probabilities of hiding random patches and of equalising the histogram.
         albumentations: probability of each of its blur, median blur, grey and CLAHE, if that package is installed.
         label_smoothing: epsilon of the class targets, 0 to 1.
-        nominal_batch: pictures per optimizer step; smaller batches are gathered up to it. 64 in v6.1; fewer make more
+        nominal_batch: images per optimizer step; smaller batches are gathered up to it. 64 in v6.1; fewer make more
             steps on a small set.
         grad_clip: longest gradient (norm over all parameters) that an optimizer step may have; 0 is off, as in v6.1.
         warmup_v61: True keeps the floor of 1000 warm-up iterations of v6.1, however short the run, and its rates after

@@ -43,7 +43,7 @@ class TrainOptions(Named):
     hyp: str = option(str(ROOT / "data/hyps/hyp.scratch-low.yaml"), path, "--hyp", "hyper-parameter yaml")
     epochs: int = option(300, int, "--epochs", "passes over the training set")
     batch_size: int = option(
-        16, int, "--batch-size", "pictures per batch, of all processes together; -1: as many as fit into memory"
+        16, int, "--batch-size", "images per batch, of all processes together; -1: as many as fit into memory"
     )
     imgsz: int | None = image_size_option("side of the training images in pixels")
     rect: bool = switch("--rect", "batches of like aspect ratio instead of squares; no mosaic, no shuffling")
@@ -70,24 +70,24 @@ class TrainOptions(Named):
         "", str, "--bucket", "of v6.1, refused: nothing is exchanged with a cloud bucket", may_be_empty=True
     )
     cache: str | None = option(
-        None, str, "--cache", "keep the decoded pictures in memory or on disk", nargs="?", const="ram", choices=CACHES
+        None, str, "--cache", "keep the decoded images in memory or on disk", nargs="?", const="ram", choices=CACHES
     )
-    cache_dir: str = option("", path, "--cache-dir", "folder for the caches of labels and pictures, for read-only data")
+    cache_dir: str = option("", path, "--cache-dir", "folder for the caches of labels and images, for read-only data")
     mosaic_from: str = option(
         "recent", str, "--mosaic-from",
-        "a mosaic joins a picture to others decoded shortly before, or (all, as v6.1) to any of the data set",
+        "a mosaic joins an image to others decoded shortly before, or (all, as v6.1) to any of the data set",
         choices=PARTNERS,
     )  # fmt: skip
-    image_weights: bool = switch("--image-weights", "draw pictures of badly recognised classes more often")
+    image_weights: bool = switch("--image-weights", "draw images of badly recognised classes more often")
     device: str = option("", str, "--device", "cpu, 0 or 0,1; empty: the first GPU if there is one", may_be_empty=True)
-    multi_scale: bool = switch("--multi-scale", "vary the picture size from half to one and a half")
+    multi_scale: bool = switch("--multi-scale", "vary the image size from half to one and a half")
     single_cls: bool = switch("--single-cls", "treat all classes as one")
     optimizer: str = option("SGD", str, "--optimizer", "optimizer", choices=OPTIMIZERS)
     workers: int = option(8, int, "--workers", "loader processes of each training process; 0: load in that itself")
     project: str = option(str(ROOT / "runs/train"), path, "--project", "folder of the runs")
     name: str = option("exp", str, "--name", "name of this run; a number is added when it is taken")
     exist_ok: bool = switch("--exist-ok", "write into an existing run folder")
-    quad: bool = switch("--quad", "unite every four pictures of a batch to one of twice the size")
+    quad: bool = switch("--quad", "unite every four images of a batch to one of twice the size")
     cos_lr: bool = switch("--cos-lr", "cosine learning-rate schedule instead of a straight line")
     label_smoothing: float = option(0.0, float, "--label-smoothing", "epsilon of the class targets")
     patience: int = option(100, int, "--patience", "stop after this many epochs without a better fitness; 0: never")
@@ -107,25 +107,25 @@ class TrainOptions(Named):
     compile: bool = switch("--compile", "torch.compile; left out, with a warning, if it computes anything else")
     deterministic: bool = switch("--deterministic", "on a GPU too, always add in the same order (slower)")
     seed: int = option(0, int, "--seed", "seed of everything that is drawn")
-    sync_bn: bool = switch("--sync-bn", "batch norm over the pictures of all processes (torchrun starts several)")
+    sync_bn: bool = switch("--sync-bn", "batch norm over the images of all processes (torchrun starts several)")
     local_rank: int = option(
         -1, int, ("--local_rank", "--local-rank"), "number of the process here; the launcher gives it, not you"
     )
-    tensorboard: bool = switch("--tensorboard", "write curves, routing and pictures for TensorBoard as well")
+    tensorboard: bool = switch("--tensorboard", "write curves, routing and images for TensorBoard as well")
     wandb: bool = switch("--wandb", "write an offline run for Weights & Biases as well; nothing is sent")
     entity: str | None = option(None, str, "--entity", "with --wandb: the team the run belongs to")
     upload_dataset: str | bool = option(
-        False, str, "--upload_dataset", "with --wandb: the pictures and labels as artifacts, or only those of val",
+        False, str, "--upload_dataset", "with --wandb: the images and labels as artifacts, or only those of val",
         nargs="?", const=True, choices=("val",),
     )  # fmt: skip
     bbox_interval: int = option(
-        -1, int, "--bbox_interval", "with --wandb: pictures with boxes every N epochs; -1: ten times a run; 0: never"
+        -1, int, "--bbox_interval", "with --wandb: images with boxes every N epochs; -1: ten times a run; 0: never"
     )
     artifact_alias: str = option(
         "latest", str, "--artifact_alias", "of v6.1, refused: data sets are read from files, not from W&B"
     )
     mlflow: bool = switch("--mlflow", "write into an MLflow database in the run folder as well")
-    download: bool = switch("--download", "fetch the pictures from the download: address of the data yaml if missing")
+    download: bool = switch("--download", "fetch the images from the download: address of the data yaml if missing")
     allow_scripts: bool = switch("--allow-scripts", "with --download: run the script that stands under download:")
     download_limit: int = option(50, int, "--download-limit", "most GB that one download may have, packed or unpacked")
     modules: tuple[str, ...] = option(
@@ -155,7 +155,7 @@ class TrainOptions(Named):
         self._check_wandb()
         check_download(self.download, self.allow_scripts, self.download_limit)
         if self.quad and self.batch_size < 4 and self.batch_size != AUTO:
-            raise InputError(f"--quad makes one picture out of four; --batch-size {self.batch_size} has less")
+            raise InputError(f"--quad makes one image out of four; --batch-size {self.batch_size} has less")
         if self.nosave and self.save_steps:
             raise InputError("--nosave and --save-steps exclude each other; leave one out")
         if self.nosave and self.save_period > 0:

@@ -41,7 +41,7 @@ class ValOptions(Named):
         "model file; several .pt: an ensemble; none: the newest best.pt below runs/train",
         nargs="+",
     )
-    batch_size: int = option(32, int, "--batch-size", "pictures per batch")
+    batch_size: int = option(32, int, "--batch-size", "images per batch")
     imgsz: int | None = image_size_option("longer side of the images in pixels")
     conf_thres: float = option(0.001, float, "--conf-thres", "drop detections below this confidence")
     iou_thres: float = option(0.6, float, "--iou-thres", "IoU above which NMS takes two boxes for one object")
@@ -51,13 +51,13 @@ class ValOptions(Named):
     study_sizes: tuple[int, ...] = option(
         STUDY_SIZES, int, "--study-sizes", "with --task study: the longer sides in pixels", nargs="+"
     )
-    rect: bool | None = yes_or_no("--rect", "pictures of like shape together with little border (default), or squares")
+    rect: bool | None = yes_or_no("--rect", "images of like shape together with little border (default), or squares")
     v61_matching: bool = switch("--v61-matching", "pair detections and labels once, at IoU 0.5, as v6.1 did")
     device: str = option("", str, "--device", "cpu or 0; empty: the first GPU if there is one", may_be_empty=True)
     workers: int = option(8, int, "--workers", "loader processes; 0: load in the main process")
     cache_dir: str = option("", path, "--cache-dir", "folder for the label cache, for read-only data")
     single_cls: bool = switch("--single-cls", "treat all classes as one")
-    augment: bool = switch("--augment", "look at every picture in three sizes, once mirrored")
+    augment: bool = switch("--augment", "look at every image in three sizes, once mirrored")
     verbose: bool = switch("--verbose", "print the figures of every class")
     save_txt: bool = switch("--save-txt", "write the detections as label files")
     save_hybrid: bool = switch("--save-hybrid", "as --save-txt, with the labels mixed in; scores are without them")
@@ -74,7 +74,7 @@ class ValOptions(Named):
     exist_ok: bool = switch("--exist-ok", "write into an existing run folder")
     half: bool = switch("--half", "half precision on a GPU")
     seed: int = option(0, int, "--seed", "seed of what layers of your own may draw")
-    download: bool = switch("--download", "fetch the pictures from the download: address of the data yaml if missing")
+    download: bool = switch("--download", "fetch the images from the download: address of the data yaml if missing")
     allow_scripts: bool = switch("--allow-scripts", "with --download: run the script that stands under download:")
     download_limit: int = option(50, int, "--download-limit", "most GB that one download may have, packed or unpacked")
     dnn: bool = switch("--dnn", "run an .onnx file by OpenCV instead of ONNX Runtime")

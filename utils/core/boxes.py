@@ -1,7 +1,7 @@
-"""Arithmetic on boxes and polygons: formats, mapping between pictures, overlaps.
+"""Arithmetic on boxes and polygons: formats, mapping between images, overlaps.
 
 Every function is pure (the argument is never changed) and takes either tensors or numpy arrays, answering in kind.
-Formats: ``xyxy`` two opposite corners, ``xywh`` centre and size, trailing ``n`` fractions of the picture, else pixels.
+Formats: ``xyxy`` two opposite corners, ``xywh`` centre and size, trailing ``n`` fractions of the image, else pixels.
 """
 
 from __future__ import annotations
@@ -42,15 +42,15 @@ def xywh2xyxy(boxes: Array) -> Array:
 
 
 def xywhn2xyxy(boxes: Array, w: float = 640, h: float = 640, padw: float = 0, padh: float = 0) -> Array:
-    """Fractions of a ``w`` x ``h`` picture [..., 4+] to pixel corners on a canvas where it starts at (padw, padh)."""
+    """Fractions of a ``w`` x ``h`` image [..., 4+] to pixel corners on a canvas where it starts at (padw, padh)."""
     left, top, right, bottom = (xywh2xyxy(boxes)[..., i] for i in range(4))
     return _assemble(boxes, [left * w + padw, top * h + padh, right * w + padw, bottom * h + padh])
 
 
 def xyxy2xywhn(boxes: Array, w: float = 640, h: float = 640, clip: bool = False, eps: float = 0.0) -> Array:
-    """Pixel corners [..., 4+] to centre and size as fractions of a ``w`` x ``h`` picture.
+    """Pixel corners [..., 4+] to centre and size as fractions of a ``w`` x ``h`` image.
 
-    ``clip`` first cuts the corners to the picture, less ``eps`` pixels at the far edges, so that centres stay below 1.
+    ``clip`` first cuts the corners to the image, less ``eps`` pixels at the far edges, so that centres stay below 1.
     """
     inside = clip_coords(boxes, (h - eps, w - eps)) if clip else boxes
     x, y, width, height = (xyxy2xywh(inside)[..., i] for i in range(4))
@@ -58,12 +58,12 @@ def xyxy2xywhn(boxes: Array, w: float = 640, h: float = 640, clip: bool = False,
 
 
 def xyn2xy(points: Array, w: float = 640, h: float = 640, padw: float = 0, padh: float = 0) -> Array:
-    """Points [..., 2], fractions of a ``w`` x ``h`` picture, to pixels on a canvas where it starts at (padw, padh)."""
+    """Points [..., 2], fractions of a ``w`` x ``h`` image, to pixels on a canvas where it starts at (padw, padh)."""
     return _library(points).stack([points[..., 0] * w + padw, points[..., 1] * h + padh], -1)
 
 
 def segment2box(points: np.ndarray, width: float = 640, height: float = 640) -> np.ndarray:
-    """Corners [4] around the points [m, 2] of a polygon that lie inside the picture; zeros when none does."""
+    """Corners [4] around the points [m, 2] of a polygon that lie inside the image; zeros when none does."""
     limit = np.array([width, height])
     visible = points[((points >= 0) & (points <= limit)).all(1)]  # [v, 2]
     if len(visible) == 0:
@@ -93,14 +93,14 @@ def resample_segments(segments: Sequence[np.ndarray], n: int = 1000) -> list[np.
 
 
 def clip_coords(boxes: Array, hw: Sequence[float]) -> Array:
-    """Corners [..., 4+] cut to a picture of (height, width), which may be an image's whole shape."""
+    """Corners [..., 4+] cut to an image of (height, width), which may be an image's whole shape."""
     lib, height, width = _library(boxes), hw[0], hw[1]
     limits = (width, height, width, height)
     return _assemble(boxes, [lib.clip(boxes[..., i], 0, limit) for i, limit in enumerate(limits)])
 
 
 def unscale_coords(boxes: Array, ratio_wh: Sequence[float], pad_wh: Sequence[float], hw: Sequence[float]) -> Array:
-    """Corners [..., 4+] on a letterboxed canvas back to the original picture (height, width), clipped to it.
+    """Corners [..., 4+] on a letterboxed canvas back to the original image (height, width), clipped to it.
 
     Inverse of ``x * ratio + pad``, each axis with its own ratio and pad.
     """
@@ -114,12 +114,12 @@ def scale_coords(
     image_hw: Sequence[float],
     ratio_pad: tuple[Sequence[float], Sequence[float]] | None = None,
 ) -> Array:
-    """Corners [..., 4+] on the network's input back to the picture they came from, clipped to it.
+    """Corners [..., 4+] on the network's input back to the image they came from, clipped to it.
 
     Args:
         net_hw: height and width of the network's input.
         boxes: pixel corners on that input.
-        image_hw: height and width of the picture (its whole shape will do).
+        image_hw: height and width of the image (its whole shape will do).
         ratio_pad: (ratio_wh, pad_wh) as ``letterbox`` gave them; without it a centred letterbox of one scale is
             assumed. Unlike v6.1, which used the first ratio for both axes, each axis has its own.
     """

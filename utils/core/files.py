@@ -1,4 +1,4 @@
-"""Files and folders: yaml, atomic writes, run folders, lists of pictures and where their labels lie."""
+"""Files and folders: yaml, atomic writes, run folders, lists of images and where their labels lie."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ IMAGE_SUFFIXES = frozenset({
     ".apng", ".avif", ".bmp", ".dib", ".dng", ".gif", ".heic", ".heif", ".j2k", ".jfif", ".jp2", ".jpe", ".jpeg",
     ".jpg", ".mpo", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp",
 })  # fmt: skip
-_OTHER_PICTURES = frozenset([".arw", ".cr2", ".cr3", ".exr", ".hdr", ".jxl", ".nef", ".psd", ".raw", ".svg", ".tga"])
+_OTHER_IMAGES = frozenset([".arw", ".cr2", ".cr3", ".exr", ".hdr", ".jxl", ".nef", ".psd", ".raw", ".svg", ".tga"])
 # Signs as Chinese and Japanese keyboards write them, which yaml takes for letters, and what was meant.
 _WIDE_SIGNS = dict(zip("：，［］【】｛｝“”‘’－", ":,[][]{}\"\"''-"))
 _NO_SPACE = re.compile(r"\s*[\w-]+:[^\s:/\\]")
@@ -237,13 +237,13 @@ def _walk_images(folder: Path, kinds: frozenset[str]) -> Iterator[Path]:
                 logger.warning("%s: not a file but a pipe, socket or device: left out", Path(parent, name))
             elif suffix in kinds:
                 pictures.add(name)
-            elif suffix in _OTHER_PICTURES:
+            elif suffix in _OTHER_IMAGES:
                 others[suffix] += 1
         if pictures:  # to list the folder again is several times faster than to make a path of each of very many names
             yield from (path for path in Path(parent).iterdir() if path.name in pictures)
     if others:
         counts = ", ".join(f"{count} {suffix}" for suffix, count in sorted(others.items()))
-        logger.warning("%s: pictures of kinds that cannot be read are left out: %s; convert them", folder, counts)
+        logger.warning("%s: images of kinds that cannot be read are left out: %s; convert them", folder, counts)
 
 
 def _is_special(entry: os.DirEntry[str]) -> bool:
@@ -255,7 +255,7 @@ def _listed_images(listing: Path, bases: Sequence[Path], kinds: frozenset[str]) 
     """Files named in a text file, one a line; relative ones lie beside the list, in one of ``bases`` or in the cwd.
 
     Where there is none by a name that begins with ``data/``, the rest of the name is tried.
-    "./" never means the cwd, as in the lists that come with COCO. A line that is no picture is warned about once.
+    "./" never means the cwd, as in the lists that come with COCO. A line that is no image is warned about once.
     """
     try:
         with open_regular(listing) as stream:
@@ -281,7 +281,7 @@ def _listed_images(listing: Path, bases: Sequence[Path], kinds: frozenset[str]) 
             tried += [folder / text[len(_PREFIX) :] for folder in (listing.parent, *bases)]
         yield next((path for path in tried if os.path.exists(path)), beside)  # noqa: PTH110  (never raises)
     if named and others:
-        logger.warning("%s names no picture; %d such lines are left out", others[0], len(others))
+        logger.warning("%s names no image; %d such lines are left out", others[0], len(others))
 
 
 def find_images(
@@ -289,15 +289,15 @@ def find_images(
     bases: Sequence[Path] = (),
     also: frozenset[str] = frozenset(),
 ) -> list[Path]:
-    """All pictures of some folders (any depth), ``.txt`` lists and single files, sorted by path.
+    """All images of some folders (any depth), ``.txt`` lists and single files, sorted by path.
 
-    A picture named twice is kept twice: a list may repeat a line to weigh a picture more. Whether listed files exist
-    is for the reader of the pictures to report. ``bases`` are folders where relative lines of a list may lie when they
+    An image named twice is kept twice: a list may repeat a line to weigh an image more. Whether listed files exist
+    is for the reader of the images to report. ``bases`` are folders where relative lines of a list may lie when they
     are not beside it, before the working directory. ``also`` are the suffixes of further kinds of files to find.
 
     Raises:
-        FileNotFoundError: a source does not exist, or no picture was found.
-        InputError: a source is a file but neither a picture nor a ``.txt`` list.
+        FileNotFoundError: a source does not exist, or no image was found.
+        InputError: a source is a file but neither an image nor a ``.txt`` list.
     """
     images: list[Path] = []
     suffixes = IMAGE_SUFFIXES | also
@@ -327,13 +327,13 @@ def without_dots(path: Path) -> Path:
 
 
 def label_path_for(image: str | Path) -> Path:
-    """The label file of a picture: its last ``images`` folder replaced by ``labels``, else beside it; ``.txt``."""
+    """The label file of an image: its last ``images`` folder replaced by ``labels``, else beside it; ``.txt``."""
     folder, name = os.path.split(image)
     return _label_folder(folder) / label_name(name)
 
 
 def label_name(image_name: str) -> str:
-    """The name of the label file of a picture: its own with ``.txt`` for the suffix."""
+    """The name of the label file of an image: its own with ``.txt`` for the suffix."""
     stem = image_name[: image_name.rfind(".")] if "." in image_name[1:] else image_name
     return f"{stem}.txt"
 

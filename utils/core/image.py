@@ -1,4 +1,4 @@
-"""One picture: reading, writing, its size, the letterbox, and the one place where bytes become network input."""
+"""One image: reading, writing, its size, the letterbox, and the one place where bytes become network input."""
 
 from __future__ import annotations
 
@@ -38,15 +38,15 @@ _AS_STORED = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTAT
 _LEAST_CUT = 64  # two rows of the largest blocks: a decoder reads ahead and must not meet the end of the bytes
 _OVERSHOOT = 1e-3  # by which rounding may leave a range of floats
 _ROWS = 256  # rescaled at once
-_SPARE_ROWS = 16  # decoded below the rows that are wanted: the last ones of a cut picture are not exact
+_SPARE_ROWS = 16  # decoded below the rows that are wanted: the last ones of a cut image are not exact
 
 
 @dataclass(frozen=True)
 class LetterboxInfo:
-    """How a picture was placed on a canvas: ``canvas = original * ratio + pad`` on each axis.
+    """How an image was placed on a canvas: ``canvas = original * ratio + pad`` on each axis.
 
     Attributes:
-        original_hw: height and width of the picture in pixels.
+        original_hw: height and width of the image in pixels.
         ratio_wh: scale along width and height.
         pad_wh: pixels added at the left and at the top (half of the total, so it may end in .5).
     """
@@ -56,7 +56,7 @@ class LetterboxInfo:
     pad_wh: tuple[float, float]
 
     def undo(self, boxes_xyxy: Array) -> Array:
-        """Corners [..., 4+] on the canvas back to the original picture, clipped to it; further columns pass through."""
+        """Corners [..., 4+] on the canvas back to the original image, clipped to it; further columns pass through."""
         return unscale_coords(boxes_xyxy, self.ratio_wh, self.pad_wh, self.original_hw)
 
 
@@ -78,7 +78,7 @@ def _place(
     ratio = min(canvas_h / height, canvas_w / width)
     if not up:
         ratio = min(ratio, 1.0)
-    # A very thin picture would otherwise round to no pixels at all.
+    # A very thin image would otherwise round to no pixels at all.
     size_w, size_h = max(round(width * ratio), 1), max(round(height * ratio), 1)
     margin_w, margin_h = canvas_w - size_w, canvas_h - size_h
     if auto:
@@ -95,7 +95,7 @@ def letterbox(
     scaleup: bool = True,
     stride: int = 32,
 ) -> tuple[np.ndarray, tuple[float, float], tuple[float, float]]:
-    """Fit a picture [H, W, C] into a canvas without changing its proportions, the rest filled with ``color``.
+    """Fit an image [H, W, C] into a canvas without changing its proportions, the rest filled with ``color``.
 
     Args:
         image: uint8, any channel order.
@@ -103,11 +103,11 @@ def letterbox(
         color: fill value of each channel.
         auto: keep only as much margin as makes both sides multiples of ``stride`` (given a canvas that is one).
         scaleFill: stretch to the whole canvas instead; no effect together with ``auto``, as in v6.1.
-        scaleup: allow enlarging; False keeps small pictures at their size.
+        scaleup: allow enlarging; False keeps small images at their size.
         stride: see ``auto``.
 
     Returns:
-        The new picture, its scale (width, height) and the margin at (left, top); an odd margin is split with the
+        The new image, its scale (width, height) and the margin at (left, top); an odd margin is split with the
         larger half at the right and bottom, and reported as its half (10.5).
     """
     canvas_hw = (new_shape, new_shape) if isinstance(new_shape, int) else (new_shape[0], new_shape[1])
@@ -144,11 +144,11 @@ def stream_size(stream: IO[bytes], name: str | Path) -> tuple[int, int]:
 
 
 def image_size(path: str | Path) -> tuple[int, int]:
-    """(height, width) of a picture as ``read_image`` will return it, without decoding it.
+    """(height, width) of an image as ``read_image`` will return it, without decoding it.
 
     Raises:
         FileNotFoundError: there is no such file.
-        InputError: the file is no picture.
+        InputError: the file is no image.
     """
     path = Path(path)
     try:
@@ -261,7 +261,7 @@ def to_uint8(pixels: np.ndarray, name: str | Path) -> np.ndarray:
 
 
 def read_image(path: str | Path) -> np.ndarray:
-    """A picture as uint8 BGR [H, W, 3], turned upright by its EXIF orientation.
+    """An image as uint8 BGR [H, W, 3], turned upright by its EXIF orientation.
 
     Grey becomes three equal channels, transparency is dropped. 16-bit values are divided by 257 and rounded, so that
     the whole range 0..65535 becomes 0..255. Other depths (32-bit, float) have no natural range and are refused.
@@ -300,13 +300,13 @@ def _decode_whole(content: bytes, jpeg: JpegHeader | None, turn: int, name: str 
 def read_image_for(
     path: str | Path, size_hw: tuple[int, int], rows: float = 1.0
 ) -> tuple[np.ndarray, tuple[int, int], tuple[int, int]]:
-    """A picture as ``read_image`` gives it, but only as much of it as needed.
+    """An image as ``read_image`` gives it, but only as much of it as needed.
 
     A JPEG is decoded at the smallest of 1, 1/2, 1/4 and 1/8 of its size that is not below ``size_hw``, and decoding may
     end below the share ``rows`` of its height: then the array has fewer rows. Other formats are decoded in full.
 
     Returns:
-        The array, the (height, width) it has when no row is missing, and the full (height, width) of the picture.
+        The array, the (height, width) it has when no row is missing, and the full (height, width) of the image.
 
     Raises:
         FileNotFoundError, InputError: as ``read_image``.
@@ -336,7 +336,7 @@ def read_image_for(
 
 
 def write_image(path: str | Path, image: np.ndarray, comment: bytes = b"") -> None:
-    """Write a BGR or grey uint8 picture in the format that the suffix of ``path`` names.
+    """Write a BGR or grey uint8 image in the format that the suffix of ``path`` names.
 
     The file appears whole or not at all. ``comment``, at most 65,533 bytes, goes into the header of a JPEG.
 

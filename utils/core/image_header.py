@@ -44,7 +44,7 @@ def _png_header(stream: IO[bytes]) -> tuple[tuple[int, int], int]:
             length -= 8
         elif kind == b"eXIf":
             exif = Image.Exif()
-            with contextlib.suppress(Exception):  # broken notes do not make a picture unreadable
+            with contextlib.suppress(Exception):  # broken notes do not make an image unreadable
                 exif.load(stream.read(length))
                 orientation = exif.get(_EXIF_ORIENTATION, 1)
             length = 0
@@ -88,13 +88,13 @@ def size_and_orientation(stream: IO[bytes]) -> tuple[tuple[int, int], int]:
     stream.seek(0)
     if start[:1] == b"P":  # Netpbm: Pillow reads its header byte by byte, however long a note in it is
         stream = BytesIO(stream.read(_NETPBM_HEADER))
-    with open_with_pillow(stream) as picture:
+    with open_with_pillow(stream) as image:
         orientation = 1
         with contextlib.suppress(Exception):  # as above
-            orientation = picture.getexif().get(_EXIF_ORIENTATION, 1)
-        width, height = picture.size
+            orientation = image.getexif().get(_EXIF_ORIENTATION, 1)
+        width, height = image.size
         # Pillow swaps the size of a turned TIFF, depending on its release; the tags never lie.
-        tags = getattr(picture, "tag_v2", {})
+        tags = getattr(image, "tag_v2", {})
         stored = (int(tags.get(_TIFF_HEIGHT, height)), int(tags.get(_TIFF_WIDTH, width)))
         return stored, orientation if orientation in _ORIENTATIONS else 1
 

@@ -22,7 +22,7 @@ _REDUCED = {
 
 @dataclass(frozen=True)
 class JpegHeader:
-    """The parts of a header that decide how a picture is decoded.
+    """The parts of a header that decide how an image is decoded.
 
     Attributes:
         hw: height and width as stored, before any turning.
@@ -70,9 +70,9 @@ def read_header(content: bytes) -> JpegHeader | None:
 
 
 def upper_rows(content: bytes, header: JpegHeader, rows: int) -> np.ndarray:
-    """The file [bytes] of a picture that ends after ``rows`` rows: the decoder does no work for the others.
+    """The file [bytes] of an image that ends after ``rows`` rows: the decoder does no work for the others.
 
-    Only the height in the header changes. The last rows can differ from those of the whole picture, where the decoder
+    Only the height in the header changes. The last rows can differ from those of the whole image, where the decoder
     blends colours with the rows below: ask for some more than needed. Leave two rows of blocks or more undecoded: the
     decoder reads ahead and gives up where the bytes end. The end marker is left out, because a decoder
     that finds it after rows it was not told of complains on stderr.

@@ -1,4 +1,4 @@
-"""Non-maximum suppression: from the model's thousands of candidates to the detections of each picture."""
+"""Non-maximum suppression: from the model's thousands of candidates to the detections of each image."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def non_max_suppression(
     max_det: int = 300,
     max_nms: int = 30000,
 ) -> list[torch.Tensor]:
-    """Detections of each picture, best first; every picture gets its answer, however long it takes.
+    """Detections of each image, best first; every image gets its answer, however long it takes.
 
     Args:
         prediction: [B, N, 5 + nc] xywh in pixels, objectness, class scores; left as it is.
@@ -99,9 +99,9 @@ def non_max_suppression(
         classes: keep these class indices only.
         agnostic: boxes of different classes suppress one another too.
         multi_label: a box may be reported once for each class that passes, instead of for its best one.
-        labels: per picture, known boxes [m, 5] (class, xywh px) to mix in with confidence 1; empty for none.
-        max_det: most detections per picture.
-        max_nms: most candidates per picture that enter; the most confident ones.
+        labels: per image, known boxes [m, 5] (class, xywh px) to mix in with confidence 1; empty for none.
+        max_det: most detections per image.
+        max_nms: most candidates per image that enter; the most confident ones.
 
     Returns:
         B tensors [k, 6], float32: x1 y1 x2 y2 confidence class, on the device of ``prediction``.

@@ -10,9 +10,9 @@ import torch
 
 
 class StageTimer:
-    """Adds up the seconds and the picture counts of named stages.
+    """Adds up the seconds and the image counts of named stages.
 
-    ``with timer.stage("inference", images=8): ...`` times one piece of work on eight pictures. On a GPU the queue is
+    ``with timer.stage("inference", images=8): ...`` times one piece of work on eight images. On a GPU the queue is
     drained before the clock is read, since a launched kernel has not run yet.
     """
 
@@ -36,7 +36,7 @@ class StageTimer:
         self.images[name] = self.images.get(name, 0) + images
 
     def per_image_ms(self) -> dict[str, float]:
-        """Mean milliseconds per picture of each stage, in order of first use; 0.0 for stages without pictures."""
+        """Mean milliseconds per image of each stage, in order of first use; 0.0 for stages without images."""
         return {
             name: 1000.0 * seconds / self.images[name] if self.images[name] else 0.0
             for name, seconds in self.seconds.items()

@@ -1,4 +1,4 @@
-"""From pictures and label files to batches."""
+"""From images and label files to batches."""
 
 from typing import Any
 

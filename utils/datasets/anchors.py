@@ -50,14 +50,14 @@ class AnchorCheck:
 def box_sizes(
     image_hw: Sequence[tuple[int, int]], labels: Sequence[np.ndarray], imgsz: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Sizes of all boxes on pictures whose longer side is scaled to ``imgsz``.
+    """Sizes of all boxes on images whose longer side is scaled to ``imgsz``.
 
     Args:
-        image_hw: height and width of every picture in pixels.
-        labels: per picture [n, 5] class, xywh as fractions.
+        image_hw: height and width of every image in pixels.
+        labels: per image [n, 5] class, xywh as fractions.
 
     Returns:
-        Widths and heights [N, 2] in pixels, and the number [N] of the picture each belongs to.
+        Widths and heights [N, 2] in pixels, and the number [N] of the image each belongs to.
     """
     sizes = [np.zeros((0, 2))]
     for (height, width), rows in zip(image_hw, labels, strict=True):
@@ -67,7 +67,7 @@ def box_sizes(
 
 
 def jitter_sizes(wh: np.ndarray, owner: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """[N, 2] sizes times a factor of 0.9 to 1.1 per picture; ``owner`` [N] numbers the picture of each box."""
+    """[N, 2] sizes times a factor of 0.9 to 1.1 per image; ``owner`` [N] numbers the image of each box."""
     factor = rng.uniform(0.9, 1.1, size=int(owner.max(initial=-1)) + 1)
     return wh * factor.astype(np.float32)[owner, None]
 
@@ -179,14 +179,14 @@ def check_anchors(
 ) -> AnchorCheck:
     """Keep anchors that let 98 % of the boxes be found, otherwise look for better ones.
 
-    Sizes are jittered by a factor of 0.9 to 1.1 per picture before they are judged, in place of the augmentation.
+    Sizes are jittered by a factor of 0.9 to 1.1 per image before they are judged, in place of the augmentation.
 
     Args:
         wh: [N, 2] box sizes in pixels at ``imgsz`` (see :func:`box_sizes`).
         anchors: [nl, na, 2] in pixels.
         thr: hyper-parameter ``anchor_t``.
         imgsz: for the message.
-        owner: [N] number of the picture of each box; without it every box is jittered by itself.
+        owner: [N] number of the image of each box; without it every box is jittered by itself.
         gen: rounds of refinement.
 
     Returns:

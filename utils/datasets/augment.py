@@ -1,4 +1,4 @@
-"""Augmentations of one picture with its labels: pure functions, every random draw from the generator that is passed."""
+"""Augmentations of one image with its labels: pure functions, every random draw from the generator that is passed."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ import numpy as np
 from utils.core.boxes import resample_segments, segment2box
 from utils.core.image import LetterboxInfo
 
-GREY = (114, 114, 114)  # fill of everything outside the picture, the grey of the letterbox
+GREY = (114, 114, 114)  # fill of everything outside the image, the grey of the letterbox
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A decoded picture and its labels in pixels.
+    """A decoded image and its labels in pixels.
 
     ``image`` is HWC BGR uint8, perhaps a view of planes (:func:`as_image`). ``boxes`` [n, 5] is float32 (class, x1, y1,
     x2, y2). ``segments`` is empty, or holds one [m, 2] polygon per box, where a [0, 2] array stands for a row that was
@@ -71,7 +71,7 @@ def _project(points: np.ndarray, matrix: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Warp:
-    """One draw of the geometry: how a picture of ``in_hw`` becomes one of ``out_hw``.
+    """One draw of the geometry: how an image of ``in_hw`` becomes one of ``out_hw``.
 
     Attributes:
         matrix: [3, 3] from places in the input to places in the output, in pixels. The upper left corner of the upper
@@ -157,7 +157,7 @@ class Warp:
 
 
 def _visible_bounds(polygon: np.ndarray, width: int, height: int) -> np.ndarray:
-    """Corners [4] around the part of an outline that lies in the picture, tighter than those of a turned box."""
+    """Corners [4] around the part of an outline that lies in the image, tighter than those of a turned box."""
     low, high = polygon.min(0), polygon.max(0)
     whole = low.min() >= 0 and high[0] <= width and high[1] <= height
     if whole or high.min() <= 0 or low[0] >= width or low[1] >= height:  # or not there at all
@@ -167,7 +167,7 @@ def _visible_bounds(polygon: np.ndarray, width: int, height: int) -> np.ndarray:
 
 
 def _cut(image: np.ndarray, x: int, y: int, width: int, height: int) -> np.ndarray:
-    """Part of a picture, grey where it reaches past the edges; a view where it does not."""
+    """Part of an image, grey where it reaches past the edges; a view where it does not."""
     rows, columns = image.shape[:2]
     if x >= 0 and y >= 0 and x + width <= columns and y + height <= rows:
         return image[y : y + height, x : x + width]
@@ -189,7 +189,7 @@ def draw_warp(
     perspective: float = 0.0,
     rng: np.random.Generator,
 ) -> Warp:
-    """Draw how a picture is turned, scaled, sheared, shifted and tilted about its centre.
+    """Draw how an image is turned, scaled, sheared, shifted and tilted about its centre.
 
     ``degrees`` and ``shear`` are half ranges in degrees, ``translate`` a fraction of the output size, ``scale`` a half
     range about 1. With the first two and ``perspective`` at 0 the source is rounded to whole pixels: then the
@@ -229,7 +229,7 @@ def random_perspective(
 ) -> Sample:
     """Rotate, scale, shear, shift and tilt a sample as :func:`draw_warp` says; boxes follow, clipped to the result.
 
-    The centre comes to that of ``out_hw``, which may be smaller (mosaic canvas to picture); None: the size stays.
+    The centre comes to that of ``out_hw``, which may be smaller (mosaic canvas to image); None: the size stays.
     """
     height, width = sample.image.shape[:2]
     warp = draw_warp(
@@ -250,12 +250,12 @@ def random_perspective(
 
 
 def as_image(planes: np.ndarray) -> np.ndarray:
-    """Planes [3, H, W] in the order red, green, blue as a picture [H, W, 3] BGR of the same memory."""
+    """Planes [3, H, W] in the order red, green, blue as an image [H, W, 3] BGR of the same memory."""
     return planes[::-1].transpose(1, 2, 0)
 
 
 def planes_of(image: np.ndarray) -> np.ndarray:
-    """Red, green and blue [3, H, W] of a BGR picture: of one made by ``as_image`` its own memory, else a copy."""
+    """Red, green and blue [3, H, W] of a BGR image: of one made by ``as_image`` its own memory, else a copy."""
     if image.strides[2] < 0:
         return image.transpose(2, 0, 1)[::-1]
     planes = np.empty((3, *image.shape[:2]), np.uint8)
@@ -264,13 +264,13 @@ def planes_of(image: np.ndarray) -> np.ndarray:
 
 
 def interleaved(image: np.ndarray) -> np.ndarray:
-    """The picture with the three bytes of a pixel side by side, as OpenCV wants it; a copy only if they are not."""
+    """The image with the three bytes of a pixel side by side, as OpenCV wants it; a copy only if they are not."""
     return cv2.merge(list(planes_of(image)[::-1])) if image.strides[2] < 0 else image
 
 
 @dataclass(frozen=True)
 class Jitter:
-    """Changes hue, saturation and value of a BGR uint8 picture by three ``factors``.
+    """Changes hue, saturation and value of a BGR uint8 image by three ``factors``.
 
     With V the largest channel of a pixel, c becomes v * (V - s * (V - c)): what multiplying saturation and value by s
     and v in the HSV model comes to. Where that leaves 0..255 each channel is cut off for itself. Multiplying the hue by
@@ -291,7 +291,7 @@ class Jitter:
         return np.array([[stay, come, go], [go, stay, come], [come, go, stay]])
 
     def split(self, image: np.ndarray, out: np.ndarray) -> None:
-        """Write the changed picture to ``out`` [3, H, W], red first."""
+        """Write the changed image to ``out`` [3, H, W], red first."""
         red, green, blue = out
         cv2.split(image if self._turn is None else cv2.transform(image, self._turn), [blue, green, red])
         _, s, v = self.factors
@@ -304,7 +304,7 @@ class Jitter:
         return min(round(level * self.factors[2]), 255)
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
-        """The changed picture, as ``as_image`` makes it."""
+        """The changed image, as ``as_image`` makes it."""
         planes = np.empty((3, *image.shape[:2]), np.uint8)
         self.split(interleaved(image), planes)
         return as_image(planes)
@@ -319,7 +319,7 @@ def draw_jitter(h: float, s: float, v: float, rng: np.random.Generator) -> Jitte
 
 
 def augment_hsv(image: np.ndarray, h: float, s: float, v: float, rng: np.random.Generator) -> np.ndarray:
-    """Return the BGR uint8 picture with hue, saturation and value changed by factors within 1 +/- (h, s, v)."""
+    """Return the BGR uint8 image with hue, saturation and value changed by factors within 1 +/- (h, s, v)."""
     jitter = draw_jitter(h, s, v, rng)
     return image if jitter is None else interleaved(jitter(np.ascontiguousarray(image)))
 
@@ -357,7 +357,7 @@ def flip_vertical(sample: Sample) -> Sample:
 
 
 def mixup(first: Sample, second: Sample, rng: np.random.Generator) -> Sample:
-    """Blend two pictures of one size with a Beta(32, 32) weight; the labels of both stay (arXiv 1710.09412)."""
+    """Blend two images of one size with a Beta(32, 32) weight; the labels of both stay (arXiv 1710.09412)."""
     weight = float(rng.beta(32.0, 32.0))
     ours, theirs = planes_of(first.image), planes_of(second.image)
     planes = np.empty(ours.shape, np.uint8)
@@ -368,7 +368,7 @@ def mixup(first: Sample, second: Sample, rng: np.random.Generator) -> Sample:
 
 
 def copy_paste(sample: Sample, probability: float, rng: np.random.Generator) -> Sample:
-    """Paste mirrored copies of some outlined objects where they cover little (arXiv 2012.07177, one picture only).
+    """Paste mirrored copies of some outlined objects where they cover little (arXiv 2012.07177, one image only).
 
     A share ``probability`` of the objects with a polygon is tried; a copy that hides 30 % or more of an object
     already there is not pasted.

@@ -24,8 +24,8 @@ _HEADER = "header"
 def cache_path_for(images: Sequence[Path], cache_dir: Path | None = None, sources: Sequence[Path] = ()) -> Path:
     """Return where the scan of ``images`` is kept: ``labels/train.cache`` for the folder ``images/train``.
 
-    ``sources`` are the folders, lists and files that the pictures come from. All but a single folder get a name of
-    their own beside the labels of their first picture, so that two lists over one folder do not overwrite each other.
+    ``sources`` are the folders, lists and files that the images come from. All but a single folder get a name of
+    their own beside the labels of their first image, so that two lists over one folder do not overwrite each other.
     ``cache_dir`` moves the cache elsewhere (read-only data), with a name that tells data sets with equal folders apart.
     """
     folder = label_path_for(images[0]).parent.absolute()

@@ -17,9 +17,9 @@ _EXAMPLES = 3  # of a grave kind on the console
 
 @dataclass(frozen=True)
 class SplitSummary:
-    """What a split holds: counts of pictures, and of boxes by class name."""
+    """What a split holds: counts of images, and of boxes by class name."""
 
-    pictures: int
+    images: int
     with_labels: int
     without_label_file: int
     with_empty_label_file: int
@@ -31,7 +31,7 @@ class SplitSummary:
     def of(cls, labels: LabelSet, boxes_of_class: dict[str, int]) -> SplitSummary:
         report: ScanReport = labels.report
         return cls(
-            pictures=len(labels.records) + report.corrupt,
+            images=len(labels.records) + report.corrupt,
             with_labels=report.found,
             without_label_file=report.missing,
             with_empty_label_file=report.empty,
@@ -58,7 +58,7 @@ class CheckReport:
 
     @property
     def grave(self) -> bool:
-        """Whether rows or pictures are lost, or splits share pictures."""
+        """Whether rows or images are lost, or splits share images."""
         return any(kind in GRAVE for kind in self.kinds)
 
     def as_json(self) -> str:
@@ -92,7 +92,7 @@ class CheckReport:
         lines = [f"{self.data}"]
         for name, s in self.splits.items():
             lines.append(
-                f"{name:<6}{s.pictures:>8} pictures: {s.with_labels} with labels, {s.without_label_file} without a "
+                f"{name:<6}{s.images:>8} images: {s.with_labels} with labels, {s.without_label_file} without a "
                 f"label file, {s.with_empty_label_file} with an empty one, {s.unusable} unusable; {s.boxes} boxes"
             )
         counts = self.kinds

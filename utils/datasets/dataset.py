@@ -1,4 +1,4 @@
-"""The data set of pictures and boxes, for training (augmented) and validation (letterboxed)."""
+"""The data set of images and boxes, for training (augmented) and validation (letterboxed)."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from utils.datasets.augment import (
     planes_of,
     random_perspective,
 )
-from utils.datasets.images import Pictures
+from utils.datasets.images import Images
 from utils.datasets.labels import LabelRecord
 from utils.datasets.mosaic import lay_four, lay_nine, place_segments
 from utils.datasets.optional_augment import chosen_effects
@@ -44,13 +44,13 @@ class Key(NamedTuple):
 
     Attributes:
         epoch: for which an item is made.
-        picture: its index; ~picture: a blank one.
-        turn: how often the picture has come before in this epoch.
+        image: its index; ~image: a blank one.
+        turn: how often the image has come before in this epoch.
         partners: what else a mosaic is made of, in this order; empty: drawn from the whole data set.
     """
 
     epoch: int
-    picture: int
+    image: int
     turn: int = 0
     partners: tuple[int, ...] = ()
 
@@ -69,10 +69,10 @@ class TrainItem:
 def rect_batches(
     sizes_hw: Sequence[tuple[int, int]], batch_size: int, imgsz: int, stride: int, pad: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Order pictures by height/width and give every batch the smallest shape that holds its pictures.
+    """Order images by height/width and give every batch the smallest shape that holds its images.
 
     Returns ``order`` [n] (positions in ``sizes_hw``) and ``shapes`` [batches, 2] (height, width), multiples of
-    ``stride``, with ``pad`` strides of room. The long side is ``imgsz``; a batch that mixes wide and tall pictures
+    ``stride``, with ``pad`` strides of room. The long side is ``imgsz``; a batch that mixes wide and tall images
     is square.
     """
     hw = np.array(sizes_hw, np.float64).reshape(-1, 2)
@@ -93,13 +93,13 @@ def rect_batches(
 
 
 class DetectionDataset(Dataset[TrainItem]):
-    """Pictures with boxes; ``dataset[Key(epoch, index)]`` is one training or validation item.
+    """Images with boxes; ``dataset[Key(epoch, index)]`` is one training or validation item.
 
     Every random choice of an item comes from its key and a generator seeded by (seed, epoch, index, turn): an item is
     the same whoever computes it, in whatever order. ``rect`` sorts the records by shape, so that ``records`` is in the
     order served, and turns the mosaic off; it needs the ``batch_size`` of the loader. A negative index stands for a
-    blank picture without path, of the shape that ~index has in its batch. ``cache_images`` and ``cache_dir`` are those
-    of :class:`Pictures`.
+    blank image without path, of the shape that ~index has in its batch. ``cache_images`` and ``cache_dir`` are those
+    of :class:`Images`.
     """
 
     def __init__(
@@ -133,7 +133,7 @@ class DetectionDataset(Dataset[TrainItem]):
             self.records = [self.records[i] for i in order]
         self._mosaic = self.hyp.mosaic if augment and not rect else 0.0
         self._effects = chosen_effects(self.hyp) if augment else []
-        self._pictures = Pictures(self.records, imgsz, training=augment, cache=cache_images, folder=cache_dir)
+        self._images = Images(self.records, imgsz, training=augment, cache=cache_images, folder=cache_dir)
         # All corners once, as fractions: [N, 5] class, x1, y1, x2, y2; those of record i begin at row _first[i].
         rows = [record.boxes for record in self.records]
         self._first = np.cumsum([0, *map(len, rows)])
@@ -145,17 +145,17 @@ class DetectionDataset(Dataset[TrainItem]):
 
     @property
     def makes_mosaics(self) -> bool:
-        """Whether items may be made of several pictures."""
+        """Whether items may be made of several images."""
         return self._mosaic > 0
 
-    def keep_recent(self, pictures: int) -> None:
-        """Keep so many of the pictures decoded last; a loader knows how many help and how many memory is free for."""
-        self._pictures.keep_recent(pictures)
+    def keep_recent(self, images: int) -> None:
+        """Keep so many of the images decoded last; a loader knows how many help and how many memory is free for."""
+        self._images.keep_recent(images)
 
     @property
     def keeps_all(self) -> bool:
-        """Whether all decoded pictures are at hand anyway, in memory or on disk."""
-        return self._pictures.keeps_all
+        """Whether all decoded images are at hand anyway, in memory or on disk."""
+        return self._images.keeps_all
 
     def __getitem__(self, key: Key | tuple[int, int] | int) -> TrainItem:
         epoch, index, turn, partners = Key(0, key) if isinstance(key, int) else Key(*key)
@@ -187,12 +187,12 @@ class DetectionDataset(Dataset[TrainItem]):
             sample = flip_vertical(sample)
         if mirrored < hyp.fliplr:
             sample = flip_horizontal(sample)
-        # The letterbox of a cropped or warped picture means nothing any more.
+        # The letterbox of a cropped or warped image means nothing any more.
         height, width = sample.image.shape[:2]
         return _to_item(replace(sample, info=LetterboxInfo((height, width), (1.0, 1.0), (0.0, 0.0))), asked)
 
     def _drawn(self, rng: np.random.Generator) -> Iterator[int]:
-        """Pictures of the whole data set, without end."""
+        """Images of the whole data set, without end."""
         while True:
             yield int(rng.integers(len(self)))
 
@@ -203,7 +203,7 @@ class DetectionDataset(Dataset[TrainItem]):
         return self._corners[self._first[index] : self._first[index + 1]]
 
     def _sample(self, index: int, image: np.ndarray, info: LetterboxInfo, inner_wh: tuple[float, float]) -> Sample:
-        """Join a picture and its labels in pixels; ``inner_wh`` is the part of ``image`` without padding."""
+        """Join an image and its labels in pixels; ``inner_wh`` is the part of ``image`` without padding."""
         record = self.records[index]
         boxes = self._boxes(index).copy()
         boxes[:, 1:] = boxes[:, 1:] * np.array(inner_wh * 2) + np.array(info.pad_wh * 2)
@@ -211,13 +211,13 @@ class DetectionDataset(Dataset[TrainItem]):
         return Sample(image, boxes, segments, str(record.image), info)
 
     def _shape_hw(self, index: int) -> tuple[int, int]:
-        """Shape of the batch that picture ``index`` is in."""
+        """Shape of the batch that image ``index`` is in."""
         height, width = self.batch_shapes[index // self.batch_size if self.rect else 0].tolist()
         return height, width
 
     def _letterbox_sample(self, index: int) -> Sample:
-        """One resized picture padded to the shape of its batch."""
-        image, original_hw = self._pictures.load(index, enlarge=False)
+        """One resized image padded to the shape of its batch."""
+        image, original_hw = self._images.load(index, enlarge=False)
         height, width = image.shape[:2]
         image, ratio_wh, pad_wh = letterbox(image, self._shape_hw(index), auto=False, scaleup=self.augment)
         inner_wh = width * ratio_wh[0], height * ratio_wh[1]
@@ -227,14 +227,14 @@ class DetectionDataset(Dataset[TrainItem]):
     def _mosaic_sample(
         self, index: int, others: Iterator[int], rng: np.random.Generator, jitter: Jitter | None = None
     ) -> Sample:
-        """Picture ``index`` and the next of ``others`` in random places of a canvas, of which a random part is kept.
+        """Image ``index`` and the next of ``others`` in random places of a canvas, of which a random part is kept.
 
         Pixels come last: only what is seen is decoded, and the canvas is not made if there is a way round it.
         """
-        hyp, size, pictures = self.hyp, self.imgsz, self._pictures
+        hyp, size, images = self.hyp, self.imgsz, self._images
         nine = bool(hyp.mosaic9) and rng.random() < hyp.mosaic9
         chosen = rng.permutation([index, *islice(others, 8 if nine else 3)]).tolist()
-        sizes_hw = [pictures.sizes_hw[i] for i in chosen]
+        sizes_hw = [images.sizes_hw[i] for i in chosen]
         layout = (lay_nine if nine else lay_four)(sizes_hw, size, rng)
         tile_boxes = [self._boxes(i) for i in chosen]
         boxes = layout.place_boxes(tile_boxes, fractions=True)
@@ -243,7 +243,7 @@ class DetectionDataset(Dataset[TrainItem]):
         info = LetterboxInfo((side, side), (1.0, 1.0), (0.0, 0.0))
 
         def load(tile: int, rows: float, enlarge: bool = True) -> np.ndarray:
-            return pictures.load(chosen[tile], rows, enlarge)[0]
+            return images.load(chosen[tile], rows, enlarge)[0]
 
         if hyp.copy_paste and segments:  # objects may come from anywhere: the whole canvas is needed
             canvas = Sample(layout.paint((0, 0, side, side), load), boxes, segments, path, info)
@@ -251,7 +251,7 @@ class DetectionDataset(Dataset[TrainItem]):
         else:
             warp = draw_warp((side, side), (size, size), rng=rng, **self._ranges())
             if warp.window is not None:
-                plan = layout.enlarge(warp, [pictures.kept_hw[i] for i in chosen])
+                plan = layout.enlarge(warp, [images.kept_hw[i] for i in chosen])
                 of_rows = plan.scale_shift.repeat([len(rows) for rows in tile_boxes], axis=0)  # [n, 2, 2]
                 boxes, segments = warp.move_labels(boxes, segments, of_rows)
                 return Sample(plan.paint(partial(load, enlarge=False), jitter), boxes, segments, path, info)
@@ -271,13 +271,13 @@ class DetectionDataset(Dataset[TrainItem]):
 
 
 def _blank(hw: tuple[int, int], key: tuple[int, ...]) -> TrainItem:
-    """A picture of padding, with nothing on it."""
+    """An image of padding, with nothing on it."""
     image = torch.full((3, *hw), GREY[0], dtype=torch.uint8)
     return TrainItem(image, torch.zeros(0, 6), "", LetterboxInfo(hw, (1.0, 1.0), (0.0, 0.0)), key)
 
 
 def _to_item(sample: Sample, key: tuple[int, ...]) -> TrainItem:
-    """Normalise the boxes and turn the picture into RGB, channels first, in one copy at most."""
+    """Normalise the boxes and turn the image into RGB, channels first, in one copy at most."""
     height, width = sample.image.shape[:2]
     rows = np.zeros((len(sample.boxes), 6), np.float32)
     if len(rows):

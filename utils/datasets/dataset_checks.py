@@ -1,4 +1,4 @@
-"""What can be wrong with a data set beyond single rows: boxes nobody can learn, pictures in two splits and so on."""
+"""What can be wrong with a data set beyond single rows: boxes nobody can learn, images in two splits and so on."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from utils.core.files import IMAGE_SUFFIXES, open_regular
 from utils.datasets.formats.annotations import CROWD, LEFT_OUT, NOTE
 from utils.datasets.label_file import row_lines
 from utils.datasets.label_records import (
+    BAD_IMAGE,
     BAD_LABELS,
-    BAD_PICTURE,
     BAD_ROW,
     CLIPPED,
     FOREIGN,
@@ -24,50 +24,50 @@ from utils.datasets.label_records import (
 
 TINY = "tiny box"
 THIN = "box without pixels"
-WHOLE = "box of the whole picture"
+WHOLE = "box of the whole image"
 ALIKE = "nearly the same box"
 TWO_CLASSES = "two classes for one box"
 NO_LABELS = "no label file"
-SHARED = "one label file for several pictures"
-ORPHAN = "label file without picture"
+SHARED = "one label file for several images"
+ORPHAN = "label file without image"
 UNUSED = "class without boxes"
-IDENTICAL = "identical pictures"
-CONTRADICTION = "identical pictures, different labels"
-LEAK = "picture of the training set in another split"
-DAMAGED = "damaged picture"
+IDENTICAL = "identical images"
+CONTRADICTION = "identical images, different labels"
+LEAK = "image of the training set in another split"
+DAMAGED = "damaged image"
 NO_SPLIT = "unusable split"
 
 # Every kind the check knows, the grave ones first, with a word on what it means.
 EXPLAINED: dict[str, str] = {
     NO_SPLIT: "nothing of this split can be used",
     FOREIGN: "training refuses the set: correct the rows, or nc and names in the yaml",
-    BAD_PICTURE: "left out with all their labels",
-    BAD_LABELS: "left out with their pictures",
-    BAD_ROW: "dropped; the other rows of the picture are used",
-    DAMAGED: "used, but part of the picture is grey or shifted",
+    BAD_IMAGE: "left out with all their labels",
+    BAD_LABELS: "left out with their images",
+    BAD_ROW: "dropped; the other rows of the image are used",
+    DAMAGED: "used, but part of the image is grey or shifted",
     LEAK: "scores on that split are too good: remove them from one of the two",
     CONTRADICTION: "the model is told two things: keep one",
-    TWO_CLASSES: "the same place under two classes in one picture",
-    SHARED: "the pictures differ only in their suffix, and all get the same labels",
-    CLIPPED: "a little outside the picture, clipped to its border",
+    TWO_CLASSES: "the same place under two classes in one image",
+    SHARED: "the images differ only in their suffix, and all get the same labels",
+    CLIPPED: "a little outside the image, clipped to its border",
     REPEATED: "counted once",
     ALIKE: "same class, IoU of at least 0.95: one object labelled twice?",
-    THIN: "narrower than one pixel of the picture",
+    THIN: "narrower than one pixel of the image",
     TINY: "shorter than two pixels at the training size",
-    WHOLE: "a class for the whole picture?",
+    WHOLE: "a class for the whole image?",
     IDENTICAL: "within one split, or in val and test",
     NO_LABELS: "used as background without any object",
-    ORPHAN: "its picture was deleted or renamed?",
+    ORPHAN: "its image was deleted or renamed?",
     UNUSED: "the model cannot learn it",
     NOTE: "used, but worth a look",
     **LEFT_OUT,
 }
 GRAVE = frozenset(
-    {NO_SPLIT, FOREIGN, BAD_PICTURE, BAD_LABELS, BAD_ROW, DAMAGED, LEAK, CONTRADICTION, CROWD}
+    {NO_SPLIT, FOREIGN, BAD_IMAGE, BAD_LABELS, BAD_ROW, DAMAGED, LEAK, CONTRADICTION, CROWD}
 )  # data is lost, or scores deceive
 
 _TINY_PX = 2.0
-_WHOLE_SIDE = 0.98  # of both sides of the picture
+_WHOLE_SIDE = 0.98  # of both sides of the image
 _ALIKE_IOU = 0.95
 
 
@@ -152,9 +152,9 @@ def unused_classes(counts: np.ndarray, names: Sequence[str], file: Path) -> Iter
 
 
 def file_findings(records: Sequence[LabelRecord]) -> Iterator[Finding]:
-    """Pictures without a label file, label files of several pictures, and label files that belong to no picture."""
+    """Images without a label file, label files of several images, and label files that belong to no image."""
     users: dict[Path, set[Path]] = defaultdict(set)
-    folders: dict[Path, Path] = {}  # folder of labels -> folder of pictures
+    folders: dict[Path, Path] = {}  # folder of labels -> folder of images
     for record in records:
         if record.label is None:
             yield Finding(NO_LABELS, str(record.image), problem="counts as background")
@@ -164,16 +164,16 @@ def file_findings(records: Sequence[LabelRecord]) -> Iterator[Finding]:
     for label, images in users.items():
         if len(images) > 1:
             names = ", ".join(sorted(image.name for image in images))
-            yield Finding(SHARED, str(label), value=names, problem=f"{len(images)} pictures", action="used for all")
+            yield Finding(SHARED, str(label), value=names, problem=f"{len(images)} images", action="used for all")
     for labels, pictures in sorted(folders.items()):
         stems = {file.stem for file in pictures.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES}
         for file in sorted(labels.iterdir()):
             if file.suffix.lower() == ".txt" and file.stem not in stems and _looks_like_labels(file):
-                yield Finding(ORPHAN, str(file), problem=f"no picture {file.stem}.* in {pictures}", action="not used")
+                yield Finding(ORPHAN, str(file), problem=f"no image {file.stem}.* in {pictures}", action="not used")
 
 
 def _looks_like_labels(file: Path) -> bool:
-    """Lists of pictures or of classes lie beside label files as well."""
+    """Lists of images or of classes lie beside label files as well."""
     try:
         with open_regular(file) as stream:
             words = stream.readline(1000).split()
@@ -188,10 +188,10 @@ def _looks_like_labels(file: Path) -> bool:
 def identity_findings(
     splits: Mapping[str, Sequence[LabelRecord]], groups: Sequence[Sequence[Path]]
 ) -> Iterator[tuple[str, Finding]]:
-    """Pictures in train and elsewhere, and repeated or contradicting ones, as (split, finding).
+    """Images in train and elsewhere, and repeated or contradicting ones, as (split, finding).
 
     ``groups`` are the paths with equal content. A path in two splits is a leak as well; a path named several times in
-    one split is not reported, since lists repeat a line to give a picture more weight.
+    one split is not reported, since lists repeat a line to give an image more weight.
     """
     places: dict[Path, dict[str, LabelRecord]] = defaultdict(dict)
     for split, records in splits.items():
@@ -216,7 +216,7 @@ def identity_findings(
 
 
 def _same_boxes(a: LabelRecord, b: LabelRecord) -> bool:
-    """Whether two pictures have the same rows in any order, to the digits that label files have."""
+    """Whether two images have the same rows in any order, to the digits that label files have."""
     if len(a.boxes) != len(b.boxes):
         return False
     rows = [sorted(map(tuple, record.boxes.round(4).tolist())) for record in (a, b)]

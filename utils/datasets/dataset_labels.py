@@ -4,10 +4,10 @@ An entry of ``train:``, ``val:`` or ``test:`` may be of any kind, and the entrie
 
 * a ``.json`` file: COCO detection annotations, or those of LabelMe for one image;
 * a ``.xml`` file: annotations of CVAT for many images, or of VOC for one;
-* a folder with ``.xml`` files or LabelMe ``.json`` files and no pictures, or a list of ids
+* a folder with ``.xml`` files or LabelMe ``.json`` files and no images, or a list of ids
   (``ImageSets/Main/train.txt``): VOC or LabelMe annotations;
-* a folder with pictures, a ``.txt`` list of pictures, or a picture: with YOLO label files, or, when not one of its
-  pictures has a label file, with VOC or LabelMe annotations in ``Annotations`` or beside them.
+* a folder with images, a ``.txt`` list of images, or an image: with YOLO label files, or, when not one of its
+  images has a label file, with VOC or LabelMe annotations in ``Annotations`` or beside them.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ from utils.datasets.formats.named import NamedLabels
 from utils.datasets.formats.voc_layout import (
     JSON,
     annotations_of,
-    pictures_of_folder,
-    pictures_of_list,
+    images_of_folder,
+    images_of_list,
     read_ids,
     walk_files,
 )
@@ -49,9 +49,9 @@ _SHOWN = 10
 
 @dataclass(frozen=True)
 class Part:
-    """Pictures of a split whose labels are of one kind.
+    """Images of a split whose labels are of one kind.
 
-    ``sources`` are the entries they come from. ``strays`` are annotations that belong to no picture.
+    ``sources`` are the entries they come from. ``strays`` are annotations that belong to no image.
     """
 
     images: list[Path]
@@ -84,7 +84,7 @@ def load_labels(
     workers: int = 8,
     strict: bool = True,
 ) -> LabelSet:
-    """Pictures and verified labels of a split, sorted by path; an embedded set is composed first when it is not there.
+    """Images and verified labels of a split, sorted by path; an embedded set is composed first when it is not there.
 
     Args:
         spec: the data set.
@@ -93,11 +93,11 @@ def load_labels(
         require_labels: a split without any usable label is an error.
         cache_dir: where the result is kept for the next start; None: beside the labels.
         workers: threads that read files.
-        strict: objects of unknown classes, and pictures all unusable, are errors; otherwise they are only reported.
+        strict: objects of unknown classes, and images all unusable, are errors; otherwise they are only reported.
 
     Raises:
-        FileNotFoundError: pictures are missing; every place tried is named.
-        InputError: no such split, an annotation file that cannot be used, no usable picture, unknown classes.
+        FileNotFoundError: images are missing; every place tried is named.
+        InputError: no such split, an annotation file that cannot be used, no usable image, unknown classes.
     """
 
     def listing(source: Path) -> Path:
@@ -136,9 +136,9 @@ def open_split(
     strict: bool = True,
     listing: Callable[[Path], Path] | None = None,
 ) -> list[Part]:
-    """The pictures of a split and the readers of their labels: all with label files first, then one part per entry.
+    """The images of a split and the readers of their labels: all with label files first, then one part per entry.
 
-    ``listing`` tells where the names of the pictures of a json are kept for the next start; None: nowhere.
+    ``listing`` tells where the names of the images of a json are kept for the next start; None: nowhere.
 
     Raises:
         FileNotFoundError, InputError: as for ``load_labels``.
@@ -164,7 +164,7 @@ def open_split(
             coco = CocoLabels(entry, names, split=split, folder=folder, strict=strict, crowd=spec.crowd, listing=kept)
             parts.append(Part(sorted(coco.images, key=str), (entry,), coco, coco.strays))
             continue
-        pictures = [] if suffix in (".xml", JSON) else _pictures(entry, (spec.root, *spec.searched))
+        pictures = [] if suffix in (".xml", JSON) else _images(entry, (spec.root, *spec.searched))
         files = annotations_of(pictures) if pictures else _annotated(entry, folder)
         if files:
             reader: NamedLabels
@@ -182,8 +182,8 @@ def open_split(
     return parts
 
 
-def _pictures(entry: Path, bases: Sequence[Path]) -> list[Path]:
-    """The pictures that an entry holds or lists, if any."""
+def _images(entry: Path, bases: Sequence[Path]) -> list[Path]:
+    """The images that an entry holds or lists, if any."""
     try:
         return find_images([entry], bases)
     except FileNotFoundError:
@@ -191,19 +191,19 @@ def _pictures(entry: Path, bases: Sequence[Path]) -> list[Path]:
 
 
 def _annotated(entry: Path, images: Path | None) -> dict[Path, Path]:
-    """Picture -> xml or LabelMe file of an entry without pictures; empty when it has no annotations either."""
+    """Image -> xml or LabelMe file of an entry without images; empty when it has no annotations either."""
     if entry.is_dir():
         here = any(True for _ in walk_files(entry, ".xml")) or any(map(is_labelme, walk_files(entry, JSON)))
     else:
         here = entry.suffix.lower() in (".xml", JSON)
     if here:
-        return pictures_of_folder(entry, images)
+        return images_of_folder(entry, images)
     ids = read_ids(entry)
-    return pictures_of_list(entry, ids, images) if ids else {}
+    return images_of_list(entry, ids, images) if ids else {}
 
 
 def join(sets: Sequence[LabelSet], parts: Sequence[Part]) -> LabelSet:
-    """The label sets of the parts of a split as one, sorted by the paths of the pictures, with the strays reported."""
+    """The label sets of the parts of a split as one, sorted by the paths of the images, with the strays reported."""
     strays = [finding for part in parts for finding in part.strays]
     if len(sets) == 1 and not strays:
         return sets[0]

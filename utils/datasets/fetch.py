@@ -1,4 +1,4 @@
-"""Get the pictures a data yaml names when they are missing and the user asked for it.
+"""Get the images a data yaml names when they are missing and the user asked for it.
 
 Addresses are fetched and unpacked below the folder of ``path:``, and nowhere else. A script is shown, and runs only
 with the user's word for it.
@@ -34,7 +34,7 @@ _CLUTTER = "__MACOSX"  # notes of the file manager that made the archive
 def fetch_missing(
     spec: DatasetSpec, splits: Iterable[str], *, allow_scripts: bool = False, limit_gb: float = MAX_BYTES / GB
 ) -> DatasetSpec:
-    """Get the pictures of ``splits`` by the ``download:`` of the yaml; nothing happens when they are all there.
+    """Get the images of ``splits`` by the ``download:`` of the yaml; nothing happens when they are all there.
 
     Args:
         spec: the data set.
@@ -47,7 +47,7 @@ def fetch_missing(
 
     Raises:
         InputError: there is nothing to fetch from, it failed, or it is a script that may not run.
-        FileNotFoundError: all was fetched, and the pictures are still not where the yaml says.
+        FileNotFoundError: all was fetched, and the images are still not where the yaml says.
     """
     wanted = [split for split in splits if getattr(spec, split)]
     missing = [split for split in wanted if _why_missing(spec, split)]
@@ -167,7 +167,7 @@ def _run_script(spec: DatasetSpec, text: str, allowed: bool) -> None:
     if not allowed:
         raise InputError(
             f"{spec.source}: 'download:' is a script and nothing of it ran; read it above, then add --allow-scripts, "
-            f"or get the pictures by hand so that {', '.join(map(str, spec.train or spec.val or spec.test))} is there"
+            f"or get the images by hand so that {', '.join(map(str, spec.train or spec.val or spec.test))} is there"
         )
     # v6.1's scripts import from this repository.
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]

@@ -1,4 +1,4 @@
-"""Whether pictures can be used: their size and end at every start, all of their pixels and their content when asked."""
+"""Whether images can be used: their size and end at every start, all of their pixels and their content when asked."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from utils.core.errors import first_line
 from utils.core.files import open_regular
 from utils.core.image import image_size, read_image
 
-MIN_SIDE_PX = 10  # smaller pictures are left out, as in v6.1
+MIN_SIDE_PX = 10  # smaller images are left out, as in v6.1
 _LARGE = 1 << 26  # pixels; 200 MB when decoded
 _ONE_LARGE = threading.Lock()  # threads that check images decode one such at a time
 _BLOCK = 1 << 20
 _COMPLAINTS = ("corrupt", "error", "premature")
 
 
-def check_picture(image: Path) -> tuple[int, int]:
-    """(height, width) as displayed of a picture that training can use; raises what the decoder raises, or ValueError.
+def check_image(image: Path) -> tuple[int, int]:
+    """(height, width) as displayed of an image that training can use; raises what the decoder raises, or ValueError.
 
     Only the header and the end of the file are looked at where that is enough.
     """
@@ -62,7 +62,7 @@ def _watch_decoders() -> None:
 
 
 def _decode(image: Path) -> str:
-    """Decode a picture in full; what is wrong with it, or "". The decoders name damage in the middle on stderr only."""
+    """Decode an image in full; what is wrong with it, or "". The decoders name damage in the middle on stderr only."""
     os.lseek(2, 0, os.SEEK_SET)
     os.ftruncate(2, 0)
     try:
@@ -76,7 +76,7 @@ def _decode(image: Path) -> str:
 
 
 def decode_all(images: Sequence[Path], workers: int) -> Iterator[str]:
-    """Decode every picture in full, in processes of their own: what is wrong with each, in order, or ""."""
+    """Decode every image in full, in processes of their own: what is wrong with each, in order, or ""."""
     if not images:
         return
     count = max(1, min(workers, os.cpu_count() or 1))

@@ -1,4 +1,4 @@
-"""The decoded pictures of a data set, resized for the network, read on demand or kept in memory or on disk."""
+"""The decoded images of a data set, resized for the network, read on demand or kept in memory or on disk."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ ResultT = TypeVar("ResultT")
 
 
 def _resize_part(part: np.ndarray, whole_hw: tuple[int, int], to_hw: tuple[int, int]) -> np.ndarray:
-    """Resize the upper rows of a picture of ``whole_hw`` as they would be if all of it came to ``to_hw``."""
+    """Resize the upper rows of an image of ``whole_hw`` as they would be if all of it came to ``to_hw``."""
     if whole_hw == to_hw:
         return part
     if part.shape[0] == whole_hw[0]:
@@ -37,23 +37,23 @@ def _resize_part(part: np.ndarray, whole_hw: tuple[int, int], to_hw: tuple[int, 
     return cv2.resize(part, None, fx=fx, fy=fy, interpolation=cv2.INTER_LINEAR)
 
 
-class Pictures:
-    """The pictures of ``records``, the longer side of each resized to ``imgsz``.
+class Images:
+    """The images of ``records``, the longer side of each resized to ``imgsz``.
 
     Args:
         training: JPEGs may be decoded at reduced size and in part, and nothing is averaged when it gets smaller; what
             would have to be enlarged is kept as it is until it is asked for.
-            False: every picture is decoded in full and reduced by averaging, which is slower and smoother.
-        cache: "ram" decodes all pictures now and keeps them; "disk" keeps them as ``.npy`` files, which are valid as
-            long as size and time of the picture do not change; None: neither.
-        folder: where "disk" keeps its files; None: beside each picture.
+            False: every image is decoded in full and reduced by averaging, which is slower and smoother.
+        cache: "ram" decodes all images now and keeps them; "disk" keeps them as ``.npy`` files, which are valid as
+            long as size and time of the image do not change; None: neither.
+        folder: where "disk" keeps its files; None: beside each image.
 
     Attributes:
-        sizes_hw: height and width of each picture with its longer side at ``imgsz``.
+        sizes_hw: height and width of each image with its longer side at ``imgsz``.
         kept_hw: the same, but not more than its own size: that of what is kept, and loaded unless it is to be enlarged.
 
     Raises:
-        InputError: no such cache; a picture cannot be read.
+        InputError: no such cache; an image cannot be read.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class Pictures:
         folder: Path | None = None,
     ) -> None:
         if cache and cache not in CACHES:
-            raise InputError(f"picture cache '{cache}' is not known{nearest(cache, CACHES)}; 'ram' and 'disk' are")
+            raise InputError(f"image cache '{cache}' is not known{nearest(cache, CACHES)}; 'ram' and 'disk' are")
         self.imgsz = imgsz
         self.training = training
         self.sizes_hw = [self._fit(record.hw) for record in records]
@@ -83,17 +83,17 @@ class Pictures:
         if cache == "ram":
             self._kept = self._for_all(self._decode)
             size = sum(image.nbytes for image, _ in self._kept)
-            LOG.info("%d pictures kept in memory, %.0f MB", len(records), size / 1e6)
+            LOG.info("%d images kept in memory, %.0f MB", len(records), size / 1e6)
         elif cache == "disk":
             self._fill_disk()
 
     def load(self, index: int, rows: float = 1.0, enlarge: bool = True) -> tuple[np.ndarray, tuple[int, int]]:
-        """A picture, uint8 BGR, and its (height, width) before resizing.
+        """An image, uint8 BGR, and its (height, width) before resizing.
 
         In training, rows below the share ``rows`` of its height may be missing. ``enlarge`` says whether one that is
         smaller than ``imgsz`` is brought to that size.
         """
-        image, full_hw = self._kept_picture(index, rows)
+        image, full_hw = self._kept_image(index, rows)
         if enlarge and self.kept_hw[index] != self.sizes_hw[index]:
             image = _resize_part(image, self.kept_hw[index], self.sizes_hw[index])
         return image, full_hw
@@ -104,11 +104,11 @@ class Pictures:
         return bool(self._kept) or self._on_disk
 
     def keep_recent(self, count: int) -> None:
-        """From now on keep the last ``count`` decoded pictures, whole; does nothing when all are kept anyway."""
+        """From now on keep the last ``count`` decoded images, whole; does nothing when all are kept anyway."""
         self._most_recent = 0 if self.keeps_all else count
         self._recent.clear()
 
-    def _kept_picture(self, index: int, rows: float) -> tuple[np.ndarray, tuple[int, int]]:
+    def _kept_image(self, index: int, rows: float) -> tuple[np.ndarray, tuple[int, int]]:
         if self._kept:
             return self._kept[index]
         if self._on_disk:
@@ -138,7 +138,7 @@ class Pictures:
                 return _resize_part(part, decoded_hw, self.kept_hw[index]), full_hw
             image = read_image(path)
         except FileNotFoundError:
-            raise InputError(f"{path}: this picture was there at the start and is gone now; put it back") from None
+            raise InputError(f"{path}: this image was there at the start and is gone now; put it back") from None
         full_hw = image.shape[0], image.shape[1]
         height, width = self._fit(full_hw)
         if full_hw != (height, width):
@@ -149,15 +149,15 @@ class Pictures:
     def _for_all(self, work: Callable[[int], ResultT]) -> list[ResultT]:
         indices = range(len(self._paths))
         with ThreadPoolExecutor(_THREADS) as pool:
-            done = tqdm(pool.map(work, indices), desc="decoding pictures", total=len(indices), leave=False)
+            done = tqdm(pool.map(work, indices), desc="decoding images", total=len(indices), leave=False)
             return list(done)
 
     # Files ------------------------------------------------------------------------------------------------------------
 
     def _file(self, index: int) -> Path:
-        """Named after all that its content depends on, so that a changed picture has another file.
+        """Named after all that its content depends on, so that a changed image has another file.
 
-        Raises FileNotFoundError when the picture is gone.
+        Raises FileNotFoundError when the image is gone.
         """
         path = self._paths[index]
         facts = path.stat()
@@ -165,7 +165,7 @@ class Pictures:
         name = f"{path.name}.{kind}.{facts.st_size:x}-{facts.st_mtime_ns:x}.npy"
         if self._folder is None:
             return path.with_name(f".{name}")
-        # Pictures of one name from several folders may meet here.
+        # Images of one name from several folders may meet here.
         tag = hashlib.sha256(str(path.parent.resolve()).encode()).hexdigest()[:8]
         return self._folder / f"{tag}-{name}"
 
@@ -197,6 +197,6 @@ class Pictures:
         problems = [problem for problem in self._for_all(fill) if problem]
         if problems:
             LOG.warning(
-                "--cache disk: %d of %d pictures could not be written (%s); they are decoded every time",
+                "--cache disk: %d of %d images could not be written (%s); they are decoded every time",
                 len(problems), len(self._paths), problems[0],
             )  # fmt: skip

@@ -1,6 +1,6 @@
 """One label file: its rows, and what is wrong with the others.
 
-Policy, row by row (the picture and its other rows stay usable):
+Policy, row by row (the image and its other rows stay usable):
 
 * a row is ``class cx cy w h`` or ``class x1 y1 x2 y2 x3 y3 ...`` (three points or more), all but the class in 0..1;
 * a coordinate at most ``TOLERANCE`` outside 0..1 is clipped, further outside the row is dropped;
@@ -30,7 +30,7 @@ MAX_CLASS = 1 << 24  # float32 has no larger whole numbers without gaps
 
 
 class RowReader(Protocol):
-    """Where the rows of pictures come from: label files beside them, or another kind of annotation.
+    """Where the rows of images come from: label files beside them, or another kind of annotation.
 
     ``settings`` names everything beside the files that the rows depend on.
     """
@@ -38,11 +38,11 @@ class RowReader(Protocol):
     settings: str
 
     def file_for(self, image: Path) -> Path:
-        """The annotation file of a picture, whether it exists or not."""
+        """The annotation file of an image, whether it exists or not."""
         ...
 
     def read(self, image: Path, hw: tuple[int, int], nc: int | None) -> LabelFile | None:
-        """The rows of a picture of size ``hw``; None when it has no annotation. May raise OSError."""
+        """The rows of an image of size ``hw``; None when it has no annotation. May raise OSError."""
         ...
 
 
@@ -55,7 +55,7 @@ def _listing(folder: Path) -> dict[str, Path]:
 
 
 class TextRows:
-    """YOLO label files: one ``.txt`` a picture."""
+    """YOLO label files: one ``.txt`` an image."""
 
     def __init__(self, keypoint_columns: int = 0) -> None:
         """``keypoint_columns``: how many numbers of key points follow a box in a row; they are not used."""
@@ -64,7 +64,7 @@ class TextRows:
         self._listed: dict[str, dict[str, Path]] = {}
 
     def file_for(self, image: Path) -> Path:
-        """The label file of a picture: one found by listing its folder, which gives paths several times faster."""
+        """The label file of an image: one found by listing its folder, which gives paths several times faster."""
         folder, name = os.path.split(image)
         if folder not in self._listed:
             self._listed[folder] = _listing(label_path_for(image).parent)
@@ -217,7 +217,7 @@ def _read_rows(path: Path, lines: list[list[str]], hw: tuple[int, int], nc: int 
             seen[row.tobytes()] = number
             rows.append(row)
             if was_clipped:
-                note(CLIPPED, f"less than {TOLERANCE} outside the picture", "clipped to its border")
+                note(CLIPPED, f"less than {TOLERANCE} outside the image", "clipped to its border")
     boxes, segments = _boxes_and_segments(rows)
     return LabelFile(boxes, segments, tuple(findings), tuple(foreign)), list(seen.values())
 

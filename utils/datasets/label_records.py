@@ -12,15 +12,15 @@ from typing import Any
 
 import numpy as np
 
-# What can be wrong with a row, a label file or a picture.
+# What can be wrong with a row, a label file or an image.
 BAD_ROW = "bad row"
 CLIPPED = "clipped row"
 REPEATED = "repeated row"
 FOREIGN = "unknown class"
-BAD_PICTURE = "unusable picture"
+BAD_IMAGE = "unusable image"
 BAD_LABELS = "unreadable labels"
 KEYPOINTS = "key points"
-LOSSES = (BAD_ROW, BAD_PICTURE, BAD_LABELS)  # a row or a picture that will not be used
+LOSSES = (BAD_ROW, BAD_IMAGE, BAD_LABELS)  # a row or an image that will not be used
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class LabelFile:
-    """The usable rows of one picture and what was wrong with the others.
+    """The usable rows of one image and what was wrong with the others.
 
     ``boxes`` [n, 5] float32 class, cx, cy, w, h. ``segments`` is empty, or one [m, 2] polygon per box ([0, 2] for a
     row given as a box). ``foreign`` holds (line, class) of rows whose class the data set does not have.
@@ -64,7 +64,7 @@ class LabelFile:
 
     @property
     def clipped(self) -> int:
-        """Rows with a coordinate a little outside the picture."""
+        """Rows with a coordinate a little outside the image."""
         return sum(finding.kind == CLIPPED for finding in self.findings)
 
     @property
@@ -75,7 +75,7 @@ class LabelFile:
 
 @dataclass(frozen=True)
 class LabelRecord:
-    """One usable picture: size (height, width) as displayed, boxes and segments as in ``LabelFile``."""
+    """One usable image: size (height, width) as displayed, boxes and segments as in ``LabelFile``."""
 
     image: Path
     label: Path | None
@@ -86,7 +86,7 @@ class LabelRecord:
 
 @dataclass(frozen=True)
 class ScanReport:
-    """Counts over pictures (``found`` has rows, ``missing`` no file, ``empty`` no row) and all that was found."""
+    """Counts over images (``found`` has rows, ``missing`` no file, ``empty`` no row) and all that was found."""
 
     found: int = 0
     missing: int = 0
@@ -101,7 +101,7 @@ class ScanReport:
 
     @property
     def messages(self) -> tuple[str, ...]:
-        """One line of text per row or picture that will not be used."""
+        """One line of text per row or image that will not be used."""
         return tuple(str(finding) for finding in self.findings if finding.kind in LOSSES)
 
     @property
@@ -111,18 +111,18 @@ class ScanReport:
 
     @property
     def clipped_rows(self) -> int:
-        """Rows with a coordinate a little outside the picture."""
+        """Rows with a coordinate a little outside the image."""
         return self.counts[CLIPPED]
 
     @property
     def duplicate_rows(self) -> int:
-        """Rows that repeat another one of their picture."""
+        """Rows that repeat another one of their image."""
         return self.counts[REPEATED]
 
 
 @dataclass(frozen=True)
 class LabelSet:
-    """All usable pictures in the order given, and the report over all of them."""
+    """All usable images in the order given, and the report over all of them."""
 
     records: list[LabelRecord]
     report: ScanReport
@@ -132,7 +132,7 @@ class LabelSet:
 
 
 def pack(images: Sequence[Path], labels: LabelSet, root: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Flatten to arrays (per picture its position, size, number of rows; then all rows, all points) and plain values.
+    """Flatten to arrays (per image its position, size, number of rows; then all rows, all points) and plain values.
 
     Paths below the folder ``root`` are stored relative to it, so that a data set can be moved with its cache.
     """

@@ -8,11 +8,11 @@ from utils.core.boxes import xyxy2xywhn
 
 
 def label_text(boxes: Tensor, hw: tuple[int, int], with_conf: bool) -> str:
-    """One line per detection: class, centre x, y, width, height as fractions of the picture, and confidence if asked.
+    """One line per detection: class, centre x, y, width, height as fractions of the image, and confidence if asked.
 
     Args:
         boxes: [k, 6] x1 y1 x2 y2 in pixels, confidence, class.
-        hw: height and width of the picture.
+        hw: height and width of the image.
     """
     height, width = hw
     lines = []

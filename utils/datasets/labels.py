@@ -1,4 +1,4 @@
-"""Read and check the pictures and label files of a data set, by the policy of ``utils.datasets.label_file``."""
+"""Read and check the images and label files of a data set, by the policy of ``utils.datasets.label_file``."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from utils.core.files import collector_off
 from utils.datasets.cache import fingerprint, load_cache, save_cache
 from utils.datasets.formats.annotations import CROWD, NO_AREA
 from utils.datasets.formats.voc_layout import unread
-from utils.datasets.image_verify import check_picture
+from utils.datasets.image_verify import check_image
 from utils.datasets.label_file import RowReader, TextRows, printable, read_label_file
 from utils.datasets.label_records import (
+    BAD_IMAGE,
     BAD_LABELS,
-    BAD_PICTURE,
     FOREIGN,
     Finding,
     LabelFile,
@@ -39,37 +39,37 @@ logger = logging.getLogger(__name__)
 
 SHOWN = 10  # messages of one kind that are printed; the others are counted
 FORMAT = "labels 2"  # part of the cache key: raise it when the policy changes
-_CHUNK = 64  # pictures given to a thread at once
-_SLOW_S = 1e-3  # a picture that takes longer than this is waited for, not computed
+_CHUNK = 64  # images given to a thread at once
+_SLOW_S = 1e-3  # an image that takes longer than this is waited for, not computed
 
 
 @dataclass(frozen=True)
 class _Scanned:
-    """What one picture and its annotation gave; ``record`` is None for a picture that cannot be used."""
+    """What one image and its annotation gave; ``record`` is None for an image that cannot be used."""
 
     record: LabelRecord | None
     rows: LabelFile
 
 
-# One picture ----------------------------------------------------------------------------------------------------------
+# One image ----------------------------------------------------------------------------------------------------------
 
 
 def _scan_one(image: Path, label: Path, nc: int | None, reader: RowReader) -> _Scanned:
-    """Check one picture and read its labels."""
+    """Check one image and read its labels."""
 
     def left_out(kind: str, file: Path, problem: str, action: str) -> _Scanned:
         finding = Finding(kind, str(file), problem=printable(problem, 300), action=action)
         return _Scanned(None, LabelFile(findings=(finding,)))
 
     try:
-        hw = check_picture(image)
-    except Exception as error:  # decoders fail in many ways, and one broken picture must not end the scan
-        return left_out(BAD_PICTURE, image, first_line(error).removeprefix(f"{image}: "), "picture left out")
+        hw = check_image(image)
+    except Exception as error:  # decoders fail in many ways, and one broken image must not end the scan
+        return left_out(BAD_IMAGE, image, first_line(error).removeprefix(f"{image}: "), "image left out")
     try:
         rows = reader.read(image, hw, nc)
     except OSError as error:
         problem = f"labels cannot be read ({error.strerror or error})"
-        return left_out(BAD_LABELS, label, problem, f"picture {image} left out")
+        return left_out(BAD_LABELS, label, problem, f"image {image} left out")
     if rows is None:
         return _Scanned(LabelRecord(image, None, hw, LabelFile().boxes), LabelFile())
     return _Scanned(LabelRecord(image, label, hw, rows.boxes, rows.segments), rows)
@@ -94,13 +94,13 @@ def scan_labels(
     """Read and check the labels of ``images``, from the cache where nothing has changed; log one line of counts.
 
     ``single_cls`` turns every class into 0. ``reader`` says where rows come from, by default from label files. Raises
-    InputError when no picture is usable, when a class id is not below ``nc``, and, with ``require_labels``, when there
+    InputError when no image is usable, when a class id is not below ``nc``, and, with ``require_labels``, when there
     is no usable label at all. With ``strict`` off those are findings of the report, and rows of unknown classes are
     left out.
     """
     images = list(images)
     if not images:
-        raise InputError(f"{description}: no pictures given")
+        raise InputError(f"{description}: no images given")
     reader = reader or TextRows()
     limit = None if single_cls else nc
     with collector_off():
@@ -132,7 +132,7 @@ def _scan_all(
     progress: bool,
     description: str,
 ) -> list[_Scanned]:
-    """Scan every picture."""
+    """Scan every image."""
 
     def scan_chunk(first: int) -> list[_Scanned]:
         part = slice(first, first + _CHUNK)
@@ -149,7 +149,7 @@ def _scan_all(
 def _map_where_slow(
     scan_chunk: Callable[[int], list[_Scanned]], starts: Sequence[int], workers: int
 ) -> Iterator[list[_Scanned]]:
-    """Map over chunks, in threads where that pays: where files are slow to open or pictures have to be decoded.
+    """Map over chunks, in threads where that pays: where files are slow to open or images have to be decoded.
 
     Python runs one thread at a time, so that on a fast disk several only get in each other's way.
     """
@@ -201,7 +201,7 @@ def _log_report(report: ScanReport, description: str, from_cache: bool) -> None:
     if len(messages) > SHOWN:
         logger.warning("%s: %d more messages of this kind", description, len(messages) - SHOWN)
     logger.info(
-        "%s: %d pictures with labels, %d without a label file, %d with an empty one, %d unreadable; "
+        "%s: %d images with labels, %d without a label file, %d with an empty one, %d unreadable; "
         "rows: %d dropped, %d repeated, %d clipped%s",
         description,
         report.found,
@@ -226,7 +226,7 @@ def _refuse_useless(
     """Raise InputError, or warn, when nothing can be learned or measured from the set."""
     refused = strict or require_labels
     if report.corrupt == len(images):
-        text = f"none of the {len(images)} pictures is usable; {report.messages[0]}"
+        text = f"none of the {len(images)} images is usable; {report.messages[0]}"
     elif report.found:
         return
     elif report.dropped_rows:
@@ -241,7 +241,7 @@ def _refuse_useless(
             "'crowd: keep' in the data yaml uses their boxes"
         )
     elif report.empty:
-        logger.warning("%s: all label files are empty: %d pictures of background only", description, report.empty)
+        logger.warning("%s: all label files are empty: %d images of background only", description, report.empty)
         return
     else:
         text = f"no labels found; the labels of {images[0]} were looked for in {annotations[0]}{unread(images[0])}"
@@ -252,7 +252,7 @@ def _refuse_useless(
 
 
 class _Stored:
-    """The cached scan of one set of pictures: found again as long as no file has changed since this was made."""
+    """The cached scan of one set of images: found again as long as no file has changed since this was made."""
 
     def __init__(self, path: Path, images: Sequence[Path], annotations: Sequence[Path], settings: str) -> None:
         self.path, self.images, self.annotations = path, images, annotations

@@ -1,4 +1,4 @@
-"""Batches: the order of the pictures, the workers, and how items become one batch."""
+"""Batches: the order of the images, the workers, and how items become one batch."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ from utils.core.image import LetterboxInfo
 from utils.core.memory import free_memory, keep_freed_memory
 from utils.datasets.augment import GREY
 from utils.datasets.dataset import DetectionDataset, Key, TrainItem
-from utils.datasets.mosaic_sampling import deal_partners, even_workers, kept_pictures
+from utils.datasets.mosaic_sampling import deal_partners, even_workers, kept_images
 
 LOG = logging.getLogger(__name__)
 SHARED_MEMORY = Path("/dev/shm")  # where batches of workers lie on Linux
 _IN_FLIGHT = 3  # batches of one worker: two waiting and one in the making
 _BEFORE_FIRST = 2**32  # a seed cannot be negative: that of epoch -1 is one less than this
-_SHARE_OF_FREE = 8  # one part in so many of the free memory may hold pictures that were decoded lately
+_SHARE_OF_FREE = 8  # one part in so many of the free memory may hold images that were decoded lately
 
 ItemT = TypeVar("ItemT")
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Pictures [B, 3, H, W] uint8 RGB and targets [N, 6] float32: picture in the batch, class, cx, cy, w, h in 0..1."""
+    """Images [B, 3, H, W] uint8 RGB and targets [N, 6] float32: image in the batch, class, cx, cy, w, h in 0..1."""
 
     images: torch.Tensor
     targets: torch.Tensor
@@ -44,7 +44,7 @@ class Batch:
     infos: list[LetterboxInfo]
 
     @property
-    def pictures(self) -> int:
+    def count(self) -> int:
         """How many there are, without the blank one of a process that has none (see :class:`RankBatches`)."""
         return sum(path != "" for path in self.paths)
 
@@ -54,7 +54,7 @@ class Batch:
 
 
 def collate(items: Sequence[TrainItem]) -> Batch:
-    """Stack items of equal picture size; column 0 of the targets becomes the place in the batch."""
+    """Stack items of equal image size; column 0 of the targets becomes the place in the batch."""
     out = None
     if torch.utils.data.get_worker_info() is not None:
         # Straight into memory that the training process sees as well: otherwise the batch is copied once more.
@@ -69,7 +69,7 @@ def collate(items: Sequence[TrainItem]) -> Batch:
 
 
 class QuadCollate:
-    """Makes one picture of twice the size out of every four items (``--quad``), then a batch of these.
+    """Makes one image of twice the size out of every four items (``--quad``), then a batch of these.
 
     By turns at random the four lie in a square, or the first is enlarged and the others are left out. At the end of an
     epoch, what is left of four gets grey neighbours.
@@ -85,7 +85,7 @@ class QuadCollate:
         first = four[0]
         height, width = first.image.shape[1:]
         info = LetterboxInfo((2 * height, 2 * width), (1.0, 1.0), (0.0, 0.0))
-        # Nothing else depends on what is united. A lone picture may be a blank one, whose key is no seed.
+        # Nothing else depends on what is united. A lone image may be a blank one, whose key is no seed.
         if len(four) == 1 or (len(four) == 4 and np.random.default_rng((self.seed, *first.key, 4)).random() < 0.5):
             image = functional.interpolate(first.image[None], scale_factor=2.0, mode="bilinear")[0]
             return replace(first, image=image, info=info)
@@ -119,13 +119,13 @@ class EpochSampler(Sampler[Key]):
         self.epoch = epoch
 
     def set_weights(self, weights: Sequence[float] | np.ndarray | None) -> None:
-        """Draw pictures in proportion to ``weights`` [n], not negative, not all zero; None goes back to one each."""
+        """Draw images in proportion to ``weights`` [n], not negative, not all zero; None goes back to one each."""
         if weights is None:
             self._shares = None
             return
         values = np.asarray(weights, np.float64)
         if values.shape != (self.n,) or not np.isfinite(values).all() or values.min() < 0 or values.sum() <= 0:
-            raise ValueError(f"picture weights: {self.n} finite numbers >= 0 with a sum above 0 expected")
+            raise ValueError(f"image weights: {self.n} finite numbers >= 0 with a sum above 0 expected")
         self._shares = values / values.sum()
 
     def order(self, epochs_ago: int = 0) -> list[int]:
@@ -159,7 +159,7 @@ class RankBatches(Sampler[list[Key]]):
     """The part of every batch that falls to one of several processes, so that all of them together see the whole one.
 
     Parts are neighbours in the batch and differ in size by ``unit`` at most. A process for which the last batch has
-    nothing left gets the key (epoch, ~index), for which the data set has a blank picture. ``batches`` gives the indices
+    nothing left gets the key (epoch, ~index), for which the data set has a blank image. ``batches`` gives the indices
     of every whole batch; otherwise the order of ``sampler`` is cut into equal ones. ``partners`` says whether keys come
     with the partners of mosaics (see :mod:`utils.datasets.mosaic_sampling`).
     """
@@ -187,7 +187,7 @@ class RankBatches(Sampler[list[Key]]):
         for keys in self._whole_batches():
             each = math.ceil(len(keys) / self.unit) / self.ranks.size  # in units; rounded up, rank 0 is never without
             first, last = (math.ceil(each * rank) * self.unit for rank in (self.ranks.rank, self.ranks.rank + 1))
-            yield keys[first:last] or [Key(keys[0].epoch, ~keys[0].picture)]
+            yield keys[first:last] or [Key(keys[0].epoch, ~keys[0].image)]
 
     def _whole_batches(self) -> Iterable[list[Key]]:
         if self.batches is not None:
@@ -226,7 +226,7 @@ def _that_fit(workers: int, batch_size: int, batch_bytes: int) -> int:
     if fit >= workers:
         return workers
     LOG.warning(
-        "%s has %.3g MB free, %d loader processes with batches of %d pictures need %.3g MB: going on with %d; a "
+        "%s has %.3g MB free, %d loader processes with batches of %d images need %.3g MB: going on with %d; a "
         "smaller --batch-size, or more shared memory (docker run --shm-size), allows more",
         SHARED_MEMORY, free / 1e6, workers, batch_size, _IN_FLIGHT * workers * batch_bytes / 1e6, fit,
     )  # fmt: skip
@@ -234,8 +234,8 @@ def _that_fit(workers: int, batch_size: int, batch_bytes: int) -> int:
 
 
 def _recent_that_fit(imgsz: int, batch_size: int, workers: int, ranks: Ranks) -> int:
-    """How many decoded pictures each loader process may keep: fewer cost time only."""
-    wanted = kept_pictures(batch_size, workers)
+    """How many decoded images each loader process may keep: fewer cost time only."""
+    wanted = kept_images(batch_size, workers)
     free = free_memory(torch.device("cpu"))
     if free is None:
         return wanted
@@ -258,9 +258,9 @@ def build_loader(
 ) -> DataLoader[Any]:
     """Return a loader of ``Batch``; :func:`sampler_of` gives its sampler. The last batch may be smaller.
 
-    ``quad`` unites every four pictures (:class:`QuadCollate`), so that batches have a quarter of ``batch_size``.
-    ``batches`` gives the pictures of each batch, at most ``batch_size`` and of one shape, instead of an order.
-    ``near_partners``: mosaics take pictures that were decoded shortly before, which saves two thirds of the decoding
+    ``quad`` unites every four images (:class:`QuadCollate`), so that batches have a quarter of ``batch_size``.
+    ``batches`` gives the images of each batch, at most ``batch_size`` and of one shape, instead of an order.
+    ``near_partners``: mosaics take images that were decoded shortly before, which saves two thirds of the decoding
     (:mod:`utils.datasets.mosaic_sampling`); False: from the whole data set, as v6.1.
 
     The batches of an epoch depend on ``seed`` and the epoch only, not on ``workers`` (0: in this process; capped at
@@ -296,6 +296,6 @@ def build_loader(
 
 
 def sampler_of(loader: DataLoader[Any]) -> EpochSampler:
-    """The sampler of a loader made by :func:`build_loader`, which decides on the order of the pictures."""
+    """The sampler of a loader made by :func:`build_loader`, which decides on the order of the images."""
     assert isinstance(loader.batch_sampler, RankBatches)
     return loader.batch_sampler.sampler

@@ -1,4 +1,4 @@
-"""Batches from a loader whose processes may die or find a picture gone, with errors that say what to do."""
+"""Batches from a loader whose processes may die or find an image gone, with errors that say what to do."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def supplied(batches: Iterable[Batch]) -> Iterator[Batch]:
     """The batches of a loader.
 
     Raises:
-        NoBatchError: a picture cannot be read any more, which the message names, or a loader process is gone.
+        NoBatchError: an image cannot be read any more, which the message names, or a loader process is gone.
     """
     try:
         yield from batches

@@ -1,4 +1,4 @@
-"""Several pictures side by side on one canvas: where they lie, and the pixels of any part of it."""
+"""Several images side by side on one canvas: where they lie, and the pixels of any part of it."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from utils.core.image import LetterboxInfo
 from utils.datasets.augment import GREY, Jitter, Sample, Warp, as_image, join_segments
 
 Window = tuple[int, int, int, int]  # x, y, width, height in pixels of the canvas
-Loader = Callable[[int, float], np.ndarray]  # (which tile, share of its rows needed from the top) -> picture
+Loader = Callable[[int, float], np.ndarray]  # (which tile, share of its rows needed from the top) -> image
 
 
 class Piece(NamedTuple):
-    """The visible part of a tile: corners in pixels of its picture and of the output; ``rows`` of it are needed."""
+    """The visible part of a tile: corners in pixels of its image and of the output; ``rows`` of it are needed."""
 
     tile: int
     source: tuple[int, int, int, int]
@@ -27,7 +27,7 @@ class Piece(NamedTuple):
 
 @dataclass(frozen=True)
 class Enlargement:
-    """What becomes of the tiles when a part of the canvas is enlarged (or reduced) to a picture of ``out_hw``.
+    """What becomes of the tiles when a part of the canvas is enlarged (or reduced) to an image of ``out_hw``.
 
     Attributes:
         pieces: the tiles that are seen.
@@ -62,7 +62,7 @@ class Enlargement:
 
 
 def _split(image: np.ndarray, out: np.ndarray, jitter: Jitter | None) -> None:
-    """Write a BGR picture, its colours changed, to ``out`` [3, H, W], red first."""
+    """Write a BGR image, its colours changed, to ``out`` [3, H, W], red first."""
     if jitter is None:
         cv2.split(image, list(out[::-1]))
     else:
@@ -76,13 +76,13 @@ def _span(origin: int, extent: int, zoom: float, low: int, length: int, real: in
     """One side of the visible part of a tile that lies at ``low`` on the canvas, ``length`` long, or None.
 
     The window begins at ``origin``, is ``extent`` long and enlarged by ``zoom``. Returns the first and last of the
-    ``real`` pixels of the picture, what they become in the output, and the scale and shift from canvas to output.
+    ``real`` pixels of the image, what they become in the output, and the scale and shift from canvas to output.
     """
     begin, end = max(low, origin, 0), min(low + length, origin + extent, side)
     if begin >= end:
         return None
     start, stop = round((begin - origin) * zoom), round((end - origin) * zoom)
-    density = real / length  # pixels of the picture for one of the canvas
+    density = real / length  # pixels of the image for one of the canvas
     first, last = round((begin - low) * density), round((end - low) * density)
     if last <= first or stop <= start:
         return None
@@ -103,7 +103,7 @@ class Layout:
     def paint(self, window: Window, load: Loader) -> np.ndarray:
         """The pixels [height, width, 3] of a part of the canvas, grey where nothing lies.
 
-        ``load`` is asked only for tiles that are seen. It may return just the upper part of a picture, as long as the
+        ``load`` is asked only for tiles that are seen. It may return just the upper part of an image, as long as the
         share of rows that it was asked for is there.
         """
         x, y, width, height = window
@@ -118,15 +118,15 @@ class Layout:
         if covered < width * height:
             part[:] = GREY[0]
         for number, left, top, tile_h, x1, y1, x2, y2 in seen:
-            picture = load(number, (y2 - top) / tile_h)
-            part[y1 - y : y2 - y, x1 - x : x2 - x] = picture[y1 - top : y2 - top, x1 - left : x2 - left]
+            tile = load(number, (y2 - top) / tile_h)
+            part[y1 - y : y2 - y, x1 - x : x2 - x] = tile[y1 - top : y2 - top, x1 - left : x2 - left]
         return part
 
-    def enlarge(self, warp: Warp, pictures_hw: Sequence[tuple[int, int]] | None = None) -> Enlargement:
+    def enlarge(self, warp: Warp, images_hw: Sequence[tuple[int, int]] | None = None) -> Enlargement:
         """What a warp without turning keeps of every tile.
 
         The edges of the tiles are rounded to whole pixels of the output, alike on both sides of a seam.
-        ``pictures_hw`` are the sizes of the pictures that will be loaded, if they are not those of the tiles: then they
+        ``images_hw`` are the sizes of the images that will be loaded, if they are not those of the tiles: then they
         are brought to the size that they have in the output in one step.
         """
         if warp.window is None:
@@ -136,7 +136,7 @@ class Layout:
         unseen = (zoom_w, zoom_h), (-x * zoom_w, -y * zoom_h)
         pieces, scale_shift = [], []
         for number, (left, top, tile_w, tile_h) in enumerate(self.tiles.tolist()):
-            real_h, real_w = (tile_h, tile_w) if pictures_hw is None else pictures_hw[number]
+            real_h, real_w = (tile_h, tile_w) if images_hw is None else images_hw[number]
             across = _span(x, width, zoom_w, left, tile_w, real_w, self.side)
             down = across and _span(y, height, zoom_h, top, tile_h, real_h, self.side)
             if not across or not down:
@@ -160,7 +160,7 @@ class Layout:
 
 
 def lay_four(sizes_hw: Sequence[tuple[int, int]], size: int, rng: np.random.Generator) -> Layout:
-    """Four pictures, none larger than ``size``, on a canvas of twice that: upper left, upper right, lower left, right.
+    """Four images, none larger than ``size``, on a canvas of twice that: upper left, upper right, lower left, right.
 
     They meet with one corner each in a point drawn uniformly from the middle half of the canvas.
     """
@@ -175,9 +175,9 @@ def lay_four(sizes_hw: Sequence[tuple[int, int]], size: int, rng: np.random.Gene
 
 
 def lay_nine(sizes_hw: Sequence[tuple[int, int]], size: int, rng: np.random.Generator) -> Layout:
-    """Nine pictures, none larger than ``size``, in three rows of three, pushed together around the middle one.
+    """Nine images, none larger than ``size``, in three rows of three, pushed together around the middle one.
 
-    Rows are as high as their highest picture and columns as wide as their widest. The canvas of twice ``size`` lies
+    Rows are as high as their highest image and columns as wide as their widest. The canvas of twice ``size`` lies
     at random within three times ``size``.
     """
     if len(sizes_hw) != 9:

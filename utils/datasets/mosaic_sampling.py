@@ -1,7 +1,7 @@
-"""Which pictures a mosaic takes beside its own: those that the same loader process has decoded shortly before.
+"""Which images a mosaic takes beside its own: those that the same loader process has decoded shortly before.
 
-Were they drawn from the whole data set, every mosaic would decode four pictures. Here the batches of an epoch are dealt
-to lanes by turns, like cards, and the partners of a batch are the last pictures of its lane: as the order is a random
+Were they drawn from the whole data set, every mosaic would decode four images. Here the batches of an epoch are dealt
+to lanes by turns, like cards, and the partners of a batch are the last images of its lane: as the order is a random
 one, they are as random as any others, and whoever makes the batches of a lane has them at hand. The mosaics of a batch
 take different ones. What is dealt depends on the order and the seed only, not on how many processes load.
 """
@@ -17,17 +17,17 @@ import numpy as np
 from utils.datasets.dataset import Key
 
 LANES = 8  # 1, 2, 4 or 8 processes that take batches by turns share them evenly
-BLOCK = 16  # pictures of a batch that have a lane of their own
-POOL = 3 * BLOCK  # the last pictures of a lane; a mosaic takes three, so each is taken about three times
-_LATE = BLOCK // 2  # a picture that is hidden at first is decoded later than its neighbours, and goes later
+BLOCK = 16  # images of a batch that have a lane of their own
+POOL = 3 * BLOCK  # the last images of a lane; a mosaic takes three, so each is taken about three times
+_LATE = BLOCK // 2  # an image that is hidden at first is decoded later than its neighbours, and goes later
 HAND = 17  # two mosaics of nine, blended, take 8 + 1 + 8
 
 ItemT = TypeVar("ItemT")
 Lane = tuple[int, int]  # number of the batch modulo LANES, number of the block in it
 
 
-def kept_pictures(batch_size: int, workers: int) -> int:
-    """How many pictures a loader process has to keep so that partners need not be decoded again.
+def kept_images(batch_size: int, workers: int) -> int:
+    """How many images a loader process has to keep so that partners need not be decoded again.
 
     Args:
         batch_size: of this training process.
@@ -41,7 +41,7 @@ def even_workers(workers: int) -> int:
     """The most processes, up to ``workers``, that do not scatter the lanes.
 
     Up to LANES each lane stays with one process. Above them a multiple of LANES makes a lane come back to the same few:
-    9 processes would decode all four pictures of every mosaic, 16 decode two.
+    9 processes would decode all four images of every mosaic, 16 decode two.
     """
     if workers >= LANES:
         return workers - workers % LANES
@@ -70,7 +70,7 @@ def deal_partners(
             for place, key in enumerate(own):
                 first = 3 * place % len(cards)
                 keys.append(key._replace(partners=tuple(ring[first : first + HAND])))
-            pool.extend(key.picture for key in own)
+            pool.extend(key.image for key in own)
         yield keys
 
 

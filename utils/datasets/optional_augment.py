@@ -20,7 +20,7 @@ from utils.datasets.augment import Sample
 LOG = logging.getLogger(__name__)
 
 PATCHES = 8
-PATCH_SIDE = (1 / 32, 1 / 4)  # of the picture
+PATCH_SIDE = (1 / 32, 1 / 4)  # of the image
 HIDDEN = 0.6  # share of a box under patches from which on it is not to be learned
 
 Transform = Callable[[Sample, np.random.Generator], Sample]
@@ -44,7 +44,7 @@ def cutout(sample: Sample, rng: np.random.Generator) -> Sample:
 
 
 def hist_equalize(sample: Sample, rng: np.random.Generator) -> Sample:
-    """Spread the brightness over the whole range, by turns for the picture at once or tile by tile (CLAHE)."""
+    """Spread the brightness over the whole range, by turns for the image at once or tile by tile (CLAHE)."""
     luma, *chroma = cv2.split(cv2.cvtColor(sample.image, cv2.COLOR_BGR2YUV))
     if rng.random() < 0.5:
         luma = cv2.createCLAHE(clipLimit=2.0, tileGridSize=(8, 8)).apply(luma)
@@ -82,7 +82,7 @@ class Albumentations:
 
 
 def _seeded(transform: Any, image: np.ndarray, seed: int) -> np.ndarray:
-    """The picture that ``transform`` makes of ``image`` with this seed; older releases know only the global one."""
+    """The image that ``transform`` makes of ``image`` with this seed; older releases know only the global one."""
     if hasattr(transform, "set_random_seed"):
         transform.set_random_seed(seed)
         return transform(image=image)["image"]

@@ -1,8 +1,8 @@
-"""Share units of pictures out to parts so that every class, and the number of pictures, comes close to given shares.
+"""Share units of images out to parts so that every class, and the number of images, comes close to given shares.
 
 Iterative stratification (Sechidis, Tsoumakas, Vlahavas: On the Stratification of Multi-Label Data, ECML PKDD 2011):
-the rarest class first, since a wrong choice there can be mended least; each of its pictures to the part that still
-lacks most of it. Here a unit may be several pictures that must stay together, and what is balanced are objects.
+the rarest class first, since a wrong choice there can be mended least; each of its images to the part that still
+lacks most of it. Here a unit may be several images that must stay together, and what is balanced are objects.
 Single units are then moved for as long as that brings the shares closer.
 """
 
@@ -18,12 +18,12 @@ _PASSES = 20  # over all units when moving them; a few are enough to come to res
 
 @dataclass(frozen=True)
 class Units:
-    """What is shared out: ``pictures`` [units] in each unit, ``objects`` [units, classes] in each of every class.
+    """What is shared out: ``images`` [units] in each unit, ``objects`` [units, classes] in each of every class.
 
-    Without classes (``objects`` [units, 0]) only the number of pictures is balanced.
+    Without classes (``objects`` [units, 0]) only the number of images is balanced.
     """
 
-    pictures: np.ndarray
+    images: np.ndarray
     objects: np.ndarray
 
 
@@ -34,11 +34,11 @@ def assign(units: Units, fractions: Sequence[float], rng: np.random.Generator) -
     """
     shares = np.asarray(fractions, np.float64)
     draw = _Draw(units, shares)
-    order = rng.permutation(len(units.pictures))
+    order = rng.permutation(len(units.images))
     while len(waiting := np.flatnonzero(draw.left)):
         rarest = waiting[draw.left[waiting].argmin()]
         draw.give(_largest_first(order, units.objects[:, rarest]), draw.lacking[rarest])
-    draw.give(_largest_first(order, units.pictures), draw.room)
+    draw.give(_largest_first(order, units.images), draw.room)
     if units.objects.shape[1]:
         _move(units, shares, draw.part_of, order)
     return draw.part_of
@@ -58,9 +58,9 @@ class _Draw:
         self.shares = shares
         self.left = units.objects.sum(0)  # [classes] objects not given yet
         self.lacking = np.outer(self.left, shares)  # [classes, parts] objects still to come
-        self.room = units.pictures.sum() * shares  # [parts] pictures still to come
-        self.part_of = np.full(len(units.pictures), -1)
-        self._waiting = len(units.pictures)
+        self.room = units.images.sum() * shares  # [parts] images still to come
+        self.part_of = np.full(len(units.images), -1)
+        self._waiting = len(units.images)
         self._empty = set(range(len(shares)))
 
     def give(self, members: np.ndarray, wish: np.ndarray) -> None:
@@ -75,7 +75,7 @@ class _Draw:
             self.part_of[unit] = part
             self.left -= self.units.objects[unit]
             self.lacking[:, part] -= self.units.objects[unit]
-            self.room[part] -= self.units.pictures[unit]
+            self.room[part] -= self.units.images[unit]
             self._waiting -= 1
             self._empty.discard(part)
 
@@ -83,9 +83,9 @@ class _Draw:
 def _move(units: Units, shares: np.ndarray, part_of: np.ndarray, order: np.ndarray) -> None:
     """Move units, in place of ``part_of``, while that lowers sum over parts of |share there - share wanted|^2 / wanted.
 
-    The shares are those of the pictures and of every class.
+    The shares are those of the images and of every class.
     """
-    amounts = np.column_stack([units.pictures, units.objects]).astype(np.float64)
+    amounts = np.column_stack([units.images, units.objects]).astype(np.float64)
     amounts = amounts[:, amounts.sum(0) > 0]
     amounts /= amounts.sum(0)  # [units, 1 + classes] share of all that a unit has
     excess = np.stack([amounts[part_of == part].sum(0) for part in range(len(shares))]) - shares[:, None]

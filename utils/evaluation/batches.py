@@ -13,7 +13,7 @@ from utils.datasets.dataset import DetectionDataset
 from utils.datasets.label_records import LabelRecord
 from utils.datasets.loader import build_loader
 
-SHAPE_GROUP = 32  # pictures that share one shape: v6.1's default batch, so that its figures come out
+SHAPE_GROUP = 32  # images that share one shape: v6.1's default batch, so that its figures come out
 
 
 def validation_loader(
@@ -27,10 +27,10 @@ def validation_loader(
     pad: float = 0.5,
     ranks: Ranks = ALONE,
 ) -> DataLoader[Any]:
-    """A loader of :class:`utils.datasets.loader.Batch` that serves every picture once.
+    """A loader of :class:`utils.datasets.loader.Batch` that serves every image once.
 
-    With ``rect``, pictures are sorted by height/width and every 32 of them get the smallest shape that holds them, with
-    ``pad`` strides of room. Which grey border a picture has then depends on the set alone and not on ``batch_size``,
+    With ``rect``, images are sorted by height/width and every 32 of them get the smallest shape that holds them, with
+    ``pad`` strides of room. Which grey border an image has then depends on the set alone and not on ``batch_size``,
     as it did in v6.1. Otherwise all are squares of ``imgsz``. Of several processes each gets its part of every batch.
     """
     dataset = DetectionDataset(records, imgsz, rect=rect, batch_size=SHAPE_GROUP, stride=stride, pad=pad)
@@ -42,7 +42,7 @@ def validation_loader(
 def cut_by_shape(group_shapes: np.ndarray, count: int, batch_size: int) -> list[list[int]]:
     """Positions 0..``count`` cut into batches of at most ``batch_size``, each of one shape.
 
-    ``group_shapes`` [groups, 2] are the shapes of every ``SHAPE_GROUP`` pictures; neighbours of one shape are joined.
+    ``group_shapes`` [groups, 2] are the shapes of every ``SHAPE_GROUP`` images; neighbours of one shape are joined.
     """
     batches: list[list[int]] = []
     shape = None

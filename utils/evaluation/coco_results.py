@@ -1,6 +1,6 @@
-"""Detections under the numbers that a COCO annotation file gives to pictures and classes, and COCO's figures for them.
+"""Detections under the numbers that a COCO annotation file gives to images and classes, and COCO's figures for them.
 
-Pictures are found in the file by name. Where there is no file, one is made from the labels.
+Images are found in the file by name. Where there is no file, one is made from the labels.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ class Truth:
     """What is to be found, and the numbers of an annotation file.
 
     Attributes:
-        image_ids: path of each picture -> its id; pictures that the file lacks are not there.
+        image_ids: path of each image -> its id; images that the file lacks are not there.
         category_ids: of each class, ``NO_CATEGORY`` where the file has none.
-        boxes: [m, 8] as :func:`utils.metrics.coco.coco_figures` takes them; pictures by their place in ``image_ids``.
-        scales: path -> width and height of the picture in the file over those on disk, where they differ.
+        boxes: [m, 8] as :func:`utils.metrics.coco.coco_figures` takes them; images by their place in ``image_ids``.
+        scales: path -> width and height of the image in the file over those on disk, where they differ.
         content: the annotation file, when it was made from the labels.
     """
 
@@ -51,7 +51,7 @@ class Truth:
 def find_annotations(spec: DatasetSpec, split: str) -> Path | None:
     """The annotation file of a split: the split itself, or ``annotations/instances_<name>.json`` as COCO has it.
 
-    ``<name>`` is the folder or list of pictures (``val2017``), and ``annotations`` lies in the folder of the set.
+    ``<name>`` is the folder or list of images (``val2017``), and ``annotations`` lies in the folder of the set.
     """
     sources = spec.sources(split)
     if len(sources) != 1:
@@ -64,13 +64,13 @@ def find_annotations(spec: DatasetSpec, split: str) -> Path | None:
 
 
 def read_truth(file: Path, records: Sequence[LabelRecord], names: Sequence[str], *, keep_crowds: bool = False) -> Truth:
-    """What an annotation file says of the pictures of ``records`` and the classes ``names``.
+    """What an annotation file says of the images of ``records`` and the classes ``names``.
 
     With ``keep_crowds`` annotations marked as crowds are objects like others.
 
     Raises:
         FileNotFoundError: no such file.
-        InputError: it is no COCO annotation file, or lacks all of the pictures or all of the classes.
+        InputError: it is no COCO annotation file, or lacks all of the images or all of the classes.
     """
     content = read_json(file)
     if not isinstance(content, Mapping) or not all(isinstance(content.get(k), list) for k in ("images", "annotations")):
@@ -106,7 +106,7 @@ def read_truth(file: Path, records: Sequence[LabelRecord], names: Sequence[str],
 def _scales(
     entries: Mapping[str, Mapping[str, Any]], records: Sequence[LabelRecord]
 ) -> dict[str, tuple[float, float]]:  # fmt: skip
-    """Path -> width and height stated for a picture over those on disk, where both are known and differ."""
+    """Path -> width and height stated for an image over those on disk, where both are known and differ."""
     scales = {}
     for record in records:
         entry, (height, width) = entries.get(str(record.image), {}), record.hw
@@ -117,9 +117,9 @@ def _scales(
 
 
 def _entries_of(images: list[Any], records: Sequence[LabelRecord], file: Path) -> dict[str, list[Mapping[str, Any]]]:
-    """Path of each picture -> its entry: by as much of its path as ``file_name`` has, else by the bare name.
+    """Path of each image -> its entry: by as much of its path as ``file_name`` has, else by the bare name.
 
-    Several entries of one ``file_name`` are the same picture: it has the objects of all.
+    Several entries of one ``file_name`` are the same image: it has the objects of all.
     """
     by_name: dict[str, list[Mapping[str, Any]]] = {}
     by_bare_name: dict[str, set[str]] = {}
@@ -140,7 +140,7 @@ def _entries_of(images: list[Any], records: Sequence[LabelRecord], file: Path) -
             found[str(record.image)] = by_name[known]
     if not found:
         raise InputError(
-            f"{file}: none of the {len(records)} pictures is among its images, such as {records[0].image.name}; "
+            f"{file}: none of the {len(records)} images is among its images, such as {records[0].image.name}; "
             "--annotations names another file"
         )
     owners: dict[int, str] = {}
@@ -152,16 +152,16 @@ def _entries_of(images: list[Any], records: Sequence[LabelRecord], file: Path) -
     missing = {str(record.image): record.image for record in records if str(record.image) not in found}
     if missing:
         first = next(iter(missing.values()))
-        LOG.warning("%s: lacks %d pictures, such as %s: not scored", file, len(missing), first.name)
+        LOG.warning("%s: lacks %d images, such as %s: not scored", file, len(missing), first.name)
     return found
 
 
 def make_truth(records: Sequence[LabelRecord], names: Sequence[str]) -> Truth:
     """An annotation file made from labels; the area of an object is that of its box.
 
-    Pictures are numbered by their names where these are different numbers, as in COCO, else from 1; classes from 0.
+    Images are numbered by their names where these are different numbers, as in COCO, else from 1; classes from 0.
     """
-    records = list({record.image: record for record in records}.values())  # a list may name a picture twice
+    records = list({record.image: record for record in records}.values())  # a list may name an image twice
     stems = [record.image.stem for record in records]
     by_stem = all(stem.isdecimal() for stem in stems) and len(set(map(int, stems))) == len(stems)
     image_ids = [int(stem) for stem in stems] if by_stem else list(range(1, len(stems) + 1))
@@ -205,14 +205,14 @@ class CocoResults:
     def __init__(self, truth: Truth) -> None:
         self.truth = truth
         self._place = {path: number for number, path in enumerate(truth.image_ids)}
-        self._rows = [np.zeros((0, 7))]  # picture, class, xywh, confidence: rounded
+        self._rows = [np.zeros((0, 7))]  # image, class, xywh, confidence: rounded
         self._seen: set[int] = set()
 
     def on_batch(self, index: int, batch: Batch, detections: list[Tensor]) -> None:
         """Nothing per batch."""
 
     def on_image(self, result: ImageResult) -> None:
-        """Note the detections of a picture that the annotation file knows, once if the set names it twice."""
+        """Note the detections of an image that the annotation file knows, once if the set names it twice."""
         place = self._place.get(result.path)
         if place is None or place in self._seen:
             return

@@ -35,7 +35,7 @@ class NmsSettings:
 
 
 class Observer(Protocol):
-    """Sees every batch with the detections found in it (input pixels) and every picture's result."""
+    """Sees every batch with the detections found in it (input pixels) and every image's result."""
 
     def on_batch(self, index: int, batch: Batch, detections: list[Tensor]) -> None: ...
 
@@ -53,7 +53,7 @@ class Evaluator:
         half: run under autocast (float16 on a GPU, bfloat16 on a CPU); the weights themselves stay as they are.
         hybrid: give observers the detections with the labels mixed in as well; the figures are made without these.
         matcher: decides which detections are correct.
-        ranks: the processes that share the batches; all get the figures of all pictures.
+        ranks: the processes that share the batches; all get the figures of all images.
     """
 
     def __init__(
@@ -89,11 +89,11 @@ class Evaluator:
     def collect(
         self, model: nn.Module, timer: StageTimer, loss: DetectionLoss | None = None, observers: Sequence[Observer] = ()
     ) -> Tally:
-        """One pass over the loader, of this process' part of the pictures."""
+        """One pass over the loader, of this process' part of the images."""
         model.eval()
         tally = Tally(ConfusionMatrix(self.nc))
         for index, batch in enumerate(self._loaded(timer)):
-            n = batch.pictures
+            n = batch.count
             with timer.stage("pre-process", n):
                 images = to_model_input(batch.images, self.device)
             with timer.stage("inference", n), torch.autocast(self.device.type, enabled=self.half):
@@ -126,7 +126,7 @@ class Evaluator:
                 batch = next(source, None)
             if batch is None:
                 return
-            timer.add("loading", 0.0, batch.pictures)
+            timer.add("loading", 0.0, batch.count)
             yield batch
 
     def _suppress(self, decoded: Tensor, labels: Sequence[Tensor] = ()) -> list[Tensor]:
@@ -138,11 +138,11 @@ class Evaluator:
     def _per_image(
         self, batch: Batch, found: Sequence[Tensor], mixed: Sequence[Tensor] | None
     ) -> Iterator[ImageResult]:
-        """Detections and labels mapped back to the picture on disk, and which of them meet."""
+        """Detections and labels mapped back to the image on disk, and which of them meet."""
         height, width = batch.images.shape[2:]
         for i, (path, info) in enumerate(zip(batch.paths, batch.infos)):
             if not path:
-                continue  # the blank picture of a process without any
+                continue  # the blank image of a process without any
             rows = batch.targets[batch.targets[:, 0] == i, 1:]  # [n, 5] class, xywhn
             labels = torch.cat([rows[:, :1], info.undo(xywhn2xyxy(rows[:, 1:], width, height))], dim=1)
             detections = self._on_disk(found[i], info)
@@ -151,7 +151,7 @@ class Evaluator:
             yield ImageResult(path, info.original_hw, detections, labels, correct, hybrid)
 
     def _on_disk(self, rows: Tensor, info: LetterboxInfo) -> Tensor:
-        """Detections [k, 6] in pixels of the picture as it is on disk."""
+        """Detections [k, 6] in pixels of the image as it is on disk."""
         rows = rows.cpu().clone()
         rows[:, :4] = info.undo(rows[:, :4])
         if self.single_cls:
@@ -160,7 +160,7 @@ class Evaluator:
 
 
 def _known(batch: Batch) -> list[Tensor]:
-    """The labels of each picture of a batch [n, 5]: class, xywh in input pixels."""
+    """The labels of each image of a batch [n, 5]: class, xywh in input pixels."""
     height, width = batch.images.shape[2:]
     rows = batch.targets.clone()
     rows[:, 2:] *= torch.tensor([width, height, width, height])

@@ -1,4 +1,4 @@
-"""What is noted while a set is being scored: pictures of the first batches, label files, routing."""
+"""What is noted while a set is being scored: images of the first batches, label files, routing."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ class BatchPlots:
         plot_batch(batch.images, predicted, batch.paths, self.folder / f"{stem}_pred.jpg", self.names)
 
     def on_image(self, result: ImageResult) -> None:
-        """Nothing per picture."""
+        """Nothing per image."""
 
     def _as_targets(self, detections: list[Tensor], height: int, width: int) -> Tensor:
-        """[N, 7] picture, class, xywhn, confidence of what a person would want to see."""
+        """[N, 7] image, class, xywhn, confidence of what a person would want to see."""
         rows = []
         for i, found in enumerate(detections):
             sure = found[found[:, 4] > self.conf].cpu()
@@ -47,14 +47,14 @@ class BatchPlots:
 
 
 class LabelFiles:
-    """Detections as YOLO label files (class, xywhn, confidence if asked), one per picture.
+    """Detections as YOLO label files (class, xywhn, confidence if asked), one per image.
 
     Where the evaluator mixes labels in (``hybrid``), these are in the files too, with confidence 1.
     """
 
     def __init__(self, folder: Path | OutputFolder, with_conf: bool) -> None:
         self.folder, self.with_conf = OutputFolder.of(folder), with_conf
-        self._taken: dict[str, str] = {}  # file name -> picture
+        self._taken: dict[str, str] = {}  # file name -> image
         self.folder.folder.mkdir(parents=True, exist_ok=True)
 
     def on_batch(self, index: int, batch: Batch, detections: list[Tensor]) -> None:
@@ -65,36 +65,36 @@ class LabelFiles:
         text = label_text(rows, result.hw, self.with_conf)
         write_atomic(self.folder.path(self._name(Path(result.path))), text.encode(), durable=False)
 
-    def _name(self, picture: Path) -> str:
-        """That of the picture; with that of its folder before it when another picture of the set is called the same."""
-        name = f"{picture.stem}.txt"
-        for folder in picture.parents:
-            if self._taken.setdefault(name, str(picture)) == str(picture):
+    def _name(self, image: Path) -> str:
+        """That of the image; with that of its folder before it when another image of the set is called the same."""
+        name = f"{image.stem}.txt"
+        for folder in image.parents:
+            if self._taken.setdefault(name, str(image)) == str(image):
                 break
             name = f"{folder.name}_{name}"
         return name
 
 
 class RoutingObserver(RoutingRecorder):
-    """Kernel weights of the dynamic layers of ``model`` with the classes of each picture.
+    """Kernel weights of the dynamic layers of ``model`` with the classes of each image.
 
     Open it as a context around the pass; a model without dynamic layers costs nothing and has no figures. Of several
-    processes, ``ranks``, each gets the figures of the pictures of all.
+    processes, ``ranks``, each gets the figures of the images of all.
     """
 
     def __init__(self, model: nn.Module, nc: int, ranks: Ranks = ALONE) -> None:
         super().__init__(model)
         self._nc, self._ranks = nc, ranks
         self._presence: list[Tensor] = []  # [B, nc] of each batch
-        self._counts: list[Tensor] = []  # [B] of each batch: False for the blank picture of a process without any
+        self._counts: list[Tensor] = []  # [B] of each batch: False for the blank image of a process without any
 
     def on_batch(self, index: int, batch: Batch, detections: list[Tensor]) -> None:
-        """Note which classes the pictures contain; the model saw them just now."""
+        """Note which classes the images contain; the model saw them just now."""
         self._presence.append(class_presence(batch.targets, len(batch.paths), self._nc))
         self._counts.append(torch.tensor([path != "" for path in batch.paths]))
 
     def on_image(self, result: ImageResult) -> None:
-        """Nothing per picture."""
+        """Nothing per image."""
 
     def figures(self) -> tuple[RoutingStats, ...]:
         """Figures of every layer over the pass."""

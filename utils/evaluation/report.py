@@ -49,15 +49,15 @@ def log_coco(figures: CocoFigures) -> None:
     """COCO's twelve figures; a dash where there are no labels to find."""
     texts = ["-" if math.isnan(value) else f"{value:.3f}" for value in figures.values]
     half = len(NAMES) // 2
-    LOG.info("COCO figures (by %s, at most 100 detections a picture):", figures.tool)
+    LOG.info("COCO figures (by %s, at most 100 detections an image):", figures.tool)
     for part in (slice(0, half), slice(half, None)):
         LOG.info("  %s", "".join(f"{f'{name} {text}':<14}" for name, text in zip(NAMES[part], texts[part])).rstrip())
 
 
 def log_speed(result: EvalResult, shape: str) -> None:
-    """Milliseconds per picture and stage."""
+    """Milliseconds per image and stage."""
     stages = ", ".join(f"{ms:.1f} ms {name}" for name, ms in result.ms_per_image.items())
-    LOG.info("speed: %s per picture at %s", stages or "nothing measured", shape)
+    LOG.info("speed: %s per image at %s", stages or "nothing measured", shape)
 
 
 def save_plots(result: EvalResult, names: Sequence[str], folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""What an evaluation gathers picture by picture, and the figures made of it."""
+"""What an evaluation gathers image by image, and the figures made of it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ IOU_THRESHOLDS = torch.linspace(0.5, 0.95, 10, dtype=torch.float64)
 
 @dataclass(frozen=True)
 class ImageResult:
-    """Detections and labels of one picture, both in pixels of the picture as it is on disk.
+    """Detections and labels of one image, both in pixels of the image as it is on disk.
 
     ``correct`` tells which detections are right at each of ``IOU_THRESHOLDS``. ``hybrid`` is what suppression leaves
     of the detections when the labels enter it with confidence 1; only where the evaluator was asked for it.
@@ -58,9 +58,9 @@ class EvalResult:
 
 
 class Scored(NamedTuple):
-    """What counts of one picture."""
+    """What counts of one image."""
 
-    place: tuple[int, int]  # batch and rank, so that pictures from several processes get the order of a single one
+    place: tuple[int, int]  # batch and rank, so that images from several processes get the order of a single one
     correct: np.ndarray  # bool [k, 10]
     conf: np.ndarray  # [k]
     predicted: np.ndarray  # [k]
@@ -69,7 +69,7 @@ class Scored(NamedTuple):
 
 @dataclass
 class Tally:
-    """What is gathered picture by picture."""
+    """What is gathered image by image."""
 
     confusion: ConfusionMatrix
     pictures: list[Scored] = field(default_factory=list)
@@ -77,14 +77,14 @@ class Tally:
     batches: int = 0
 
     def add(self, result: ImageResult, place: tuple[int, int] = (0, 0)) -> None:
-        """Note one picture, found in a batch by a process."""
+        """Note one image, found in a batch by a process."""
         conf, predicted = result.detections[:, 4].numpy(), result.detections[:, 5].numpy()
         self.pictures.append(Scored(place, result.correct, conf, predicted, result.labels[:, 0].numpy()))
         self.confusion.process_batch(result.detections, result.labels)
 
     @staticmethod
     def joined(parts: Sequence[Tally]) -> Tally:
-        """The tally of all pictures from those of several processes, at least one.
+        """The tally of all images from those of several processes, at least one.
 
         Losses are taken from the first: every process knows those of the whole batch.
         """
@@ -95,7 +95,7 @@ class Tally:
         return Tally(confusion, pictures, first.losses, first.batches)
 
     def figures(self, nc: int, ms_per_image: dict[str, float]) -> EvalResult:
-        """The figures over all pictures noted so far."""
+        """The figures over all images noted so far."""
         correct = np.concatenate([np.zeros((0, len(IOU_THRESHOLDS)), bool), *(p.correct for p in self.pictures)])
         conf, predicted, true = (
             np.concatenate([np.zeros(0), *(getattr(p, name) for p in self.pictures)])
@@ -104,7 +104,7 @@ class Tally:
         ap = ap_per_class(correct, conf, predicted, true)
         in_image = [
             np.unique(classes.astype(int)) for classes in (p.true for p in self.pictures)
-        ]  # each class once per picture
+        ]  # each class once per image
         precision, recall, map50, map_ = ap.means()
         box, obj, cls = (self.losses / max(self.batches, 1)).tolist()
         return EvalResult(

@@ -31,7 +31,7 @@ class StudyRow:
 
     @property
     def ms(self) -> tuple[float, ...]:
-        """Milliseconds per picture of each of ``STAGES``."""
+        """Milliseconds per image of each of ``STAGES``."""
         return tuple(self.result.ms_per_image.get(stage, 0.0) for stage in STAGES)
 
     def v61(self) -> list[float]:
@@ -54,7 +54,7 @@ def log_rows(rows: Sequence[StudyRow]) -> None:
     """A line per model and size."""
     width = max([5, *(len(row.model) for row in rows)])
     head = "".join(f"{stage:>13}" for stage in STAGES)
-    LOG.info(f"{'model':<{width}}{'size':>7}{'mAP@.5':>9}{'mAP@.5:.95':>12}{head}{'pictures/s':>12}   (ms per picture)")
+    LOG.info(f"{'model':<{width}}{'size':>7}{'mAP@.5':>9}{'mAP@.5:.95':>12}{head}{'images/s':>12}   (ms per image)")
     for row in rows:
         times = "".join(f"{ms:>13.2f}" for ms in row.ms)
         rate = 1000 / max(sum(row.ms), 1e-9)

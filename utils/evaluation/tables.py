@@ -91,16 +91,16 @@ def write_csv(file: Path, result: EvalResult, names: Sequence[str]) -> None:
 def write_json(
     file: Path, result: EvalResult, names: Sequence[str], settings: Mapping[str, Any], coco: CocoFigures | None
 ) -> None:
-    """Settings, means, classes, COCO's figures (null: not computed), milliseconds per picture, confusion matrix."""
+    """Settings, means, classes, COCO's figures (null: not computed), milliseconds per image, confusion matrix."""
     content = {
         "settings": dict(settings),
-        "pictures": result.images,
+        "images": result.images,
         "labels": result.labels,
         "detections": result.detections,
         "all": _plain(mean_row(result)),
         "classes": [_plain(row) for row in class_rows(result, names)],
         "coco": None if coco is None else {"tool": coco.tool, **_finite(coco.named())},
-        "ms_per_picture": {name: round(ms, 3) for name, ms in result.ms_per_image.items()},
+        "ms_per_image": {name: round(ms, 3) for name, ms in result.ms_per_image.items()},
         "confusion_matrix": {
             "rows": "predicted, last: background",
             "columns": "true, last: background",

@@ -1,4 +1,4 @@
-"""Where a model errs most: ``pictures.csv`` counts the errors of every picture, ``worst.jpg`` shows the worst."""
+"""Where a model errs most: ``images.csv`` counts the errors of every image, ``worst.jpg`` shows the worst."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from utils.plots.worst import Case, plot_worst
 
 @dataclass(frozen=True)
 class Counts:
-    """Objects of one picture at one confidence and IoU 0.5: found, missed, and detections that are no such object."""
+    """Objects of one image at one confidence and IoU 0.5: found, missed, and detections that are no such object."""
 
     path: str
     found: int
@@ -33,12 +33,12 @@ class Counts:
         return self.missed + self.false
 
 
-class WorstPictures:
-    """Counts the errors of every picture and keeps the worst.
+class WorstImages:
+    """Counts the errors of every image and keeps the worst.
 
     Args:
         conf: detections must be more confident to count; that of the confusion matrix and of drawn batches.
-        keep: how many pictures are drawn.
+        keep: how many images are drawn.
     """
 
     def __init__(self, names: Sequence[str], conf: float = 0.25, keep: int = 16) -> None:
@@ -50,7 +50,7 @@ class WorstPictures:
         """Nothing per batch."""
 
     def on_image(self, result: ImageResult) -> None:
-        """Count, and keep the boxes when the picture is among the worst so far."""
+        """Count, and keep the boxes when the image is among the worst so far."""
         counted = (result.detections[:, 4] > self.conf).numpy()
         sure, right = result.detections[counted], result.correct[counted, 0]
         missed = ~_met(result.labels.numpy(), sure.numpy()[right])
@@ -66,8 +66,8 @@ class WorstPictures:
     def save(self, folder: Path) -> None:
         """Write the list, the worst first, and the page; without any error there is no page."""
         ordered = sorted(self.counts, key=lambda c: (-c.errors, c.path))
-        head = ("picture", "found", "missed", "false_positives")
-        write_table(folder / "pictures.csv", [head, *((c.path, c.found, c.missed, c.false) for c in ordered)])
+        head = ("image", "found", "missed", "false_positives")
+        write_table(folder / "images.csv", [head, *((c.path, c.found, c.missed, c.false) for c in ordered)])
         cases = [case for _, _, _, case in sorted(self._worst, key=lambda entry: entry[:2], reverse=True)]
         if cases:
             plot_worst(cases, lambda path: read_image(Path(path)), self.names, folder / "worst.jpg")

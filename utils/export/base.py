@@ -34,7 +34,7 @@ class Exporter:
         packages: module to import -> what pip calls it, for all that making and running a file needs.
         forms: how dynamic layers can be computed in this format, the best first.
         fixed_forms: more of them for a file of a fixed batch.
-        for_one: the best of them for a file that takes one picture a call; None: the first of ``forms`` as well. An
+        for_one: the best of them for a file that takes one image a call; None: the first of ``forms`` as well. An
             ordinary convolution with a computed kernel, where the runtime has a fast one: for 3x3 layers half the time
             of a product with patches.
         can_free: the axes that can be free; with ``always_free`` they are, whatever the options.

@@ -1,4 +1,4 @@
-"""Pictures of the data set on which scales and mean attentions are measured."""
+"""Images of the data set on which scales and mean attentions are measured."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from utils.core.image import letterbox, read_image, to_model_input
 from utils.datasets.dataset_labels import load_labels
 from utils.export.job import Job
 
-PICTURES = 64
+IMAGES = 64
 
 
-def calibration_batches(job: Job, most: int = PICTURES) -> Iterator[Tensor]:
-    """Batches [B, 3, H, W] in 0..1 of up to ``most`` pictures of the training split, evenly spread over it.
+def calibration_batches(job: Job, most: int = IMAGES) -> Iterator[Tensor]:
+    """Batches [B, 3, H, W] in 0..1 of up to ``most`` images of the training split, evenly spread over it.
 
     Without a training split they come from the one that is scored.
     """

@@ -38,9 +38,9 @@ class Proof:
     """What running a file beside PyTorch has shown.
 
     Attributes:
-        worst: the largest difference over all runs (scores; boxes as a share of the picture's longer side), None for a
+        worst: the largest difference over all runs (scores; boxes as a share of the image's longer side), None for a
             file that does not run on this system.
-        ms: per picture, None likewise.
+        ms: per image, None likewise.
         note: what there is to tell of it, such as why it was not run.
         limit: what was allowed of ``worst``, None where it computes something else on purpose.
         exact: it was run and gives what PyTorch gives, but for rounding in float32.
@@ -61,7 +61,7 @@ def prove(backend: FileBackend, job: Job) -> Proof:
     """
     reference, gaps = Reference(job), []
     for batch, hw in cases(backend.info):
-        images = pictures(batch, hw).to(job.device)
+        images = sample_images(batch, hw).to(job.device)
         gaps.append(reference.gap(backend, images))
         if backend.info.nms:
             suppression = suppression_difference(backend, job, images)
@@ -72,7 +72,7 @@ def prove(backend: FileBackend, job: Job) -> Proof:
         cure = "; half precision may be too coarse for this model: leave out --half" if job.options.half else ""
         raise InputError(f"differs from PyTorch {found.fault}: not kept{cure}")
     run = backend.run if backend.info.maps else backend
-    ms = time_ms(run, pictures(backend.info.batch, backend.info.imgsz).to(job.device))
+    ms = time_ms(run, sample_images(backend.info.batch, backend.info.imgsz).to(job.device))
     exact = not (job.options.half or job.options.int8)
     return Proof(found.worst, ms, limit=None if math.isinf(found.limit) else found.limit, exact=exact)
 
@@ -92,7 +92,7 @@ def cases(info: Metadata) -> Iterator[tuple[int, tuple[int, int]]]:
         yield 1, second
 
 
-def pictures(batch: int, hw: tuple[int, int]) -> Tensor:
+def sample_images(batch: int, hw: tuple[int, int]) -> Tensor:
     """[B, 3, H, W] in 0..1, the same in every run: patches of colour with noise."""
     random = torch.Generator().manual_seed(0)
     patches = torch.rand(batch, 3, max(2, hw[0] // 16), max(2, hw[1] // 16), generator=random)
@@ -200,7 +200,7 @@ def worst(expected: Tensor, found: Tensor) -> float:
 
 @torch.no_grad()
 def time_ms(run: nn.Module | Callable[[Tensor], object], images: Tensor) -> float:
-    """Milliseconds per picture: the median of up to 15 runs after 2 for warming up, for about 3 s at most."""
+    """Milliseconds per image: the median of up to 15 runs after 2 for warming up, for about 3 s at most."""
     seconds: list[float] = []
     for turn in range(_WARM + _RUNS):
         start = _now(images)

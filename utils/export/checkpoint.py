@@ -21,7 +21,7 @@ from utils.datasets.dataset_labels import load_labels
 from utils.datasets.loader import build_loader
 from utils.evaluation import Evaluator
 from utils.export.base import check_writable
-from utils.export.check import pictures, time_ms
+from utils.export.check import sample_images, time_ms
 from utils.export.job import Job
 from utils.export.report import Row
 from utils.export.run import Scorer, export_all
@@ -56,13 +56,13 @@ def stem_of(weights: Path, output: str) -> Path:
 
 
 def scorer(job: Job) -> Scorer:
-    """What gives mAP@.5 and mAP@.5:.95 on the val split of ``--data``, with square pictures of the export's size."""
+    """What gives mAP@.5 and mAP@.5:.95 on the val split of ``--data``, with square images of the export's size."""
     options, side = job.options, job.hw[0]
     spec = DatasetSpec.load(options.data)
     if spec.nc != job.model.nc:
         raise InputError(f"--data {options.data} has {spec.nc} classes, the model {job.model.nc}; give its own set")
     if job.hw != (side, side):
-        raise InputError(f"--data scores square pictures; --imgsz is {job.hw[0]} x {job.hw[1]}")
+        raise InputError(f"--data scores square images; --imgsz is {job.hw[0]} x {job.hw[1]}")
     cache_dir = Path(options.cache_dir) if options.cache_dir else None
     records = load_labels(spec, "val", cache_dir=cache_dir).records
     dataset = DetectionDataset(records, side, stride=int(job.model.stride.max()))
@@ -79,6 +79,6 @@ def baseline(job: Job, weights: Path, score: Scorer | None) -> Row:
     """How fast and good the checkpoint is in PyTorch, norms folded."""
     model = copy.deepcopy(job.model)
     fuse(model)
-    ms = time_ms(model, pictures(job.options.batch_size, job.hw).to(job.device))
+    ms = time_ms(model, sample_images(job.options.batch_size, job.hw).to(job.device))
     map50, map_ = score(model) if score else (None, None)
     return Row(format="pytorch", path=weights, ms=ms, map50=map50, map=map_)

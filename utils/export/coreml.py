@@ -15,18 +15,18 @@ from models.dynamic_forms import DynamicForm
 from utils.core.errors import InputError, first_line
 from utils.core.rounding import Gap, most_telling
 from utils.export.base import Exporter
-from utils.export.check import Proof, Reference, cases, pictures
+from utils.export.check import Proof, Reference, cases, sample_images
 from utils.export.exported_program import captured
 from utils.export.job import Job
 from utils.export.mil import MilGraph
 from utils.inference.backends.coreml import INPUT, OUTPUT, runs_here
 from utils.inference.backends.metadata import Metadata, from_text
 
-MOST_PICTURES, MOST_PIXELS = 256, 4096  # of a free batch, of a free side: Core ML wants a limit
+MOST_IMAGES, MOST_PIXELS = 256, 4096  # of a free batch, of a free side: Core ML wants a limit
 
 
 class CoreMLExporter(Exporter):
-    """An ``.mlpackage``; with ``--half`` it computes in half precision, pictures and boxes stay float32."""
+    """An ``.mlpackage``; with ``--half`` it computes in half precision, images and boxes stay float32."""
 
     name = "coreml"
     ending = ".mlpackage"
@@ -38,7 +38,7 @@ class CoreMLExporter(Exporter):
         import coremltools
 
         half = job.options.half
-        job = job.on_cpu()  # pictures stay float32
+        job = job.on_cpu()  # images stay float32
         free = self.free(job.options)
         network = job.network(self.form(job.options), free)
         model = coremltools.convert(
@@ -61,7 +61,7 @@ def described(spec: Any, job: Job) -> Any:
     """The description with the size of the export as the usual one, and limits that Core ML accepts for free axes."""
     taken = spec.description.input[0].type.multiArrayType
     taken.shape[:] = [job.options.batch_size, 3, *job.hw]
-    for most, axis in zip((MOST_PICTURES, 3, MOST_PIXELS, MOST_PIXELS), taken.shapeRange.sizeRanges):
+    for most, axis in zip((MOST_IMAGES, 3, MOST_PIXELS, MOST_PIXELS), taken.shapeRange.sizeRanges):
         axis.upperBound = min(axis.upperBound, most)
     return spec
 
@@ -94,7 +94,7 @@ def read_spec(path: Path) -> Any:
 
 
 def check_ports(spec: Any, job: Job) -> None:
-    """Raise InputError: the package does not take pictures and give boxes under the names of the backend."""
+    """Raise InputError: the package does not take images and give boxes under the names of the backend."""
     taken, given = spec.description.input, spec.description.output
     names = ([port.name for port in taken], [port.name for port in given])
     if names != ([INPUT], [OUTPUT]):
@@ -109,4 +109,4 @@ def graph_gap(graph: nn.Module, info: Metadata, job: Job) -> Gap:
     half = job.options.half
     on_cpu = job.on_cpu()
     reference = Reference(replace(on_cpu, options=replace(on_cpu.options, half=half)))
-    return most_telling([reference.gap(graph, pictures(batch, hw)) for batch, hw in cases(info)])
+    return most_telling([reference.gap(graph, sample_images(batch, hw)) for batch, hw in cases(info)])

@@ -36,7 +36,7 @@ class ExportedProgramExporter(Exporter):
         program = captured(network, job, free)
         extra = {ABOUT: job.about(free, network).to_json()}
         with contextlib.suppress(ValueError):  # older releases of torch insist on it
-            program.example_inputs = None  # a batch of pictures, which would make most of a small file
+            program.example_inputs = None  # a batch of images, which would make most of a small file
         with path.open("wb") as stream:
             torch.export.save(program, stream, extra_files=extra)
         return []

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from models.dynamic_forms import DynamicForm
 from utils.export.base import Exporter
-from utils.export.check import cases, pictures
+from utils.export.check import cases, sample_images
 from utils.export.job import Job
 from utils.export.network import ExportNetwork, MapNetwork
 from utils.inference.backends import open_exported
@@ -84,7 +84,7 @@ class Search:
     def _run(self, path: Path) -> None:
         backend = open_exported(path, self.job.device)
         for batch, hw in cases(backend.info):
-            images = pictures(batch, hw).to(self.job.device)
+            images = sample_images(batch, hw).to(self.job.device)
             backend.run(images.half() if backend.fp16 else images)
 
     def index(self) -> int | None:

@@ -16,7 +16,7 @@ from utils.config.export_options import ExportOptions
 from utils.export.network import ExportNetwork, MapNetwork
 from utils.inference.backends.metadata import Metadata
 
-MOST_PICTURES = 8
+MOST_IMAGES = 8
 
 
 @dataclass(frozen=True)
@@ -53,12 +53,12 @@ class Job:
         return ExportNetwork(self.model, form, self.hw if fixed else None, self.options.half)
 
     def most(self) -> tuple[int, int, int]:
-        """Pictures, height and width up to which the free axes of a file go whose format wants an end to them.
+        """Images, height and width up to which the free axes of a file go whose format wants an end to them.
 
         A little more than the size of the export where this is the least, so that two sizes can be tried.
         """
         least = 2 * int(self.model.stride.max())
-        return max(MOST_PICTURES, self.options.batch_size), max(self.hw[0], least), max(self.hw[1], least)
+        return max(MOST_IMAGES, self.options.batch_size), max(self.hw[0], least), max(self.hw[1], least)
 
     def images(self, batch: int | None = None) -> Tensor:
         """A batch of the size of the export to run the network on."""

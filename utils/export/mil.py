@@ -20,7 +20,7 @@ Operator = Callable[..., Any]
 
 
 class MilGraph(nn.Module):
-    """The one function of a package: pictures -> (boxes, None), as a model gives them.
+    """The one function of a package: images -> (boxes, None), as a model gives them.
 
     Raises:
         NotImplementedError: an operator that is not among ``OPERATORS``.

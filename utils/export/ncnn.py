@@ -26,7 +26,7 @@ _TRACED = "model.pt"
 
 
 class NcnnExporter(Exporter):
-    """A folder ``<name>_ncnn_model`` for one picture of one size; ``--half`` stores and computes in half precision."""
+    """A folder ``<name>_ncnn_model`` for one image of one size; ``--half`` stores and computes in half precision."""
 
     name = "ncnn"
     ending = "_ncnn_model"
@@ -41,12 +41,12 @@ class NcnnExporter(Exporter):
         if reason := missing(needed):
             return reason
         if job.options.batch_size > 1:
-            return "an ncnn file takes one picture a call (a batch is cut into ones when it is used): no --batch-size"
+            return "an ncnn file takes one image a call (a batch is cut into ones when it is used): no --batch-size"
         return None
 
     def write(self, job: Job, path: Path) -> list[str]:
         half, verbose = job.options.half, job.options.verbose
-        job = job.on_cpu()  # pictures stay float32
+        job = job.on_cpu()  # images stay float32
         network = job.network(self.form(job.options), ())
         path.mkdir()
         with tempfile.TemporaryDirectory(prefix="ncnn-") as folder:
@@ -62,7 +62,7 @@ class NcnnExporter(Exporter):
         }
         plain = {key: list(value) if isinstance(value, tuple) else value for key, value in about.items()}
         (path / ABOUT).write_text(yaml.safe_dump(plain, allow_unicode=True, sort_keys=False), encoding="utf-8")
-        notes = {"one picture of one size": bool(job.options.free_axes), "half precision": half}
+        notes = {"one image of one size": bool(job.options.free_axes), "half precision": half}
         return [note for note, holds in notes.items() if holds]
 
 

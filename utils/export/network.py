@@ -93,7 +93,7 @@ class ExportNetwork(nn.Module):
         model: in float32.
         form: of its dynamic layers.
         hw: height and width where both are fixed.
-        half: compute in half precision and take such pictures.
+        half: compute in half precision and take such images.
     """
 
     def __init__(self, model: Model, form: DynamicForm, hw: tuple[int, int] | None, half: bool = False) -> None:

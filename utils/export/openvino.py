@@ -15,7 +15,7 @@ _OPSET = 17  # by the exporter that also takes other formats' old opsets; all of
 
 
 class OpenVINOExporter(Exporter):
-    """A folder ``<name>_openvino_model``; ``--half`` stores the weights in half precision, pictures stay float32."""
+    """A folder ``<name>_openvino_model``; ``--half`` stores the weights in half precision, images stay float32."""
 
     name = "openvino"
     ending = "_openvino_model"

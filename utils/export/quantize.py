@@ -1,4 +1,4 @@
-"""8-bit ONNX graphs: the convolutions of backbone and neck, with scales measured on pictures of the data set."""
+"""8-bit ONNX graphs: the convolutions of backbone and neck, with scales measured on images of the data set."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def quantized(model: Any, job: Job, folder: Path) -> Any:
     is cheap and decides about everything behind it.
 
     Weights use seven of the eight bits: processors without 8-bit units (before AVX512-VNNI) add two products in 16
-    bits, which overflow otherwise. Ranges of activations are moving averages over the pictures, since a few outliers
+    bits, which overflow otherwise. Ranges of activations are moving averages over the images, since a few outliers
     make all other values coarse. With the official yolov5n on tiny COCO the two together lose 0.001 of mAP instead of
     0.070.
 
@@ -32,7 +32,7 @@ def quantized(model: Any, job: Job, folder: Path) -> Any:
     import onnx
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
-    class Pictures(CalibrationDataReader):
+    class Images(CalibrationDataReader):
         """Batches under the name of the graph's input."""
 
         def __init__(self, name: str, batches: Iterator[Tensor]) -> None:
@@ -46,7 +46,7 @@ def quantized(model: Any, job: Job, folder: Path) -> Any:
     constants_to_initializers(model)
     onnx.save(model, before)
     quantize_static(
-        before, after, Pictures(model.graph.input[0].name, calibration_batches(job)), quant_format=QuantFormat.QDQ,
+        before, after, Images(model.graph.input[0].name, calibration_batches(job)), quant_format=QuantFormat.QDQ,
         op_types_to_quantize=["Conv"], per_channel=True, activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
         nodes_to_exclude=kept_exact(model, len(job.model.model) - 1), reduce_range=True,
         extra_options={"CalibMovingAverage": True},

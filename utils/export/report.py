@@ -19,7 +19,7 @@ class Row:
         format: its name.
         path: the file or folder, None when it was not made.
         worst, limit: largest difference to PyTorch and what is allowed of it, see :class:`utils.export.check.Proof`.
-        ms: per picture; like ``worst`` None for a file that does not run on this system.
+        ms: per image; like ``worst`` None for a file that does not run on this system.
         map50, map: on the set of ``--data``, None without.
         note: what there is to tell, or the reason why there is no file.
         impossible: it was not tried, since something it needs is not here.

@@ -1,6 +1,6 @@
 """``--include static``: a plain checkpoint out of a dynamic one, each layer with the kernel it uses on average.
 
-For hardware that takes nothing else. The attentions are averaged over pictures of the data set; what that costs is in
+For hardware that takes nothing else. The attentions are averaged over images of the data set; what that costs is in
 the table, as the mAP beside that of the dynamic model.
 """
 
@@ -23,7 +23,7 @@ from utils.config.export_options import ExportOptions
 from utils.core.errors import InputError
 from utils.export.base import Exporter
 from utils.export.calibration import calibration_batches
-from utils.export.check import Proof, Reference, pictures, time_ms
+from utils.export.check import Proof, Reference, sample_images, time_ms
 from utils.export.job import Job
 
 # Dynamic layer -> the static one of the same arguments; a bare convolution becomes a Conv without activation.
@@ -57,18 +57,18 @@ class StaticExporter(Exporter):
                 model=dict(model.state_dict()), imgsz=max(job.model.imgsz or job.hw),
             ),
         )  # fmt: skip
-        return [f"mean attention of {seen} pictures"]
+        return [f"mean attention of {seen} images"]
 
     def check(self, job: Job, path: Path) -> tuple[nn.Module, Proof]:
         model = load_model(path, job.device)[0]
         fuse(model)
-        images = pictures(job.options.batch_size, job.hw).to(job.device)
+        images = sample_images(job.options.batch_size, job.hw).to(job.device)
         return model, Proof(Reference(job).gap(model, images).worst, time_ms(model, images))
 
 
 @dataclass
 class Means:
-    """Sums of what a layer's attention gave, and over how many pictures."""
+    """Sums of what a layer's attention gave, and over how many images."""
 
     sums: list[Tensor | None] = field(default_factory=list)
     pictures: int = 0
@@ -84,7 +84,7 @@ class Means:
 
 @torch.no_grad()
 def collapse(job: Job) -> tuple[Model, int]:
-    """The static model, and the number of pictures its attentions are averaged over."""
+    """The static model, and the number of images its attentions are averaged over."""
     dynamic = {name: module for name, module in job.model.named_modules() if isinstance(module, Dynamic_conv2d)}
     means = {name: Means() for name in dynamic}
     hooks = [

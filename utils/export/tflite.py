@@ -24,11 +24,11 @@ CONVERTER = Path(__file__).with_name("tensorflow_worker.py")
 
 
 class Shares(nn.Module):
-    """A network whose boxes are shares of the picture, as the TensorFlow family of v6.1 gives them.
+    """A network whose boxes are shares of the image, as the TensorFlow family of v6.1 gives them.
 
     Args:
-        hw: height and width of the pictures in pixels.
-        rows: take pictures as [B, H, W, 3].
+        hw: height and width of the images in pixels.
+        rows: take images as [B, H, W, 3].
     """
 
     scale: Tensor
@@ -71,12 +71,12 @@ def fixed(options: ExportOptions) -> list[str]:
 
 
 def in_float32(job: Job) -> Job:
-    """The same work with a network and pictures in float32."""
+    """The same work with a network and images in float32."""
     return replace(job, options=replace(job.options, half=False))
 
 
 class TFLiteExporter(TensorFlowExporter):
-    """One ``.tflite`` file; ``--half`` and ``--int8`` store the weights in fewer bits, pictures and boxes stay float32.
+    """One ``.tflite`` file; ``--half`` and ``--int8`` store the weights in fewer bits, images and boxes stay float32.
 
     Files in which activations have a fixed 8-bit scale as well are not made: with the official yolov5n, objectness was
     off by 0.37 on average where there are objects, against 0.02 with the weights alone.

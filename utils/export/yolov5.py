@@ -25,7 +25,7 @@ from utils.checkpoint.legacy import TORCH_PACKAGES, YAML_KEYS, stand_in
 from utils.config.export_options import ExportOptions
 from utils.core.errors import InputError
 from utils.export.base import Exporter
-from utils.export.check import Proof, Reference, pictures, time_ms
+from utils.export.check import Proof, Reference, sample_images, time_ms
 from utils.export.job import Job
 
 LOG = logging.getLogger(__name__)
@@ -72,7 +72,7 @@ class YOLOv5Exporter(Exporter):
     def check(self, job: Job, path: Path) -> tuple[nn.Module, Proof]:
         model = load_model(path, job.device)[0]
         fuse(model)
-        images = pictures(job.options.batch_size, job.hw).to(job.device)
+        images = sample_images(job.options.batch_size, job.hw).to(job.device)
         found = Reference(job).gap(model, images)
         if found.fault:
             raise InputError(f"differs from PyTorch {found.fault}: not kept")

@@ -1,4 +1,4 @@
-"""Using a trained model on pictures."""
+"""Using a trained model on images."""
 
 from utils.inference.predictor import Candidates, Detections, Predictor, Thresholds
 from utils.inference.tiles import SlicedPredictor

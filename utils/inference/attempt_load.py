@@ -18,7 +18,7 @@ from utils.config.class_names import ClassNames
 
 
 class LoadedModel(Model):
-    """A model whose call takes v6.1's arguments behind the pictures."""
+    """A model whose call takes v6.1's arguments behind the images."""
 
     def forward(self, x: Tensor, augment: bool = False, profile: bool = False, visualize: bool = False) -> Any:
         """[B, 3, H, W] in 0..1 -> (decoded [B, N, nc + 5], maps); maps is None with ``augment`` (three views).

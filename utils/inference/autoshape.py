@@ -1,4 +1,4 @@
-"""``AutoShape``: a model that takes pictures in any form and returns their detections, as in v6.1."""
+"""``AutoShape``: a model that takes images in any form and returns their detections, as in v6.1."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ Picture: TypeAlias = "str | Path | bytes | BytesIO | Image.Image | np.ndarray"
 
 
 class AutoShape(nn.Module):
-    """A model with everything around it: reading, letterbox, suppression, back to the pictures' own pixels.
+    """A model with everything around it: reading, letterbox, suppression, back to the images' own pixels.
 
     ``names`` are the classes, as list and as mapping. Attributes that may be set at any time: ``conf`` and ``iou``
     thresholds, ``agnostic`` (boxes of different classes suppress one another), ``multi_label`` (several classes for a
-    box), ``classes`` (numbers to keep, None for all), ``max_det`` (most detections in a picture), ``amp`` (mixed
+    box), ``classes`` (numbers to keep, None for all), ``max_det`` (most detections in an image), ``amp`` (mixed
     precision on a GPU).
 
     Args:
@@ -50,7 +50,7 @@ class AutoShape(nn.Module):
         self.imgsz: tuple[int, int] = getattr(model, "imgsz", None) or (DEFAULT_SIZE, DEFAULT_SIZE)
         if verbose:
             LOG.info(
-                "AutoShape: the model takes files, PIL pictures, arrays and lists of them, at image size %s unless "
+                "AutoShape: the model takes files, PIL images, arrays and lists of them, at image size %s unless "
                 "size= sets another", size_text(self.imgsz),
             )  # fmt: skip
         self.names = ClassNames(model.names)  # type: ignore[arg-type]
@@ -71,7 +71,7 @@ class AutoShape(nn.Module):
         """Detect.
 
         Args:
-            imgs: a picture or a list of them: file name, the bytes of a file, PIL picture, or array HWC (also CHW or
+            imgs: an image or a list of them: file name, the bytes of a file, PIL image, or array HWC (also CHW or
                 HW) **RGB**, whose values :func:`utils.core.image.to_uint8` brings to 0..255. Turn an array that OpenCV
                 read round first: ``image[..., ::-1]``. A tensor [B, 3, H, W] in 0..1 goes to the model as it is.
             size: longest side, or (height, width), of the network's input in pixels, rounded up to multiples of the
@@ -83,7 +83,7 @@ class AutoShape(nn.Module):
             :class:`Detections`; for a tensor whatever the model returns.
 
         Raises:
-            FileNotFoundError, InputError: a picture is missing, unreadable or of another form.
+            FileNotFoundError, InputError: an image is missing, unreadable or of another form.
         """
         parameter = _reference(self.model)
         if isinstance(imgs, Tensor):
@@ -93,7 +93,7 @@ class AutoShape(nn.Module):
         with timer.stage("pre-process"):
             items = list(imgs) if isinstance(imgs, (list, tuple)) else [imgs]
             if not items:
-                raise InputError("no pictures: the list is empty")
+                raise InputError("no images: the list is empty")
             pictures, files = zip(*(read_rgb(item, number) for number, item in enumerate(items)))
             batch = self._letterboxed(pictures, self.imgsz if size is None else size)  # [B, 3, H, W] uint8
             images = to_model_input(batch, parameter.device, parameter.dtype == torch.float16)
@@ -140,7 +140,7 @@ class AutoShape(nn.Module):
 
 
 def _reference(model: nn.Module) -> Tensor:
-    """A tensor of the device and precision that the model wants its pictures in."""
+    """A tensor of the device and precision that the model wants its images in."""
     for parameter in model.parameters():
         return parameter
     half, device = getattr(model, "fp16", False), getattr(model, "device", "cpu")
@@ -148,20 +148,20 @@ def _reference(model: nn.Module) -> Tensor:
 
 
 def read_rgb(item: Any, number: int) -> tuple[np.ndarray, str]:
-    """One picture of any form as HWC RGB uint8, and its name ending in ``.jpg`` (``image3.jpg`` without one).
+    """One image of any form as HWC RGB uint8, and its name ending in ``.jpg`` (``image3.jpg`` without one).
 
     Raises:
         FileNotFoundError: no such file.
-        InputError: not a picture, an address on the net, or an array of another shape or type.
+        InputError: not an image, an address on the net, or an array of another shape or type.
     """
     name = f"image{number}"
     if isinstance(item, (str, Path)):
         if "://" in str(item):
-            raise InputError(f"{item}: nothing is downloaded; save the picture and give its file name")
+            raise InputError(f"{item}: nothing is downloaded; save the image and give its file name")
         image, name = read_image(Path(item).expanduser())[..., ::-1], Path(item).name
     elif isinstance(item, (bytes, bytearray, memoryview, BytesIO)):
         content = item.getvalue() if isinstance(item, BytesIO) else bytes(item)
-        image = decode_image(content, f"picture {number}")[..., ::-1]
+        image = decode_image(content, f"image {number}")[..., ::-1]
     elif isinstance(item, Image.Image):
         upright = ImageOps.exif_transpose(item)
         image, name = _rgb_pil(upright, number), Path(getattr(item, "filename", "") or name).name
@@ -169,12 +169,12 @@ def read_rgb(item: Any, number: int) -> tuple[np.ndarray, str]:
         image = _rgb_array(item, number)
     else:
         kind = type(item).__name__
-        raise InputError(f"picture {number}: expected a file name, bytes, a PIL picture or an array, got {kind}")
+        raise InputError(f"image {number}: expected a file name, bytes, a PIL image or an array, got {kind}")
     return np.ascontiguousarray(image), str(Path(name).with_suffix(".jpg"))
 
 
 def _rgb_pil(image: Image.Image, number: int) -> np.ndarray:
-    """A PIL picture of any mode as HWC RGB uint8; transparency is dropped."""
+    """A PIL image of any mode as HWC RGB uint8; transparency is dropped."""
     if image.mode.startswith("I"):  # what Pillow makes of 16-bit files; its own conversion cuts off at 255
         values = np.asarray(image)
         if values.size and values.min() >= 0 and values.max() <= 65535:
@@ -186,15 +186,15 @@ def _rgb_pil(image: Image.Image, number: int) -> np.ndarray:
         straight = image.convert({"La": "LA", "RGBa": "RGBA"}.get(image.mode, image.mode))
         return np.asarray(straight.convert("RGB"))
     except ValueError as error:
-        raise InputError(f"picture {number}: a PIL picture of mode {image.mode} cannot become RGB") from error
+        raise InputError(f"image {number}: a PIL image of mode {image.mode} cannot become RGB") from error
 
 
 def _rgb_array(array: np.ndarray, number: int) -> np.ndarray:
     """HWC, CHW or HW, with one, three or four channels -> HWC RGB uint8; transparency is dropped."""
-    array = to_uint8(array, f"picture {number}")
+    array = to_uint8(array, f"image {number}")
     image = array[..., None] if array.ndim == 2 else array
     if image.ndim == 3 and image.shape[0] in (1, 3, 4) and image.shape[2] not in (1, 3, 4):
         image = image.transpose(1, 2, 0)
     if image.ndim != 3 or image.shape[2] not in (1, 3, 4) or 0 in image.shape:
-        raise InputError(f"picture {number}: expected an array [height, width, 3], got {list(array.shape)}")
+        raise InputError(f"image {number}: expected an array [height, width, 3], got {list(array.shape)}")
     return image.repeat(3, axis=2) if image.shape[2] == 1 else image[..., :3]

@@ -22,7 +22,7 @@ RUNS = ROOT / "runs/train"
 
 
 def build_predictor(options: DetectOptions) -> Predictor:
-    """The model of ``--weights``, ready for pictures.
+    """The model of ``--weights``, ready for images.
 
     Raises:
         FileNotFoundError, InputError: a file is missing or unreadable, or an option does not suit the model.

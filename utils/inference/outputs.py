@@ -47,11 +47,11 @@ class Outputs:
         return bool(self.save or self.text or self.crops or self.features or self.tables)
 
     def find(self, finder: Finder, frames: Sequence[Frame]) -> list[Detections]:
-        """What is in the pictures; on the way the feature maps are written, if asked for."""
+        """What is in the images; on the way the feature maps are written, if asked for."""
         if self.features is None or not isinstance(finder, Predictor):
             return finder.predict([frame.image for frame in frames])
         found = []
-        for frame in frames:  # one by one: each picture has maps of its own
+        for frame in frames:  # one by one: each image has maps of its own
             with FeatureMaps(finder.model) as maps:
                 found.append(finder(frame.image))
             name = frame.relative

@@ -1,4 +1,4 @@
-"""From pictures to boxes: letterbox, model, suppression, back to the pictures' own pixels."""
+"""From images to boxes: letterbox, model, suppression, back to the images' own pixels."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ _LONGEST_NAME = 100  # characters of a class name in a line
 
 @dataclass(frozen=True)
 class Detections:
-    """What was found in one picture.
+    """What was found in one image.
 
-    ``boxes`` [k, 6]: x1 y1 x2 y2 in pixels of the picture, confidence, class; the most confident first.
+    ``boxes`` [k, 6]: x1 y1 x2 y2 in pixels of the image, confidence, class; the most confident first.
     """
 
     boxes: Tensor
@@ -59,12 +59,12 @@ class Thresholds:
 
 @dataclass(frozen=True)
 class Candidates:
-    """What the model proposes for one picture, before suppression, so that thresholds can be tried on it.
+    """What the model proposes for one image, before suppression, so that thresholds can be tried on it.
 
     Attributes:
         rows: [n, nc + 5] xywh in pixels of the network's input, objectness, class scores.
         floor: the objectness that all of them are above.
-        input_hw: of the network's input. hw: of the picture. names: of the classes.
+        input_hw: of the network's input. hw: of the image. names: of the classes.
     """
 
     rows: Tensor
@@ -86,14 +86,14 @@ class Candidates:
 
 
 def suppress(decoded: Tensor, limits: Thresholds) -> list[Tensor]:
-    """[B, N, nc + 5] -> a tensor [k, 6] per picture, in pixels of the network's input."""
+    """[B, N, nc + 5] -> a tensor [k, 6] per image, in pixels of the network's input."""
     return non_max_suppression(
         decoded, limits.conf, limits.iou, limits.classes, limits.agnostic, max_det=limits.max_det
     )  # fmt: skip
 
 
 class Finder(Protocol):
-    """What finds objects in pictures: :class:`Predictor`, or one that cuts large pictures into tiles first."""
+    """What finds objects in images: :class:`Predictor`, or one that cuts large images into tiles first."""
 
     timer: StageTimer
 
@@ -101,7 +101,7 @@ class Finder(Protocol):
 
 
 class Predictor:
-    """A model ready for pictures.
+    """A model ready for images.
 
     Args:
         model: one model, an augmented one or an ensemble, in float32, whose batch norm is folded in here; or an
@@ -128,7 +128,7 @@ class Predictor:
         self.device, self.half = device, half
         fuse(model.to(device).eval())
         self.model = model.half() if half else model
-        # A file of one fixed size takes the whole canvas, others as much of it as the picture needs.
+        # A file of one fixed size takes the whole canvas, others as much of it as the image needs.
         self.whole_canvas = isinstance(model, FileBackend) and model.fixed_hw is not None
         self.imgsz = (imgsz, imgsz) if isinstance(imgsz, int) else imgsz
         self.conf, self.iou, self.max_det, self.classes, self.agnostic = conf, iou, max_det, classes, agnostic
@@ -140,9 +140,9 @@ class Predictor:
 
     @torch.no_grad()
     def predict(self, images: Sequence[np.ndarray]) -> list[Detections]:
-        """Detections of each picture (HWC BGR uint8, any sizes), in their order.
+        """Detections of each image (HWC BGR uint8, any sizes), in their order.
 
-        Only pictures whose letterboxed forms have one size go through the model together. So no picture gets other
+        Only images whose letterboxed forms have one size go through the model together. So no image gets other
         margins than it would have alone, and its boxes do not depend on its neighbours.
         """
         alike: dict[tuple[int, ...], list[int]] = {}
@@ -162,7 +162,7 @@ class Predictor:
 
     @torch.no_grad()
     def candidates(self, image: np.ndarray, floor: float = 0.0) -> Candidates:
-        """What the model proposes for one picture (HWC BGR uint8) with an objectness above ``floor``."""
+        """What the model proposes for one image (HWC BGR uint8) with an objectness above ``floor``."""
         with self.timer.stage("pre-process", 1):
             boxed, _, _ = letterbox(image, self.imgsz, stride=self.stride, auto=not self.whole_canvas)
         rows = self._decode([boxed])[0]
@@ -170,14 +170,14 @@ class Predictor:
         return Candidates(rows[rows[:, 4] > floor], floor, input_hw, hw, self.names)
 
     def _boxes(self, boxed: Sequence[np.ndarray]) -> list[Tensor]:
-        """[k, 6] on the CPU for each of some pictures of one size, in pixels of the network's input."""
+        """[k, 6] on the CPU for each of some images of one size, in pixels of the network's input."""
         limits = Thresholds(self.conf, self.iou, self.max_det, self.classes, self.agnostic)
         decoded = self._decode(boxed)
         with self.timer.stage("NMS", len(boxed)):
             return [rows.cpu() for rows in suppress(decoded, limits)]
 
     def _decode(self, boxed: Sequence[np.ndarray]) -> Tensor:
-        """[B, N, nc + 5] candidates for some pictures of one size."""
+        """[B, N, nc + 5] candidates for some images of one size."""
         with self.timer.stage("pre-process"):
             chw = np.stack(boxed)[..., ::-1].transpose(0, 3, 1, 2)  # BGR -> RGB
             batch = to_model_input(torch.from_numpy(np.ascontiguousarray(chw)), self.device, self.half)

@@ -1,4 +1,4 @@
-"""What a batch of pictures gave, in the form users of v6.1's ``AutoShape`` know."""
+"""What a batch of images gave, in the form users of v6.1's ``AutoShape`` know."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from utils.core.files import increment_path
 from utils.core.output import OutputFolder
 from utils.core.packages import require
 from utils.datasets.sources import Frame
-from utils.inference.predictor import Detections as OnePicture
+from utils.inference.predictor import Detections as OneImage
 from utils.inference.window import has_display, in_notebook
 from utils.inference.writers import Crops, DrawnImages
 from utils.plots.crops import crop_box
@@ -35,7 +35,7 @@ _CENTRES = ("xcenter", "ycenter", "width", "height", "confidence", "class", "nam
 
 @dataclass(frozen=True)
 class Tables:
-    """One pandas.DataFrame per picture and box format; columns ``xmin ymin xmax ymax`` or ``xcenter ycenter width
+    """One pandas.DataFrame per image and box format; columns ``xmin ymin xmax ymax`` or ``xcenter ycenter width
     height``, then ``confidence class name``."""
 
     xyxy: list[Any]
@@ -52,15 +52,15 @@ class StageTime:
 
 
 class Detections:
-    """Detections of several pictures; those of one picture are :class:`utils.inference.predictor.Detections`.
+    """Detections of several images; those of one image are :class:`utils.inference.predictor.Detections`.
 
     Attributes:
         imgs, ims: the images, HWC RGB uint8; :meth:`render` draws the boxes into them.
-        pred, xyxy: per picture [k, 6]: x1 y1 x2 y2 in pixels of the picture, confidence, class; best first.
-        names: of the classes, as list and as mapping. files: name of each picture, ending in ``.jpg``.
-        n: number of pictures, also ``len()``.
+        pred, xyxy: per image [k, 6]: x1 y1 x2 y2 in pixels of the image, confidence, class; best first.
+        names: of the classes, as list and as mapping. files: name of each image, ending in ``.jpg``.
+        n: number of images, also ``len()``.
         times: pre-processing, inference, suppression of all, each with its seconds ``t``.
-        t: the same in milliseconds per picture.
+        t: the same in milliseconds per image.
         s: shape [B, C, H, W] of the network's input.
     """
 
@@ -120,28 +120,28 @@ class Detections:
 
     @property
     def xywh(self) -> list[Tensor]:
-        """Per picture [k, 6] with centre and size in pixels."""
+        """Per image [k, 6] with centre and size in pixels."""
         return [xyxy2xywh(boxes) for boxes in self.pred]
 
     @property
     def xyxyn(self) -> list[Tensor]:
-        """As :attr:`xyxy`, in fractions of the picture."""
+        """As :attr:`xyxy`, in fractions of the image."""
         return self._fractions(self.xyxy)
 
     @property
     def xywhn(self) -> list[Tensor]:
-        """As :attr:`xywh`, in fractions of the picture."""
+        """As :attr:`xywh`, in fractions of the image."""
         return self._fractions(self.xywh)
 
     def _fractions(self, boxes: list[Tensor]) -> list[Tensor]:
         sizes = [(image.shape[1], image.shape[0]) for image in self.imgs]
         return [rows / rows.new_tensor([w, h, w, h, 1, 1]) for rows, (w, h) in zip(boxes, sizes)]
 
-    def _single(self, index: int) -> tuple[Frame, OnePicture]:
-        """Picture ``index`` in the form the writers take: BGR, and named."""
+    def _single(self, index: int) -> tuple[Frame, OneImage]:
+        """Image ``index`` in the form the writers take: BGR, and named."""
         image, name = self.imgs[index], Path(self.files[index])
         frame = Frame(np.ascontiguousarray(image[..., ::-1]), name, name)
-        return frame, OnePicture(self.pred[index].cpu(), self.names, image.shape[:2])
+        return frame, OneImage(self.pred[index].cpu(), self.names, image.shape[:2])
 
     def _lines(self) -> list[str]:
         lines = []
@@ -153,11 +153,11 @@ class Detections:
         return [*lines, f"Speed: {per_image} at shape {tuple(self.s)}"]
 
     def print(self) -> None:
-        """Print what was found in each picture, and the times."""
+        """Print what was found in each image, and the times."""
         print(self)
 
     def _drawn(self, index: int, labels: bool = True) -> np.ndarray:
-        """HWC RGB copy with the boxes; the width of the lines goes by the size of the picture."""
+        """HWC RGB copy with the boxes; the width of the lines goes by the size of the image."""
         frame, found = self._single(index)
         bgr = DrawnImages(Path(), line_width=None, hide_labels=not labels).draw(frame, found)
         return np.ascontiguousarray(bgr[..., ::-1])
@@ -204,7 +204,7 @@ class Detections:
         return crops
 
     def save(self, labels: bool = True, save_dir: str | Path = "runs/detect/exp", exist_ok: bool | None = None) -> Path:
-        """Write the pictures with their boxes under their own names, and return the folder.
+        """Write the images with their boxes under their own names, and return the folder.
 
         Args:
             exist_ok: whether a folder that is there is used; False: a number is added to its name. Left out: the
@@ -215,7 +215,7 @@ class Detections:
         written: set[Path] = set()
         for index in range(self.n):
             frame, _ = self._single(index)
-            # Pictures of different folders may have one name.
+            # Images of different folders may have one name.
             path = increment_path(folder / frame.relative, exist_ok=folder / frame.relative not in written, sep="-")
             written.add(path)
             writer.write(
@@ -269,7 +269,7 @@ class Detections:
         return [(*numbers, int(cls), self.names[int(cls)]) for *numbers, cls in boxes.tolist()]
 
     def tolist(self) -> list[Detections]:
-        """One object of this kind per picture: ``for result in results.tolist(): ...``."""
+        """One object of this kind per image: ``for result in results.tolist(): ...``."""
         parts = zip(self.imgs, self.pred, self.files)
         each = tuple(stage.t / self.n for stage in self.times)
         return [

@@ -1,4 +1,4 @@
-"""All detections of a run in one table: ``.csv`` with a line per detection, ``.json`` with an entry per picture."""
+"""All detections of a run in one table: ``.csv`` with a line per detection, ``.json`` with an entry per image."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def rows_of(found: Detections) -> list[tuple[int, str, float, list[float], list[
 
 
 class CsvTable:
-    """A line per detection. ``frame`` is empty for pictures; pixels to 3, fractions to 6 digits.
+    """A line per detection. ``frame`` is empty for images; pixels to 3, fractions to 6 digits.
 
     Names that a spreadsheet would compute, or a terminal obey, are made harmless.
     """
@@ -51,7 +51,7 @@ class CsvTable:
 
 
 class JsonTable:
-    """A list with an entry per picture or frame, also of those where nothing was found.
+    """A list with an entry per image or frame, also of those where nothing was found.
 
     The file is whole after every entry, so that a run that was stopped leaves a readable one.
     """

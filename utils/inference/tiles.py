@@ -1,4 +1,4 @@
-"""Large pictures in tiles: small objects keep their pixels, and what a border cuts is put together again."""
+"""Large images in tiles: small objects keep their pixels, and what a border cuts is put together again."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _LEAST_SHARE = 0.1  # of the smaller box that two tiles must both see, to be com
 
 
 def tile_windows(hw: tuple[int, int], side: int, overlap: float) -> list[tuple[int, int, int, int]]:
-    """x1 y1 x2 y2 of tiles that cover a picture, row by row.
+    """x1 y1 x2 y2 of tiles that cover an image, row by row.
 
     Args:
-        hw: height and width of the picture in pixels.
-        side: of a tile in pixels; a picture that is smaller makes smaller tiles.
+        hw: height and width of the image in pixels.
+        side: of a tile in pixels; an image that is smaller makes smaller tiles.
         overlap: the least share of its side that a tile has in common with the next, 0 to below 1. The tiles are
-            spread evenly, so that the last ones end at the border of the picture.
+            spread evenly, so that the last ones end at the border of the image.
     """
 
     def starts(length: int) -> list[int]:
@@ -38,7 +38,7 @@ def tile_windows(hw: tuple[int, int], side: int, overlap: float) -> list[tuple[i
 
 
 def merge_tiles(boxes: Tensor, windows: Tensor, hw: tuple[int, int], iou: float, agnostic: bool = False) -> Tensor:
-    """One row for each object among the boxes of several tiles of a picture.
+    """One row for each object among the boxes of several tiles of an image.
 
     Two tiles can only disagree about what both of them see. So boxes of different tiles are cut down to the area that
     both tiles cover, and are one object if what is left overlaps by more than ``iou``. Of one object that box stays
@@ -47,9 +47,9 @@ def merge_tiles(boxes: Tensor, windows: Tensor, hw: tuple[int, int], iou: float,
     and class are never merged: the suppression has already decided about them.
 
     Args:
-        boxes: [n, 6] x1 y1 x2 y2 in pixels of the picture, confidence, class.
+        boxes: [n, 6] x1 y1 x2 y2 in pixels of the image, confidence, class.
         windows: [n, 4] the tile that each box was found in.
-        hw: height and width of the picture.
+        hw: height and width of the image.
         iou: the limit.
         agnostic: boxes of different classes are one object as well.
 
@@ -95,7 +95,7 @@ def _share_inside(boxes: Tensor, one: int) -> Tensor:
 
 
 def _cut_sides(boxes: Tensor, windows: Tensor, hw: tuple[int, int]) -> Tensor:
-    """[n, 4] whether a border of the tile, and not of the picture, cuts off each side of each box."""
+    """[n, 4] whether a border of the tile, and not of the image, cuts off each side of each box."""
     height, width = hw
     inner = windows != windows.new_tensor([0, 0, width, height])
     return inner & ((boxes[:, :4] - windows).abs() <= _EDGE_PX)
@@ -145,13 +145,13 @@ def _lengthen(boxes: Tensor, cut: Tensor, members: Sequence[int]) -> None:
 
 
 class SlicedPredictor:
-    """Finds objects in pictures tile by tile. Pictures that fit into one tile are looked at whole.
+    """Finds objects in images tile by tile. Images that fit into one tile are looked at whole.
 
     Args:
         predictor: for the tiles.
-        side: of a tile in pixels of the picture.
+        side: of a tile in pixels of the image.
         overlap: share of its side that a tile has in common with the next.
-        whole: look at the whole picture as well, for objects larger than a tile.
+        whole: look at the whole image as well, for objects larger than a tile.
         batch_size: tiles that go through the model together.
 
     Raises:
@@ -167,7 +167,7 @@ class SlicedPredictor:
         self.batch_size, self.timer = batch_size, predictor.timer
 
     def predict(self, images: Sequence[np.ndarray]) -> list[Detections]:
-        """Detections of each picture, HWC BGR uint8."""
+        """Detections of each image, HWC BGR uint8."""
         return [self._one(image) for image in images]
 
     def _one(self, image: np.ndarray) -> Detections:

@@ -19,28 +19,28 @@ class TooLargeError(InputError):
 
 
 def decode_upload(content: bytes, max_pixels: int) -> np.ndarray:
-    """The bytes of a picture file as HWC BGR uint8, as ``utils.core.image.read_image`` would return the file.
+    """The bytes of an image file as HWC BGR uint8, as ``utils.core.image.read_image`` would return the file.
 
-    The header is read first: a small file cannot become a huge picture.
+    The header is read first: a small file cannot become a huge image.
 
     Raises:
         TooLargeError: more than ``max_pixels``.
-        InputError: no picture, or a broken one.
+        InputError: no image, or a broken one.
     """
     try:
         (height, width), _ = size_and_orientation(BytesIO(content))
     except Exception as error:  # a header that is not understood; to decode it nevertheless could take any memory
-        raise InputError("this is no picture: a JPEG, PNG, WebP, BMP or TIFF file is expected") from error
+        raise InputError("this is no image: a JPEG, PNG, WebP, BMP or TIFF file is expected") from error
     if height * width > max_pixels:
-        raise TooLargeError(f"the picture has {width} x {height} pixels, allowed are {max_pixels} in all")
+        raise TooLargeError(f"the image has {width} x {height} pixels, allowed are {max_pixels} in all")
     try:
         return decode_image(content, "upload")
     except InputError as error:
-        raise InputError("the picture cannot be decoded: it is cut off, damaged or of an unusual kind") from error
+        raise InputError("the image cannot be decoded: it is cut off, damaged or of an unusual kind") from error
 
 
 def looks_like_video(head: bytes) -> bool:
-    """Whether a file that starts with ``head`` is a container with the pictures inside.
+    """Whether a file that starts with ``head`` is a container with the images inside.
 
     Only such a file may be handed to a video library. Playlists are text, and would make the library open whatever
     files and addresses they name.

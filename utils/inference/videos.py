@@ -28,7 +28,7 @@ from utils.datasets.sources.base import Clip, Frame
 
 LOG = logging.getLogger(__name__)
 _STDERR = threading.Lock()  # there is one for all threads
-_LONGEST_REPEAT_S = 10.0  # a live picture stands still in the video for at most so long
+_LONGEST_REPEAT_S = 10.0  # a live image stands still in the video for at most so long
 
 
 class Encoder(Protocol):
@@ -99,7 +99,7 @@ ENCODERS: tuple[type[AvEncoder | OpenCvEncoder], ...] = (AvEncoder, OpenCvH264, 
 class VideoFiles:
     """A video for each clip, named like it, below ``folder``.
 
-    A live clip keeps its pace: the picture stands still for the frames that were passed over. A frame of another size
+    A live clip keeps its pace: the image stands still for the frames that were passed over. A frame of another size
     than the one before starts a new file.
     """
 
@@ -158,7 +158,7 @@ class VideoFiles:
 
 
 def _even(image: np.ndarray) -> np.ndarray:
-    """The picture with even sides, as the encoders want them; the last row or column is doubled where needed."""
+    """The image with even sides, as the encoders want them; the last row or column is doubled where needed."""
     odd_h, odd_w = image.shape[0] % 2, image.shape[1] % 2
     if not (odd_h or odd_w):
         return image

@@ -88,7 +88,7 @@ def input_size(model: Detector | FileBackend, sides: Sequence[int]) -> tuple[int
     if isinstance(model, FileBackend) and model.fixed_hw is not None:
         if sides and (sides[0], sides[-1]) != model.fixed_hw:
             height, width = model.fixed_hw
-            LOG.warning("%s takes pictures of %d x %d only: running at that size", model.file, height, width)
+            LOG.warning("%s takes images of %d x %d only: running at that size", model.file, height, width)
         return model.fixed_hw
     recorded = [member.imgsz for member in model.members] if isinstance(model, Ensemble) else [model.imgsz]
     return chosen_size(sides, recorded, int(model.stride.max()))

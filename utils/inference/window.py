@@ -20,7 +20,7 @@ _QUIT_KEYS = (ord("q"), 27)  # 27: Escape
 
 
 class Window:
-    """Shows pictures, if this machine can; otherwise it warns once and does nothing.
+    """Shows images, if this machine can; otherwise it warns once and does nothing.
 
     ``quit`` becomes True when somebody presses q or Escape.
     """
@@ -33,7 +33,7 @@ class Window:
             LOG.warning("--view-img: no window can be opened here; results are still saved")
 
     def show(self, title: str, image: np.ndarray, wait: bool) -> None:
-        """Show a picture, HWC BGR uint8; ``wait`` for a key, else go on at once."""
+        """Show an image, HWC BGR uint8; ``wait`` for a key, else go on at once."""
         if not self.works:
             return
         cv2.imshow(title, image)

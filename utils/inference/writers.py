@@ -1,4 +1,4 @@
-"""Where detections go: drawn pictures, label files, crops."""
+"""Where detections go: drawn images, label files, crops."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from utils.plots.annotate import Annotator, color_for
 from utils.plots.crops import crop_box
 from utils.plots.names import drawn_name
 
-_OWNER = b"crop of "  # begins the comment of a crop; the name of the picture follows
+_OWNER = b"crop of "  # begins the comment of a crop; the name of the image follows
 
 
 class DrawnImages:
-    """Pictures with boxes drawn in, under their own names below ``folder`` (sub-folders of the source are kept)."""
+    """Images with boxes drawn in, under their own names below ``folder`` (sub-folders of the source are kept)."""
 
     def __init__(
         self,
@@ -35,7 +35,7 @@ class DrawnImages:
         self.hide_labels, self.hide_conf = hide_labels, hide_conf
 
     def draw(self, frame: Frame, found: Detections) -> np.ndarray:
-        """A copy of the picture with the boxes; the most confident are drawn last, on top."""
+        """A copy of the image with the boxes; the most confident are drawn last, on top."""
         annotator = Annotator(frame.image, line_width=self.line_width)
         for *xyxy, conf, cls in reversed(found.boxes.tolist()):
             name = drawn_name(found.names, int(cls), longest=None)
@@ -53,9 +53,9 @@ class DrawnImages:
 
 
 class TextLabels:
-    """A text file per picture with detections: class, centre x, y, width, height as fractions, confidence if asked.
+    """A text file per image with detections: class, centre x, y, width, height as fractions, confidence if asked.
 
-    Of a picture without any, the file of an earlier run is removed.
+    Of an image without any, the file of an earlier run is removed.
 
     ``a.jpg`` -> ``a.txt``; frame 7 of ``a.mp4`` -> ``a_7.txt``; a second ``a.png`` beside ``a.jpg`` -> ``a.png.txt``.
     """
@@ -79,11 +79,11 @@ class TextLabels:
 
 
 class Crops:
-    """Each detection as a picture of its own: ``folder/<class>/<picture>.jpg``, numbered from the second on.
+    """Each detection as an image of its own: ``folder/<class>/<image>.jpg``, numbered from the second on.
 
     None takes the place of another: the twelfth of ``a`` and the second of ``a1`` would both be ``a12``. With
-    ``replace`` those that an earlier run cut out of the same picture are removed; a comment in each file says which
-    picture that is.
+    ``replace`` those that an earlier run cut out of the same image are removed; a comment in each file says which
+    image that is.
     """
 
     def __init__(self, folder: Path | OutputFolder, replace: bool = True) -> None:

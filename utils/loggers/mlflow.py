@@ -37,7 +37,7 @@ def require_mlflow() -> Any:
 
 
 class MlflowLogger(Callback):
-    """Writes options, hyper-parameters, figures and pictures into ``mlflow.db`` and ``mlartifacts/`` of the run folder.
+    """Writes options, hyper-parameters, figures and images into ``mlflow.db`` and ``mlartifacts/`` of the run folder.
 
     ``mlflow ui --backend-store-uri sqlite:///<run folder>/mlflow.db`` shows them. Figures bear the names of
     results.csv and their step is the epoch. A resumed run goes on with the same MLflow run.
@@ -85,7 +85,7 @@ class MlflowLogger(Callback):
         self._client.log_batch(self._run, metrics=metrics)
 
     def on_train_end(self, event: TrainEnd) -> None:
-        """The pictures and tables of the run folder; of the best checkpoint only where it lies."""
+        """The images and tables of the run folder; of the best checkpoint only where it lies."""
         for pattern in ("*.png", "*.jpg", "*.csv"):
             for file in sorted(event.save_dir.glob(pattern)):
                 self._client.log_artifact(self._run, str(file))

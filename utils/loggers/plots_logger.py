@@ -1,4 +1,4 @@
-"""Pictures of a training run: its labels, its first batches, its curves."""
+"""Images of a training run: its labels, its first batches, its curves."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _BATCHES = 3
 class PlotsLogger(Callback):
     """Writes labels.jpg and labels_correlogram.jpg at the start, train_batch0.jpg to train_batch2.jpg from the first
     batches, results.png (with the temperature) and, for a dynamic model, routing.png at the end. A resumed run keeps
-    the pictures of its beginning.
+    the images of its beginning.
     """
 
     def __init__(self) -> None:

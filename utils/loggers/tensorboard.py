@@ -1,4 +1,4 @@
-"""TensorBoard: curves, routing of the dynamic layers, the graph of the model and the pictures, in the run folder."""
+"""TensorBoard: curves, routing of the dynamic layers, the graph of the model and the images, in the run folder."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ class TensorBoardLogger(Callback):
     """Writes an event file into the run folder: ``tensorboard --logdir runs/train`` shows all runs side by side.
 
     Scalars bear the names of results.csv; each dynamic layer adds the mean weight and the share of its kernels and
-    its entropy. Pictures are those the run writes anyway. A resumed run continues its curves.
+    its entropy. Images are those the run writes anyway. A resumed run continues its curves.
 
     Args:
-        model: whose graph is shown, as it looks at one picture of twice its largest stride; None: no graph.
+        model: whose graph is shown, as it looks at one image of twice its largest stride; None: no graph.
     """
 
     def __init__(self, model: Model | None = None) -> None:
@@ -57,11 +57,11 @@ class TensorBoardLogger(Callback):
         """Trace a copy, so that statistics and random numbers of the run stay as they are."""
         twin = copy.deepcopy(model).float().cpu().eval()
         side = 2 * int(twin.stride.max())
-        picture = torch.zeros(1, twin.yaml["ch"], side, side)
+        image = torch.zeros(1, twin.yaml["ch"], side, side)
         try:
             with warnings.catch_warnings(), torch.no_grad(), torch.random.fork_rng(devices=[]):
-                warnings.simplefilter("ignore")  # the trace holds for this picture, and that is all it is for
-                self._writer.add_graph(torch.jit.trace(twin, picture, strict=False), [])
+                warnings.simplefilter("ignore")  # the trace holds for this image, and that is all it is for
+                self._writer.add_graph(torch.jit.trace(twin, image, strict=False), [])
         except Exception as error:  # a layer of one's own that cannot be traced is no reason not to train
             logger.warning("TensorBoard: the graph of the model cannot be shown: %s", first_line(error))
 
@@ -82,7 +82,7 @@ class TensorBoardLogger(Callback):
         self._writer.flush()
 
     def on_train_end(self, event: TrainEnd) -> None:
-        """The plots and pictures of the run folder, then the file is closed."""
+        """The plots and images of the run folder, then the file is closed."""
         for file in sorted([*self._save_dir.glob("*.png"), *self._save_dir.glob("*.jpg")]):
             self._writer.add_image(file.stem, read_image(file)[..., ::-1].copy(), event.epochs_run, dataformats="HWC")
         self._writer.close()

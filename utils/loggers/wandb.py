@@ -24,7 +24,7 @@ from utils.loggers.results_csv import WITHOUT
 
 logger = logging.getLogger(__name__)
 
-_PICTURES = 16  # of the first validation batch, shown with their boxes
+_IMAGES = 16  # of the first validation batch, shown with their boxes
 _CONF = 0.25  # of the boxes that are shown
 _PROJECT = "yolov5-dynamic"
 
@@ -42,15 +42,15 @@ def require_wandb() -> Any:
 class WandbLogger(Callback):
     """Writes an offline run into ``wandb/`` of the run folder.
 
-    Figures bear the names of results.csv and their step is the epoch. At the end come the pictures of the run folder
+    Figures bear the names of results.csv and their step is the epoch. At the end come the images of the run folder
     and the best checkpoint as an artifact. A resumed run has the same id, so that ``wandb sync --append`` makes one
-    run of both. Pictures and checkpoints of artifacts are not copied: they must be there when ``wandb sync`` is called.
+    run of both. Images and checkpoints of artifacts are not copied: they must be there when ``wandb sync`` is called.
 
     It also watches the validations, for ``--bbox_interval``.
 
     Args:
         options, hyp: recorded as the configuration; the options of v6.1 that begin with W&B are read from the former.
-        sets: the pictures of each split, for ``--upload_dataset``.
+        sets: the images of each split, for ``--upload_dataset``.
     """
 
     def __init__(self, options: TrainOptions, hyp: Hyp, sets: Mapping[str, Sequence[LabelRecord]]) -> None:
@@ -60,8 +60,8 @@ class WandbLogger(Callback):
         self._sets = {name: sets[name] for name in chosen}
         self._names: tuple[str, ...] = ()
         self._run: Any = None
-        self._due = False  # pictures with boxes, in this epoch
-        self._pictures: list[Any] = []
+        self._due = False  # images with boxes, in this epoch
+        self._images: list[Any] = []
 
     def on_train_start(self, event: TrainStart) -> None:
         """Open the run; a new one begins with the data set, if that is wanted."""
@@ -90,14 +90,14 @@ class WandbLogger(Callback):
         every = self._options.bbox_interval
         every = max(1, event.epochs // 10) if every == -1 else every
         self._due = every > 0 and ((event.epoch + 1) % every == 0 or event.epoch + 1 == event.epochs)
-        self._pictures = []
+        self._images = []
 
     def on_batch(self, index: int, batch: Batch, detections: list[Tensor]) -> None:
-        """Take pictures of the first validation batch, with true and found boxes."""
+        """Take images of the first validation batch, with true and found boxes."""
         if not self._due or index:
             return
         height, width = batch.images.shape[2:]
-        for i, picture in enumerate(batch.images[:_PICTURES]):
+        for i, picture in enumerate(batch.images[:_IMAGES]):
             true = batch.targets[batch.targets[:, 0] == i, 1:]  # [n, 5] class, xywh in 0..1
             found = detections[i].cpu()  # [k, 6] x1 y1 x2 y2 in pixels, confidence, class
             sure = found[found[:, 4] > _CONF]
@@ -106,19 +106,19 @@ class WandbLogger(Callback):
                 "predictions": self._boxes(sure[:, :4], sure[:, 5], sure[:, 4], (height, width)),
             }
             array = picture.permute(1, 2, 0).cpu().numpy()
-            self._pictures.append(self._wandb.Image(array, boxes=boxes, caption=Path(batch.paths[i]).name))
+            self._images.append(self._wandb.Image(array, boxes=boxes, caption=Path(batch.paths[i]).name))
 
     def on_image(self, result: Any) -> None:
-        """Nothing per picture."""
+        """Nothing per image."""
 
     def on_fit_epoch_end(self, event: FitEpochEnd) -> None:
-        """The row of results.csv, and the pictures of this epoch."""
-        shown = {"bbox": self._pictures} if self._pictures else {}
+        """The row of results.csv, and the images of this epoch."""
+        shown = {"bbox": self._images} if self._images else {}
         self._run.log({**event.row, **shown}, step=event.epoch)
-        self._pictures = []
+        self._images = []
 
     def on_train_end(self, event: TrainEnd) -> None:
-        """The plots and pictures of the run folder and the best checkpoint, then the run is closed."""
+        """The plots and images of the run folder and the best checkpoint, then the run is closed."""
         files = sorted([*event.save_dir.glob("*.png"), *event.save_dir.glob("*.jpg")])
         self._run.log({f"plots/{file.stem}": self._wandb.Image(read_image(file)[..., ::-1]) for file in files})
         if event.best is not None:
@@ -128,12 +128,12 @@ class WandbLogger(Callback):
         self._run.finish()
 
     def _log_set(self, name: str, records: Sequence[LabelRecord]) -> None:
-        """A split as an artifact: the pictures as they are, the labels as YOLO text."""
+        """A split as an artifact: the images as they are, the labels as YOLO text."""
         artifact = self._wandb.Artifact(name, "dataset", metadata={"names": list(self._names)})
         labels = Path(self._run.dir).parent / "labels" / name  # not where W&B would put them, outside the run folder
         labels.mkdir(parents=True, exist_ok=True)
         for number, record in enumerate(records):
-            stem = f"{number:06d}_{record.image.stem[:48]}"  # pictures of two folders may have the same name
+            stem = f"{number:06d}_{record.image.stem[:48]}"  # images of two folders may have the same name
             rows = [f"{int(c)} {x:.6g} {y:.6g} {w:.6g} {h:.6g}\n" for c, x, y, w, h in record.boxes]
             label = labels / f"{stem}.txt"
             label.write_text("".join(rows), encoding="utf-8")
@@ -141,10 +141,10 @@ class WandbLogger(Callback):
                 name_there = f"{kind}/{stem}{file.suffix}"
                 artifact.add_file(str(file), name_there, policy="immutable", skip_cache=True)
         self._run.log_artifact(artifact)
-        logger.info("W&B: %d pictures of %s as an artifact", len(records), name)
+        logger.info("W&B: %d images of %s as an artifact", len(records), name)
 
     def _boxes(self, xyxy: Tensor, classes: Tensor, conf: Tensor | None, hw: tuple[int, int]) -> dict[str, Any]:
-        """Boxes, corners in pixels, as W&B wants them: fractions of the picture."""
+        """Boxes, corners in pixels, as W&B wants them: fractions of the image."""
         names = dict(enumerate(self._names))
         data = []
         for i, (corners, number) in enumerate(zip(xyxy.tolist(), classes.tolist())):

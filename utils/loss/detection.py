@@ -41,7 +41,7 @@ class LossItems:
 
 
 def scale_gains(hyp: Hyp, nl: int, nc: int, imgsz: int) -> Hyp:
-    """Gains written for 3 levels, 80 classes and 640 px, converted to another model and picture size.
+    """Gains written for 3 levels, 80 classes and 640 px, converted to another model and image size.
 
     The sums over levels grow with ``nl``, the class loss with ``nc``; objectness has (imgsz / 640)^2 as many cells.
     """
@@ -108,13 +108,13 @@ class DetectionLoss:
             return FocalLoss(self.hyp.fl_gamma, pos_weight=pos_weight)
         return WeightedBCE(pos_weight)
 
-    def __call__(self, preds: Sequence[Tensor], targets: Tensor, pictures: int | None = None) -> LossItems:
+    def __call__(self, preds: Sequence[Tensor], targets: Tensor, images: int | None = None) -> LossItems:
         """Loss of one batch, computed in float32, under autocast too.
 
         Args:
             preds: per level the raw map [B, na, ny, nx, 5 + nc] in any floating type.
-            targets: [N, 6] picture, class, xywh as fractions; on the device of ``preds``. N may be 0.
-            pictures: B, or 0 when none of them counts (:class:`utils.datasets.loader.RankBatches`); None: B.
+            targets: [N, 6] image, class, xywh as fractions; on the device of ``preds``. N may be 0.
+            images: B, or 0 when none of them counts (:class:`utils.datasets.loader.RankBatches`); None: B.
         """
         device = preds[0].device
         if self.anchors.device != device:
@@ -125,7 +125,7 @@ class DetectionLoss:
             parts = [self._level(level, found) for level, found in zip(preds, matches, strict=True)]
             batch = preds[0].shape[0]
             if self.ranks.size > 1:
-                parts, batch = self._of_shared_batch(parts, matches, batch if pictures is None else pictures)
+                parts, batch = self._of_shared_batch(parts, matches, batch if images is None else images)
             box = self.hyp.box * torch.stack([part[0] for part in parts]).sum()
             cls = self.hyp.cls * torch.stack([part[2] for part in parts]).sum()
             obj = self.hyp.obj * torch.stack([w * part[1] for w, part in zip(self.balance, parts, strict=True)]).sum()
@@ -135,14 +135,14 @@ class DetectionLoss:
         return LossItems(total, box, obj, cls)
 
     def _of_shared_batch(
-        self, parts: Sequence[tuple[Tensor, Tensor, Tensor]], matches: Sequence[Assignment], pictures: int
+        self, parts: Sequence[tuple[Tensor, Tensor, Tensor]], matches: Sequence[Assignment], images: int
     ) -> tuple[list[tuple[Tensor, Tensor, Tensor]], int]:
-        """What this rank adds to the parts of the batch shared by all, and the pictures of that.
+        """What this rank adds to the parts of the batch shared by all, and the images of that.
 
         Means over matches or cells, times this rank's share of them, add up to the means over all of them. The maps of
-        all ranks have the same shape, so the share of cells is that of pictures.
+        all ranks have the same shape, so the share of cells is that of images.
         """
-        own = torch.tensor([*map(len, matches), pictures], dtype=torch.float64)
+        own = torch.tensor([*map(len, matches), images], dtype=torch.float64)
         shared = self.ranks.sum(own.clone())
         *of_matches, of_cells = (own / shared.clamp(min=1)).tolist()
         weighted = [(box * m, obj * of_cells, cls * m) for (box, obj, cls), m in zip(parts, of_matches, strict=True)]

@@ -19,7 +19,7 @@ class Assignment:
     """Matches of one level, m of them; a box appears once per cell and anchor that shall predict it.
 
     Attributes:
-        image, anchor, gj, gi: [m] int64; picture of the batch, anchor of the level, row and column of the cell.
+        image, anchor, gj, gi: [m] int64; image of the batch, anchor of the level, row and column of the cell.
         box: [m, 4] centre as offset from the cell's corner, then size; in cells.
         anchor_wh: [m, 2] size of the anchor in cells.
         cls: [m] int64.
@@ -89,7 +89,7 @@ def assign_targets(
     centre and in up to two neighbours (the nearer one in x, the nearer one in y).
 
     Args:
-        targets: [N, 6] picture, class, xywh as fractions of the picture.
+        targets: [N, 6] image, class, xywh as fractions of the image.
         grid_shapes: (rows, columns) of each level.
         anchors: [nl, na, 2] widths and heights in cells of their level.
         anchor_t: exclusive limit of the ratio of sides, above 1.

@@ -17,7 +17,7 @@ import numpy as np
 NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 MEANINGS = (
     "IoU 0.50:0.95", "IoU 0.50", "IoU 0.75", "small (area below 32x32 px)", "medium", "large (area above 96x96 px)",
-    "1 detection a picture", "10", "100", "small", "medium", "large",
+    "1 detection an image", "10", "100", "small", "medium", "large",
 )  # fmt: skip
 PACKAGE, INSTALL = "faster-coco-eval", "pip install faster-coco-eval"
 
@@ -50,11 +50,11 @@ def coco_tool() -> str | None:
 def coco_figures(
     truth: np.ndarray, detections: np.ndarray, images: int, categories: int, tool: str | None = None
 ) -> CocoFigures:
-    """Score the detections of ``images`` pictures, numbered from 0, in ``categories`` classes, numbered from 0.
+    """Score the detections of ``images`` images, numbered from 0, in ``categories`` classes, numbered from 0.
 
     Args:
-        truth: [m, 8] picture, class, x, y, width, height in pixels (top left corner), area, 1 for crowd regions else 0.
-        detections: [n, 7] picture, class, x, y, width, height, confidence; in any order.
+        truth: [m, 8] image, class, x, y, width, height in pixels (top left corner), area, 1 for crowd regions else 0.
+        detections: [n, 7] image, class, x, y, width, height, confidence; in any order.
         tool: "pycocotools" or "faster-coco-eval"; None: the one :func:`coco_tool` names.
 
     Raises:

@@ -45,7 +45,7 @@ class ConfusionMatrix:
             nc: number of classes.
             conf: detections must be more confident to count.
             iou_thres: a pair must overlap more.
-            count_unmatched_images: count the detections of pictures in which none met a label. v6.1 left them out,
+            count_unmatched_images: count the detections of images in which none met a label. v6.1 left them out,
                 so its false positives were too few; False repeats its figures.
         """
         self.nc = nc
@@ -55,7 +55,7 @@ class ConfusionMatrix:
         self.matrix = np.zeros((nc + 1, nc + 1), dtype=np.int64)
 
     def process_batch(self, detections: torch.Tensor | None, labels: torch.Tensor) -> None:
-        """Add one picture.
+        """Add one image.
 
         Args:
             detections: [k, 6] x1 y1 x2 y2 confidence class; None or no rows if there are none.
@@ -81,7 +81,7 @@ class ConfusionMatrix:
     def plot(self, normalize: bool = True, save_dir: str | Path = "", names: Sequence[str] = ()) -> None:
         """Write ``confusion_matrix.png`` into a folder: shares of each column, or counts. v6.1's call."""
         shown = list(names) if len(names) == self.nc else [str(number) for number in range(self.nc)]
-        plots = importlib.import_module("utils.plots.curves")  # matplotlib is for those who want pictures
+        plots = importlib.import_module("utils.plots.curves")  # matplotlib is for those who want images
         plots.plot_confusion(self.matrix, shown, Path(save_dir) / "confusion_matrix.png", normalize)
 
     def print(self) -> None:

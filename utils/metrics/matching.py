@@ -14,7 +14,7 @@ Matcher: TypeAlias = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.
 
 
 def match_predictions(detections: torch.Tensor, labels: torch.Tensor, iouv: torch.Tensor) -> torch.Tensor:
-    """Mark the correct detections of one picture.
+    """Mark the correct detections of one image.
 
     At each threshold by itself, the detections choose in turn: each takes the label of its class that overlaps it most
     among those that are still free and overlap at least as much as the threshold. This is COCO's rule (without crowd

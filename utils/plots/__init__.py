@@ -1,4 +1,4 @@
-"""Pictures of data, results and curves. matplotlib is imported only when a figure is made."""
+"""Images of data, results and curves. matplotlib is imported only when a figure is made."""
 
 import os
 from typing import Any

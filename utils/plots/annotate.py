@@ -1,4 +1,4 @@
-"""Boxes and labels drawn into a picture."""
+"""Boxes and labels drawn into an image."""
 
 from __future__ import annotations
 
@@ -55,10 +55,10 @@ def text_color_on(background: Color) -> Color:
 
 @lru_cache(maxsize=4096)
 def _render(text: str, size: int, background: Color) -> np.ndarray:
-    """``text`` on a filled strip, [h, w, 3] BGR uint8. Labels repeat from picture to picture, hence the cache."""
+    """``text`` on a filled strip, [h, w, 3] BGR uint8. Labels repeat from image to image, hence the cache."""
     font = font_for(text, size)
     left, _, right, _ = font.getbbox(text)
-    # Height from tall and deep letters, not from this text, so that all labels of a picture are equally high.
+    # Height from tall and deep letters, not from this text, so that all labels of an image are equally high.
     _, top, _, bottom = font.getbbox("Ágjy|")
     margin = max(1, size // 6)
     strip = Image.new("RGB", (int(right - left) + 2 * margin, int(bottom - top) + 2 * margin), background[::-1])
@@ -67,12 +67,12 @@ def _render(text: str, size: int, background: Color) -> np.ndarray:
 
 
 class Annotator:
-    """Draws labelled boxes into a copy of a picture.
+    """Draws labelled boxes into a copy of an image.
 
     Args:
         image: [h, w, 3] BGR uint8; left as it is unless ``in_place``.
-        line_width: of the boxes in pixels; None chooses one by the size of the picture.
-        text_size: height of the labels in pixels; None chooses one by the picture and the line width.
+        line_width: of the boxes in pixels; None chooses one by the size of the image.
+        text_size: height of the labels in pixels; None chooses one by the image and the line width.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class Annotator:
     def box_label(
         self, box_xyxy: Sequence[float] | np.ndarray, label: str = "", color: Color = (128, 128, 128)
     ) -> None:
-        """Draw one box, in pixels of the picture, and its label above it, or inside where there is no room above."""
+        """Draw one box, in pixels of the image, and its label above it, or inside where there is no room above."""
         h, w = self._image.shape[:2]
         corners = np.nan_to_num(np.asarray(box_xyxy, dtype=np.float64))
         x1, y1, x2, y2 = (int(v) for v in np.clip(corners.round(), 0, [w - 1, h - 1, w - 1, h - 1]))
@@ -104,16 +104,16 @@ class Annotator:
             self._paste(strip, x1 - edge, above if above >= 0 else y1 - edge)
 
     def text(self, x: int, y: int, text: str, background: Color = (40, 40, 40)) -> None:
-        """Write a text with its top left corner at (x, y); moved where it would leave the picture."""
+        """Write a text with its top left corner at (x, y); moved where it would leave the image."""
         if text:
             self._paste(self._fitting_strip(text, background), x, y)
 
     def result(self) -> np.ndarray:
-        """The picture with everything drawn so far, [h, w, 3] BGR uint8."""
+        """The image with everything drawn so far, [h, w, 3] BGR uint8."""
         return self._image
 
     def _fitting_strip(self, text: str, background: Color) -> np.ndarray:
-        """The text at the chosen size, smaller where the picture is too narrow for it, cut when even that fails."""
+        """The text at the chosen size, smaller where the image is too narrow for it, cut when even that fails."""
         width = self._image.shape[1]
         text = text[:width]  # no letter is narrower than a pixel, and a name may have a million
         strip = _render(text, self.text_size, background)

@@ -1,4 +1,4 @@
-"""A batch of pictures with its boxes as one contact sheet."""
+"""A batch of images with its boxes as one contact sheet."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from utils.core.image import write_image
 from utils.plots.annotate import Annotator, color_for
 from utils.plots.names import LONGEST_ON_SHEET, drawn_name
 
-_GAP = 4  # white pixels between the pictures
-_SMALLEST_CELL = 256  # longer side in pixels up to which small pictures are enlarged, so that labels leave room
+_GAP = 4  # white pixels between the images
+_SMALLEST_CELL = 256  # longer side in pixels up to which small images are enlarged, so that labels leave room
 
 
 def plot_batch(
@@ -28,17 +28,17 @@ def plot_batch(
     max_side: int = 1920,
     conf_thres: float = 0.25,
 ) -> None:
-    """Write a grid of pictures with their boxes and file names.
+    """Write a grid of images with their boxes and file names.
 
     Args:
         images: [B, 3, H, W] RGB, uint8 or floating 0..1.
         targets: [N, 6] image, class, xywhn; or [N, 7] with a confidence, of which those below ``conf_thres`` are left
             out.
-        paths: file of each picture; only the names are shown.
-        file: picture to write; the suffix gives the format.
+        paths: file of each image; only the names are shown.
+        file: image to write; the suffix gives the format.
         names: class names; a class without one is shown by its number.
-        max_images: pictures beyond this many are left out.
-        max_side: largest width and height of the grid in pixels; larger pictures are made smaller.
+        max_images: images beyond this many are left out.
+        max_side: largest width and height of the grid in pixels; larger images are made smaller.
     """
     count = min(len(images), max_images)
     pictures = _to_bgr(images[:count])  # [n, H, W, 3]

@@ -1,4 +1,4 @@
-"""Cutting detected objects out of a picture."""
+"""Cutting detected objects out of an image."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 def crop_box(
     image: np.ndarray, box_xyxy: Sequence[float], gain: float = 1.02, pad: float = 10, square: bool = False
 ) -> np.ndarray:
-    """The part of a picture [H, W, C] within a box that is first enlarged about its centre: a view, perhaps empty.
+    """The part of an image [H, W, C] within a box that is first enlarged about its centre: a view, perhaps empty.
 
     Args:
         image: any channel order.

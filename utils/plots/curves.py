@@ -29,7 +29,7 @@ def plot_pr_curve(
         precision: [nc, M] precision of each class at these points; nc may be 0.
         ap50: [nc] average precision at IoU 0.5.
         names: [nc] names of the classes in the rows of ``precision``.
-        file: picture to write.
+        file: image to write.
     """
     legends = [f"{name}  {value:.3f}" for name, value in zip(figure_names(names), ap50)]
     mean = f"all classes  {float(np.mean(ap50)):.3f} mAP@0.5" if len(ap50) else ""
@@ -44,7 +44,7 @@ def plot_metric_curve(
     Args:
         confidence: [M] thresholds. values: [nc, M] metric of each class; nc may be 0.
         names: [nc] names of the classes in the rows of ``values``.
-        file: picture to write.
+        file: image to write.
         metric: name of the metric, for title and axis.
     """
     mean = ""
@@ -82,7 +82,7 @@ def plot_confusion(matrix: np.ndarray, names: Sequence[str], file: Path, normali
     Args:
         matrix: [nc + 1, nc + 1] counts.
         names: [nc] class names.
-        file: picture to write.
+        file: image to write.
         normalize: show each column as fractions of its sum instead of counts.
     """
     shown = np.asarray(matrix, dtype=np.float64)
@@ -93,8 +93,8 @@ def plot_confusion(matrix: np.ndarray, names: Sequence[str], file: Path, normali
     side = min(16.0, 6.0 + 0.28 * len(ticks))
     figure = new_figure(side + 1.2, side)
     axes = figure.subplots()
-    picture = axes.imshow(shown, cmap="Blues", vmin=0, vmax=1 if normalize else None)
-    bar = figure.colorbar(picture, ax=axes, shrink=0.7, label="fraction of the true class" if normalize else "boxes")
+    image = axes.imshow(shown, cmap="Blues", vmin=0, vmax=1 if normalize else None)
+    bar = figure.colorbar(image, ax=axes, shrink=0.7, label="fraction of the true class" if normalize else "boxes")
     bar.outline.set_visible(False)
     tidy(axes, "Confusion matrix", x="true", y="predicted", grid=False)
     size = 9.0 if len(ticks) <= 31 else 6.5

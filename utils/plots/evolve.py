@@ -27,7 +27,7 @@ BEST_COLOR = "#d1495b"
 
 
 def plot_evolve(evolve_csv: str | Path = "path/to/evolve.csv") -> Path:
-    """Draw fitness over every hyper-parameter; returns the picture, ``evolve.png`` beside the file.
+    """Draw fitness over every hyper-parameter; returns the image, ``evolve.png`` beside the file.
 
     Later trials are darker, the best one is marked and its value stands in the title. A hyper-parameter that never
     changes has no panel. Trials that could not be trained are left out.
@@ -60,7 +60,7 @@ def plot_evolve(evolve_csv: str | Path = "path/to/evolve.csv") -> Path:
 
 
 def plot_evolve_course(evolve_csv: str | Path) -> Path:
-    """Draw fitness over the trials and the best so far; returns the picture, ``evolve_fitness.png`` beside the file.
+    """Draw fitness over the trials and the best so far; returns the image, ``evolve_fitness.png`` beside the file.
 
     Raises:
         FileNotFoundError, InputError: as :func:`utils.plots.results.read_results`.

@@ -1,4 +1,4 @@
-"""What the layers of a model see in a picture: their maps, gathered by hooks and drawn as grids of channels."""
+"""What the layers of a model see in an image: their maps, gathered by hooks and drawn as grids of channels."""
 
 from __future__ import annotations
 
@@ -74,10 +74,10 @@ class FeatureMaps:
     """The maps of all layers but the head, for the time of a ``with`` block.
 
         with FeatureMaps(model) as features:
-            model(picture)
+            model(image)
         features.save(folder)
 
-    Of every layer the map of the first picture in its first call counts: with augmentation that is the full-size view.
+    Of every layer the map of the first image in its first call counts: with augmentation that is the full-size view.
 
     Args:
         model: a :class:`Model`, or a module that has one inside, as an augmented one does.
@@ -124,14 +124,14 @@ class FeatureMaps:
 
 
 class FeatureFiles:
-    """Feature maps of pictures, each in a folder named after its picture below ``folder``."""
+    """Feature maps of images, each in a folder named after its image below ``folder``."""
 
     def __init__(self, folder: Path | OutputFolder) -> None:
         self.folder = OutputFolder.of(folder)
         self._used: Counter[Path] = Counter()
 
     def write(self, relative: Path, maps: FeatureMaps) -> Path:
-        """Save ``maps`` in ``relative`` without its suffix, with a number from the second picture of that name on."""
+        """Save ``maps`` in ``relative`` without its suffix, with a number from the second image of that name on."""
         stem = relative.with_suffix("")
         self._used[stem] += 1
         number = self._used[stem]

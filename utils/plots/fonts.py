@@ -97,7 +97,7 @@ def can_write(text: str) -> bool:
     if not _told:
         _told.append(text)
         logger.warning(
-            "no installed font can write '%s': such classes are numbered in the pictures; Noto Sans CJK has most "
+            "no installed font can write '%s': such classes are numbered in the images; Noto Sans CJK has most "
             "characters (for example: apt install fonts-noto-cjk)", text,
         )  # fmt: skip
     return False

@@ -25,7 +25,7 @@ def plot_labels(labels: np.ndarray, names: Sequence[str], file: Path) -> None:
     Args:
         labels: [N, 5] class and normalised centre box; N may be 0.
         names: class names.
-        file: picture to write.
+        file: image to write.
     """
     labels = np.asarray(labels, dtype=np.float64).reshape(-1, 5)
     many = len(names) > _FEW_CLASSES
@@ -36,7 +36,7 @@ def plot_labels(labels: np.ndarray, names: Sequence[str], file: Path) -> None:
     _class_histogram(histogram, labels[:, 0].astype(int), names)
     _box_outlines(outlines, labels)
     _density(centres, labels[:, 1], labels[:, 2], "Box centres", ("x", "y"))
-    centres.invert_yaxis()  # picture rows count downward
+    centres.invert_yaxis()  # image rows count downward
     _density(sizes, labels[:, 3], labels[:, 4], "Box sizes", ("width", "height"))
     save_figure(figure, file)
 
@@ -100,7 +100,7 @@ def plot_label_correlogram(labels: np.ndarray, file: Path) -> None:
 
     Args:
         labels: [N, 5] class and normalised centre box; N may be 0.
-        file: picture to write.
+        file: image to write.
     """
     boxes = np.asarray(labels, dtype=np.float64).reshape(-1, 5)[:, 1:]
     names = ("x", "y", "width", "height")
@@ -121,14 +121,14 @@ def plot_label_correlogram(labels: np.ndarray, file: Path) -> None:
     save_figure(figure, file, dpi=110)
 
 
-def plot_box_sizes(boxes_px: np.ndarray, per_picture: np.ndarray, imgsz: int, file: Path) -> None:
-    """Write three panels: how large boxes are in training, how wide for their height, and how many a picture has.
+def plot_box_sizes(boxes_px: np.ndarray, per_image: np.ndarray, imgsz: int, file: Path) -> None:
+    """Write three panels: how large boxes are in training, how wide for their height, and how many an image has.
 
     Args:
         boxes_px: [N, 2] width and height in pixels at the size of training; N may be 0.
-        per_picture: [M] number of boxes of each picture.
+        per_image: [M] number of boxes of each image.
         imgsz: size of training, for the title.
-        file: picture to write.
+        file: image to write.
     """
     figure = new_figure(15, 4.5)
     size, aspect, count = figure.subplots(1, 3)
@@ -146,7 +146,7 @@ def plot_box_sizes(boxes_px: np.ndarray, per_picture: np.ndarray, imgsz: int, fi
     aspect.set_xscale("log", base=2)
     aspect.xaxis.set_major_formatter("{x:g}")
     tidy(aspect, "Aspect", x="width / height", y="boxes")
-    most = int(np.max(per_picture, initial=1))
-    count.hist(per_picture, bins=np.arange(-0.5, min(most, 60) + 1) if most <= 60 else 60, color=MAIN_COLOR)
-    tidy(count, f"Boxes in each of {len(per_picture)} pictures", x="boxes", y="pictures")
+    most = int(np.max(per_image, initial=1))
+    count.hist(per_image, bins=np.arange(-0.5, min(most, 60) + 1) if most <= 60 else 60, color=MAIN_COLOR)
+    tidy(count, f"Boxes in each of {len(per_image)} images", x="boxes", y="images")
     save_figure(figure, file)

@@ -1,4 +1,4 @@
-"""Class names as pictures and figures can show them."""
+"""Class names as images and figures can show them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from utils.plots.fonts import can_write
 
 LONGEST = 24  # columns; longer names leave a figure no room for what it shows
-LONGEST_ON_SHEET = 14  # in the small pictures of a contact sheet, where longer ones hide the objects
+LONGEST_ON_SHEET = 14  # in the small images of a contact sheet, where longer ones hide the objects
 
 
 def drawn_name(names: Sequence[str] | Mapping[int, str], index: int, longest: int | None = LONGEST) -> str:
@@ -50,5 +50,5 @@ def _fitting(text: str, room: int) -> str:
 
 
 def columns(text: str) -> int:
-    """How many columns a text takes on a terminal, and about how wide it is in a picture."""
+    """How many columns a text takes on a terminal, and about how wide it is in an image."""
     return sum(2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in text)

@@ -54,7 +54,7 @@ def read_results(file: Path) -> dict[str, np.ndarray]:
 
 
 def plot_results(csv_path: str | Path) -> Path:
-    """Draw every column of a results file over the epochs; returns the picture, ``results.png`` beside the file.
+    """Draw every column of a results file over the epochs; returns the image, ``results.png`` beside the file.
 
     Raises:
         FileNotFoundError, InputError: as ``read_results``.

@@ -72,7 +72,7 @@ def read_routing(file: Path) -> dict[str, _Course]:
 
 
 def plot_routing(csv_path: str | Path) -> Path:
-    """Draw the routing file of a run over its epochs; returns the picture, ``routing.png`` beside the file.
+    """Draw the routing file of a run over its epochs; returns the image, ``routing.png`` beside the file.
 
     Up to eight layers: the mean weight of each kernel as a stacked area, and the entropy below its maximum ln K.
     More: a heat map of entropy / ln K, layers by epochs.
@@ -109,7 +109,7 @@ def _curves(courses: dict[str, _Course]) -> Figure:
             course.epochs, course.entropy, color=MAIN_COLOR, linewidth=1.8, label="entropy",
             marker="o" if len(course.epochs) <= 30 else None, markersize=3,
         )  # fmt: skip
-        tidy(right, f"layer {name}: entropy, mean over the pictures", y="nats")
+        tidy(right, f"layer {name}: entropy, mean over the images", y="nats")
         right.set_ylim(0, max(most * 1.12, 0.1))
         right.legend(loc="lower left", frameon=False, fontsize=8)
         for axes in (left, right):
@@ -128,10 +128,10 @@ def _entropy_map(courses: dict[str, _Course]) -> Figure:
         row[np.searchsorted(epochs, course.epochs)] = course.entropy / max(math.log(course.kernels), 1e-9)
     figure = new_figure(11, min(0.17 * len(courses) + 1.6, 60.0))
     axes = figure.subplots()
-    picture = axes.imshow(shown, aspect="auto", interpolation="nearest", cmap="viridis", vmin=0, vmax=1)
-    bar = figure.colorbar(picture, ax=axes, label="entropy / ln K: 1 all kernels evenly, 0 one kernel a picture")
+    image = axes.imshow(shown, aspect="auto", interpolation="nearest", cmap="viridis", vmin=0, vmax=1)
+    bar = figure.colorbar(image, ax=axes, label="entropy / ln K: 1 all kernels evenly, 0 one kernel an image")
     bar.outline.set_visible(False)
-    tidy(axes, "Entropy of the routing, mean over the pictures", x="epoch", y="layer", grid=False)
+    tidy(axes, "Entropy of the routing, mean over the images", x="epoch", y="layer", grid=False)
     axes.set_yticks(range(len(courses)), list(courses), fontsize=7)
     step = max(1, math.ceil(len(epochs) / 20))
     axes.set_xticks(range(0, len(epochs), step), [str(epoch) for epoch in epochs[::step]])
@@ -141,11 +141,11 @@ def _entropy_map(courses: dict[str, _Course]) -> Figure:
 
 
 def plot_shares(stats: Sequence[RoutingStats], file: Path, dominant: bool = False) -> None:
-    """Draw a bar per layer, divided among its kernels by mean weight or by the pictures in which each weighs most.
+    """Draw a bar per layer, divided among its kernels by mean weight or by the images in which each weighs most.
 
     Args:
         stats: the layers, at least one.
-        file: picture to write.
+        file: image to write.
         dominant: divide by ``dominant`` instead of ``mean``.
     """
     figure = new_figure(10, max(3.2, 0.26 * len(stats) + 1.6))
@@ -161,8 +161,8 @@ def plot_shares(stats: Sequence[RoutingStats], file: Path, dominant: bool = Fals
                 place = left[row] + width / 2
                 axes.text(place, row, f"{width:.2f}", ha="center", va="center", fontsize=7, color="white")
         left += widths
-    title = "Share of the pictures in which a kernel weighs most" if dominant else "Mean weight of the kernels"
-    tidy(axes, title, x="share of the pictures" if dominant else "weight", y="layer", grid=False)
+    title = "Share of the images in which a kernel weighs most" if dominant else "Mean weight of the kernels"
+    tidy(axes, title, x="share of the images" if dominant else "weight", y="layer", grid=False)
     axes.set_yticks(range(len(stats)), [layer.name for layer in stats], fontsize=9 if len(stats) <= 30 else 7)
     axes.set(xlim=(0, 1), ylim=(len(stats) - 0.4, -0.6))
     axes.tick_params(axis="y", length=0)
@@ -173,15 +173,15 @@ def plot_shares(stats: Sequence[RoutingStats], file: Path, dominant: bool = Fals
 def plot_class_routing(stats: Sequence[RoutingStats], names: Sequence[str], file: Path) -> bool:
     """Draw class by kernel, for the layers whose mixture differs most between classes.
 
-    A cell is the mean weight over the pictures that contain the class, less the layer's mean weight.
+    A cell is the mean weight over the images that contain the class, less the layer's mean weight.
 
     Args:
         stats: the layers.
-        names: [nc] class names; classes that no picture contains are left out.
-        file: picture to write.
+        names: [nc] class names; classes that no image contains are left out.
+        file: image to write.
 
     Returns:
-        False, and no picture, when no picture contains a class.
+        False, and no image, when no image contains a class.
     """
     chosen = sorted(stats, key=lambda layer: -layer.class_contrast)[:_CLASS_LAYERS]
     seen = np.flatnonzero(np.isfinite(np.stack([layer.per_class.sum(axis=1) for layer in chosen])).any(axis=0))
@@ -198,7 +198,7 @@ def plot_class_routing(stats: Sequence[RoutingStats], names: Sequence[str], file
     )
     panels = figure.subplots(1, len(chosen), squeeze=False, width_ratios=widths)[0]
     for axes, layer, part in zip(panels, chosen, differences):
-        picture = axes.imshow(part, aspect="auto", interpolation="nearest", cmap="RdBu_r", vmin=-limit, vmax=limit)
+        image = axes.imshow(part, aspect="auto", interpolation="nearest", cmap="RdBu_r", vmin=-limit, vmax=limit)
         tidy(axes, f"layer {layer.name}", x="kernel", grid=False)
         axes.set_xticks(range(layer.kernels))
         axes.set_yticks(range(len(shown)), shown if axes is panels[0] else [""] * len(shown))
@@ -208,7 +208,7 @@ def plot_class_routing(stats: Sequence[RoutingStats], names: Sequence[str], file
             _write_differences(axes, part, limit)
     for text in panels[0].get_yticklabels():
         text.set_fontproperties(font_of(shown, 9 if len(shown) <= _NUMBERED_CLASSES else 7))
-    bar = figure.colorbar(picture, ax=panels, label="mean weight with the class, less the mean")
+    bar = figure.colorbar(image, ax=panels, label="mean weight with the class, less the mean")
     bar.outline.set_visible(False)
     save_figure(figure, file)
     return True

@@ -1,4 +1,4 @@
-"""Scores and speed of models over picture sizes, all in one chart."""
+"""Scores and speed of models over image sizes, all in one chart."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _COLORS = ("#1f5fbf", "#c43c39", "#2e8b57", "#b8860b", "#7b3fa0", "#008b8b", "#5
 
 @dataclass(frozen=True)
 class StudyLine:
-    """One model: ``sizes`` in pixels with the mAP@.5:.95 and the milliseconds per picture reached at each."""
+    """One model: ``sizes`` in pixels with the mAP@.5:.95 and the milliseconds per image reached at each."""
 
     name: str
     dynamic: bool
@@ -39,7 +39,7 @@ def plot_study(lines: Sequence[StudyLine], file: Path) -> None:
         for i in {0, best, len(line.map) - 1}:  # all would cover one another
             point = line.ms[i], line.map[i]
             by_time.annotate(f"{line.sizes[i]} px", point, (5, -9), textcoords="offset points", fontsize=7, color=color)
-    tidy(by_time, "mAP over time", "ms per picture (inference and NMS)", "mAP@.5:.95")
+    tidy(by_time, "mAP over time", "ms per image (inference and NMS)", "mAP@.5:.95")
     tidy(by_size, "mAP over size", "longer side in pixels", "mAP@.5:.95")
     by_time.set_xscale("log")
     for axis in (by_time.xaxis.set_major_formatter, by_time.xaxis.set_minor_formatter):

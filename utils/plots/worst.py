@@ -1,4 +1,4 @@
-"""A page of pictures with what was found, missed and wrongly found in them."""
+"""A page of images with what was found, missed and wrongly found in them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _TEXT = 15
 
 @dataclass(frozen=True)
 class Case:
-    """One picture: ``labels`` [n, 5] class, xyxy px; ``missed`` bool [n]; ``detections`` [k, 6]; ``right`` bool [k]."""
+    """One image: ``labels`` [n, 5] class, xyxy px; ``missed`` bool [n]; ``detections`` [k, 6]; ``right`` bool [k]."""
 
     path: str
     labels: np.ndarray
@@ -37,10 +37,10 @@ def plot_worst(
     """Write a contact sheet: found objects green, missed ones blue, false detections red with their confidence.
 
     Args:
-        cases: pictures in the order shown, at least one.
+        cases: images in the order shown, at least one.
         read: path -> HWC BGR uint8.
         names: class names.
-        file: picture to write; the suffix gives the format.
+        file: image to write; the suffix gives the format.
     """
     columns = min(columns, len(cases))
     rows = math.ceil(len(cases) / columns)
@@ -61,7 +61,7 @@ def plot_worst(
 
 def _cell(case: Case, image: np.ndarray, names: Sequence[str]) -> np.ndarray:
     width, height = _CELL_WH
-    inner = height - 2 * _TEXT  # the caption stands below the picture
+    inner = height - 2 * _TEXT  # the caption stands below the image
     scale = min(width / image.shape[1], inner / image.shape[0])
     size = max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale))
     small = cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)

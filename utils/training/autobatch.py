@@ -16,7 +16,7 @@ from utils.core.memory import GIB, free_memory
 from utils.training.dry_run import MIB, peak_memory
 
 LOG = logging.getLogger(__name__)
-# On a CPU more pictures per batch do not train faster (tests/benchmarks/train_step.py): v6.1's default is the most.
+# On a CPU more images per batch do not train faster (tests/benchmarks/train_step.py): v6.1's default is the most.
 CPU_CAP, GPU_CAP = 16, 1024
 # Share of the free memory to be used. A CPU's is also that of the loader processes and of every other program.
 CPU_SHARE, GPU_SHARE = 0.7, 0.9
@@ -52,7 +52,7 @@ def largest_batch(measure: Callable[[int], float], limit: float, cap: int, multi
     that fails, a smaller one. So what is returned has run.
 
     Args:
-        measure: runs a training step of so many pictures and returns the bytes it took at most, or raises
+        measure: runs a training step of so many images and returns the bytes it took at most, or raises
             :class:`TooLargeError`.
         limit: bytes that may be taken.
         cap: largest batch of use.
@@ -84,7 +84,7 @@ def largest_batch(measure: Callable[[int], float], limit: float, cap: int, multi
     if not good:
         needed = f"{measured[multiple] / GIB:.2f} GiB" if multiple in measured else "more than there is"
         raise InputError(
-            f"--batch-size -1: a training step of {multiple} picture{'s' * (multiple > 1)} needs {needed}, and "
+            f"--batch-size -1: a training step of {multiple} image{'s' * (multiple > 1)} needs {needed}, and "
             f"{limit / GIB:.2f} GiB may be used; take a smaller --imgsz or model, or make memory free"
         )
     while good + multiple < failed:
@@ -99,17 +99,17 @@ def largest_batch(measure: Callable[[int], float], limit: float, cap: int, multi
 
 
 def choose_batch_size(
-    model: Model, imgsz: int, device: torch.device, options: TrainOptions, pictures: int, share: float | None = None
+    model: Model, imgsz: int, device: torch.device, options: TrainOptions, images: int, share: float | None = None
 ) -> int:
     """The batch size for ``--batch-size -1``, found by training steps on noise with copies of the model.
 
     It is a multiple of 4 with ``--quad``, and good for the largest size of ``--multi-scale``. On a CPU it is 16 at
-    most, and never more than there are pictures.
+    most, and never more than there are images.
 
     Args:
         model: left as it is; moved to ``device``.
-        imgsz: side of the training pictures.
-        pictures: of the training set.
+        imgsz: side of the training images.
+        images: of the training set.
         share: of the free memory that may be used; None: 0.9 on a GPU, 0.7 on a CPU.
 
     Raises:
@@ -126,14 +126,14 @@ def choose_batch_size(
         stride = int(model.stride.max())
         side = math.floor(imgsz * 1.5 / stride) * stride
     multiple = 4 if options.quad else 1
-    cap = max(multiple, min(GPU_CAP if cuda else CPU_CAP, pictures))
+    cap = max(multiple, min(GPU_CAP if cuda else CPU_CAP, images))
     # The model that is copied stands for its average, which training has as well; but Adam keeps a second momentum.
     more = sum(p.numel() * p.element_size() for p in model.parameters()) * (options.optimizer != "SGD")
 
     def measure(batch: int) -> float:
-        pictures_of_step, edge = (batch // 4, 2 * side) if options.quad else (batch, side)
+        images_of_step, edge = (batch // 4, 2 * side) if options.quad else (batch, side)
         try:
-            taken = peak_memory(model, pictures_of_step, edge, device, options.amp) * MIB + more
+            taken = peak_memory(model, images_of_step, edge, device, options.amp) * MIB + more
         except (torch.OutOfMemoryError, MemoryError) as error:
             raise TooLargeError from error
         except RuntimeError as error:
@@ -143,7 +143,7 @@ def choose_batch_size(
         finally:
             if cuda:
                 torch.cuda.empty_cache()
-        LOG.info("  %d pictures: %.2f GiB", batch, taken / GIB)
+        LOG.info("  %d images: %.2f GiB", batch, taken / GIB)
         return taken
 
     limit = share * free

@@ -16,7 +16,7 @@ class NormWarmUp:
     """Lets the running mean and variance of a young norm follow faster than its momentum would.
 
     A norm begins with mean 0 and variance 1, and with v6.1's momentum of 0.03 a fifth of that is still in it after 50
-    batches, in every layer anew: on a set of a few pictures the losses fall, and the averaged model, which is scored
+    batches, in every layer anew: on a set of a few images the losses fall, and the averaged model, which is scored
     with these statistics, finds nothing. Here the momentum is 4 / (4 + batches seen) until that comes down to its own
     value, after 130 batches. Training itself normalises by the batch, so its losses do not change.
 

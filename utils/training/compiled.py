@@ -31,7 +31,7 @@ class CompiledNetwork:
     Args:
         model: in training; its parameters, names and hooks are untouched.
         compiled: what torch.compile made of it.
-        shape: of the pictures it was checked with.
+        shape: of the images it was checked with.
     """
 
     def __init__(self, model: Model, compiled: Network, shape: torch.Size) -> None:

@@ -1,4 +1,4 @@
-"""A model trained by several processes: its device, its wrapper, and batch norm over all their pictures."""
+"""A model trained by several processes: its device, its wrapper, and batch norm over all their images."""
 
 from __future__ import annotations
 
@@ -127,10 +127,10 @@ class _SumOverRanks(torch.autograd.Function):
 
 
 class JointBatchNorm2d(nn.BatchNorm2d):
-    """Batch norm over the pictures of all ranks on any device; torch's SyncBatchNorm knows GPUs only.
+    """Batch norm over the images of all ranks on any device; torch's SyncBatchNorm knows GPUs only.
 
     Attributes:
-        blank: what comes next is not a picture but what a rank is given for which none was left: it does not count.
+        blank: what comes next is not an image but what a rank is given for which none was left: it does not count.
     """
 
     blank = False
@@ -158,7 +158,7 @@ class JointBatchNorm2d(nn.BatchNorm2d):
 
 
 def synchronize_norms(model: nn.Module, device: torch.device, ranks: Ranks) -> None:
-    """Have every batch norm of ``model`` see the pictures of all ranks (``--sync-bn``)."""
+    """Have every batch norm of ``model`` see the images of all ranks (``--sync-bn``)."""
     if ranks.size == 1:
         LOG.warning("--sync-bn has no effect: this process has no others (torchrun starts several)")
         return
@@ -171,7 +171,7 @@ def synchronize_norms(model: nn.Module, device: torch.device, ranks: Ranks) -> N
 
 
 def mark_blank(model: nn.Module, blank: bool) -> None:
-    """Tell the joint norms whether this rank's next batch is a blank picture."""
+    """Tell the joint norms whether this rank's next batch is a blank image."""
     for module in model.modules():
         if isinstance(module, JointBatchNorm2d):
             module.blank = blank

@@ -20,7 +20,7 @@ from models.yolo import Model
 from utils.config.hyp import Hyp
 from utils.loss.detection import DetectionLoss, scale_gains
 
-BOXES = 8  # random boxes in every picture
+BOXES = 8  # random boxes in every image
 MIB = 2**20
 
 
@@ -30,11 +30,11 @@ class TrainingStep:
     Args:
         model: changed by every call, if hardly.
         images: [B, C, H, W] in 0..1, on the device of the model.
-        targets: [N, 6] picture, class, xywh as fractions, there as well.
+        targets: [N, 6] image, class, xywh as fractions, there as well.
         amp: mixed precision; None: on a GPU, as training does.
 
     Attributes:
-        forward: what makes the maps of the pictures: the model, unless something else is put there.
+        forward: what makes the maps of the images: the model, unless something else is put there.
     """
 
     def __init__(self, model: Model, images: Tensor, targets: Tensor, amp: bool | None = None) -> None:
@@ -68,14 +68,14 @@ def random_images(model: Model, batch: int, imgsz: int, device: torch.device) ->
 
 
 def random_targets(batch: int, nc: int, device: torch.device) -> Tensor:
-    """[batch * BOXES, 6] picture, class, xywh: the same boxes at every call, of 5 to 40 % of a side, all inside."""
+    """[batch * BOXES, 6] image, class, xywh: the same boxes at every call, of 5 to 40 % of a side, all inside."""
     generator = torch.Generator().manual_seed(0)
     count = batch * BOXES
-    picture = torch.arange(batch).repeat_interleave(BOXES).float()[:, None]
+    image = torch.arange(batch).repeat_interleave(BOXES).float()[:, None]
     size = torch.rand(count, 2, generator=generator) * 0.35 + 0.05
     centre = size / 2 + torch.rand(count, 2, generator=generator) * (1 - size)
     classes = torch.randint(nc, (count, 1), generator=generator).float()
-    return torch.cat([picture, classes, centre, size], dim=1).to(device)
+    return torch.cat([image, classes, centre, size], dim=1).to(device)
 
 
 def training_step(model: Model, batch: int, imgsz: int, device: torch.device, amp: bool | None = None) -> TrainingStep:

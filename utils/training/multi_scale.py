@@ -1,4 +1,4 @@
-"""Training at changing picture sizes (``--multi-scale``)."""
+"""Training at changing image sizes (``--multi-scale``)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch.nn import functional as F
 def resize_batch(images: Tensor, imgsz: int, stride: int, seed: tuple[int, int]) -> Tensor:
     """Resize [B, 3, H, W] to a long side drawn from the multiples of ``stride`` between 0.5 and 1.5 times ``imgsz``.
 
-    Never to one ``stride``: the coarsest map of a single picture would then be one pixel, which batch norm refuses.
+    Never to one ``stride``: the coarsest map of a single image would then be one pixel, which batch norm refuses.
 
     Args:
         seed: (run's seed, iteration): the size depends on nothing else.

@@ -65,7 +65,7 @@ def load_gradients(model: nn.Module, gradients: Mapping[str, Tensor]) -> None:
 
 
 def random_states(device: torch.device) -> dict[str, Any]:
-    """State of torch's generators (pictures and order are drawn from seed, epoch and index, so they need none)."""
+    """State of torch's generators (images and order are drawn from seed, epoch and index, so they need none)."""
     states: dict[str, Any] = {"torch": torch.get_rng_state()}
     if device.type == "cuda":
         states["cuda"] = [torch.cuda.get_rng_state(device)]  # to ask the other GPUs would take memory on them

@@ -23,7 +23,7 @@ from utils.training.optimizer_state import groups_by_name
 # What a run notes of itself, and which of it no run is without. Files of earlier versions lack the rest.
 NOTES: dict[str, Any] = {
     "epoch": int, "last_step": int, "early_stop": dict[str, Any], "maps": list[float], "gradients": dict[str, Tensor],
-    "warmup": int, "pictures": int, "processes": int, "skipped": int, "amp": bool, "stopped_early": bool,
+    "warmup": int, "images": int, "processes": int, "skipped": int, "amp": bool, "stopped_early": bool,
     "best_written": bool, "position": dict[str, Any],
 }  # fmt: skip
 _NEEDED = ("epoch", "last_step", "early_stop", "maps", "gradients")

@@ -39,7 +39,7 @@ def warmup_iterations(epochs: int, batches_per_epoch: int, warmup_epochs: float,
 
 
 def accumulate_steps(batch_size: int, batches_per_epoch: int | None = None, nominal_batch: float = 64) -> int:
-    """Batches per optimizer step after the warm-up, for about ``nominal_batch`` pictures each.
+    """Batches per optimizer step after the warm-up, for about ``nominal_batch`` images each.
 
     Never more than an epoch has batches: otherwise a tiny set would go through epochs without a single step.
     """
@@ -93,7 +93,7 @@ class StepPlan:
         epochs, batches_per_epoch, batch_size: its extent.
         warmup: iterations (batches) of the warm-up; may exceed the run with ``warmup_v61``.
         accumulate: batches per optimizer step after the warm-up.
-        nominal_batch: pictures per optimizer step that are aimed at.
+        nominal_batch: images per optimizer step that are aimed at.
     """
 
     epochs: int
@@ -120,7 +120,7 @@ class StepPlan:
 
     @property
     def decay_factor(self) -> float:
-        """Multiple of the weight decay: a step of more or fewer pictures than the nominal ones decays in proportion."""
+        """Multiple of the weight decay: a step of more or fewer images than the nominal ones decays in proportion."""
         return self.batch_size * self.accumulate / self.nominal_batch
 
     @property
@@ -150,7 +150,7 @@ class StepPlan:
         """One or two lines for the log."""
         line = (
             f"{self.epochs} epochs of {self.batches_per_epoch} batches make {self.optimizer_steps} optimizer steps of "
-            f"up to {self.batch_size * self.accumulate} pictures, {self.warmup_steps} of them in the warm-up"
+            f"up to {self.batch_size * self.accumulate} images, {self.warmup_steps} of them in the warm-up"
         )
         if self.optimizer_steps and self.warmup >= self.iterations:
             line += (

@@ -61,7 +61,7 @@ class Session:
     imgsz: int
     model: Model
     network: Network  # what the loop calls: the model, or the model among other processes, or the model compiled
-    layout: torch.memory_format  # of model and pictures
+    layout: torch.memory_format  # of model and images
     frozen: FrozenLayers
     ema: ModelEMA
     loss: DetectionLoss
@@ -136,7 +136,7 @@ class Session:
                 "maps": self.maps.tolist(),
                 "gradients": pending_gradients(self.model),
                 "warmup": self.plan.warmup,
-                "pictures": len(self.records),
+                "images": len(self.records),
                 "processes": self.ranks.size,
                 "skipped": self.watch.skipped,
                 "amp": self.amp,
@@ -189,11 +189,11 @@ class Session:
             LOG.info(
                 "%d process(es) go on with a run of %d: batches and gradients stay those of the run%s",
                 self.ranks.size, processes,
-                "" if self.options.sync_bn else "; batch norm, without --sync-bn, sees the pictures of each process",
+                "" if self.options.sync_bn else "; batch norm, without --sync-bn, sees the images of each process",
             )  # fmt: skip
-        pictures = checkpoint.train_state.get("pictures", len(self.records))
-        if pictures != len(self.records):
+        images = checkpoint.train_state.get("images", len(self.records))
+        if images != len(self.records):
             LOG.warning(
-                "the training set has %d pictures now, %d when this run was saved: it will not be the same run",
-                len(self.records), pictures,
+                "the training set has %d images now, %d when this run was saved: it will not be the same run",
+                len(self.records), images,
             )  # fmt: skip

@@ -110,7 +110,7 @@ def prepare(options: TrainOptions, ranks: Ranks = ALONE) -> Session:
     seed_everything(options.seed, deterministic=options.deterministic or device.type == "cpu")  # there it is free
     spec = DatasetSpec.load(options.data, options.single_cls)
     _tell_no_effect(options, hyp, spec)
-    model, inflated = _build_model(options, hyp, spec, resumed)  # before the pictures: a wrong --cfg shows at once
+    model, inflated = _build_model(options, hyp, spec, resumed)  # before the images: a wrong --cfg shows at once
     if options.sync_bn:
         synchronize_norms(model, device, ranks)
     frozen = FrozenLayers(model, options.freeze)
@@ -118,7 +118,7 @@ def prepare(options: TrainOptions, ranks: Ranks = ALONE) -> Session:
     train, val = ranks.first_on_machine(partial(_read_labels, options, spec))
     counts = ranks.gather((len(train), len(val)))
     if len(set(counts)) > 1:
-        raise InputError(f"{spec.source}: this run's machines do not have the same pictures: (train, val) {counts}")
+        raise InputError(f"{spec.source}: this run's machines do not have the same images: (train, val) {counts}")
     options, imgsz = _with_size(options, model)
     if resumed is None and not options.noautoanchor:
         anchors = ranks.on_main(_fit_anchors, model, train, hyp, imgsz, options.seed)
@@ -376,4 +376,4 @@ def _describe(session: Session) -> None:
     LOG.info(session.plan.describe())
     if session.ranks.size > 1:
         each = session.options.batch_size // session.ranks.size
-        LOG.info("%d processes, each with %d pictures of every batch", session.ranks.size, each)
+        LOG.info("%d processes, each with %d images of every batch", session.ranks.size, each)

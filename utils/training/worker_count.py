@@ -12,7 +12,7 @@ NICENESS = 10
 class BehindTraining:
     """Starts a loader process that gives way to the training wherever both want the same processor.
 
-    The threads of a training step wait for one another: held up on one processor, all of them are. Pictures have time
+    The threads of a training step wait for one another: held up on one processor, all of them are. Images have time
     until the step is done, and when the training waits for them the processors are theirs. Where every processor is
     kept busy by programs of others, the loader processes wait as well.
 

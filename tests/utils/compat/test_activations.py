@@ -48,7 +48,7 @@ def test_acon_with_beta_zero_is_the_mean_of_both_slopes() -> None:
     assert layer(torch.full((1, 1, 1, 1), 5.0)).item() == pytest.approx(10)
 
 
-def test_meta_acon_has_its_own_beta_for_each_picture() -> None:
+def test_meta_acon_has_its_own_beta_for_each_image() -> None:
     layer = MetaAconC(1, r=1)
     with torch.no_grad():
         layer.p1.fill_(1)

@@ -56,7 +56,7 @@ def test_the_smaller_half_is_copied(picture: np.ndarray) -> None:
     assert len(replicate(picture, np.zeros((0, 5), np.float32))[1]) == 0
 
 
-def test_a_picture_that_is_moved_takes_its_labels_along(picture: np.ndarray) -> None:
+def test_a_image_that_is_moved_takes_its_labels_along(picture: np.ndarray) -> None:
     image, targets = random_perspective(picture, LABELS, degrees=0, shear=0, scale=0, translate=0.1)
     ((kind, x1, y1, x2, y2),) = targets.tolist()
     middle = image[round((y1 + y2) / 2), round((x1 + x2) / 2)]
@@ -91,7 +91,7 @@ def test_hidden_objects_lose_their_labels(picture: np.ndarray) -> None:
     assert counts == {0, 1} and (picture != before).any()
 
 
-def test_two_pictures_are_blended_and_keep_all_labels(picture: np.ndarray) -> None:
+def test_two_images_are_blended_and_keep_all_labels(picture: np.ndarray) -> None:
     image, labels = mixup(picture, LABELS, np.full_like(picture, 200), LABELS)
     assert 110 < image[0, 0, 0] < 190 and labels.tolist() == [*LABELS.tolist(), *LABELS.tolist()]
 
@@ -102,7 +102,7 @@ def test_candidates_come_as_columns() -> None:
     assert box_candidates(before, after).tolist() == [True, False]
 
 
-def test_without_the_package_the_picture_stays(picture: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_package_the_image_stays(picture: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(_: float) -> None:
         raise ImportError
 

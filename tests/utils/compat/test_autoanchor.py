@@ -17,7 +17,7 @@ from utils.core.errors import InputError
 
 @pytest.fixture
 def narrow() -> SimpleNamespace:
-    """40 pictures of 100 x 100 px with boxes about 4 x 80 px at the size of training."""
+    """40 images of 100 x 100 px with boxes about 4 x 80 px at the size of training."""
     rng = np.random.default_rng(0)
     labels = [np.array([[0, 0.5, 0.5, *(np.array([0.04, 0.8]) * rng.uniform(0.8, 1.2, 2))]]) for _ in range(40)]
     return SimpleNamespace(shapes=np.full((40, 2), 100.0), labels=labels)

@@ -31,7 +31,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_pictures_come_ready_for_the_model(folder: Path) -> None:
+def test_images_come_ready_for_the_model(folder: Path) -> None:
     dataset = LoadImages(str(folder), img_size=64, stride=32, auto=True)
     (path, image, original, cap, text), second = list(dataset)
     assert (len(dataset), dataset.nf, dataset.mode, cap) == (2, 2, "image", None)
@@ -44,12 +44,12 @@ def test_pictures_come_ready_for_the_model(folder: Path) -> None:
     assert second[1].shape == (3, 64, 64)
 
 
-def test_without_auto_every_picture_is_square(folder: Path) -> None:
+def test_without_auto_every_image_is_square(folder: Path) -> None:
     assert [item[1].shape for item in LoadImages(folder, 64, 32, False)] == [(3, 64, 64), (3, 64, 64)]
 
 
-def test_a_broken_picture_is_skipped_and_reported(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
-    (folder / "0.png").write_bytes(b"no picture")
+def test_a_broken_image_is_skipped_and_reported(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (folder / "0.png").write_bytes(b"no image")
     found = list(LoadImages(folder, 64))
     assert [item[4] for item in found] == [f"image 2/2 {folder / '1.png'}: "]
     assert "0.png" in caplog.text
@@ -69,7 +69,7 @@ def film(tmp_path: Path) -> Path:
     return path
 
 
-def test_frames_of_a_video_come_after_the_pictures(folder: Path, film: Path) -> None:
+def test_frames_of_a_video_come_after_the_images(folder: Path, film: Path) -> None:
     dataset = LoadImages(folder, 64)
     items, seen = [], []
     for item in dataset:
@@ -101,12 +101,12 @@ def test_a_camera_is_mirrored(film: Path) -> None:
     assert (path, image.shape, original.shape, cap) == ("webcam.jpg", (3, 64, 64), (48, 64, 3), None)
 
 
-def test_pictures_are_no_streams(folder: Path) -> None:
+def test_images_are_no_streams(folder: Path) -> None:
     with pytest.raises(InputError, match="not a camera, stream or list of them; use LoadImages"):
         LoadStreams(str(folder))
 
 
-def test_size_of_a_turned_picture(tmp_path: Path) -> None:
+def test_size_of_a_turned_image(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[274] = 6
     Image.new("RGB", (20, 10)).save(tmp_path / "a.jpg", exif=exif)
@@ -114,7 +114,7 @@ def test_size_of_a_turned_picture(tmp_path: Path) -> None:
     assert exif_size(Image.new("RGB", (20, 10))) == (20, 10)
 
 
-def test_label_files_of_pictures() -> None:
+def test_label_files_of_images() -> None:
     assert [Path(path) for path in img2label_paths(["set/images/train/a.jpg"])] == [Path("set/labels/train/a.txt")]
 
 

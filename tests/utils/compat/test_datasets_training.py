@@ -31,7 +31,7 @@ from utils.datasets import (
 
 @pytest.fixture
 def data(tmp_path: Path, make_dataset: Callable[..., Path]) -> Path:
-    """Yaml of five training pictures of 48 x 64 px, two classes."""
+    """Yaml of five training images of 48 x 64 px, two classes."""
     return make_dataset(tmp_path / "set", n_train=5, n_val=2, hw=(48, 64))
 
 
@@ -54,7 +54,7 @@ def test_a_scoring_loop_gets_back_to_the_labels(data: Path) -> None:
     assert seen == 5
 
 
-def test_training_pictures_are_augmented_anew_in_every_pass_and_follow_the_seed(data: Path) -> None:
+def test_training_images_are_augmented_anew_in_every_pass_and_follow_the_seed(data: Path) -> None:
     hyp = yaml.safe_load(Path("data/hyps/hyp.scratch-low.yaml").read_text(encoding="utf-8"))
 
     def first() -> torch.Tensor:
@@ -79,7 +79,7 @@ def test_what_scripts_read_from_the_data_set(data: Path) -> None:
     assert dataset[0][2] == dataset[1][2] == dataset.img_files[3]
 
 
-def test_four_pictures_become_one(data: Path) -> None:
+def test_four_images_become_one(data: Path) -> None:
     loader, _ = create_dataloader(data.parent / "images/train", 64, 4, 32, augment=True, workers=0, quad=True)
     images, targets, paths, shapes = next(iter(loader))
     assert images.shape == (1, 3, 128, 128) and len(paths) == 1 and shapes == (None,)
@@ -105,7 +105,7 @@ def test_a_sampler_without_end() -> None:
 # Tools ----------------------------------------------------------------------------------------------------------------
 
 
-def test_pictures_are_dealt_out_as_lists(data: Path) -> None:
+def test_images_are_dealt_out_as_lists(data: Path) -> None:
     folder = data.parent / "images"
     (folder.parent / "labels/train/0.txt").unlink()
     autosplit(folder, (0.5, 0.5, 0.0), annotated_only=True)
@@ -151,14 +151,14 @@ def test_a_hash_sees_names_and_sizes(tmp_path: Path) -> None:
     assert get_hash([file, tmp_path / "none"]) != before
 
 
-def test_one_picture_and_its_label_file(data: Path, tmp_path: Path) -> None:
+def test_one_image_and_its_label_file(data: Path, tmp_path: Path) -> None:
     image, label = (str(data.parent / kind) for kind in ("images/train/0.png", "labels/train/0.txt"))
     found = verify_image_label((image, label, ""))
     assert (found[0], found[1].shape, found[2], found[4:]) == (image, (1, 5), (64, 48), (0, 1, 0, 0, ""))
     assert verify_image_label((image, str(tmp_path / "no.txt"), ""))[4:8] == (1, 0, 0, 0)
     Path(label).write_text("0 0.5 0.5 -1 0.5\n", encoding="utf-8")
     assert "0.txt:1" in verify_image_label((image, label, "x: "))[8]
-    Path(image).write_bytes(b"no picture")
+    Path(image).write_bytes(b"no image")
     broken = verify_image_label((image, label, "x: "))
     assert broken[0] is None and broken[7] == 1 and broken[8].startswith(f"x: {image}: ")
 

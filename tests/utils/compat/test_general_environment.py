@@ -61,7 +61,7 @@ def test_other_columns_and_clouds_are_refused(tmp_path: Path) -> None:
 
 
 class Reddish(nn.Module):
-    """Class 1 where a picture is red in its middle, else class 0."""
+    """Class 1 where an image is red in its middle, else class 0."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         assert x.shape[1:] == (3, 224, 224) and x.max() <= 1
@@ -69,13 +69,13 @@ class Reddish(nn.Module):
         return torch.stack([1 - red, red], dim=1)
 
 
-def test_a_classifier_confirms_detections_of_its_class_in_pixels_of_the_picture() -> None:
-    picture = np.zeros((100, 200, 3), np.uint8)
-    picture[40:60, 20:40] = (0, 0, 255)
-    rows = torch.tensor([[10.0, 20, 20, 30, 0.9, 1], [60, 20, 70, 30, 0.8, 1]])  # of a picture at half the size
+def test_a_classifier_confirms_detections_of_its_class_in_pixels_of_the_image() -> None:
+    image = np.zeros((100, 200, 3), np.uint8)
+    image[40:60, 20:40] = (0, 0, 255)
+    rows = torch.tensor([[10.0, 20, 20, 30, 0.9, 1], [60, 20, 70, 30, 0.8, 1]])  # of an image at half the size
     empty = torch.zeros(0, 6)
     first, second, third = general.apply_classifier(
-        [rows, empty, None], Reddish(), torch.zeros(3, 3, 50, 100), [picture] * 3
+        [rows, empty, None], Reddish(), torch.zeros(3, 3, 50, 100), [image] * 3
     )
     assert first is not None and first.tolist() == [[20, 40, 40, 60, pytest.approx(0.9), 1]]
     assert second is empty and third is None

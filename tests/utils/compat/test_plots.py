@@ -20,7 +20,7 @@ def test_colours_come_in_either_order() -> None:
     assert colors(3.0, True) == (blue, green, red)
 
 
-def test_boxes_are_drawn_into_the_picture_that_was_given() -> None:
+def test_boxes_are_drawn_into_the_image_that_was_given() -> None:
     image = np.zeros((80, 120, 3), np.uint8)
     annotator = Annotator(image, line_width=3, font_size=None, font="Arial.ttf", pil=False, example="猫")
     annotator.box_label(torch.tensor([20.0, 30, 60, 70]), "cat 0.90", color=(1, 2, 250), txt_color=(0, 0, 0))
@@ -32,7 +32,7 @@ def test_boxes_are_drawn_into_the_picture_that_was_given() -> None:
 
 
 @pytest.mark.parametrize("kind", ["read-only", "sliced", "pil"])
-def test_pictures_that_cannot_be_drawn_into_are_copied(kind: str) -> None:
+def test_images_that_cannot_be_drawn_into_are_copied(kind: str) -> None:
     image = np.zeros((40, 60, 3), np.uint8)
     given: np.ndarray | Image.Image = image[..., ::-1] if kind == "sliced" else image
     if kind == "read-only":
@@ -61,7 +61,7 @@ def test_one_box_in_the_old_way() -> None:
         (1.0, 0, True, [40, 20, 50, 60], (40, 40)),
         (1.0, 4, True, [40, 20, 50, 60], (44, 44)),
         (2.0, 0, True, [40, 40, 50, 60], (40, 40)),
-        (1.0, 20, False, [0, 0, 10, 10], (20, 20)),  # cut off at the corner of the picture
+        (1.0, 20, False, [0, 0, 10, 10], (20, 20)),  # cut off at the corner of the image
         (1.0, 0, False, [10, 10, 10, 30], (20, 0)),
         (1.0, 0, False, [-30, -30, -10, -10], (0, 0)),
     ],

@@ -26,7 +26,7 @@ def test_detections_become_rows() -> None:
 
 
 @pytest.mark.parametrize("in_pixels", [False, True])
-def test_a_sheet_of_pictures_takes_fractions_and_pixels(tmp_path: Path, in_pixels: bool) -> None:
+def test_a_sheet_of_images_takes_fractions_and_pixels(tmp_path: Path, in_pixels: bool) -> None:
     images = torch.zeros(2, 3, 256, 256, dtype=torch.uint8)
     box = torch.tensor([0.5, 0.5, 0.25, 0.25]) * (256 if in_pixels else 1)
     targets = torch.cat([torch.tensor([1.0, 1]), box])[None]
@@ -34,10 +34,10 @@ def test_a_sheet_of_pictures_takes_fractions_and_pixels(tmp_path: Path, in_pixel
     sheet = read_image(tmp_path / "x.png")
     second = sheet[:, -256:]
     assert second[96:160, 94:98].max() > 100  # the left edge of the box
-    assert sheet[20:200, 20:236].max() < 20  # nothing in the first picture
+    assert sheet[20:200, 20:236].max() < 20  # nothing in the first image
 
 
-def test_a_map_becomes_a_picture_and_an_array(tmp_path: Path) -> None:
+def test_a_map_becomes_a_image_and_an_array(tmp_path: Path) -> None:
     plots.feature_visualization(torch.rand(1, 4, 8, 8), "models.common.Conv", 3, save_dir=tmp_path)
     assert np.load(tmp_path / "stage3_Conv_features.npy").shape == (4, 8, 8)
     plots.feature_visualization(torch.rand(1, 4, 8, 8), "models.yolo.Detect", 9, save_dir=tmp_path)

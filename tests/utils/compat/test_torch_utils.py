@@ -65,7 +65,7 @@ def test_a_folded_convolution_gives_the_same() -> None:
     ("ratio", "same_shape", "shape", "content"),
     [(0.5, False, (32, 32), (32, 16)), (0.5, True, (64, 32), (32, 16)), (0.75, False, (64, 32), (48, 24))],
 )
-def test_scaled_pictures_are_filled_up_with_grey(
+def test_scaled_images_are_filled_up_with_grey(
     ratio: float, same_shape: bool, shape: tuple[int, int], content: tuple[int, int]
 ) -> None:
     scaled = torch_utils.scale_img(torch.ones(1, 3, 64, 32), ratio, same_shape, gs=32)[0, 0]

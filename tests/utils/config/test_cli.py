@@ -38,7 +38,7 @@ def test_values_get_the_types_of_the_fields() -> None:
 
 
 @pytest.mark.parametrize("flag", ["--imgsz", "--img", "--img-size"])
-def test_all_spellings_of_the_picture_size_mean_the_same(flag: str) -> None:
+def test_all_spellings_of_the_image_size_mean_the_same(flag: str) -> None:
     assert parse(DetectOptions, [flag, "320", "416"]).imgsz == (320, 416)
 
 

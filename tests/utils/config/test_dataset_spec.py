@@ -67,20 +67,20 @@ def test_a_labelling_service_that_writes_one_folder_too_high_is_understood(tmp_p
     file = write(tmp_path / "export", "train: ../train/images\nval: ../valid/images\nnames: [x]\n")
     spec = DatasetSpec.load(file)
     assert spec.sources("train") == [tmp_path / "export/train/images"]
-    with pytest.raises(FileNotFoundError, match=r"val pictures not found; .* correct 'val:' or 'path:'"):
+    with pytest.raises(FileNotFoundError, match=r"val images not found; .* correct 'val:' or 'path:'"):
         spec.sources("val")
     (tmp_path / "train/images").mkdir(parents=True)  # what is written counts first
     assert DatasetSpec.load(file).sources("train") == [tmp_path / "train/images"]
 
 
-def test_pictures_made_after_loading_are_found(tmp_path: Path) -> None:
+def test_images_made_after_loading_are_found(tmp_path: Path) -> None:
     spec = DatasetSpec.load(write(tmp_path, "path: set\ntrain: images/train\nnames: [x]\ngenerate: digits\n"))
     assert spec.generate == "digits"
     (tmp_path / "set/images/train").mkdir(parents=True)
     assert spec.sources("train") == [tmp_path / "set/images/train"]
 
 
-def test_missing_pictures_list_every_absolute_path_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_images_list_every_absolute_path_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "cwd").mkdir()
     monkeypatch.chdir(tmp_path / "cwd")
     spec = DatasetSpec.load(write(tmp_path / "yamls", "path: set\ntrain: train\nnames: [x]\n"))

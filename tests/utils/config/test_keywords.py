@@ -30,7 +30,7 @@ def handlers(log_handlers_restored: None) -> None:
         ({"classes": 2}, "classes", (2,)),
         ({"classes": None}, "classes", None),
         ({"device": 0}, "device", "0"),
-        ({"source": Path("pictures")}, "source", "pictures"),
+        ({"source": Path("images")}, "source", "images"),
         ({"nosave": True}, "nosave", True),
         ({"conf_thres": 0.5}, "conf_thres", 0.5),
     ],

@@ -1,4 +1,4 @@
-"""Box formats, mapping between pictures and overlaps, by hand and against the reference's figures."""
+"""Box formats, mapping between images and overlaps, by hand and against the reference's figures."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ def test_fractions_become_pixels_on_a_padded_canvas() -> None:
     assert B.xywhn2xyxy(torch.tensor([[0.5, 0.5, 0.5, 0.25]]), 100, 200, 10, 20).tolist() == [[35, 95, 85, 145]]
 
 
-def test_pixels_become_fractions_after_clipping_to_the_picture() -> None:
+def test_pixels_become_fractions_after_clipping_to_the_image() -> None:
     boxes = torch.tensor([[-50.0, 0.0, 50.0, 300.0]])
     assert B.xyxy2xywhn(boxes, 100, 200, clip=True).tolist() == [[0.25, 0.5, 0.5, 1.0]]
     assert B.xyxy2xywhn(boxes, 100, 200).tolist() == [[0.0, 0.75, 1.0, 1.5]]
 
 
-def test_the_box_of_a_polygon_ignores_points_outside_the_picture() -> None:
+def test_the_box_of_a_polygon_ignores_points_outside_the_image() -> None:
     points = np.array([[-5.0, 3.0], [2.0, 4.0], [8.0, 1.0], [5.0, 99.0]])
     assert B.segment2box(points, 10, 10).tolist() == [2, 1, 8, 4]
     assert B.segment2box(points + 1000, 10, 10).tolist() == [0, 0, 0, 0]

@@ -20,7 +20,7 @@ from utils.core import downloads
 from utils.core.downloads import Remote, _Redirects, attempt_download, download, is_url, unpack
 from utils.core.errors import InputError
 
-CONTENT = b"pictures" * 1000
+CONTENT = b"images" * 1000
 DIGEST = hashlib.sha256(CONTENT).hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""Yaml, atomic writes, run folders, lists of pictures and the place of their labels."""
+"""Yaml, atomic writes, run folders, lists of images and the place of their labels."""
 
 from __future__ import annotations
 

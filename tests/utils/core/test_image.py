@@ -1,4 +1,4 @@
-"""Reading and writing pictures, the letterbox, and network input."""
+"""Reading and writing images, the letterbox, and network input."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from utils.core.image import LetterboxInfo, image_size, letterbox, read_image, t
 
 @pytest.fixture
 def picture() -> np.ndarray:
-    """A BGR picture of 32 x 48 blocks whose corners differ, smooth enough to survive JPEG."""
+    """A BGR image of 32 x 48 blocks whose corners differ, smooth enough to survive JPEG."""
     small = np.zeros((4, 6, 3), np.uint8)
     small[0, 0], small[0, -1], small[-1, 0] = (255, 255, 255), (180, 180, 180), (90, 90, 90)
     return np.kron(small, np.ones((8, 8, 1), np.uint8))
@@ -30,7 +30,7 @@ def save_turned(path: Path, picture: np.ndarray, orientation: int) -> None:
     Image.fromarray(picture).save(path, exif=exif)
 
 
-# How numpy turns a stored picture upright, from the definition of the EXIF tag.
+# How numpy turns a stored image upright, from the definition of the EXIF tag.
 UPRIGHT = {
     1: lambda a: a,
     2: np.fliplr,
@@ -57,7 +57,7 @@ def test_every_exif_orientation_is_applied_in_every_format(
     assert np.abs(found.astype(int) - expected).mean() < 6
 
 
-def test_a_picture_survives_writing_and_reading_under_a_non_ascii_name(tmp_path: Path, picture: np.ndarray) -> None:
+def test_a_image_survives_writing_and_reading_under_a_non_ascii_name(tmp_path: Path, picture: np.ndarray) -> None:
     path = tmp_path / "снимок 图像.png"
     write_image(path, picture)
     assert np.array_equal(read_image(path), picture)
@@ -70,7 +70,7 @@ def test_channels_are_read_in_blue_green_red_order(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("mode", ["L", "LA", "RGBA", "P", "1"])
-def test_grey_transparent_and_palette_pictures_become_three_channels(tmp_path: Path, mode: str) -> None:
+def test_grey_transparent_and_palette_images_become_three_channels(tmp_path: Path, mode: str) -> None:
     Image.new("RGBA", (3, 2), (255, 255, 255, 128)).convert(mode).save(tmp_path / "a.png")
     found = read_image(tmp_path / "a.png")
     assert found.shape == (2, 3, 3) and found.dtype == np.uint8
@@ -96,14 +96,14 @@ def test_opencv_prints_nothing_of_its_own_about_an_image_that_it_cannot_read(
 
 
 @pytest.mark.parametrize("shape", [(2, 2), (2, 2, 3)], ids=["grey", "colour"])
-def test_a_float_picture_is_refused(tmp_path: Path, shape: tuple[int, ...]) -> None:
+def test_a_float_image_is_refused(tmp_path: Path, shape: tuple[int, ...]) -> None:
     cv2.imwrite(str(tmp_path / "a.tif"), np.zeros(shape, np.float32))
     with pytest.raises(InputError, match=r"a\.tif: .*expected.* 8 or 16 bits"):
         read_image(tmp_path / "a.tif")
 
 
-@pytest.mark.parametrize("content", [b"", b"this is no picture"])
-def test_what_is_no_picture_is_named(tmp_path: Path, content: bytes) -> None:
+@pytest.mark.parametrize("content", [b"", b"this is no image"])
+def test_what_is_no_image_is_named(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "bad.jpg").write_bytes(content)
     for read in (read_image, image_size):
         with pytest.raises(InputError, match=r"bad\.jpg: not a readable image"):
@@ -117,7 +117,7 @@ def test_an_unknown_format_cannot_be_written(tmp_path: Path, picture: np.ndarray
         write_image(tmp_path / "a.xyz", picture)
 
 
-def test_letterbox_centres_the_picture_on_grey() -> None:
+def test_letterbox_centres_the_image_on_grey() -> None:
     image, ratio, pad = letterbox(np.zeros((50, 100, 3), np.uint8), 64, auto=False)
     assert image.shape == (64, 64, 3)
     assert (ratio, pad) == ((0.64, 0.64), (0.0, 16.0))
@@ -130,7 +130,7 @@ def test_letterbox_gives_the_odd_pixel_to_the_far_side() -> None:
     assert image[:, 0, 0].tolist() == [0, 0, 0, 114]
 
 
-def test_letterbox_keeps_a_pixel_of_a_very_thin_picture() -> None:
+def test_letterbox_keeps_a_pixel_of_a_very_thin_image() -> None:
     assert letterbox(np.zeros((1, 5000, 3), np.uint8), 64, auto=False)[0].shape == (64, 64, 3)
 
 
@@ -144,7 +144,7 @@ def test_undoing_a_letterbox_is_the_identity(options: dict[str, bool]) -> None:
     assert info.undo(torch.from_numpy(placed)).numpy() == pytest.approx(original)
 
 
-def test_undoing_a_letterbox_clips_to_the_picture() -> None:
+def test_undoing_a_letterbox_clips_to_the_image() -> None:
     info = LetterboxInfo((10, 20), (1.0, 1.0), (0.0, 5.0))
     assert info.undo(np.array([[-4.0, 0.0, 30.0, 30.0, 0.5, 2.0]])).tolist() == [[0, 0, 20, 10, 0.5, 2]]
 

@@ -1,4 +1,4 @@
-"""JPEG headers, and pictures of which only the upper rows are decoded."""
+"""JPEG headers, and images of which only the upper rows are decoded."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from utils.core.jpeg import decode_jpeg, read_header, upper_rows
 
 
 def encode(hw: tuple[int, int] = (64, 96), mode: str = "RGB", **options: Any) -> bytes:
-    """A noisy picture as JPEG."""
+    """A noisy image as JPEG."""
     noise = np.random.default_rng(0).integers(0, 256, (hw[0] // 4, hw[1] // 4, 3), np.uint8)
     picture = Image.fromarray(noise).resize((hw[1], hw[0])).convert(mode)
     stream = BytesIO()
@@ -38,7 +38,7 @@ def test_notes_are_seen() -> None:
     assert (with_notes.has_notes, without.has_notes) == (True, False)
 
 
-def test_progressive_pictures_and_restart_markers_are_not_cut() -> None:
+def test_progressive_images_and_restart_markers_are_not_cut() -> None:
     for content in (encode(progressive=True), encode(restart_marker_rows=1)):
         header = read_header(content)
         assert header is not None and header.hw == (64, 96)
@@ -52,7 +52,7 @@ def test_other_files_and_damaged_headers_are_left_alone(content: bytes) -> None:
 
 @pytest.mark.parametrize("subsampling", [0, 2])
 @pytest.mark.parametrize("rows", [16, 40])
-def test_the_upper_rows_are_those_of_the_whole_picture(
+def test_the_upper_rows_are_those_of_the_whole_image(
     subsampling: int, rows: int, capfd: pytest.CaptureFixture[str]
 ) -> None:
     content = encode(subsampling=subsampling, quality=90)
@@ -71,7 +71,7 @@ def as_array(content: bytes) -> np.ndarray:
 
 @pytest.mark.parametrize("divisor", [1, 2, 4, 8])
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
-def test_a_picture_is_reduced_rounding_up(mode: str, divisor: int) -> None:
+def test_a_image_is_reduced_rounding_up(mode: str, divisor: int) -> None:
     image = decode_jpeg(as_array(encode((67, 93), mode)), divisor)
     assert image is not None and image.shape == (-(-67 // divisor), -(-93 // divisor), 3)
 

@@ -140,7 +140,7 @@ def test_a_batch_equals_suppression_box_by_box(agnostic: bool, multi_label: bool
         torch.testing.assert_close(answer, expected, rtol=1e-5, atol=1e-4)
 
 
-def test_every_picture_of_a_batch_in_which_everything_passes_has_its_answer() -> None:
+def test_every_image_of_a_batch_in_which_everything_passes_has_its_answer() -> None:
     rng = torch.Generator().manual_seed(0)
     batch = torch.rand(32, 1000, 25, generator=rng) * 0.5 + 0.3
     batch[..., :2] *= 800

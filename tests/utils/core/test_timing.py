@@ -17,7 +17,7 @@ def ticking(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("ticking")
-def test_seconds_and_pictures_add_up_per_stage() -> None:
+def test_seconds_and_images_add_up_per_stage() -> None:
     timer = StageTimer()
     for images in (1, 3):
         with timer.stage("nms", images=images):
@@ -28,14 +28,14 @@ def test_seconds_and_pictures_add_up_per_stage() -> None:
     assert timer.images == {"nms": 4, "read": 0}
 
 
-def test_milliseconds_are_per_picture_in_order_of_first_use() -> None:
+def test_milliseconds_are_per_image_in_order_of_first_use() -> None:
     timer = StageTimer()
     timer.add("b", 1.0, images=4)
     timer.add("a", 0.5, images=1)
     assert list(timer.per_image_ms().items()) == [("b", 250.0), ("a", 500.0)]
 
 
-def test_no_pictures_give_zero_instead_of_a_division_by_zero() -> None:
+def test_no_images_give_zero_instead_of_a_division_by_zero() -> None:
     timer = StageTimer()
     assert timer.per_image_ms() == {}
     timer.add("nms", 1.0)

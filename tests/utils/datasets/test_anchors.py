@@ -140,7 +140,7 @@ def test_figures_on_real_boxes_are_those_of_the_reference(golden: Any, case: int
     assert (jittered.bpr, jittered.aat) == pytest.approx(tuple(expected["jitter_np_seed0"].values()), rel=1e-6)
 
 
-def test_boxes_of_one_picture_are_jittered_alike() -> None:
+def test_boxes_of_one_image_are_jittered_alike() -> None:
     factors = jitter_sizes(np.ones((4, 2), np.float32), np.array([0, 0, 2, 2]), rng())
     assert factors[0, 0] == factors[0, 1] == factors[1, 0]
     assert factors[2, 0] == factors[3, 1] != factors[0, 0]

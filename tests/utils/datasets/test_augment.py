@@ -38,7 +38,7 @@ WARPS: dict[str, dict[str, float]] = {
 
 
 def marked(box: tuple[int, int, int, int] = (20, 24, 40, 36), side: int = 64, outlined: bool = False) -> Sample:
-    """A black picture with a white rectangle and the box around it."""
+    """A black image with a white rectangle and the box around it."""
     x1, y1, x2, y2 = box
     image = np.zeros((side, side, 3), np.uint8)
     image[y1:y2, x1:x2] = 255
@@ -94,7 +94,7 @@ def test_a_smaller_result_is_the_centre() -> None:
 
 @pytest.mark.parametrize("warp", WARPS)
 @pytest.mark.parametrize("outlined", [False, True])
-def test_warped_boxes_stay_on_the_marker_and_inside_the_picture(warp: str, outlined: bool) -> None:
+def test_warped_boxes_stay_on_the_marker_and_inside_the_image(warp: str, outlined: bool) -> None:
     checked = 0
     for seed in range(20):
         rng = np.random.default_rng(seed)
@@ -147,7 +147,7 @@ def test_colour_jitter_leaves_its_input_alone_and_follows_the_seed() -> None:
     assert (first != image).any()
 
 
-def test_value_jitter_of_a_grey_picture_is_a_multiplication() -> None:
+def test_value_jitter_of_a_grey_image_is_a_multiplication() -> None:
     image = np.full((4, 4, 3), 100, np.uint8)
     factor = 1 + np.random.default_rng(5).uniform(-1, 1, 3)[2] * 0.4
     result = augment_hsv(image, 0.0, 0.0, 0.4, np.random.default_rng(5))
@@ -185,7 +185,7 @@ def test_colours_are_near_those_of_hsv_with_multiplied_channels(seed: int) -> No
     assert difference.mean() < 4 and np.quantile(difference, 0.95) < 12
 
 
-def test_a_picture_of_planes_is_the_same_picture() -> None:
+def test_a_image_of_planes_is_the_same_image() -> None:
     image = np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8)
     planes = planes_of(image)
     np.testing.assert_array_equal(planes, image.transpose(2, 0, 1)[::-1])
@@ -197,7 +197,7 @@ def test_a_picture_of_planes_is_the_same_picture() -> None:
 
 
 @pytest.mark.parametrize("flip", [flip_horizontal, flip_vertical])
-def test_flips_of_planes_are_those_of_the_picture(flip: Any) -> None:
+def test_flips_of_planes_are_those_of_the_image(flip: Any) -> None:
     image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
     plain = replace(marked(), image=image)
     of_planes = flip(replace(plain, image=as_image(planes_of(image))))
@@ -205,7 +205,7 @@ def test_flips_of_planes_are_those_of_the_picture(flip: Any) -> None:
     assert of_planes.image.strides[2] < 0  # still planes
 
 
-def test_mixup_lies_between_both_pictures_and_keeps_all_labels() -> None:
+def test_mixup_lies_between_both_images_and_keeps_all_labels() -> None:
     mixed = mixup(marked(outlined=True), marked((0, 0, 10, 10)), np.random.default_rng(0))
     assert 64 < mixed.image[30, 30, 0] < 192
     assert len(mixed.boxes) == 2

@@ -21,7 +21,7 @@ from utils.datasets.labels import LabelSet, scan_labels
 
 @pytest.fixture
 def images(tmp_path: Path) -> list[Path]:
-    """Four pictures: a box and a polygon, one box, an empty file, no file."""
+    """Four images: a box and a polygon, one box, an empty file, no file."""
     texts = {"a": "0 0.5 0.5 0.2 0.2\n1 0.1 0.1 0.5 0.1 0.5 0.5\n9 1 1 9 9\n", "b": "1 0.5 0.5 0.1 0.1\n", "c": ""}
     paths = []
     for folder in ("images", "labels"):

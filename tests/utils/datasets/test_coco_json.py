@@ -24,7 +24,7 @@ from utils.datasets.formats.annotations import (
     frame,
     merge_outlines,
 )
-from utils.datasets.formats.coco_json import CocoLabels, picture_folders
+from utils.datasets.formats.coco_json import CocoLabels, image_folders
 from utils.datasets.labels import LabelSet
 
 CATEGORIES = [{"id": 3, "name": "cat"}, {"id": 17, "name": "dog"}]
@@ -47,7 +47,7 @@ def box(*bbox: float, category: int = 3, **more: Any) -> dict[str, Any]:
 
 @pytest.fixture
 def load(tmp_path: Path) -> Callable[..., LabelSet]:
-    """``load(annotations or whole content, split options ...)``: the labels of one json beside its one picture."""
+    """``load(annotations or whole content, split options ...)``: the labels of one json beside its one image."""
 
     def run(given: Any, yaml_lines: str = "", **options: Any) -> LabelSet:
         picture(tmp_path / "a.png")
@@ -64,7 +64,7 @@ def load(tmp_path: Path) -> Callable[..., LabelSet]:
 # Boxes and classes ----------------------------------------------------------------------------------------------------
 
 
-def test_a_box_in_pixels_becomes_fractions_of_the_picture(load: Callable[..., LabelSet]) -> None:
+def test_a_box_in_pixels_becomes_fractions_of_the_image(load: Callable[..., LabelSet]) -> None:
     (record,) = load([box(10, 5, 20, 10)]).records
     np.testing.assert_allclose(record.boxes, [[0, 0.2, 0.2, 0.2, 0.2]], atol=1e-7)
     assert record.hw == (50, 100)
@@ -142,7 +142,7 @@ def test_a_file_that_has_not_changed_is_not_parsed_again(
     assert second.report.dropped_rows == 1
 
 
-def test_a_known_list_of_pictures_does_not_replace_the_labels(load: Callable[..., LabelSet], tmp_path: Path) -> None:
+def test_a_known_list_of_images_does_not_replace_the_labels(load: Callable[..., LabelSet], tmp_path: Path) -> None:
     load([box(10, 5, 20, 10)])
     (tmp_path / "val.json.cache").unlink()
     labels = load_labels(DatasetSpec.load(tmp_path / "data.yaml"), "val")
@@ -196,13 +196,13 @@ def test_crowds_that_the_yaml_drops_are_counted_and_no_loss(load: Callable[..., 
     assert labels.report.counts == {CROWD_AS_ASKED: 1}
 
 
-def test_a_picture_without_annotations_is_background(load: Callable[..., LabelSet]) -> None:
+def test_a_image_without_annotations_is_background(load: Callable[..., LabelSet]) -> None:
     labels = load([])
     assert labels.records[0].boxes.shape == (0, 5)
     assert (labels.report.empty, labels.report.missing) == (1, 0)
 
 
-def test_a_box_is_clipped_to_the_picture_and_far_outside_this_is_said(load: Callable[..., LabelSet]) -> None:
+def test_a_box_is_clipped_to_the_image_and_far_outside_this_is_said(load: Callable[..., LabelSet]) -> None:
     labels = load([box(-20, -5, 40, 15), box(90, 0, 10.5, 10)])
     np.testing.assert_allclose(labels.records[0].boxes, [[0, 0.1, 0.1, 0.2, 0.2], [0, 0.95, 0.1, 0.1, 0.2]], atol=1e-7)
     assert labels.report.clipped_rows == 2
@@ -240,9 +240,7 @@ def test_a_box_that_cannot_be_used_is_dropped_with_file_and_annotation(
     assert reason in message
 
 
-def test_annotations_of_no_picture_are_reported(
-    load: Callable[..., LabelSet], caplog: pytest.LogCaptureFixture
-) -> None:
+def test_annotations_of_no_image_are_reported(load: Callable[..., LabelSet], caplog: pytest.LogCaptureFixture) -> None:
     labels = load([box(1, 1, 2, 2), {"id": 5, "image_id": 99}, {"id": 6}, "what"])
     problems = " ".join(labels.report.messages)
     assert labels.report.dropped_rows == 3
@@ -319,15 +317,15 @@ def test_boxes_made_for_a_larger_copy_are_scaled() -> None:
     assert frame((201, 100), (50, 100)) == (201, 100)  # a pixel of rounding
 
 
-def test_without_a_stated_size_the_pixels_are_those_of_the_picture() -> None:
+def test_without_a_stated_size_the_pixels_are_those_of_the_image() -> None:
     assert frame(None, (50, 100)) == (100, 50)
 
 
-def test_boxes_made_for_another_shape_leave_the_picture_out(load: Callable[..., LabelSet]) -> None:
-    with pytest.raises(UnreadableLabels, match="50x100 pixels, but the picture has 100x50, perhaps turned"):
+def test_boxes_made_for_another_shape_leave_the_image_out(load: Callable[..., LabelSet]) -> None:
+    with pytest.raises(UnreadableLabels, match="50x100 pixels, but the image has 100x50, perhaps turned"):
         frame((50, 100), (50, 100))
     images = [{"id": 1, "file_name": "a.png", "width": 50, "height": 100}]
-    with pytest.raises(InputError, match=r"none of the 1 pictures is usable.*made for 50x100 pixels"):
+    with pytest.raises(InputError, match=r"none of the 1 images is usable.*made for 50x100 pixels"):
         load(content([box(1, 1, 2, 2)], images=images))
 
 
@@ -382,13 +380,13 @@ def test_huge_ids_and_ids_that_are_text_are_fine(load: Callable[..., LabelSet]) 
     assert len(load(whole).records[0].boxes) == 1
 
 
-# Pictures -------------------------------------------------------------------------------------------------------------
+# Images -------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     "place", ["annotations/a.png", "val2017/a.png", "images/val2017/a.png", "images/val/a.png", "images/a.png", "a.png"]
 )
-def test_pictures_are_found_in_the_usual_places(tmp_path: Path, place: str) -> None:
+def test_images_are_found_in_the_usual_places(tmp_path: Path, place: str) -> None:
     image = picture(tmp_path / place)
     file = tmp_path / "annotations/instances_val2017.json"
     file.parent.mkdir(exist_ok=True)
@@ -406,10 +404,10 @@ def test_file_names_with_folders_are_understood(tmp_path: Path, name: str) -> No
 
 def test_a_given_folder_comes_before_all_others(tmp_path: Path) -> None:
     file = tmp_path / "x.json"
-    assert picture_folders(file, "val", tmp_path / "pics")[0] == tmp_path / "pics"
+    assert image_folders(file, "val", tmp_path / "pics")[0] == tmp_path / "pics"
 
 
-def test_pictures_of_other_names_are_refused_when_they_lead_to_one_file(tmp_path: Path) -> None:
+def test_images_of_other_names_are_refused_when_they_lead_to_one_file(tmp_path: Path) -> None:
     picture(tmp_path / "a.png")
     file = tmp_path / "x.json"
     images = [{"id": i, "file_name": f"{i}/a.png"} for i in (1, 2)]
@@ -418,13 +416,13 @@ def test_pictures_of_other_names_are_refused_when_they_lead_to_one_file(tmp_path
         CocoLabels(file, None)
 
 
-def test_a_picture_that_is_listed_twice_has_the_objects_of_both(load: Callable[..., LabelSet]) -> None:
+def test_a_image_that_is_listed_twice_has_the_objects_of_both(load: Callable[..., LabelSet]) -> None:
     images = [{"id": i, "file_name": "a.png"} for i in (1, 2)]
     labels = load(content([box(1, 1, 2, 2), {**box(5, 5, 2, 2), "image_id": 2}], images=images))
     assert [len(record.boxes) for record in labels.records] == [2]
 
 
-def test_a_missing_picture_is_said_to_be_missing_beside_the_others(tmp_path: Path) -> None:
+def test_a_missing_image_is_said_to_be_missing_beside_the_others(tmp_path: Path) -> None:
     image = picture(tmp_path / "images/val/a.png")
     file = tmp_path / "annotations/val.json"
     file.parent.mkdir()
@@ -433,7 +431,7 @@ def test_a_missing_picture_is_said_to_be_missing_beside_the_others(tmp_path: Pat
     assert CocoLabels(file, None).images == [image, tmp_path / "images/val/b.png"]
 
 
-def test_missing_pictures_name_every_place_tried(tmp_path: Path) -> None:
+def test_missing_images_name_every_place_tried(tmp_path: Path) -> None:
     file = tmp_path / "annotations/instances_val.json"
     file.parent.mkdir()
     file.write_text(json.dumps(content([])), encoding="utf-8")
@@ -445,7 +443,7 @@ def test_missing_pictures_name_every_place_tried(tmp_path: Path) -> None:
     assert "images:" in str(caught.value)
 
 
-def test_some_missing_pictures_are_left_out_by_name(load: Callable[..., LabelSet]) -> None:
+def test_some_missing_images_are_left_out_by_name(load: Callable[..., LabelSet]) -> None:
     images = [{"id": 1, "file_name": "a.png"}, {"id": 2, "file_name": "gone.png"}]
     labels = load(content([box(1, 1, 2, 2)], images=images))
     assert [record.image.name for record in labels.records] == ["a.png"]

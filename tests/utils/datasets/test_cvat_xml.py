@@ -130,7 +130,7 @@ def test_boxes_made_for_another_size_are_scaled_or_the_image_is_left_out(
     load: Callable[..., LabelSet], pixels: Pixels
 ) -> None:
     assert pixels(load(BOX, wh=(200, 100))) == [[1, 5, 2.5, 15, 7.5]]
-    with pytest.raises(InputError, match="made for 60x90 pixels, but the picture has 100x50"):
+    with pytest.raises(InputError, match="made for 60x90 pixels, but the image has 100x50"):
         load(BOX, wh=(60, 90))
 
 
@@ -180,7 +180,7 @@ def test_images_lie_beside_the_file_or_where_the_yaml_says(tmp_path: Path, place
 def test_images_that_were_not_exported_name_every_place_and_the_key(tmp_path: Path) -> None:
     annotate(tmp_path / "annotations.xml", entry("a.png", BOX))
     (tmp_path / "data.yaml").write_text("train: annotations.xml\n")
-    with pytest.raises(FileNotFoundError, match=r"none of its 1 pictures found, such as 'a\.png'; tried .*'images:'"):
+    with pytest.raises(FileNotFoundError, match=r"none of its 1 images found, such as 'a\.png'; tried .*'images:'"):
         load_labels(DatasetSpec.load(tmp_path / "data.yaml"), "train")
 
 

@@ -1,4 +1,4 @@
-"""Items: letterbox, rectangular batches, augmentation, pictures of unusual kinds."""
+"""Items: letterbox, rectangular batches, augmentation, images of unusual kinds."""
 
 from __future__ import annotations
 
@@ -20,10 +20,8 @@ from utils.datasets.labels import LabelRecord, scan_labels
 CALM = {"hsv_h": 0.0, "hsv_s": 0.0, "hsv_v": 0.0}
 
 
-def marked_picture(
-    path: Path, wh: tuple[int, int] = (64, 64), box: tuple[int, int, int, int] = (8, 16, 40, 48)
-) -> Path:
-    """Write a black picture with a white rectangle and its label beside it."""
+def marked_image(path: Path, wh: tuple[int, int] = (64, 64), box: tuple[int, int, int, int] = (8, 16, 40, 48)) -> Path:
+    """Write a black image with a white rectangle and its label beside it."""
     image = np.zeros((wh[1], wh[0], 3), np.uint8)
     x1, y1, x2, y2 = box
     image[y1:y2, x1:x2] = 255
@@ -38,14 +36,14 @@ def records_of(*paths: Path) -> list[LabelRecord]:
 
 
 def boxes_px(item: TrainItem) -> np.ndarray:
-    """Target corners in pixels of the item's picture."""
+    """Target corners in pixels of the item's image."""
     height, width = item.image.shape[1:]
     x, y, w, h = (item.targets[:, 2:].numpy() * (width, height, width, height)).T
     return np.stack((x - w / 2, y - h / 2, x + w / 2, y + h / 2), 1)
 
 
 def bright_box(item: TrainItem) -> np.ndarray:
-    """Around the largest bright part: a mosaic may show a sliver of the same picture a second time, without a box."""
+    """Around the largest bright part: a mosaic may show a sliver of the same image a second time, without a box."""
     bright = (item.image[0].numpy() > 180).astype(np.uint8)
     _, _, stats, _ = cv2.connectedComponentsWithStats(bright)
     x, y, w, h = stats[1 + stats[1:, cv2.CC_STAT_AREA].argmax(), :4].tolist()
@@ -63,7 +61,7 @@ def test_rectangular_batches_have_the_order_and_shapes_of_the_reference(
     aspect = {record.image.name: record.hw[0] / record.hw[1] for record in records}
     order = [record.image.name for record in dataset.records]
     assert [aspect[name] for name in order] == [aspect[name] for name in expected["order"]]
-    if int(np.__version__.split(".")[0]) >= 2:  # numpy 1 sorts pictures of one shape otherwise
+    if int(np.__version__.split(".")[0]) >= 2:  # numpy 1 sorts images of one shape otherwise
         assert order == expected["order"]
     assert dataset.batch_shapes.tolist() == expected["batch_shapes_hw"]
     for index in (0, 20, 49):
@@ -79,13 +77,13 @@ def test_rectangular_batches_have_the_order_and_shapes_of_the_reference(
         ([(50, 100), (100, 50)], [96, 96]),
     ],
 )
-def test_a_batch_is_as_flat_as_its_tallest_picture_allows(sizes: list[tuple[int, int]], shape: list[int]) -> None:
+def test_a_batch_is_as_flat_as_its_tallest_image_allows(sizes: list[tuple[int, int]], shape: list[int]) -> None:
     _, shapes = rect_batches(sizes, 2, 64, 32, 0.5)
     assert shapes.tolist() == [shape]
 
 
 def test_a_validation_item_is_letterboxed_and_its_boxes_go_back(tmp_path: Path) -> None:
-    dataset = DetectionDataset(records_of(marked_picture(tmp_path / "a.png", (100, 50), (10, 20, 40, 44))), 64)
+    dataset = DetectionDataset(records_of(marked_image(tmp_path / "a.png", (100, 50), (10, 20, 40, 44))), 64)
     item = dataset[(0, 0)]
     assert item.image.shape == (3, 64, 64)
     assert item.image.dtype == torch.uint8 and item.image.is_contiguous()
@@ -114,7 +112,7 @@ def test_a_turned_photo_has_its_box_on_the_displayed_pixels(tmp_path: Path) -> N
     np.testing.assert_allclose(boxes_px(item)[0], bright_box(item), atol=2)
 
 
-def test_16_bit_grey_and_transparent_pictures_work(tmp_path: Path) -> None:
+def test_16_bit_grey_and_transparent_images_work(tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "deep.png"), np.full((64, 64), 32896, np.uint16))
     cv2.imwrite(str(tmp_path / "grey.png"), np.full((64, 64), 128, np.uint8))
     Image.new("RGBA", (64, 64), (128, 128, 128, 10)).save(tmp_path / "clear.png")
@@ -126,7 +124,7 @@ def test_16_bit_grey_and_transparent_pictures_work(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("hyp", [Hyp(**CALM, mosaic=0.0, flipud=0.5, degrees=10.0), Hyp(**CALM, flipud=0.5, mixup=0.0)])
 def test_augmented_boxes_stay_inside_and_on_the_marker(tmp_path: Path, hyp: Hyp) -> None:
-    paths = [marked_picture(tmp_path / "a.png")]
+    paths = [marked_image(tmp_path / "a.png")]
     for name in "bcdefgh":
         paths.append(tmp_path / f"{name}.png")
         cv2.imwrite(str(paths[-1]), np.zeros((64, 64, 3), np.uint8))
@@ -146,7 +144,7 @@ def test_augmented_boxes_stay_inside_and_on_the_marker(tmp_path: Path, hyp: Hyp)
 def test_mixup_keeps_the_boxes_of_two_mosaics(tmp_path: Path) -> None:
     hyp = Hyp(mosaic=1.0, mixup=1.0, scale=0.0, translate=0.0)
     single = Hyp(mosaic=1.0, mixup=0.0, scale=0.0, translate=0.0)
-    records = records_of(marked_picture(tmp_path / "a.png"))
+    records = records_of(marked_image(tmp_path / "a.png"))
     mixed = DetectionDataset(records, 64, augment=True, hyp=hyp)
     plain = DetectionDataset(records, 64, augment=True, hyp=single)
     count = [sum(len(dataset[(epoch, 0)].targets) for epoch in range(10)) for dataset in (mixed, plain)]
@@ -154,7 +152,7 @@ def test_mixup_keeps_the_boxes_of_two_mosaics(tmp_path: Path) -> None:
 
 
 def test_an_item_depends_on_seed_epoch_and_index_only(tmp_path: Path) -> None:
-    records = records_of(*(marked_picture(tmp_path / f"{n}.png") for n in "abc"))
+    records = records_of(*(marked_image(tmp_path / f"{n}.png") for n in "abc"))
     first = DetectionDataset(records, 64, augment=True, seed=3)
     second = DetectionDataset(records, 64, augment=True, seed=3)
     second[(0, 0)]
@@ -163,8 +161,8 @@ def test_an_item_depends_on_seed_epoch_and_index_only(tmp_path: Path) -> None:
     assert not torch.equal(first[(4, 1)].image, first[(5, 1)].image)
 
 
-def test_pictures_kept_in_memory_give_the_same_items(tmp_path: Path) -> None:
-    path = marked_picture(tmp_path / "a.png", (100, 50))
+def test_images_kept_in_memory_give_the_same_items(tmp_path: Path) -> None:
+    path = marked_image(tmp_path / "a.png", (100, 50))
     records = records_of(path)
     kept = DetectionDataset(records, 64, augment=True, cache_images="ram")
     read = DetectionDataset(records, 64, augment=True)
@@ -175,7 +173,7 @@ def test_pictures_kept_in_memory_give_the_same_items(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("augment", [False, True])
-def test_background_pictures_give_no_targets(tmp_path: Path, augment: bool) -> None:
+def test_background_images_give_no_targets(tmp_path: Path, augment: bool) -> None:
     for name in "abcd":
         Image.new("RGB", (64, 64)).save(tmp_path / f"{name}.png")
         (tmp_path / f"{name}.txt").write_text("")
@@ -184,14 +182,14 @@ def test_background_pictures_give_no_targets(tmp_path: Path, augment: bool) -> N
 
 
 def test_rectangular_training_has_no_mosaic(tmp_path: Path) -> None:
-    records = records_of(marked_picture(tmp_path / "a.png", (64, 32), (8, 8, 40, 24)))
+    records = records_of(marked_image(tmp_path / "a.png", (64, 32), (8, 8, 40, 24)))
     item = DetectionDataset(records, 64, augment=True, rect=True, batch_size=1)[(0, 0)]
     assert item.image.shape == (3, 32, 64)
     assert len(item.targets) == 1
 
 
 def test_polygons_reach_the_augmentation(tmp_path: Path) -> None:
-    path = marked_picture(tmp_path / "a.png", box=(4, 16, 28, 48))
+    path = marked_image(tmp_path / "a.png", box=(4, 16, 28, 48))
     path.with_suffix(".txt").write_text("1 0.0625 0.25 0.4375 0.25 0.4375 0.75 0.0625 0.75\n")
     still = Hyp(**CALM, mosaic=1.0, copy_paste=1.0, scale=0.0, translate=0.0)
     dataset = DetectionDataset(records_of(path), 64, augment=True, hyp=still)
@@ -200,8 +198,8 @@ def test_polygons_reach_the_augmentation(tmp_path: Path) -> None:
     assert counts[0] > counts[1]
 
 
-def test_a_picture_deleted_during_the_run_is_named(tmp_path: Path) -> None:
-    path = marked_picture(tmp_path / "a.png")
+def test_a_image_deleted_during_the_run_is_named(tmp_path: Path) -> None:
+    path = marked_image(tmp_path / "a.png")
     dataset = DetectionDataset(records_of(path), 64)
     path.unlink()
     with pytest.raises(InputError, match=r"a\.png.*gone"):
@@ -209,7 +207,7 @@ def test_a_picture_deleted_during_the_run_is_named(tmp_path: Path) -> None:
 
 
 def test_wrong_settings_are_refused(tmp_path: Path) -> None:
-    records = records_of(marked_picture(tmp_path / "a.png"))
+    records = records_of(marked_image(tmp_path / "a.png"))
     with pytest.raises(InputError, match="image size 70"):
         DetectionDataset(records, 70)
     with pytest.raises(InputError, match="'tape'"):

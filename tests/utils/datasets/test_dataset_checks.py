@@ -1,4 +1,4 @@
-"""Odd boxes, files and pictures, on hand-made records."""
+"""Odd boxes, files and images, on hand-made records."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_an_ordinary_box_is_not_mentioned() -> None:
     [
         (2.1 / 200, 200, []),
         (1.9 / 200, 200, ["tiny box"]),
-        (3.9 / 200, 100, ["tiny box"]),  # 1.95 pixels once the picture is halved
+        (3.9 / 200, 100, ["tiny box"]),  # 1.95 pixels once the image is halved
         (4.1 / 200, 100, []),
         (1.5 / 200, 800, ["tiny box"]),  # enlarging shows no more than there is
         (0.9 / 200, 800, ["box without pixels"]),
@@ -45,8 +45,8 @@ def test_tiny_boxes_are_measured_at_the_size_of_training(width: float, imgsz: in
     assert kinds((0, 0.5, 0.5, width, 0.5), imgsz=imgsz) == expected
 
 
-def test_a_box_of_the_whole_picture() -> None:
-    assert kinds((0, 0.5, 0.5, 1, 1)) == ["box of the whole picture"]
+def test_a_box_of_the_whole_image() -> None:
+    assert kinds((0, 0.5, 0.5, 1, 1)) == ["box of the whole image"]
     assert kinds((0, 0.5, 0.5, 1, 0.9)) == []
 
 
@@ -88,7 +88,7 @@ def test_classes_without_boxes_are_named() -> None:
     assert found == ["class 1 (bee)", "class 3 (dog)"]
 
 
-def test_label_files_without_a_picture_and_of_two_pictures(tmp_path: Path) -> None:
+def test_label_files_without_a_image_and_of_two_images(tmp_path: Path) -> None:
     for folder in ("images", "labels"):
         (tmp_path / folder).mkdir()
     for name in ("a.jpg", "a.png", "b.jpg", "broken.jpg"):
@@ -105,8 +105,8 @@ def test_label_files_without_a_picture_and_of_two_pictures(tmp_path: Path) -> No
     found = [(finding.kind, Path(finding.file).name) for finding in file_findings(records)]
     assert found == [
         ("no label file", "c.jpg"),
-        ("one label file for several pictures", "a.txt"),
-        ("label file without picture", "left.txt"),
+        ("one label file for several images", "a.txt"),
+        ("label file without image", "left.txt"),
     ]
 
 
@@ -116,13 +116,13 @@ def identical(splits: dict[str, list[LabelRecord]], *groups: list[str]) -> list[
 
 
 LEAK, SAME, OTHER = (
-    "picture of the training set in another split",
-    "identical pictures",
-    "identical pictures, different labels",
+    "image of the training set in another split",
+    "identical images",
+    "identical images, different labels",
 )
 
 
-def test_a_picture_in_train_and_val_is_a_leak_named_where_it_is_scored() -> None:
+def test_a_image_in_train_and_val_is_a_leak_named_where_it_is_scored() -> None:
     row = (0, 0.5, 0.5, 0.1, 0.1)
     splits = {"train": [record(row, image="z.jpg")], "val": [record(row, image="a.jpg"), record(row, image="b.jpg")]}
     assert identical(splits, ["a.jpg", "z.jpg"]) == [("val", LEAK, "a")]
@@ -135,7 +135,7 @@ def test_one_path_in_two_splits_is_a_leak_too() -> None:
     assert identical({"val": [record(image="b.jpg")], "test": [record(image="b.jpg")]}) == [("test", SAME, "b")]
 
 
-def test_repeated_pictures_of_one_split_and_contradicting_labels() -> None:
+def test_repeated_images_of_one_split_and_contradicting_labels() -> None:
     row, turned = (0, 0.5, 0.5, 0.1, 0.1), (1, 0.5, 0.5, 0.1, 0.1)
     records = [record(row, turned, image="a.jpg"), record(turned, row, image="b.jpg"), record(row, image="c.jpg")]
     assert identical({"train": records}, ["a.jpg", "b.jpg", "c.jpg"]) == [

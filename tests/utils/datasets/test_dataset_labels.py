@@ -32,7 +32,7 @@ def text(path: Path, content: str) -> None:
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """Three sets of one picture with the same box: ``yolo``, ``coco`` and ``voc``."""
+    """Three sets of one image with the same box: ``yolo``, ``coco`` and ``voc``."""
     picture(tmp_path / "yolo/images/y.png")
     text(tmp_path / "yolo/labels/y.txt", "1 0.2 0.2 0.2 0.2\n")
     picture(tmp_path / "coco/images/c.png")
@@ -103,12 +103,12 @@ def test_single_cls_reaches_every_kind(root: Path) -> None:
     assert [record.boxes[0, 0] for record in labels.records] == [0, 0, 0]
 
 
-def test_label_files_come_before_annotations_of_the_same_pictures(root: Path) -> None:
+def test_label_files_come_before_annotations_of_the_same_images(root: Path) -> None:
     text(root / "yolo/Annotations/y.xml", VOC_OBJECT)
     assert load(root, "train: yolo/images\nnames: [a, b]\n").records[0].label == root / "yolo/labels/y.txt"
 
 
-def test_pictures_with_xml_files_beside_them_are_voc(root: Path) -> None:
+def test_images_with_xml_files_beside_them_are_voc(root: Path) -> None:
     picture(root / "beside/x.png")
     picture(root / "beside/background.png")
     text(root / "beside/x.xml", VOC_OBJECT)
@@ -116,7 +116,7 @@ def test_pictures_with_xml_files_beside_them_are_voc(root: Path) -> None:
     assert [(r.image.name, len(r.boxes)) for r in labels.records] == [("background.png", 0), ("x.png", 1)]
 
 
-def test_a_folder_that_images_names_is_where_pictures_are(root: Path) -> None:
+def test_a_folder_that_images_names_is_where_images_are(root: Path) -> None:
     (root / "coco/images").rename(root / "pixels")
     with pytest.raises(FileNotFoundError, match="images:"):
         load(root, "train: coco/annotations/all.json\n")

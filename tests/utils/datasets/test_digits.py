@@ -71,21 +71,21 @@ def test_the_same_seed_gives_the_same_bytes(made: Path, tmp_path: Path) -> None:
     assert contents(tmp_path / "again") == contents(made)
 
 
-def test_another_seed_gives_other_pictures_and_labels(made: Path, tmp_path: Path) -> None:
+def test_another_seed_gives_other_images_and_labels(made: Path, tmp_path: Path) -> None:
     generate_digits(tmp_path / "other", seed=1, counts=COUNTS)
     first, other = contents(made), contents(tmp_path / "other")
     assert first.keys() == other.keys()
     assert all(first[name] != other[name] for name in first if name.endswith(".jpg"))
 
 
-def test_each_picture_has_its_label_file(made: Path) -> None:
+def test_each_image_has_its_label_file(made: Path) -> None:
     for split, count in COUNTS.items():
         names = [path.stem for path in sorted((made / "images" / split).iterdir())]
         assert names == [f"{i:04d}" for i in range(count)]
         assert names == [path.stem for path in sorted((made / "labels" / split).iterdir())]
 
 
-def test_boxes_lie_inside_the_picture(made: Path) -> None:
+def test_boxes_lie_inside_the_image(made: Path) -> None:
     boxes = np.concatenate(list(labels(made).values()))[:, 1:]
     low, high = boxes[:, :2] - boxes[:, 2:] / 2, boxes[:, :2] + boxes[:, 2:] / 2
     assert (boxes[:, 2:] > 0).all() and low.min() > -1e-6 and high.max() < 1 + 1e-6
@@ -95,12 +95,12 @@ def test_all_ten_classes_are_present(made: Path) -> None:
     assert {int(row[0]) for boxes in labels(made).values() for row in boxes} == set(range(10))
 
 
-def test_some_pictures_have_an_empty_label_file(made: Path) -> None:
+def test_some_images_have_an_empty_label_file(made: Path) -> None:
     for split in COUNTS:
         assert sum(path.stat().st_size == 0 for path in (made / "labels" / split).iterdir()) == 1
 
 
-def test_pictures_have_several_shapes(made: Path) -> None:
+def test_images_have_several_shapes(made: Path) -> None:
     shapes = set()
     for path in (made / "images" / "train").iterdir():
         image = cv2.imread(str(path))
@@ -164,7 +164,7 @@ def test_the_box_of_a_lone_digit_is_tight_around_its_strokes(source: Source) -> 
     assert painted.max() == 0
 
 
-def test_a_cut_digit_has_a_box_clipped_to_the_picture() -> None:
+def test_a_cut_digit_has_a_box_clipped_to_the_image() -> None:
     canvas = Canvas(np.zeros((50, 50, 3), dtype=np.float32), DigitStyle(inside_share=0.0, max_truncated=1.0, tries=1))
     rng = np.random.default_rng(0)
     for _ in range(40):

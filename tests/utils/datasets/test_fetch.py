@@ -1,4 +1,4 @@
-"""Getting missing pictures: only when asked for, only below the set's folder, scripts only with the user's word."""
+"""Getting missing images: only when asked for, only below the set's folder, scripts only with the user's word."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_a_sha256_in_the_yaml_is_held_to(tmp_path: Path) -> None:
     assert below(tmp_path / "yamls/sets/birds") == list(FILES)
 
 
-def test_nothing_is_fetched_when_the_pictures_are_there(tmp_path: Path) -> None:
+def test_nothing_is_fetched_when_the_images_are_there(tmp_path: Path) -> None:
     for split in ("train", "val"):
         (tmp_path / "sets/birds/images" / split).mkdir(parents=True)
     fetch_missing(spec_of(tmp_path, "file:///no/such/file.zip"), ("train", "val", "test"))
@@ -138,7 +138,7 @@ def test_the_limit_is_held_to(tmp_path: Path) -> None:
         fetch_missing(spec, ("train", "val"), limit_gb=1e-8)
 
 
-def test_an_archive_without_the_pictures_says_so(tmp_path: Path) -> None:
+def test_an_archive_without_the_images_says_so(tmp_path: Path) -> None:
     spec = spec_of(tmp_path / "yamls", zipped(tmp_path / "a.zip", "other/a.jpg").as_uri())
     with pytest.raises(FileNotFoundError, match=r"does not hold what the yaml names: .*images/train"):
         fetch_missing(spec, ("train", "val"))
@@ -228,7 +228,7 @@ def test_no_second_command_is_smuggled_in(tmp_path: Path) -> None:
 
 @pytest.fixture
 def packed(make_dataset: Any, tmp_path: Path) -> Path:
-    """A data yaml whose pictures are only in an archive."""
+    """A data yaml whose images are only in an archive."""
     made = make_dataset(tmp_path / "made")
     with zipfile.ZipFile(tmp_path / "toy.zip", "w") as archive:
         for file in (path for path in made.parent.rglob("*") if path.is_file() and path != made):

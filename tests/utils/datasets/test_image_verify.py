@@ -1,4 +1,4 @@
-"""Damaged and identical pictures."""
+"""Damaged and identical images."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from PIL import Image, features
 from utils.core.errors import InputError
 from utils.core.files import IMAGE_SUFFIXES
 from utils.core.image import image_size, read_image, read_image_for
-from utils.datasets.image_verify import check_picture, decode_all, identical_files
+from utils.datasets.image_verify import check_image, decode_all, identical_files
 from utils.inference.autoshape import read_rgb
 
 
@@ -35,10 +35,10 @@ def middle_overwritten(content: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".tif", ".bmp"])
-def test_a_whole_picture_passes_both_looks(suffix: str, tmp_path: Path) -> None:
+def test_a_whole_image_passes_both_looks(suffix: str, tmp_path: Path) -> None:
     path = tmp_path / f"a{suffix}"
     path.write_bytes(encoded(suffix))
-    assert check_picture(path) == (120, 160)
+    assert check_image(path) == (120, 160)
     assert list(decode_all([path], 1)) == [""]
 
 
@@ -48,7 +48,7 @@ def test_damage_in_the_middle_is_found_by_decoding_only(tmp_path: Path) -> None:
         paths += [tmp_path / f"good{suffix}", tmp_path / f"bad{suffix}"]
         paths[-2].write_bytes(encoded(suffix))
         paths[-1].write_bytes(middle_overwritten(encoded(suffix)))
-    assert check_picture(paths[1]) == check_picture(paths[3]) == (120, 160)
+    assert check_image(paths[1]) == check_image(paths[3]) == (120, 160)
     problems = list(decode_all(paths, 2))
     assert [bool(problem) for problem in problems] == [False, True] * 2
     assert "Corrupt JPEG data" in problems[1]
@@ -105,7 +105,7 @@ def test_checking_training_and_detecting_agree_on_what_can_be_read(name: str, tm
     assert path.suffix in IMAGE_SUFFIXES
     answers = []
     for look in (
-        check_picture,
+        check_image,
         read_image,
         lambda path: read_image_for(path, (60, 80)),
         lambda path: read_rgb(path, 0),
@@ -119,19 +119,19 @@ def test_checking_training_and_detecting_agree_on_what_can_be_read(name: str, tm
             answers.append(True)
     assert answers == [usable] * 4
     if usable:
-        assert check_picture(path) == read_image(path).shape[:2]
+        assert check_image(path) == read_image(path).shape[:2]
 
 
 @pytest.mark.parametrize("name", ["16_bits.tif", "cmyk.tif", "moving.webp", "jp2.jp2", "still.gif", "no_end.png"])
 def test_the_limit_of_pillow_does_not_matter(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / name).write_bytes(KINDS[name][0])
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)  # it refuses the double of that
-    assert check_picture(tmp_path / name) == (120, 160)
+    assert check_image(tmp_path / name) == (120, 160)
     assert image_size(tmp_path / name) == (120, 160)
     assert read_image(tmp_path / name).shape == (120, 160, 3)
 
 
-@pytest.mark.parametrize("look", [check_picture, read_image, lambda path: read_rgb(path, 0)])
+@pytest.mark.parametrize("look", [check_image, read_image, lambda path: read_rgb(path, 0)])
 @pytest.mark.parametrize("kind", ["png", "jpg"])
 def test_an_image_beyond_our_own_limit_is_refused_before_it_is_decoded(
     look: Callable[[Path], object], kind: str, tmp_path: Path
@@ -155,7 +155,7 @@ def test_an_image_beyond_our_own_limit_is_refused_before_it_is_decoded(
 @pytest.mark.skipif(find_spec("pillow_heif") is not None, reason="then it is read")
 def test_a_heic_image_without_the_package_for_it_names_that(tmp_path: Path) -> None:
     (tmp_path / "a.heic").write_bytes(b"\0\0\0\x1cftypheic" + bytes(100))
-    for look in (check_picture, read_image):
+    for look in (check_image, read_image):
         with pytest.raises(InputError, match=r"a\.heic: a HEIC image needs .*: pip install pillow-heif"):
             look(tmp_path / "a.heic")
 

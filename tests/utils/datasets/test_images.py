@@ -1,4 +1,4 @@
-"""Pictures for the network: reduced decoding, and keeping them in memory or on disk."""
+"""Images for the network: reduced decoding, and keeping them in memory or on disk."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from utils.config.hyp import Hyp
 from utils.core.errors import InputError
 from utils.core.image import image_size, read_image
 from utils.datasets.dataset import DetectionDataset
-from utils.datasets.images import Pictures
+from utils.datasets.images import Images
 from utils.datasets.labels import LabelRecord
 
 
 def photo(path: Path, hw: tuple[int, int], orientation: int = 1) -> LabelRecord:
-    """A picture with soft colours, and one box."""
+    """An image with soft colours, and one box."""
     rng = np.random.default_rng(hw[0] + hw[1])
     small = rng.integers(0, 256, (8, 8, 3), np.uint8)
     exif = Image.Exif()
@@ -34,20 +34,20 @@ def photo(path: Path, hw: tuple[int, int], orientation: int = 1) -> LabelRecord:
 
 @pytest.mark.parametrize("suffix", ["jpg", "png"])
 @pytest.mark.parametrize(("hw", "size"), [((128, 256), (32, 64)), ((130, 257), (33, 64)), ((90, 60), (64, 43))])
-def test_training_pictures_have_the_long_side_asked_for(
+def test_training_images_have_the_long_side_asked_for(
     tmp_path: Path, suffix: str, hw: tuple[int, int], size: tuple[int, int]
 ) -> None:
     record = photo(tmp_path / f"a.{suffix}", hw)
-    image, original_hw = Pictures([record], 64, training=True).load(0)
+    image, original_hw = Images([record], 64, training=True).load(0)
     assert (image.shape[:2], original_hw) == (size, hw)
     smooth = cv2.resize(read_image(record.image), size[::-1], interpolation=cv2.INTER_AREA)
     assert np.abs(image.astype(int) - smooth).mean() < 8
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_a_reduced_picture_is_turned_like_the_whole_one(tmp_path: Path, orientation: int) -> None:
+def test_a_reduced_image_is_turned_like_the_whole_one(tmp_path: Path, orientation: int) -> None:
     record = photo(tmp_path / "a.jpg", (512, 768), orientation)
-    image, original_hw = Pictures([record], 192, training=True).load(0, rows=0.3)
+    image, original_hw = Images([record], 192, training=True).load(0, rows=0.3)
     whole = read_image(record.image)
     assert original_hw == whole.shape[:2]
     expected = cv2.resize(whole, None, fx=0.25, fy=0.25, interpolation=cv2.INTER_AREA)
@@ -60,14 +60,14 @@ def test_a_reduced_picture_is_turned_like_the_whole_one(tmp_path: Path, orientat
 def test_what_is_no_jpeg_is_reduced_without_averaging_in_training(tmp_path: Path) -> None:
     record = photo(tmp_path / "a.png", (128, 200))
     expected = cv2.resize(read_image(record.image), (64, 41), interpolation=cv2.INTER_LINEAR)
-    np.testing.assert_array_equal(Pictures([record], 64, training=True).load(0)[0], expected)
+    np.testing.assert_array_equal(Images([record], 64, training=True).load(0)[0], expected)
 
 
 @pytest.mark.parametrize("imgsz", [256, 128])
-def test_a_picture_loaded_in_part_has_the_same_pixels_in_that_part(tmp_path: Path, imgsz: int) -> None:
-    pictures = Pictures([photo(tmp_path / "a.jpg", (200, 256))], imgsz, training=True)
-    whole, _ = pictures.load(0)
-    part, _ = pictures.load(0, rows=0.25)
+def test_a_image_loaded_in_part_has_the_same_pixels_in_that_part(tmp_path: Path, imgsz: int) -> None:
+    images = Images([photo(tmp_path / "a.jpg", (200, 256))], imgsz, training=True)
+    whole, _ = images.load(0)
+    part, _ = images.load(0, rows=0.25)
     assert len(part) < 0.7 * len(whole)
     rows = round(0.25 * len(whole))
     np.testing.assert_array_equal(part[:rows], whole[:rows])
@@ -75,25 +75,25 @@ def test_a_picture_loaded_in_part_has_the_same_pixels_in_that_part(tmp_path: Pat
 
 @pytest.mark.parametrize(("hw", "imgsz"), [((300, 400), 256), ((210, 160), 320)])
 def test_a_part_is_resized_as_the_whole_is(tmp_path: Path, hw: tuple[int, int], imgsz: int) -> None:
-    pictures = Pictures([photo(tmp_path / "a.jpg", hw)], imgsz, training=True)
-    whole, _ = pictures.load(0)
-    part, _ = pictures.load(0, rows=0.25)
-    assert whole.shape[:2] == pictures.sizes_hw[0] and len(part) < 0.7 * len(whole)
+    images = Images([photo(tmp_path / "a.jpg", hw)], imgsz, training=True)
+    whole, _ = images.load(0)
+    part, _ = images.load(0, rows=0.25)
+    assert whole.shape[:2] == images.sizes_hw[0] and len(part) < 0.7 * len(whole)
     rows = round(0.25 * len(whole))
     assert np.abs(part[:rows].astype(int) - whole[:rows]).max() <= 1
 
 
 @pytest.mark.parametrize("cache", [None, "ram", "disk"])
-def test_a_small_picture_is_kept_small_until_it_is_asked_for(tmp_path: Path, cache: str | None) -> None:
+def test_a_small_image_is_kept_small_until_it_is_asked_for(tmp_path: Path, cache: str | None) -> None:
     record = photo(tmp_path / "a.png", (30, 40))
-    pictures = Pictures([record], 64, training=True, cache=cache)
-    np.testing.assert_array_equal(pictures.load(0, enlarge=False)[0], read_image(record.image))
-    assert pictures.load(0)[0].shape == (48, 64, 3)
+    images = Images([record], 64, training=True, cache=cache)
+    np.testing.assert_array_equal(images.load(0, enlarge=False)[0], read_image(record.image))
+    assert images.load(0)[0].shape == (48, 64, 3)
 
 
-def test_validation_averages_the_picture_decoded_in_full(tmp_path: Path) -> None:
+def test_validation_averages_the_image_decoded_in_full(tmp_path: Path) -> None:
     record = photo(tmp_path / "a.jpg", (128, 256))
-    image, _ = Pictures([record], 64, training=False).load(0, rows=0.1)
+    image, _ = Images([record], 64, training=False).load(0, rows=0.1)
     expected = cv2.resize(read_image(record.image), (64, 32), interpolation=cv2.INTER_AREA)
     np.testing.assert_array_equal(image, expected)
 
@@ -114,23 +114,23 @@ def test_items_are_the_same_from_files_memory_and_disk(tmp_path: Path) -> None:
     assert len(list((tmp_path / "kept").glob("*.npy"))) == len(list(tmp_path.glob(".*.npy"))) == 4
 
 
-def test_a_changed_picture_is_not_taken_from_the_disk(tmp_path: Path) -> None:
+def test_a_changed_image_is_not_taken_from_the_disk(tmp_path: Path) -> None:
     record = photo(tmp_path / "a.png", (64, 64))
-    before, _ = Pictures([record], 64, training=True, cache="disk").load(0)
+    before, _ = Images([record], 64, training=True, cache="disk").load(0)
     cv2.imwrite(str(record.image), np.zeros((64, 64, 3), np.uint8))
     os.utime(record.image, ns=(0, 12345))
-    kept = Pictures([record], 64, training=True, cache="disk")
+    kept = Images([record], 64, training=True, cache="disk")
     assert before.any() and not kept.load(0)[0].any()
     assert len(list(tmp_path.glob(".a.png.64.*.npy"))) == 2
 
 
 def test_a_damaged_file_on_disk_is_written_anew(tmp_path: Path) -> None:
     record = photo(tmp_path / "a.png", (64, 64))
-    expected, _ = Pictures([record], 64, training=True, cache="disk").load(0)
+    expected, _ = Images([record], 64, training=True, cache="disk").load(0)
     (file,) = tmp_path.glob(".a.png.*.npy")
     expected = expected.copy()
     file.write_bytes(file.read_bytes()[:500])
-    np.testing.assert_array_equal(Pictures([record], 64, training=True, cache="disk").load(0)[0], expected)
+    np.testing.assert_array_equal(Images([record], 64, training=True, cache="disk").load(0)[0], expected)
     assert file.stat().st_size > 64 * 64 * 3
 
 
@@ -138,11 +138,11 @@ def test_a_folder_that_takes_no_files_is_reported_once(tmp_path: Path, caplog: p
     record = photo(tmp_path / "a.png", (64, 64))
     (tmp_path / "taken").write_text("")  # a file where the folder should be: no one may write there, root included
     with caplog.at_level(logging.WARNING):
-        pictures = Pictures([record, record], 64, training=True, cache="disk", folder=tmp_path / "taken")
-    assert "2 of 2 pictures could not be written" in caplog.text and len(caplog.records) == 1
-    assert pictures.load(0)[0].shape == (64, 64, 3)
+        images = Images([record, record], 64, training=True, cache="disk", folder=tmp_path / "taken")
+    assert "2 of 2 images could not be written" in caplog.text and len(caplog.records) == 1
+    assert images.load(0)[0].shape == (64, 64, 3)
 
 
 def test_an_unknown_cache_is_refused_with_the_nearest_name(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="'dick' is not known; did you mean 'disk'"):
-        Pictures([], 64, training=True, cache="dick")
+        Images([], 64, training=True, cache="dick")

@@ -1,4 +1,4 @@
-"""Pictures and lists as people have them: every format, depth and name is read as it should be, or named."""
+"""Images and lists as people have them: every format, depth and name is read as it should be, or named."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_every_format_is_read_with_its_colours_and_size(kind: str, tmp_path: Pat
     ("mode", "suffix"),
     [("L", ".png"), ("L", ".jpg"), ("1", ".png"), ("LA", ".png"), ("I;16", ".png"), ("I;16", ".tif"), ("P", ".bmp")],
 )
-def test_grey_pictures_get_three_equal_channels(mode: str, suffix: str, tmp_path: Path) -> None:
+def test_grey_images_get_three_equal_channels(mode: str, suffix: str, tmp_path: Path) -> None:
     bright = np.full(HW, 255, np.uint8)
     bright[:, :20] = 0
     grey = Image.fromarray(bright)
@@ -90,8 +90,8 @@ def test_grey_pictures_get_three_equal_channels(mode: str, suffix: str, tmp_path
     assert min(image[5, 35]) > 250
 
 
-def test_sixteen_bits_are_scaled_by_one_rule_whatever_the_picture_holds(tmp_path: Path) -> None:
-    """Values 0..4000 of 65535 stay dark: the rule is a division by 257, not a stretch of each picture."""
+def test_sixteen_bits_are_scaled_by_one_rule_whatever_the_image_holds(tmp_path: Path) -> None:
+    """Values 0..4000 of 65535 stay dark: the rule is a division by 257, not a stretch of each image."""
     path = tmp_path / "a.png"
     cv2.imwrite(str(path), np.linspace(0, 4000, 800).reshape(HW).astype(np.uint16))
     assert read_image(path).max() == round(4000 / 257)
@@ -112,7 +112,7 @@ def test_a_box_lies_on_the_same_pixels_whatever_the_orientation(suffix: str, ori
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF")
-def test_exif_behind_the_pixels_of_a_png_counts_and_broken_exif_does_not_cost_the_picture(tmp_path: Path) -> None:
+def test_exif_behind_the_pixels_of_a_png_counts_and_broken_exif_does_not_cost_the_image(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[274] = 6
     content = save(tmp_path / "a.png", rgb(), exif=exif).read_bytes()
@@ -200,14 +200,14 @@ def test_several_lists_and_folders_make_one_split(tmp_path: Path) -> None:
     assert (report.found, report.missing) == (2, 1)
 
 
-def test_lines_of_a_list_that_name_no_picture_are_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_lines_of_a_list_that_name_no_image_are_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     make_set(tmp_path)
     (tmp_path / "train.txt").write_text("# mine\nimages/all/a.png\nimages/all/b.tga\nimages/all/c\n")
     assert len(find_images([tmp_path / "train.txt"])) == 1
-    assert f"{tmp_path / 'train.txt'}:3: 'images/all/b.tga' names no picture; 2 such lines" in caplog.text
+    assert f"{tmp_path / 'train.txt'}:3: 'images/all/b.tga' names no image; 2 such lines" in caplog.text
 
 
-def test_pictures_of_kinds_that_cannot_be_read_are_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_images_of_kinds_that_cannot_be_read_are_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     make_set(tmp_path)
     for name in ("x.NEF", "y.nef", "z.tga", "notes.md"):
         (tmp_path / "images" / "all" / name).write_bytes(b"")
@@ -216,7 +216,7 @@ def test_pictures_of_kinds_that_cannot_be_read_are_said(tmp_path: Path, caplog: 
     assert "2 .nef, 1 .tga" in caplog.text and ".md" not in caplog.text
 
 
-def test_a_listed_picture_that_is_gone_is_named(tmp_path: Path) -> None:
+def test_a_listed_image_that_is_gone_is_named(tmp_path: Path) -> None:
     make_set(tmp_path)
     (tmp_path / "train.txt").write_text(f"images/all/a.png\nimages/all/gone.png\n{'x' * 300}.png\n")
     images = find_images([tmp_path / "train.txt"])

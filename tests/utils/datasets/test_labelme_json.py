@@ -139,7 +139,7 @@ def test_a_shape_that_cannot_be_used_is_dropped_and_the_others_stay(
 
 
 def test_boxes_made_for_another_shape_leave_the_image_out(load: Callable[..., LabelSet], pixels: Pixels) -> None:
-    with pytest.raises(InputError, match=r"a\.json: .*made for 60x90 pixels, but the picture has 100x50"):
+    with pytest.raises(InputError, match=r"a\.json: .*made for 60x90 pixels, but the image has 100x50"):
         load(shape("rectangle", (10, 5), (30, 15)), wh=(60, 90))
     assert pixels(load(shape("rectangle", (20, 10), (60, 30)), wh=(200, 100))) == [[0, 10, 5, 30, 15]]
 

@@ -19,7 +19,7 @@ GOOD = "0 0.5 0.5 0.25 0.5\n"
 
 
 def labelled(tmp_path: Path, **texts: str | None) -> list[Path]:
-    """Make one 64x64 picture per name in images/ and its label file in labels/ (none for None)."""
+    """Make one 64x64 image per name in images/ and its label file in labels/ (none for None)."""
     images = []
     for folder in ("images", "labels"):
         (tmp_path / folder).mkdir(exist_ok=True)
@@ -194,9 +194,9 @@ def test_dropped_rows_are_counted_and_the_first_ten_shown(tmp_path: Path, caplog
     assert "13 dropped" in caplog.records[-1].getMessage()
 
 
-def test_unreadable_and_cut_pictures_are_listed_and_left_out(tmp_path: Path) -> None:
+def test_unreadable_and_cut_images_are_listed_and_left_out(tmp_path: Path) -> None:
     images = labelled(tmp_path, a=GOOD, b=GOOD, c=GOOD)
-    images[1].write_bytes(b"no picture")
+    images[1].write_bytes(b"no image")
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
     images[2] = images[2].with_suffix(".jpg")
     images[2].write_bytes(cv2.imencode(".jpg", noise)[1].tobytes()[:-900])
@@ -217,16 +217,16 @@ def test_a_jpeg_with_bytes_after_its_end_is_usable(tmp_path: Path) -> None:
     assert len(scan_labels([jpeg], 1).records) == 1
 
 
-def test_no_usable_picture_is_an_error(tmp_path: Path) -> None:
+def test_no_usable_image_is_an_error(tmp_path: Path) -> None:
     (image,) = labelled(tmp_path, a=GOOD)
     image.write_bytes(b"")
-    with pytest.raises(InputError, match=r"none of the 1 pictures is usable.*a\.png"):
+    with pytest.raises(InputError, match=r"none of the 1 images is usable.*a\.png"):
         scan_labels([image], 1)
-    with pytest.raises(InputError, match="no pictures"):
+    with pytest.raises(InputError, match="no images"):
         scan_labels([], 1)
 
 
-def test_no_labels_at_all_names_a_picture_and_the_path_tried(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_no_labels_at_all_names_a_image_and_the_path_tried(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     image = tmp_path / "pics" / "a.png"
     image.parent.mkdir()
     Image.new("RGB", (64, 64)).save(image)
@@ -246,7 +246,7 @@ def test_labels_that_are_all_unusable_are_an_error_not_background(tmp_path: Path
 def test_a_set_of_background_only_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     labels = scan_labels(labelled(tmp_path, a="", b="", c="", d=""), 1, require_labels=True)
     assert len(labels.records) == 4
-    assert "4 pictures of background only" in caplog.text
+    assert "4 images of background only" in caplog.text
 
 
 def test_a_turned_photo_has_its_displayed_size(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ QUICK = LiveSettings(reconnect=2, wait_s=0.01)
 
 
 class FakeCamera:
-    """Sends pictures of one grey value each; then fails for ever. ``gate`` lets the test decide when."""
+    """Sends images of one grey value each; then fails for ever. ``gate`` lets the test decide when."""
 
     def __init__(self, values: list[int], gate: Callable[[], Any] = lambda: None, opened: bool = True) -> None:
         self.values, self.gate, self.opened = list(values), gate, opened
@@ -153,15 +153,15 @@ def test_a_file_among_streams_is_played_at_its_own_pace(tmp_path: Path) -> None:
     assert frames and frames[-1].clip is not None and frames[-1].clip.fps == 20
 
 
-def motion_jpeg(jpegs: list[bytes], pause_s: float, pictures: int) -> type[BaseHTTPRequestHandler]:
-    """A handler that sends pictures for ever (``pictures``: so many to each visitor), as network cameras do."""
+def motion_jpeg(jpegs: list[bytes], pause_s: float, images: int) -> type[BaseHTTPRequestHandler]:
+    """A handler that sends images for ever (``images``: so many to each visitor), as network cameras do."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self.send_response(200)
             self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
             self.end_headers()
-            for n in range(pictures):
+            for n in range(images):
                 jpeg = jpegs[n % len(jpegs)]
                 head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
                 try:
@@ -190,7 +190,7 @@ def served(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
 
 def test_a_real_stream_over_http_that_breaks_off_and_comes_back() -> None:
     jpegs = [cv2.imencode(".jpg", np.full((48, 64, 3), value, np.uint8))[1].tobytes() for value in (50, 200)]
-    with served(motion_jpeg(jpegs, 0.02, pictures=25)) as address:
+    with served(motion_jpeg(jpegs, 0.02, images=25)) as address:
         source = open_source(address, reconnect=1)
         assert isinstance(source, LiveSource)
         source.settings = source.readers[0].settings = LiveSettings(reconnect=1, wait_s=0.01)

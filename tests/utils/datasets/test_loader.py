@@ -30,7 +30,7 @@ from utils.datasets.loader import (
 
 @pytest.fixture
 def dataset(tmp_path: Path) -> DetectionDataset:
-    """Five noisy pictures with 0 to 4 boxes."""
+    """Five noisy images with 0 to 4 boxes."""
     rng = np.random.default_rng(0)
     records = []
     for n in range(5):
@@ -66,7 +66,7 @@ def test_the_last_smaller_batch_is_kept_unless_told_otherwise(dataset: Detection
     assert [len(batch.images) for batch in dropped] == [2, 2]
 
 
-def test_an_epoch_visits_every_picture_once_in_an_order_of_its_own(dataset: DetectionDataset) -> None:
+def test_an_epoch_visits_every_image_once_in_an_order_of_its_own(dataset: DetectionDataset) -> None:
     batches = epochs(dataset, 0)
     first, second = ([path for b in half for path in b.paths] for half in (batches[:3], batches[3:]))
     assert sorted(first) == sorted(second) == sorted(str(r.image) for r in dataset.records)
@@ -78,7 +78,7 @@ def test_workers_are_capped_at_the_number_of_cpus(dataset: DetectionDataset) -> 
     assert build_loader(dataset, batch_size=2, workers=0).num_workers == 0
 
 
-def test_targets_name_their_picture_in_the_batch() -> None:
+def test_targets_name_their_image_in_the_batch() -> None:
     info = LetterboxInfo((8, 8), (1.0, 1.0), (0.0, 0.0))
     items = [TrainItem(torch.zeros(3, 8, 8, dtype=torch.uint8), torch.zeros(n, 6), f"{n}", info) for n in (2, 0, 1)]
     batch = collate(items)
@@ -115,7 +115,7 @@ def test_weights_draw_with_replacement_and_never_a_zero() -> None:
     assert sorted(key.picture for key in sampler) == [0, 1, 2, 3]
 
 
-def test_a_picture_drawn_twice_in_an_epoch_is_augmented_in_two_ways(dataset: DetectionDataset) -> None:
+def test_a_image_drawn_twice_in_an_epoch_is_augmented_in_two_ways(dataset: DetectionDataset) -> None:
     sampler = EpochSampler(5, seed=0)
     sampler.set_weights([0, 0, 0, 1, 0])
     keys = list(sampler)
@@ -138,13 +138,13 @@ def test_rectangular_batches_are_not_shuffled(dataset: DetectionDataset) -> None
 
 
 def quad_items(count: int) -> list[TrainItem]:
-    """Pictures of one shade each with one box in the upper left quarter."""
+    """Images of one shade each with one box in the upper left quarter."""
     info = LetterboxInfo((8, 8), (1.0, 1.0), (0.0, 0.0))
     targets = torch.tensor([[0, 1, 0.25, 0.25, 0.5, 0.5]])
     return [TrainItem(torch.full((3, 8, 8), n, dtype=torch.uint8), targets, str(n), info, (0, n)) for n in range(count)]
 
 
-def test_four_pictures_become_one_of_twice_the_size() -> None:
+def test_four_images_become_one_of_twice_the_size() -> None:
     united, enlarged = [], []
     for seed in range(20):
         batch = QuadCollate(seed)(quad_items(4))
@@ -204,7 +204,7 @@ def test_too_little_shared_memory_means_fewer_workers_and_a_hint(
     [
         (8, 4, 2, 1, [[[0, 1], [4, 5]], [[2, 3], [6, 7]]]),
         (7, 4, 2, 1, [[[0, 1], [4, 5]], [[2, 3], [6]]]),
-        (5, 4, 2, 1, [[[0, 1], [4]], [[2, 3], [~4]]]),  # nothing is left for the second: a blank picture
+        (5, 4, 2, 1, [[[0, 1], [4]], [[2, 3], [~4]]]),  # nothing is left for the second: a blank image
         (5, 3, 3, 1, [[[0], [3]], [[1], [4]], [[2], [~3]]]),
         (11, 8, 2, 4, [[[0, 1, 2, 3], [8, 9, 10]], [[4, 5, 6, 7], [~8]]]),
     ],
@@ -216,13 +216,13 @@ def test_processes_share_every_batch(n: int, batch: int, size: int, unit: int, p
         assert len(batches) == len(expected)
 
 
-def test_the_blank_picture_has_the_shape_of_its_batch_and_counts_for_nothing(
+def test_the_blank_image_has_the_shape_of_its_batch_and_counts_for_nothing(
     tmp_path: Path, make_dataset: Callable[..., Path]
 ) -> None:
     records = load_labels(DatasetSpec.load(make_dataset(tmp_path, n_train=3, hw=(64, 128))), "train").records
     dataset = DetectionDataset(records, 128, rect=True, batch_size=2, stride=32)
     last = list(build_loader(dataset, batch_size=2, workers=0, ranks=Ranks(1, 2)))[-1]
-    assert (last.paths, last.pictures, len(last.targets)) == ([""], 0, 0)
+    assert (last.paths, last.count, len(last.targets)) == ([""], 0, 0)
     assert tuple(last.images.shape) == (1, 3, 64, 128)
 
 
@@ -236,6 +236,6 @@ def test_the_parts_together_are_the_batches_of_one_process(
     whole = list(build_loader(dataset, **given))
     parts = [list(build_loader(dataset, **given, ranks=Ranks(rank, 2))) for rank in range(2)]
     for batch, *shares in zip(whole, *parts):
-        real = [share for share in shares if share.pictures]
+        real = [share for share in shares if share.count]
         assert torch.equal(batch.images, torch.cat([share.images for share in real]))
         assert torch.equal(batch.targets[:, 1:], torch.cat([share.targets[:, 1:] for share in real]))

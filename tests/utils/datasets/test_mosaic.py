@@ -1,4 +1,4 @@
-"""The mosaic: where pictures, boxes and outlines land."""
+"""The mosaic: where images, boxes and outlines land."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ INFO = LetterboxInfo((64, 64), (1.0, 1.0), (0.0, 0.0))
 
 
 def tile(shade: int, hw: tuple[int, int] = (64, 64), outlined: bool = False) -> Sample:
-    """A picture of one shade with a box over all of it, the class naming the shade."""
+    """An image of one shade with a box over all of it, the class naming the shade."""
     height, width = hw
     corners = np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float32)
     boxes = np.array([[shade, 0, 0, width, height]], np.float32)
@@ -21,7 +21,7 @@ def tile(shade: int, hw: tuple[int, int] = (64, 64), outlined: bool = False) -> 
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_every_box_covers_exactly_the_visible_part_of_its_picture(seed: int) -> None:
+def test_every_box_covers_exactly_the_visible_part_of_its_image(seed: int) -> None:
     tiles = [tile(10), tile(20, (40, 64)), tile(30, (64, 50)), tile(40, (33, 47))]
     canvas = mosaic4(tiles, 64, np.random.default_rng(seed))
     assert canvas.image.shape == (128, 128, 3)
@@ -30,7 +30,7 @@ def test_every_box_covers_exactly_the_visible_part_of_its_picture(seed: int) -> 
         assert (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1) == (x1, y1, x2, y2)
 
 
-def test_the_pictures_meet_in_the_middle_half_of_the_canvas() -> None:
+def test_the_images_meet_in_the_middle_half_of_the_canvas() -> None:
     for seed in range(20):
         boxes = mosaic4([tile(s) for s in (10, 20, 30, 40)], 64, np.random.default_rng(seed)).boxes
         x, y = boxes[0, 3:]  # the lower right corner of the first is the upper left one of the fourth
@@ -38,7 +38,7 @@ def test_the_pictures_meet_in_the_middle_half_of_the_canvas() -> None:
         assert 32 <= x <= 96 and 32 <= y <= 96
 
 
-def test_what_no_picture_covers_is_grey() -> None:
+def test_what_no_image_covers_is_grey() -> None:
     canvas = mosaic4([tile(s, (8, 8)) for s in (10, 20, 30, 40)], 64, np.random.default_rng(0))
     assert (canvas.image == 114).all(-1).sum() == 128 * 128 - 4 * 64
 
@@ -50,7 +50,7 @@ def test_outlines_move_with_their_boxes_and_rows_without_one_stay_without() -> N
     np.testing.assert_array_equal([*polygon.min(0), *polygon.max(0)], canvas.boxes[1, 1:])
 
 
-def test_pictures_without_objects_make_a_mosaic_without_boxes() -> None:
+def test_images_without_objects_make_a_mosaic_without_boxes() -> None:
     bare = Sample(tile(10).image, np.zeros((0, 5), np.float32), [], "", INFO)
     assert mosaic4([bare] * 4, 64, np.random.default_rng(0)).boxes.shape == (0, 5)
 

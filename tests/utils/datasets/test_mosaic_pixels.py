@@ -23,28 +23,28 @@ TILTED = {**TURNED, "perspective": 0.0005}
 
 
 def soft(hw: tuple[int, int], seed: int) -> np.ndarray:
-    """A picture without edges, so that half a pixel changes little."""
+    """An image without edges, so that half a pixel changes little."""
     small = np.random.default_rng(seed).integers(60, 200, (3, 3, 3), np.uint8)
     return cv2.resize(small, hw[::-1], interpolation=cv2.INTER_LINEAR)
 
 
-PICTURES = [soft(hw, seed) for seed, hw in enumerate(SIZES_HW)]
+IMAGES = [soft(hw, seed) for seed, hw in enumerate(SIZES_HW)]
 
 
-def whole_canvas(layout: Layout, pictures: Sequence[np.ndarray]) -> np.ndarray:
-    """Every picture copied to its place, on a canvas large enough for all, of which the middle is cut out."""
+def whole_canvas(layout: Layout, images: Sequence[np.ndarray]) -> np.ndarray:
+    """Every image copied to its place, on a canvas large enough for all, of which the middle is cut out."""
     margin = 2 * SIZE
     canvas = np.full((layout.side + 2 * margin, layout.side + 2 * margin, 3), 114, np.uint8)
-    for (left, top, width, height), picture in zip(layout.tiles.tolist(), pictures):
-        canvas[top + margin : top + margin + height, left + margin : left + margin + width] = picture
+    for (left, top, width, height), image in zip(layout.tiles.tolist(), images):
+        canvas[top + margin : top + margin + height, left + margin : left + margin + width] = image
     return canvas[margin:-margin, margin:-margin]
 
 
-def long_way(layout: Layout, warp: Warp, pictures: Sequence[np.ndarray]) -> np.ndarray:
+def long_way(layout: Layout, warp: Warp, images: Sequence[np.ndarray]) -> np.ndarray:
     """The canvas, warped by the matrix; OpenCV counts from the middle of the first pixel."""
     half = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])
     matrix = np.linalg.inv(half) @ warp.matrix @ half
-    canvas = whole_canvas(layout, pictures)
+    canvas = whole_canvas(layout, images)
     return cv2.warpPerspective(canvas, matrix, (SIZE, SIZE), borderValue=(114, 114, 114))
 
 
@@ -54,7 +54,7 @@ def layouts(seed: int) -> list[tuple[Layout, np.random.Generator]]:
 
 
 def far_from_edges(layout: Layout, warp: Warp) -> np.ndarray:
-    """Pixels of the output that do not lie within two pixels of an edge of a picture or of the canvas."""
+    """Pixels of the output that do not lie within two pixels of an edge of an image or of the canvas."""
     lone = [np.full((h, w, 3), 20 * n, np.uint8) for n, (h, w) in enumerate(SIZES_HW, start=1)]
     numbers = long_way(layout, warp, lone)[..., 0]
     kernel = np.ones((5, 5), np.uint8)
@@ -65,11 +65,11 @@ def far_from_edges(layout: Layout, warp: Warp) -> np.ndarray:
 def test_an_enlarged_mosaic_is_that_of_the_long_way_but_at_the_seams(seed: int) -> None:
     for layout, rng in layouts(seed):
         warp = draw_warp((2 * SIZE, 2 * SIZE), (SIZE, SIZE), **PLAIN, rng=rng)
-        ours = layout.enlarge(warp).paint(lambda tile, _: PICTURES[tile])
-        difference = np.abs(ours.astype(int) - long_way(layout, warp, PICTURES)).max(-1)
+        ours = layout.enlarge(warp).paint(lambda tile, _: IMAGES[tile])
+        difference = np.abs(ours.astype(int) - long_way(layout, warp, IMAGES)).max(-1)
         inside = far_from_edges(layout, warp)
         assert inside.mean() > 0.7
-        assert difference[inside].max() <= 6  # half a pixel on the slopes of the pictures
+        assert difference[inside].max() <= 6  # half a pixel on the slopes of the images
         assert difference[inside].mean() < 1
 
 
@@ -79,8 +79,8 @@ def test_the_needed_part_of_the_canvas_gives_what_the_whole_gives(seed: int, ran
     for layout, rng in layouts(seed):
         warp = draw_warp((2 * SIZE, 2 * SIZE), (SIZE, SIZE), **ranges, rng=rng)
         window = warp.source()
-        part = layout.paint(window, lambda tile, _: PICTURES[tile])
-        difference = np.abs(warp.apply(part, window[:2]).astype(int) - long_way(layout, warp, PICTURES))
+        part = layout.paint(window, lambda tile, _: IMAGES[tile])
+        difference = np.abs(warp.apply(part, window[:2]).astype(int) - long_way(layout, warp, IMAGES))
         # The position of a pixel is rounded to 1/32 by some kernels: a step of that size at a seam.
         assert np.quantile(difference, 0.99) <= 2
         assert difference.mean() < 0.5
@@ -132,13 +132,13 @@ def test_only_what_is_seen_is_loaded() -> None:
 
     def load(tile: int, rows: float) -> np.ndarray:
         asked[tile] = rows
-        return PICTURES[tile][: int(np.ceil(rows * SIZES_HW[tile][0] - 1e-6))]
+        return IMAGES[tile][: int(np.ceil(rows * SIZES_HW[tile][0] - 1e-6))]
 
     layout = Layout(
         2 * SIZE, np.array([[40, 200, 160, 120], [200, 200, 107, 160], [0, 0, 160, 90], [280, 0, 160, 160]])
     )
     half = Warp((320, 320), (SIZE, SIZE), np.array([[1.0, 0, -80], [0, 1, -80], [0, 0, 1]]), (1, 1), (80, 80, 160, 160))
-    expected = whole_canvas(layout, PICTURES)[80:240, 80:240]
+    expected = whole_canvas(layout, IMAGES)[80:240, 80:240]
     np.testing.assert_array_equal(layout.enlarge(half).paint(load), expected)
     assert asked == {0: 40 / 120, 1: 40 / 160, 2: 1.0}
     np.testing.assert_array_equal(layout.paint((80, 80, 160, 160), load), expected)
@@ -150,16 +150,16 @@ def test_colours_change_alike_before_and_after_the_size(monkeypatch: pytest.Monk
         for layout, rng in layouts(seed):
             warp = draw_warp((2 * SIZE, 2 * SIZE), (SIZE, SIZE), **PLAIN, rng=rng)
             plan = layout.enlarge(warp)
-            ours = plan.paint(lambda tile, _: PICTURES[tile], jitter)
-            after = jitter(plan.paint(lambda tile, _: PICTURES[tile]))
+            ours = plan.paint(lambda tile, _: IMAGES[tile], jitter)
+            after = jitter(plan.paint(lambda tile, _: IMAGES[tile]))
             difference = np.abs(ours.astype(int) - after)
             assert np.quantile(difference, 0.99) <= 4 and difference.mean() < 1
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_small_pictures_are_enlarged_in_one_step_and_boxes_stay_on_them(seed: int) -> None:
+def test_small_images_are_enlarged_in_one_step_and_boxes_stay_on_them(seed: int) -> None:
     small_hw = [(round(0.6 * h), round(0.6 * w)) for h, w in SIZES_HW]
-    small = [cv2.resize(p, hw[::-1], interpolation=cv2.INTER_AREA) for p, hw in zip(PICTURES, small_hw)]
+    small = [cv2.resize(p, hw[::-1], interpolation=cv2.INTER_AREA) for p, hw in zip(IMAGES, small_hw)]
     asked: dict[int, float] = {}
 
     def load(tile: int, rows: float) -> np.ndarray:
@@ -170,10 +170,10 @@ def test_small_pictures_are_enlarged_in_one_step_and_boxes_stay_on_them(seed: in
         warp = draw_warp((2 * SIZE, 2 * SIZE), (SIZE, SIZE), **PLAIN, rng=rng)
         count = len(layout.tiles)
         plan = layout.enlarge(warp, small_hw[:count])
-        difference = np.abs(plan.paint(load).astype(int) - long_way(layout, warp, PICTURES)).max(-1)
+        difference = np.abs(plan.paint(load).astype(int) - long_way(layout, warp, IMAGES)).max(-1)
         inside = far_from_edges(layout, warp)
         assert difference[inside].mean() < 2 and np.quantile(difference[inside], 0.99) <= 10
-        # A box over the middle half of each picture: where it lies in the small one and so in the output.
+        # A box over the middle half of each image: where it lies in the small one and so in the output.
         rows = [np.array([[n, 0.25, 0.25, 0.75, 0.75]], np.float32) for n in range(count)]
         boxes = layout.place_boxes(rows, fractions=True)
         moved = boxes[:, 1:].reshape(-1, 2, 2) * plan.scale_shift[:, :1] + plan.scale_shift[:, 1:]

@@ -17,7 +17,7 @@ from utils.core.image import write_image
 from utils.datasets.dataset import DetectionDataset, Key
 from utils.datasets.labels import LabelRecord
 from utils.datasets.loader import EpochSampler, RankBatches, build_loader, sampler_of
-from utils.datasets.mosaic_sampling import BLOCK, HAND, LANES, POOL, deal_partners, even_workers, kept_pictures
+from utils.datasets.mosaic_sampling import BLOCK, HAND, LANES, POOL, deal_partners, even_workers, kept_images
 
 Orders = dict[int, list[list[int]]]  # epoch -> batches of indices
 
@@ -34,7 +34,7 @@ def cut(order: Sequence[int], size: int) -> list[list[int]]:
 
 @pytest.fixture
 def records(tmp_path: Path) -> list[LabelRecord]:
-    """Twenty small pictures with a box each, listed fifty times over."""
+    """Twenty small images with a box each, listed fifty times over."""
     rng = np.random.default_rng(0)
     found = []
     for n in range(20):
@@ -45,7 +45,7 @@ def records(tmp_path: Path) -> list[LabelRecord]:
     return found * 50
 
 
-def test_the_partners_of_a_batch_are_the_last_pictures_of_its_lane() -> None:
+def test_the_partners_of_a_batch_are_the_last_images_of_its_lane() -> None:
     orders = {-1: cut(range(10_000, 10_512), BLOCK), 0: cut(range(512), BLOCK)}
     batches = dealt(orders)
     fifth_of_lane_1 = 4 * LANES + 1 - LANES  # its three predecessors are of this epoch
@@ -54,7 +54,7 @@ def test_the_partners_of_a_batch_are_the_last_pictures_of_its_lane() -> None:
     assert len(before) == POOL
 
 
-def test_an_epoch_begins_with_the_last_pictures_of_the_epoch_before() -> None:
+def test_an_epoch_begins_with_the_last_images_of_the_epoch_before() -> None:
     orders = {-1: cut(range(10_000, 10_512), BLOCK), 0: cut(range(512), BLOCK)}
     first = dealt(orders)[2]  # 32 batches an epoch: lane 2 ends with the batches 10, 18 and 26 of it
     before = {picture for number in (10, 18, 26) for picture in orders[-1][number]}
@@ -63,13 +63,13 @@ def test_an_epoch_begins_with_the_last_pictures_of_the_epoch_before() -> None:
 
 def test_small_data_sets_look_back_over_several_epochs() -> None:
     orders = {epoch: cut([100 * epoch + n for n in range(20)], 4) for epoch in range(-15, 1)}
-    last = dealt(orders)[4]  # the only batch of lane 4 in an epoch: twelve epochs back are 48 pictures
+    last = dealt(orders)[4]  # the only batch of lane 4 in an epoch: twelve epochs back are 48 images
     expected = {100 * epoch + n for epoch in range(-12, 0) for n in range(16, 20)}
     assert set(last[0].partners) < expected
     assert set().union(*(key.partners for key in last)) < expected
 
 
-def test_all_mosaics_of_a_batch_take_different_pictures() -> None:
+def test_all_mosaics_of_a_batch_take_different_images() -> None:
     orders = {-1: cut(range(10_000, 11_024), 32), 0: cut(range(1024), 32)}
     for batch in dealt(orders):
         for block in cut(range(32), BLOCK):
@@ -78,7 +78,7 @@ def test_all_mosaics_of_a_batch_take_different_pictures() -> None:
             assert not set(taken) & {batch[place].picture for place in block}
 
 
-def test_every_picture_is_a_partner_three_times_an_epoch() -> None:
+def test_every_image_is_a_partner_three_times_an_epoch() -> None:
     """Over the long run; each of them once in every batch that it is at hand for."""
     orders = {epoch: cut(np.random.default_rng(epoch + 9).permutation(640).tolist(), BLOCK) for epoch in range(-1, 6)}
     taken = Counter(
@@ -127,7 +127,7 @@ def test_loader_processes_share_the_lanes_evenly(wanted: int, even: int) -> None
 
 
 def test_more_processes_than_lanes_still_find_half_of_what_they_need() -> None:
-    """Each of sixteen gets every other batch of a lane: its own pictures and a third of the partners are new to it."""
+    """Each of sixteen gets every other batch of a lane: its own images and a third of the partners are new to it."""
     batches = list(RankBatches(EpochSampler(12_800), BLOCK, False, ALONE, partners=True))[:: even_workers(16)]
     kept: dict[int, None] = {}
     decoded = 0
@@ -136,28 +136,28 @@ def test_more_processes_than_lanes_still_find_half_of_what_they_need() -> None:
             if picture not in kept:
                 decoded += 1
                 kept[picture] = None
-                if len(kept) > kept_pictures(BLOCK, 16):
+                if len(kept) > kept_images(BLOCK, 16):
                     del kept[next(iter(kept))]
     assert decoded <= 2.1 * sum(map(len, batches))
 
 
 @pytest.mark.parametrize("workers", [0, 1, 2, 4, 8])
 @pytest.mark.parametrize("batch_size", [16, 24])
-def test_whoever_makes_the_batches_of_a_lane_decodes_every_picture_once(
+def test_whoever_makes_the_batches_of_a_lane_decodes_every_image_once(
     records: list[LabelRecord], workers: int, batch_size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("utils.datasets.loader.free_memory", lambda _: None)
     data = DetectionDataset(records, 32, augment=True)
     loader = build_loader(data, batch_size=batch_size, workers=0, shuffle=True)
-    data.keep_recent(kept_pictures(batch_size, workers))
+    data.keep_recent(kept_images(batch_size, workers))
     asked = list(loader.batch_sampler)[:: max(workers, 1)]  # type: ignore[arg-type]
-    decoded, decode = [0], data._pictures._decode
+    decoded, decode = [0], data._images._decode
 
     def count(*given: Any) -> Any:
         decoded[0] += 1
         return decode(*given)
 
-    monkeypatch.setattr(data._pictures, "_decode", count)
+    monkeypatch.setattr(data._images, "_decode", count)
     warm = 4 * LANES // max(workers, 1)  # four batches of every lane
     for batch in asked[:warm]:
         for key in batch:
@@ -168,22 +168,22 @@ def test_whoever_makes_the_batches_of_a_lane_decodes_every_picture_once(
         data[key]
     assert len(rest) > 25
     assert decoded[0] <= 1.2 * len(rest)
-    assert len(data._pictures._recent) <= kept_pictures(batch_size, workers)
+    assert len(data._images._recent) <= kept_images(batch_size, workers)
 
 
 def test_only_an_eighth_of_the_free_memory_is_taken(
     records: list[LabelRecord], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = DetectionDataset(records, 32, augment=True)
-    for free, kept in ((8 * 3 * 32 * 32 * 20, 20), (8, 0), (2**40, kept_pictures(16, 0)), (None, kept_pictures(16, 0))):
+    for free, kept in ((8 * 3 * 32 * 32 * 20, 20), (8, 0), (2**40, kept_images(16, 0)), (None, kept_images(16, 0))):
         monkeypatch.setattr("utils.datasets.loader.free_memory", lambda _, value=free: value)
         build_loader(data, batch_size=16, workers=0, shuffle=True)
-        assert data._pictures._most_recent == kept
+        assert data._images._most_recent == kept
         data[Key(0, 0)]
     shared = 8 * 3 * 32 * 32 * 20
     monkeypatch.setattr("utils.datasets.loader.free_memory", lambda _: shared)
     build_loader(data, batch_size=16, workers=0, shuffle=True, ranks=Ranks(0, 4, 0, 4))
-    assert data._pictures._most_recent == 20 // 4
+    assert data._images._most_recent == 20 // 4
 
 
 def test_batches_are_the_same_whatever_is_kept(records: list[LabelRecord]) -> None:
@@ -200,7 +200,7 @@ def test_batches_are_the_same_whatever_is_kept(records: list[LabelRecord]) -> No
 
 
 def test_mosaics_are_statistically_those_of_the_whole_data_set(records: list[LabelRecord]) -> None:
-    """Boxes per picture, their size and their place, and the classes; 1000 pictures each."""
+    """Boxes per image, their size and their place, and the classes; 1000 images each."""
     data = DetectionDataset(records, 64, augment=True)
     figures = []
     for near in (True, False):
@@ -209,7 +209,7 @@ def test_mosaics_are_statistically_those_of_the_whole_data_set(records: list[Lab
         count = len(targets) / len(records)
         figures.append([count, *targets[:, 1:].mean(0).tolist(), *targets[:, 1:].std(0).tolist()])
     near_figures, all_figures = np.array(figures)
-    assert near_figures[0] == pytest.approx(all_figures[0], rel=0.05)  # boxes per picture, about 2.5
+    assert near_figures[0] == pytest.approx(all_figures[0], rel=0.05)  # boxes per image, about 2.5
     np.testing.assert_allclose(near_figures[1:], all_figures[1:], rtol=0.05)
 
 
@@ -224,7 +224,7 @@ def test_drawing_from_the_whole_data_set_is_a_choice(records: list[LabelRecord])
         assert not next(iter(loader.batch_sampler))[0].partners  # type: ignore[arg-type]
 
 
-def test_pictures_drawn_by_weight_come_as_partners_by_weight(records: list[LabelRecord]) -> None:
+def test_images_drawn_by_weight_come_as_partners_by_weight(records: list[LabelRecord]) -> None:
     """After the first batches, whose partners are those of the epoch before."""
     loader = build_loader(DetectionDataset(records, 32, augment=True), batch_size=16, workers=0, shuffle=True, seed=1)
     sampler_of(loader).set_weights([1.0] * 10 + [0.0] * (len(records) - 10))

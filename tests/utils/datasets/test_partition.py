@@ -10,9 +10,9 @@ from utils.datasets.partition import Units, assign
 Counts = list[list[int]]
 
 
-def units(objects: Counts, pictures: list[int] | None = None) -> Units:
+def units(objects: Counts, images: list[int] | None = None) -> Units:
     table = np.array(objects).reshape(len(objects), -1)
-    return Units(np.array(pictures or [1] * len(objects)), table)
+    return Units(np.array(images or [1] * len(objects)), table)
 
 
 def draw(given: Units, fractions: list[float], seed: int = 0) -> np.ndarray:
@@ -35,19 +35,19 @@ def test_by_hand_a_rare_class_that_comes_with_a_common_one_is_halved() -> None:
     ("n", "fractions", "expected"),
     [(10, [0.8, 0.1, 0.1], [8, 1, 1]), (7, [0.5, 0.5], [4, 3]), (100, [0.7, 0.2, 0.1], [70, 20, 10])],
 )
-def test_without_classes_the_numbers_of_pictures_are_exact(n: int, fractions: list[float], expected: list[int]) -> None:
+def test_without_classes_the_numbers_of_images_are_exact(n: int, fractions: list[float], expected: list[int]) -> None:
     part_of = draw(units([[]] * n), fractions)
     assert np.bincount(part_of).tolist() == expected
 
 
-def test_large_units_are_placed_so_that_the_numbers_of_pictures_fit() -> None:
-    pictures = [1, 1, 6, 1, 1]
-    part_of = draw(units([[]] * 5, pictures), [0.6, 0.4])
-    assert np.bincount(part_of, weights=pictures).tolist() == [6, 4]
+def test_large_units_are_placed_so_that_the_numbers_of_images_fit() -> None:
+    images = [1, 1, 6, 1, 1]
+    part_of = draw(units([[]] * 5, images), [0.6, 0.4])
+    assert np.bincount(part_of, weights=images).tolist() == [6, 4]
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_shares_of_twenty_classes_and_of_pictures_come_within_one_percent(seed: int) -> None:
+def test_shares_of_twenty_classes_and_of_images_come_within_one_percent(seed: int) -> None:
     rng = np.random.default_rng(seed)
     objects = rng.poisson(rng.uniform(0.05, 1.0, 20), (1000, 20))
     part_of = draw(Units(np.ones(1000, int), objects), [0.8, 0.1, 0.1], seed)

@@ -1,4 +1,4 @@
-"""What holds for every picture, every box and every draw. Hypothesis looks for a case that breaks it."""
+"""What holds for every image, every box and every draw. Hypothesis looks for a case that breaks it."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ sides = st.integers(8, SIDE)
 
 @st.composite
 def marked(draw: st.DrawFn) -> Sample:
-    """A black picture with a white rectangle, its box, and perhaps its outline."""
+    """A black image with a white rectangle, its box, and perhaps its outline."""
     width, height = draw(sides), draw(sides)
     x1, y1 = draw(st.integers(0, width - 8)), draw(st.integers(0, height - 8))
     x2, y2 = draw(st.integers(x1 + 8, width)), draw(st.integers(y1 + 8, height))
@@ -203,14 +203,14 @@ def test_a_blend_has_the_labels_of_both_and_no_other(first: Sample, second: Samp
 
 
 def numbered_item(number: int, boxes: int) -> TrainItem:
-    """A picture of one shade whose boxes have the shade as class."""
+    """An image of one shade whose boxes have the shade as class."""
     targets = torch.tensor([[0, number, 0.5, 0.5, 0.5, 0.5]]).repeat(boxes, 1)
     return TrainItem(torch.full((3, 8, 8), number, dtype=torch.uint8), targets, str(number), INFO, (0, number))
 
 
 @quick
 @given(st.lists(st.tuples(st.integers(0, 255), st.integers(0, 3)), min_size=1, max_size=9), st.booleans(), seeds)
-def test_a_batch_never_mixes_pictures(facts: list[tuple[int, int]], quad: bool, seed: int) -> None:
+def test_a_batch_never_mixes_images(facts: list[tuple[int, int]], quad: bool, seed: int) -> None:
     items = [numbered_item(number, boxes) for number, boxes in facts]
     batch = (QuadCollate(seed % 1000) if quad else collate)(items)
     side = batch.images.shape[-1]

@@ -39,7 +39,7 @@ def write_video(path: Path, images: list[np.ndarray], code: str = "FFV1", fps: f
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Two pictures and a video of five frames, whose grey values are 10, 20, ... ."""
+    """Two images and a video of five frames, whose grey values are 10, 20, ... ."""
     root = tmp_path / "mixed"
     (root / "deep").mkdir(parents=True)
     write_image(root / "b.png", grey(1))
@@ -52,7 +52,7 @@ def values(frames: list[Frame]) -> list[int]:
     return [int(frame.image[0, 0, 0]) for frame in frames]
 
 
-def test_pictures_come_first_then_videos_frame_by_frame(folder: Path) -> None:
+def test_images_come_first_then_videos_frame_by_frame(folder: Path) -> None:
     source = open_source(str(folder))
     frames = list(source)
     assert values(frames) == [1, 2, 10, 20, 30, 40, 50]
@@ -101,8 +101,8 @@ def test_frames_that_cannot_be_read_are_skipped_and_counted(tmp_path: Path) -> N
     assert source.skipped.lines == [f"{path}: {len(frames)} of the 12 frames it announces could be read"]
 
 
-def test_files_that_are_no_pictures_are_named_and_the_others_delivered(folder: Path) -> None:
-    (folder / "a.png").write_bytes(b"no picture")
+def test_files_that_are_no_images_are_named_and_the_others_delivered(folder: Path) -> None:
+    (folder / "a.png").write_bytes(b"no image")
     (folder / "b.mp4").write_bytes(b"")
     source = FileSource(str(folder))
     assert len(list(source)) == 7
@@ -111,7 +111,7 @@ def test_files_that_are_no_pictures_are_named_and_the_others_delivered(folder: P
 
 
 class FakeCapture:
-    """Gives what it is told: pictures, or None for a read that fails."""
+    """Gives what it is told: images, or None for a read that fails."""
 
     def __init__(self, reads: list[np.ndarray | None], fps: float = 10, count: float = 0) -> None:
         self.reads, self.now = list(reads), None
@@ -202,9 +202,9 @@ def test_lists_that_cannot_be_streams(tmp_path: Path, text: str, name: str, mess
 @pytest.mark.parametrize(
     ("source", "error", "message"),
     [
-        ("nowhere.mp4", FileNotFoundError, "no such picture, video, folder, list or address"),
-        ("no*where", FileNotFoundError, "no picture or video matches this pattern"),
-        ("http://host/a.jpg", InputError, "pictures are not downloaded"),
+        ("nowhere.mp4", FileNotFoundError, "no such image, video, folder, list or address"),
+        ("no*where", FileNotFoundError, "no image or video matches this pattern"),
+        ("http://host/a.jpg", InputError, "images are not downloaded"),
         ("screen one", InputError, "expected: screen, screen NUMBER"),
     ],
 )
@@ -215,7 +215,7 @@ def test_sources_that_are_not_there(source: str, error: type[Exception], message
 
 def test_a_file_of_another_kind_is_refused_with_the_known_kinds(tmp_path: Path) -> None:
     (tmp_path / "a.doc").write_text("x", encoding="utf-8")
-    with pytest.raises(InputError, match=r"neither picture nor video nor \.txt list; known are .*mp4.*png"):
+    with pytest.raises(InputError, match=r"neither image nor video nor \.txt list; known are .*mp4.*png"):
         open_source(str(tmp_path / "a.doc"))
 
 

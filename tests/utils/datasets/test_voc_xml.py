@@ -16,7 +16,7 @@ from utils.core.xml_file import read_xml
 from utils.datasets.dataset import DetectionDataset
 from utils.datasets.dataset_labels import load_labels
 from utils.datasets.formats.annotations import DIFFICULT, NOTE
-from utils.datasets.formats.voc_layout import annotation_of, pictures_of_folder, pictures_of_list, read_ids
+from utils.datasets.formats.voc_layout import annotation_of, images_of_folder, images_of_list, read_ids
 from utils.datasets.formats.voc_xml import read_voc
 from utils.datasets.labels import LabelSet
 
@@ -43,7 +43,7 @@ def write(file: Path, *objects: str, size: str = SIZE, head: str = "") -> Path:
 
 @pytest.fixture
 def load(tmp_path: Path) -> Callable[..., LabelSet]:
-    """``load(objects, size=..., yaml=...)``: the labels of a set of one picture, ``a``, with these objects."""
+    """``load(objects, size=..., yaml=...)``: the labels of a set of one image, ``a``, with these objects."""
 
     def run(*objects: str, yaml: str = "names: [cat, dog]\n", size: str = SIZE, **options: Any) -> LabelSet:
         picture(tmp_path / "JPEGImages/a.png")
@@ -140,7 +140,7 @@ def test_an_object_that_cannot_be_used_is_dropped_with_file_and_line(
     assert reason in message
 
 
-def test_a_box_is_clipped_to_the_picture(load: Callable[..., LabelSet]) -> None:
+def test_a_box_is_clipped_to_the_image(load: Callable[..., LabelSet]) -> None:
     labels = load(item("cat", -20, -5, 20, 10))
     np.testing.assert_allclose(labels.records[0].boxes, [[0, 0.1, 0.1, 0.2, 0.2]], atol=1e-7)
     assert labels.report.clipped_rows == 1
@@ -150,14 +150,14 @@ def test_a_box_is_clipped_to_the_picture(load: Callable[..., LabelSet]) -> None:
 
 
 @pytest.mark.parametrize("size", ["", "<size/>", SIZE.replace("100", "0"), SIZE.replace("100", "?")])
-def test_without_a_size_the_pixels_are_those_of_the_picture_and_this_is_said(
+def test_without_a_size_the_pixels_are_those_of_the_image_and_this_is_said(
     load: Callable[..., LabelSet], size: str
 ) -> None:
     labels = load(item("cat", 10, 5, 30, 15), size=size)
     np.testing.assert_allclose(labels.records[0].boxes, [[0, 0.2, 0.2, 0.2, 0.2]], atol=1e-7)
     (note,) = labels.report.findings
     assert note.kind == NOTE
-    assert "a.xml: states no size of the picture; its 100x50 pixels are used" in str(note)
+    assert "a.xml: states no size of the image; its 100x50 pixels are used" in str(note)
 
 
 @pytest.mark.parametrize(
@@ -212,7 +212,7 @@ def test_every_element_knows_its_line_and_text(tmp_path: Path) -> None:
     assert root.value("d") is None
 
 
-def test_a_picture_with_a_broken_file_is_left_out_and_not_taken_for_background(tmp_path: Path) -> None:
+def test_a_image_with_a_broken_file_is_left_out_and_not_taken_for_background(tmp_path: Path) -> None:
     for name in "ab":
         picture(tmp_path / f"JPEGImages/{name}.png")
     write(tmp_path / "Annotations/a.xml", item("cat", 1, 1, 9, 9))
@@ -240,45 +240,45 @@ def test_a_picture_with_a_broken_file_is_left_out_and_not_taken_for_background(t
         ("JPEGImages/a.jpg", "Annotations/a.xml", "Annotations/a.xml"),
     ],
 )
-def test_the_picture_of_an_annotation_is_found(tmp_path: Path, image: str, xml: str, entry: str) -> None:
+def test_the_image_of_an_annotation_is_found(tmp_path: Path, image: str, xml: str, entry: str) -> None:
     picture(tmp_path / image)
     write(tmp_path / xml)
-    assert pictures_of_folder(tmp_path / entry) == {tmp_path / image: tmp_path / xml}
+    assert images_of_folder(tmp_path / entry) == {tmp_path / image: tmp_path / xml}
 
 
-def test_the_sub_folder_tells_pictures_of_one_name_apart(tmp_path: Path) -> None:
+def test_the_sub_folder_tells_images_of_one_name_apart(tmp_path: Path) -> None:
     for split in ("train", "val"):
         picture(tmp_path / f"images/{split}/0.png")
         write(tmp_path / f"Annotations/{split}/0.xml")
-    found = pictures_of_folder(tmp_path / "Annotations/val")
+    found = images_of_folder(tmp_path / "Annotations/val")
     assert found == {tmp_path / "images/val/0.png": tmp_path / "Annotations/val/0.xml"}
 
 
-def test_pictures_that_cannot_be_told_apart_are_refused(tmp_path: Path) -> None:
+def test_images_that_cannot_be_told_apart_are_refused(tmp_path: Path) -> None:
     for split in ("train", "val"):
         picture(tmp_path / f"images/{split}/0.png")
     write(tmp_path / "Annotations/0.xml")
-    with pytest.raises(InputError, match=r"0\.xml: the picture may be .*train/0\.png or .*val/0\.png"):
-        pictures_of_folder(tmp_path / "Annotations")
-    found = pictures_of_folder(tmp_path / "Annotations", tmp_path / "images/val")
+    with pytest.raises(InputError, match=r"0\.xml: the image may be .*train/0\.png or .*val/0\.png"):
+        images_of_folder(tmp_path / "Annotations")
+    found = images_of_folder(tmp_path / "Annotations", tmp_path / "images/val")
     assert list(found) == [tmp_path / "images/val/0.png"]
 
 
 def test_the_file_name_in_the_annotation_is_the_last_resort(tmp_path: Path) -> None:
     picture(tmp_path / "JPEGImages/other.png")
     write(tmp_path / "Annotations/a.xml", "<filename>other.png</filename>")
-    assert list(pictures_of_folder(tmp_path / "Annotations")) == [tmp_path / "JPEGImages/other.png"]
+    assert list(images_of_folder(tmp_path / "Annotations")) == [tmp_path / "JPEGImages/other.png"]
 
 
-def test_missing_pictures_name_every_place_tried(tmp_path: Path) -> None:
+def test_missing_images_name_every_place_tried(tmp_path: Path) -> None:
     write(tmp_path / "Annotations/a.xml")
     with pytest.raises(FileNotFoundError) as caught:
-        pictures_of_folder(tmp_path / "Annotations")
+        images_of_folder(tmp_path / "Annotations")
     for place in ("JPEGImages", "images", "Annotations"):
         assert str(tmp_path / place) in str(caught.value)
 
 
-def test_the_annotation_of_a_picture_is_looked_for_from_near_to_far(tmp_path: Path) -> None:
+def test_the_annotation_of_a_image_is_looked_for_from_near_to_far(tmp_path: Path) -> None:
     image = picture(tmp_path / "images/val/a.png")
     expected = tmp_path / "Annotations/val/a.xml"
     assert annotation_of(image) == expected
@@ -298,15 +298,15 @@ def test_the_annotation_of_a_picture_is_looked_for_from_near_to_far(tmp_path: Pa
         ("", []),
     ],
 )
-def test_a_list_of_ids_is_told_from_a_list_of_pictures(tmp_path: Path, text: str, ids: list[str]) -> None:
+def test_a_list_of_ids_is_told_from_a_list_of_images(tmp_path: Path, text: str, ids: list[str]) -> None:
     (tmp_path / "l.txt").write_text(text, encoding="utf-8")
     assert read_ids(tmp_path / "l.txt") == ids
 
 
 def test_a_list_of_ids_without_annotations_says_where_they_were_looked_for(tmp_path: Path) -> None:
     listing = tmp_path / "set/ImageSets/Main/train.txt"
-    with pytest.raises(FileNotFoundError, match=r"train\.txt: neither a list of pictures .*set/Annotations"):
-        pictures_of_list(listing, ["a"])
+    with pytest.raises(FileNotFoundError, match=r"train\.txt: neither a list of images .*set/Annotations"):
+        images_of_list(listing, ["a"])
 
 
 def test_an_id_without_annotation_is_background(tmp_path: Path) -> None:
@@ -334,7 +334,7 @@ def test_chinese_names_everywhere(tmp_path: Path) -> None:
 
 @pytest.fixture
 def twins(shared_data: Path, tmp_path: Path) -> Iterator[tuple[LabelSet, LabelSet]]:
-    """The validation pictures of a real set, from its xml files and from its label files."""
+    """The validation images of a real set, from its xml files and from its label files."""
     folder = shared_data / "bccd"
     text = f"path: {folder}\nval: ImageSets/Main/val.txt\nnames: [RBC, WBC, Platelets]\n"
     (tmp_path / "d.yaml").write_text(text, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Numbers of pictures and classes in COCO files."""
+"""Numbers of images and classes in COCO files."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def annotation_file(folder: Path, **changed: Any) -> Path:
     return file
 
 
-def test_numbers_come_from_the_file_by_name_of_picture_and_class(tmp_path: Path) -> None:
+def test_numbers_come_from_the_file_by_name_of_image_and_class(tmp_path: Path) -> None:
     truth = read_truth(annotation_file(tmp_path), [record("/data/deep/a_1.png"), record("/data/b.png")], NAMES)
     assert truth.image_ids == {"/data/deep/a_1.png": "x1", "/data/b.png": 70}
     assert truth.category_ids == (17, 18)
@@ -77,7 +77,7 @@ def test_the_file_that_is_written_has_these_numbers_and_boxes_from_the_corner(tm
     ]
 
 
-def test_a_picture_that_the_set_names_twice_counts_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_image_that_the_set_names_twice_counts_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     box, found = [0, 0.5, 0.5, 0.2, 0.4], [80.0, 30.0, 120.0, 70.0, 0.9, 0.0]
     records = [record(f"/data/{name}.png", [box]) for name in ("a", "a", "b", "c")]
     entries = [{"id": number, "file_name": f"{name}.png"} for number, name in enumerate("abc")]
@@ -94,7 +94,7 @@ def test_a_picture_that_the_set_names_twice_counts_once(tmp_path: Path, caplog: 
     assert not caplog.text
 
 
-def test_a_picture_that_the_file_lists_twice_has_the_objects_of_both(tmp_path: Path) -> None:
+def test_a_image_that_the_file_lists_twice_has_the_objects_of_both(tmp_path: Path) -> None:
     entries = [{"id": 3, "file_name": "a.png"}, {"id": 4, "file_name": "a.png"}]
     objects = [{"id": n, "image_id": n, "category_id": 17, "bbox": [n, 0, 9, 9]} for n in (3, 4)]
     truth = read_truth(annotation_file(tmp_path, images=entries, annotations=objects), [record("/d/a.png")], NAMES)
@@ -102,7 +102,7 @@ def test_a_picture_that_the_file_lists_twice_has_the_objects_of_both(tmp_path: P
     assert truth.boxes[:, [0, 2]].tolist() == [[0, 3], [0, 4]]
 
 
-def test_two_pictures_that_the_file_cannot_tell_apart_are_named(tmp_path: Path) -> None:
+def test_two_images_that_the_file_cannot_tell_apart_are_named(tmp_path: Path) -> None:
     records = [record("/data/left/b.png"), record("/data/right/b.png")]
     with pytest.raises(
         InputError, match=r"own\.json: its image 'b\.png' is /data/left/b\.png as well as /data/right/b"
@@ -124,12 +124,12 @@ def test_boxes_follow_the_size_that_the_file_states(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))[0]["bbox"] == [20, 40, 40, 40]
 
 
-def test_classes_and_pictures_that_the_file_lacks_are_named_and_not_scored(
+def test_classes_and_images_that_the_file_lacks_are_named_and_not_scored(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING):
         truth = read_truth(annotation_file(tmp_path), [record("/d/b.png"), record("/d/c.png")], ("cow", "dog"))
-    assert "no category 'cow'" in caplog.text and "lacks 1 pictures, such as c.png" in caplog.text
+    assert "no category 'cow'" in caplog.text and "lacks 1 images, such as c.png" in caplog.text
     collected = CocoResults(truth)
     collected.on_image(result("/d/b.png", [0, 0, 5, 5, 0.9, 0], [0, 0, 5, 5, 0.8, 1]))
     assert collected.write(tmp_path / "out.json") == 1
@@ -138,7 +138,7 @@ def test_classes_and_pictures_that_the_file_lacks_are_named_and_not_scored(
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"images": [{"id": 1, "file_name": "z.png"}]}, "none of the 1 pictures is among its images, such as b.png"),
+        ({"images": [{"id": 1, "file_name": "z.png"}]}, "none of the 1 images is among its images, such as b.png"),
         ({"categories": [{"id": 1, "name": "Katze"}]}, "none of its categories is called like a class"),
         ({"annotations": None}, "expected a COCO annotation file"),
         ({"annotations": [{"image_id": 70, "category_id": 17, "bbox": [1, 2]}]}, "annotations.0.: .*2 numbers instead"),
@@ -151,7 +151,7 @@ def test_a_file_of_another_set_is_refused(tmp_path: Path, changed: dict[str, Any
         read_truth(annotation_file(tmp_path, **changed), [record("/data/b.png")], NAMES)
 
 
-def test_a_file_made_from_labels_numbers_pictures_by_their_names_if_it_can() -> None:
+def test_a_file_made_from_labels_numbers_images_by_their_names_if_it_can() -> None:
     boxes = [[1, 0.5, 0.5, 0.2, 0.4]]
     truth = make_truth([record("d/000012.png", boxes), record("d/7.png")], NAMES)
     assert truth.image_ids == {"d/000012.png": 12, "d/7.png": 7}

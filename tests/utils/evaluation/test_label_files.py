@@ -23,7 +23,7 @@ def test_a_line_is_class_box_and_confidence_if_asked(tmp_path: Path, with_conf: 
     assert (tmp_path / "labels/a.txt").read_text(encoding="utf-8") == text
 
 
-def test_pictures_of_one_name_keep_their_files_apart(tmp_path: Path) -> None:
+def test_images_of_one_name_keep_their_files_apart(tmp_path: Path) -> None:
     files = LabelFiles(tmp_path, with_conf=False)
     for path in ("x/a.jpg", "y/a.jpg", "z/y/a.png", "x/a.jpg"):
         files.on_image(found(path))

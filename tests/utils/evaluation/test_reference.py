@@ -1,4 +1,4 @@
-"""Scores and detections of the official yolov5n on real pictures, against the figures of the reference."""
+"""Scores and detections of the official yolov5n on real images, against the figures of the reference."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_validation_losses_of_the_official_model(golden, shared_weights, tiny_co
     assert result.losses == pytest.approx([reference["box"], reference["obj"], reference["cls"]], rel=1e-4)
 
 
-def test_detections_of_the_official_model_in_all_pictures(golden, shared_weights, shared_data) -> None:
+def test_detections_of_the_official_model_in_all_images(golden, shared_weights, shared_data) -> None:
     model, _ = load_model(shared_weights / "yolov5n-coco-v6.0.pt")
     predictor = Predictor(model, torch.device("cpu"), 640)
     listed = golden.json("eval")["detect"]["images"]

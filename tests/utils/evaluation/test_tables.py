@@ -1,4 +1,4 @@
-"""Tables, page of the worst pictures, batches and the study: the files around an evaluation."""
+"""Tables, page of the worst images, batches and the study: the files around an evaluation."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from utils.evaluation.report import log_table
 from utils.evaluation.results import IOU_THRESHOLDS
 from utils.evaluation.study import StudyRow, save_study, short_names
 from utils.evaluation.tables import class_rows, mean_row, write_csv, write_json
-from utils.evaluation.worst import WorstPictures
+from utils.evaluation.worst import WorstImages
 from utils.metrics import ConfusionMatrix, match_predictions
 from utils.metrics.coco import NAMES as COCO_NAMES
 from utils.metrics.coco import CocoFigures
@@ -26,7 +26,7 @@ from utils.plots.names import columns
 NAMES = ("cat", "dog", "bird")
 
 
-def picture(path: str, labels: list[list[float]], detections: list[list[float]]) -> ImageResult:
+def image(path: str, labels: list[list[float]], detections: list[list[float]]) -> ImageResult:
     """Labels are (class, left), detections (class, left, confidence); all boxes are 10 px wide and high."""
     known = torch.tensor([[c, x, 0, x + 10, 10] for c, x in labels]).reshape(-1, 5).float()
     found = torch.tensor([[x, 0, x + 10, 10, conf, c] for c, x, conf in detections]).reshape(-1, 6).float()
@@ -40,20 +40,20 @@ def tally_of(*pictures: ImageResult) -> Tally:
     return tally
 
 
-# Four pictures with a label each, of which one is found; a false bird, of which there are no labels.
+# Four images with a label each, of which one is found; a false bird, of which there are no labels.
 FOUR = (
-    picture("a.png", [[0, 0]], [[0, 0, 0.9], [2, 40, 0.6]]),
-    picture("b.png", [[0, 0]], []),
-    picture("c.png", [[1, 0]], []),
-    picture("d.png", [[0, 0]], []),
+    image("a.png", [[0, 0]], [[0, 0, 0.9], [2, 40, 0.6]]),
+    image("b.png", [[0, 0]], []),
+    image("c.png", [[1, 0]], []),
+    image("d.png", [[0, 0]], []),
 )
 
 
-def test_labels_of_pictures_without_detections_count() -> None:
+def test_labels_of_images_without_detections_count() -> None:
     result = tally_of(*FOUR).figures(3, {})
     assert (result.images, result.labels, result.labels_per_class.tolist()) == (4, 4, [3, 1, 0])
     assert class_rows(result, NAMES)[0].recall == pytest.approx(1 / 3)
-    one_class = tally_of(*[picture(p.path, [[0, 0]], [[0, 0, 0.9]] * (p.path == "a.png")) for p in FOUR])
+    one_class = tally_of(*[image(p.path, [[0, 0]], [[0, 0, 0.9]] * (p.path == "a.png")) for p in FOUR])
     assert one_class.figures(1, {}).recall == pytest.approx(0.25)
 
 
@@ -73,13 +73,13 @@ def test_an_absent_class_has_no_figures_and_says_so(tmp_path: Path) -> None:
 
 def test_the_json_has_everything_and_is_valid_without_labels_too(tmp_path: Path) -> None:
     coco = CocoFigures((0.5,) * 11 + (float("nan"),), "a tool")
-    for name, pictures in (("full", FOUR), ("empty", [picture("a.png", [], [])])):
+    for name, pictures in (("full", FOUR), ("empty", [image("a.png", [], [])])):
         write_json(tmp_path / name, tally_of(*pictures).figures(3, {"NMS": 1.2345678}), NAMES, {"iou": 0.6}, coco)
     full, empty = (
         json.loads((tmp_path / n).read_text(encoding="utf-8"), parse_constant=pytest.fail) for n in ("full", "empty")
     )
     assert full["coco"] == {"tool": "a tool", **dict.fromkeys(COCO_NAMES, 0.5), "ARl": None}
-    assert full["ms_per_picture"] == {"NMS": 1.235} and full["settings"] == {"iou": 0.6}
+    assert full["ms_per_image"] == {"NMS": 1.235} and full["settings"] == {"iou": 0.6}
     assert np.array(full["confusion_matrix"]["counts"]).sum() == 5  # four labels and the false bird
     assert empty["all"]["ap50"] is None and len(empty["classes"]) == 3
 
@@ -115,15 +115,15 @@ def test_tallies_of_several_processes_join_to_the_figures_of_one() -> None:
     assert a.confusion.matrix.tolist() == b.confusion.matrix.tolist()
 
 
-def test_pictures_are_listed_by_their_errors_and_the_worst_are_drawn(tmp_path: Path) -> None:
+def test_images_are_listed_by_their_errors_and_the_worst_are_drawn(tmp_path: Path) -> None:
     for name in "abc":
         cv2.imwrite(str(tmp_path / f"{name}.png"), np.full((20, 80, 3), 128, np.uint8))
-    worst = WorstPictures(NAMES, keep=2)
-    worst.on_image(picture(str(tmp_path / "a.png"), [[0, 0]], [[0, 0, 0.9], [1, 40, 0.2]]))  # 0.2 is not sure
-    worst.on_image(picture(str(tmp_path / "b.png"), [[0, 0], [1, 30]], [[0, 1, 0.9], [0, 0, 0.8], [1, 60, 0.6]]))
-    worst.on_image(picture(str(tmp_path / "c.png"), [[0, 0]], []))
+    worst = WorstImages(NAMES, keep=2)
+    worst.on_image(image(str(tmp_path / "a.png"), [[0, 0]], [[0, 0, 0.9], [1, 40, 0.2]]))  # 0.2 is not sure
+    worst.on_image(image(str(tmp_path / "b.png"), [[0, 0], [1, 30]], [[0, 1, 0.9], [0, 0, 0.8], [1, 60, 0.6]]))
+    worst.on_image(image(str(tmp_path / "c.png"), [[0, 0]], []))
     worst.save(tmp_path)
-    with (tmp_path / "pictures.csv").open(encoding="utf-8") as stream:
+    with (tmp_path / "images.csv").open(encoding="utf-8") as stream:
         rows = [[Path(row[0]).name, *row[1:]] for row in list(csv.reader(stream))[1:]]
     assert rows == [["b.png", "1", "1", "2"], ["c.png", "0", "1", "0"], ["a.png", "1", "0", "0"]]
     page = cv2.imread(str(tmp_path / "worst.jpg"))
@@ -131,10 +131,10 @@ def test_pictures_are_listed_by_their_errors_and_the_worst_are_drawn(tmp_path: P
 
 
 def test_without_an_error_there_is_no_page(tmp_path: Path) -> None:
-    worst = WorstPictures(NAMES)
-    worst.on_image(picture("a.png", [[0, 0]], [[0, 0, 0.9]]))
+    worst = WorstImages(NAMES)
+    worst.on_image(image("a.png", [[0, 0]], [[0, 0, 0.9]]))
     worst.save(tmp_path)
-    assert [file.name for file in tmp_path.iterdir()] == ["pictures.csv"]
+    assert [file.name for file in tmp_path.iterdir()] == ["images.csv"]
 
 
 @pytest.mark.parametrize(

@@ -137,7 +137,7 @@ def test_val_scores_an_exported_file_as_it_scores_the_checkpoint(
     assert figures[0][2] > 100
 
 
-def test_val_scores_a_file_of_one_size_with_square_pictures(
+def test_val_scores_a_file_of_one_size_with_square_images(
     onnx_file: Path, ants: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("utils.evaluation.observers.plot_batch", lambda *_: None)
@@ -147,8 +147,8 @@ def test_val_scores_a_file_of_one_size_with_square_pictures(
     assert val.score(ValOptions(**given, project=str(tmp_path / "unasked"))).result.images == 4
     assert "input 1x3x64x64" in caplog.text and "running at that size" not in caplog.text
     assert val.score(ValOptions(**given, imgsz=320, project=str(tmp_path))).result.images == 4
-    assert caplog.text.count("takes pictures of 64 x 64 only: running at that size") == 1
-    assert "picture at batch 32, 64 px" in caplog.text
+    assert caplog.text.count("takes images of 64 x 64 only: running at that size") == 1
+    assert "image at batch 32, 64 px" in caplog.text
     assert json.loads((tmp_path / "exp/metrics.json").read_text())["settings"]["imgsz"] == 64
 
 
@@ -188,9 +188,9 @@ def test_detect_takes_an_exported_file(onnx_file: Path, ants: Path, tmp_path: Pa
 
 
 def test_autoshape_takes_an_exported_file(onnx_file: Path, tiny: Tiny, ants: Path) -> None:
-    picture = ants.parent / "images/val/0.png"
+    image = ants.parent / "images/val/0.png"
     by_file, by_torch = (
-        AutoShape(DetectMultiBackend(w), verbose=False)(picture, 64) for w in (onnx_file, tiny("static"))
+        AutoShape(DetectMultiBackend(w), verbose=False)(image, 64) for w in (onnx_file, tiny("static"))
     )
     assert by_file.names == ["ant", "bee", "甲虫"]
     torch.testing.assert_close(by_file.xyxy[0], by_torch.xyxy[0], rtol=1e-3, atol=1e-2)
@@ -243,7 +243,7 @@ def test_hard_fail_objects_to_failures_and_to_a_low_map_but_not_to_missing_packa
     assert benchmarks.shortfalls(rows, 0.2) == ["pt2: broken", "onnx: mAP@.5:.95 0.100 is below 0.2"]
 
 
-def test_a_file_that_does_not_run_here_is_in_the_tables_but_not_in_the_picture(
+def test_a_file_that_does_not_run_here_is_in_the_tables_but_not_in_the_image(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "a.pt").write_bytes(b"x" * 2_000_000)
@@ -260,7 +260,7 @@ def test_a_file_that_does_not_run_here_is_in_the_tables_but_not_in_the_picture(
     assert table(rows)[2].split(maxsplit=4) == ["coreml", "a.pt", "2.0", "-", "Core ML runs on macOS only"]
 
 
-def test_what_is_not_known_of_a_format_is_a_gap_with_a_dash_in_the_picture(
+def test_what_is_not_known_of_a_format_is_a_gap_with_a_dash_in_the_image(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "a.pt").write_bytes(b"x")
@@ -275,11 +275,11 @@ def test_what_is_not_known_of_a_format_is_a_gap_with_a_dash_in_the_picture(
     benchmarks.write_files(rows, tmp_path)
     assert drawn["mAP@.5:.95"].texts == ["0.000", "-"]
     assert drawn["mAP@.5:.95"].values == [0.0, 0.0]
-    assert drawn["ms per picture"].texts == ["1.0", "2.0"]
+    assert drawn["ms per image"].texts == ["1.0", "2.0"]
 
 
 @pytest.mark.parametrize("exporter", EXPORTERS[: len(FORMATS)], ids=lambda exporter: exporter.name)
-def test_one_picture_a_call_is_computed_with_its_own_kernel_where_the_runtime_is_fast_at_that(
+def test_one_image_a_call_is_computed_with_its_own_kernel_where_the_runtime_is_fast_at_that(
     exporter: Exporter,
 ) -> None:
     constant = exporter.name in ("engine", "coreml", "saved_model", "pb", "tflite")

@@ -128,7 +128,7 @@ def test_elsewhere_the_backend_says_that_it_needs_macos(package: Path) -> None:
 
 
 class FakeModel:
-    """Gives what it is told to be the description, and double its pictures."""
+    """Gives what it is told to be the description, and double its images."""
 
     text: dict[str, str] | None = None
 
@@ -159,7 +159,7 @@ def test_a_corrupt_or_foreign_package_is_one_line(
     assert "\n" not in str(caught.value)
 
 
-def test_the_backend_gives_float32_pictures_under_their_name(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_backend_gives_float32_images_under_their_name(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     play(monkeypatch, Metadata(names=("a", "b", "c"), imgsz=(32, 64), dynamic=("batch",)).to_text())
     images = torch.rand(3, 3, 32, 64)
     model = DetectMultiBackend(package)

@@ -238,12 +238,12 @@ def test_an_engine_with_free_axes_equals_pytorch_as_far_as_they_go(
     images = torch.rand(19, 3, 32, 64)  # three calls
     with torch.no_grad():
         torch.testing.assert_close(backend(images), model(images)[0], rtol=1e-4, atol=1e-3)
-    with pytest.raises(InputError, match="takes pictures up to 64 x 64, got a width of 80; give a smaller --imgsz"):
+    with pytest.raises(InputError, match="takes images up to 64 x 64, got a width of 80; give a smaller --imgsz"):
         backend(torch.rand(1, 3, 64, 80))
 
 
 @pytest.mark.usefixtures("tensorrt")
-def test_an_engine_of_fixed_sizes_takes_any_number_of_pictures(exported: Exported) -> None:
+def test_an_engine_of_fixed_sizes_takes_any_number_of_images(exported: Exported) -> None:
     row = exported("dynamic", include=("engine",), batch_size=2)[1]
     assert row.made, row.note
     assert Builder.last.said["profiles"] == []
@@ -276,7 +276,7 @@ def test_a_failing_run_is_told(exported: Exported, monkeypatch: pytest.MonkeyPat
     path = exported("static", include=("engine",))[1].path
     backend = open_exported(path, CPU, trust=True)
     monkeypatch.setattr(Context, "execute_async_v3", lambda *_: False)
-    with pytest.raises(InputError, match=r"static\.engine: TensorRT cannot run it: not with pictures \[1, 3, 64, 64\]"):
+    with pytest.raises(InputError, match=r"static\.engine: TensorRT cannot run it: not with images \[1, 3, 64, 64\]"):
         backend(torch.rand(1, 3, 64, 64))
 
 

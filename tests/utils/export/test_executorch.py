@@ -44,12 +44,12 @@ def test_a_program_with_free_axes_equals_pytorch_as_far_as_they_go(
         images = torch.rand(shape, generator=torch.Generator().manual_seed(1))
         with torch.no_grad():
             torch.testing.assert_close(backend(images), model(images)[0], rtol=1e-4, atol=1e-3)
-    with pytest.raises(InputError, match="takes pictures up to 64 x 64, got a height of 80"):
+    with pytest.raises(InputError, match="takes images up to 64 x 64, got a height of 80"):
         backend(torch.rand(1, 3, 80, 64))
 
 
 @needs_package
-def test_a_program_of_fixed_sizes_takes_any_number_of_pictures(exported: Exported) -> None:
+def test_a_program_of_fixed_sizes_takes_any_number_of_images(exported: Exported) -> None:
     row = exported("dynamic", include=("executorch",), batch_size=2)[1]
     assert row.made, row.note
     backend = DetectMultiBackend(row.path)
@@ -58,7 +58,7 @@ def test_a_program_of_fixed_sizes_takes_any_number_of_pictures(exported: Exporte
 
 
 @needs_package
-def test_a_program_in_half_precision_takes_such_pictures_and_is_smaller(
+def test_a_program_in_half_precision_takes_such_images_and_is_smaller(
     exported: Exported, tiny: Callable[[str], Path]
 ) -> None:
     row = exported("dynamic", include=("executorch",), half=True)[1]
@@ -123,7 +123,7 @@ def opened(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, methods: dict[str, M
     return open_exported(tmp_path / "a.pte", CPU)
 
 
-def test_pictures_come_in_as_many_calls_as_the_end_of_the_free_axes_makes_needful(
+def test_images_come_in_as_many_calls_as_the_end_of_the_free_axes_makes_needful(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     info = Metadata(names=("ant", "bee"), dynamic=("batch", "height", "width"), imgsz=(64, 64))
@@ -141,7 +141,7 @@ def test_pictures_come_in_as_many_calls_as_the_end_of_the_free_axes_makes_needfu
     images = torch.rand(19, 3, 32, 96)
     torch.testing.assert_close(backend(images)[0][:, 0, 0], images.mean((1, 2, 3)))
     assert (calls, backend.info) == ([8, 8, 3], info)
-    with pytest.raises(InputError, match="takes pictures up to 64 x 96, got a height of 96; give a smaller --imgsz"):
+    with pytest.raises(InputError, match="takes images up to 64 x 96, got a height of 96; give a smaller --imgsz"):
         backend(torch.rand(1, 3, 96, 96))
 
 
@@ -215,12 +215,12 @@ def test_xnnpack_is_given_kernels_in_the_precision_of_the_network(monkeypatch: p
         monkeypatch.setitem(sys.modules, parent, types.ModuleType(parent))
     monkeypatch.setitem(sys.modules, name, types.SimpleNamespace(NodeVisitor=NodeVisitor))
     with pytest.raises(KeyError), weights_as_they_are() as kept:
-        NodeVisitor().define_tensor("picture")
+        NodeVisitor().define_tensor("image")
         NodeVisitor().define_tensor("kernel", force_fp32=True)
         NodeVisitor().define_tensor("whole numbers", quant_params=8, force_fp32=True)
         raise KeyError
     NodeVisitor().define_tensor("kernel", force_fp32=True)  # as before, also after an error
     assert seen == [
-        ("picture", None, False), ("kernel", None, False), ("whole numbers", 8, True), ("kernel", None, True),
+        ("image", None, False), ("kernel", None, False), ("whole numbers", 8, True), ("kernel", None, True),
     ]  # fmt: skip
     assert kept == [1]

@@ -46,7 +46,7 @@ def test_pt2_with_free_axes_equals_pytorch(exported: Exported) -> None:
     assert row.made, row.note
     assert row.worst < 1e-5
     assert open_exported(row.path, CPU)(torch.rand(5, 3, 32, 96))[0].shape[0] == 5
-    with zipfile.ZipFile(row.path) as archive:  # pictures used on the way are not in it
+    with zipfile.ZipFile(row.path) as archive:  # images used on the way are not in it
         assert max(entry.file_size for entry in archive.infolist() if "sample_inputs" in entry.filename) < 2048
 
 
@@ -80,11 +80,11 @@ def test_one_axis_can_be_free_alone(exported: Exported) -> None:
     backend = open_exported(row.path, CPU)
     assert backend.info.dynamic == ("batch",)
     assert backend.fixed_hw == (64, 64)
-    with pytest.raises(ValueError, match="takes pictures of height 64, got 32"):
+    with pytest.raises(ValueError, match="takes images of height 64, got 32"):
         backend(torch.rand(1, 3, 32, 64))
 
 
-def test_a_file_of_a_fixed_batch_takes_any_number_of_pictures(exported: Exported, tiny: Callable[[str], Path]) -> None:
+def test_a_file_of_a_fixed_batch_takes_any_number_of_images(exported: Exported, tiny: Callable[[str], Path]) -> None:
     pytest.importorskip("onnxruntime")
     row = exported("dynamic", include=("onnx",), batch_size=2, dynamic_form="A")[1]
     assert row.made, row.note
@@ -138,7 +138,7 @@ def test_train_gives_the_maps_of_the_levels(exported: Exported, format: str) -> 
         backend(torch.rand(1, 3, 64, 64))
 
 
-def test_half_precision_halves_the_file_and_takes_any_picture(exported: Exported) -> None:
+def test_half_precision_halves_the_file_and_takes_any_image(exported: Exported) -> None:
     pytest.importorskip("onnxruntime")
     full = exported("dynamic", include=("onnx",))[1].megabytes
     half = exported("dynamic", include=("onnx",), half=True)[1]

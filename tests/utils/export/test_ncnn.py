@@ -39,7 +39,7 @@ def needs_ncnn() -> None:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A folder such as the exporter writes, of a graph that doubles its pictures."""
+    """A folder such as the exporter writes, of a graph that doubles its images."""
     made = tmp_path / "mit Leerzeichen ü_ncnn_model"
     made.mkdir()
     (made / PARAM).write_text(GRAPH, encoding="utf-8")
@@ -57,7 +57,7 @@ def describe(folder: Path, **more: Any) -> None:
 
 @pytest.mark.usefixtures("needs_ncnn")
 @pytest.mark.parametrize("kind", ["static", "dynamic", "condconv", "odconv"])
-def test_a_folder_equals_pytorch_and_takes_any_number_of_pictures(
+def test_a_folder_equals_pytorch_and_takes_any_number_of_images(
     exported: Exported, tiny: Callable[[str], Path], kind: str
 ) -> None:
     row = exported(kind, include=("ncnn",))[1]
@@ -73,11 +73,11 @@ def test_a_folder_equals_pytorch_and_takes_any_number_of_pictures(
 
 @pytest.mark.usefixtures("needs_ncnn")
 @pytest.mark.parametrize("form", ["A", "B", "F", "M"])
-def test_every_form_of_one_picture_can_be_had(exported: Exported, form: str) -> None:
+def test_every_form_of_one_image_can_be_had(exported: Exported, form: str) -> None:
     row = exported("dynamic", include=("ncnn",), dynamic_form=form, dynamic_axes=("height",))[1]
     assert row.made, row.note
     assert row.worst < 1e-4
-    assert "one picture of one size" in row.note
+    assert "one image of one size" in row.note
     assert open_exported(row.path, CPU).info.form == {"B": "B/F"}.get(form, form)
 
 
@@ -95,7 +95,7 @@ def test_a_batch_is_refused_before_any_work(exported: Exported, monkeypatch: pyt
     monkeypatch.setattr("importlib.util.find_spec", lambda name: True)
     row = exported("static", include=("ncnn",), batch_size=4)[1]
     assert (row.made, row.impossible) == (False, True)
-    assert "an ncnn file takes one picture a call" in row.note
+    assert "an ncnn file takes one image a call" in row.note
 
 
 def test_missing_packages_are_named_and_a_program_on_the_path_is_enough(
@@ -210,7 +210,7 @@ def refused(folder: Path, message: str) -> None:
 
 
 class FakeNet:
-    """Doubles its picture, as ``GRAPH`` says, or fails where told to."""
+    """Doubles its image, as ``GRAPH`` says, or fails where told to."""
 
     failing: str = ""
 
@@ -226,12 +226,12 @@ class FakeNet:
     def create_extractor(self) -> FakeNet:
         return self
 
-    def input(self, name: str, picture: Any) -> int:
-        self.picture = picture
+    def input(self, name: str, image: Any) -> int:
+        self.image = image
         return -1 if self.failing == "input" else 0
 
     def extract(self, name: str) -> tuple[int, Any]:
-        return (-100 if self.failing == "extract" else 0), self.picture.values.reshape(-1, 7) * 2
+        return (-100 if self.failing == "extract" else 0), self.image.values.reshape(-1, 7) * 2
 
 
 class FakeMat:
@@ -252,7 +252,7 @@ def fake_ncnn(monkeypatch: pytest.MonkeyPatch) -> type[FakeNet]:
 
 @pytest.mark.parametrize("half", [False, True])
 @pytest.mark.usefixtures("fake_ncnn")
-def test_the_backend_runs_pictures_one_by_one_in_the_precision_of_the_weights(folder: Path, half: bool) -> None:
+def test_the_backend_runs_images_one_by_one_in_the_precision_of_the_weights(folder: Path, half: bool) -> None:
     describe(folder, half_weights=half, imgsz=[32, 56])
     backend = open_exported(folder, CPU)
     options = vars(backend.net.opt)
@@ -298,10 +298,10 @@ class Net:
         return fall("param") or 0
     def load_model(self, path): return fall("model") or 0
     def create_extractor(self): return self
-    def input(self, name, picture): return fall("input") or 0
+    def input(self, name, image): return fall("input") or 0
     def extract(self, name): return fall("extract") or 0, self
 class Mat:
-    def __init__(self, picture): assert picture.shape == (3, 32, 64)
+    def __init__(self, image): assert image.shape == (3, 32, 64)
     def clone(self): return self
 """
 

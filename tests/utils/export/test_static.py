@@ -32,13 +32,13 @@ def test_the_static_file_has_no_dynamic_layers_and_its_cost_is_told(
     model, checkpoint = load_model(row.path)
     assert not any(isinstance(module, Dynamic_conv2d) for module in model.modules())
     assert checkpoint.names == ["ant", "bee", "甲虫"]
-    assert "mean attention of 4 pictures" in row.note
+    assert "mean attention of 4 images" in row.note
     assert source.map is not None and row.map is not None
 
 
 @pytest.mark.parametrize("kind", ["dynamic", "condconv", "odconv"])
 @torch.no_grad()
-def test_a_model_that_looks_the_same_at_every_picture_loses_nothing(
+def test_a_model_that_looks_the_same_at_every_image_loses_nothing(
     tiny: Callable[[str], Path], ants: Path, kind: str
 ) -> None:
     model, _ = load_model(tiny(kind))

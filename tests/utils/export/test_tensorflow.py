@@ -43,7 +43,7 @@ def test_an_environment_that_is_not_there_is_named_before_any_work(
     assert f"python3 -m venv {tmp_path}/v/litert && {tmp_path}/v/litert/bin/pip install litert-torch" in rows[2].note
 
 
-def test_boxes_are_shares_of_the_picture_and_pictures_rows_of_colours(tiny: Tiny) -> None:
+def test_boxes_are_shares_of_the_image_and_images_rows_of_colours(tiny: Tiny) -> None:
     model, _ = load_model(tiny("dynamic"))
     network = ExportNetwork(model, TFLiteExporter().form(ExportOptions()), (64, 96))
     images = torch.rand(1, 3, 64, 96)
@@ -98,9 +98,9 @@ def test_what_the_converter_of_tflite_gets_computes_what_the_model_does(
     assert (said["form"], said["half"], said["dynamic"], said["batch"]) == (form, False, [], wanted.batch_size)
 
 
-def test_8_bit_weights_need_no_pictures() -> None:
+def test_8_bit_weights_need_no_images() -> None:
     assert ExportOptions(include=("tflite",), int8=True).int8
-    with pytest.raises(InputError, match="--int8 measures its scales on pictures"):
+    with pytest.raises(InputError, match="--int8 measures its scales on images"):
         ExportOptions(include=("tflite", "onnx"), int8=True)
 
 
@@ -116,7 +116,7 @@ def test_a_tflite_file_equals_pytorch(exported: Exported, tiny: Tiny, kind: str,
 
 
 @needs_litert
-def test_a_tflite_file_of_a_fixed_batch_takes_any_number_of_pictures(exported: Exported, tiny: Tiny) -> None:
+def test_a_tflite_file_of_a_fixed_batch_takes_any_number_of_images(exported: Exported, tiny: Tiny) -> None:
     row = exported("dynamic", include=("tflite",), batch_size=2)[1]
     assert row.made, row.note
     _equals(DetectMultiBackend(row.path), tiny("dynamic"), (64, 64), pictures=3)

@@ -47,7 +47,7 @@ def package(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
 
 @pytest.fixture
 def program(tmp_path: Path) -> Path:
-    """A ``.pt2`` that doubles its pictures."""
+    """A ``.pt2`` that doubles its images."""
 
     class Double(torch.nn.Module):
         def forward(self, images: torch.Tensor) -> torch.Tensor:

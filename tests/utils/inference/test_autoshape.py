@@ -1,4 +1,4 @@
-"""AutoShape: pictures in any form in, detections in their own pixels out."""
+"""AutoShape: images in any form in, detections in their own pixels out."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def noise(height: int, width: int) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (height, width, 3)).astype(np.uint8)
 
 
-def test_a_box_comes_back_in_pixels_of_the_picture() -> None:
+def test_a_box_comes_back_in_pixels_of_the_image() -> None:
     model = AutoShape(OneBox(32, 16, 32, 16), verbose=False)
     found = model(noise(100, 200), size=64)
     # 200 x 100 px shrink by 0.32 to 64 x 32, without margin: (16, 8, 48, 24) / 0.32
@@ -53,12 +53,12 @@ def test_a_box_comes_back_in_pixels_of_the_picture() -> None:
 
 def test_the_margin_is_taken_off_again() -> None:
     model = AutoShape(OneBox(32, 32, 20, 10), verbose=False)
-    found = model(noise(50, 100), size=100)  # 100 is no multiple of 32: the input is 128 wide, 1.28 times the picture
+    found = model(noise(50, 100), size=100)  # 100 is no multiple of 32: the input is 128 wide, 1.28 times the image
     assert found.s == (1, 3, 64, 128)
     assert found.xyxy[0][0, :4].tolist() == pytest.approx([22 / 1.28, 27 / 1.28, 42 / 1.28, 37 / 1.28])
 
 
-def test_pictures_of_several_shapes_share_one_canvas() -> None:
+def test_images_of_several_shapes_share_one_canvas() -> None:
     model = AutoShape(OneBox(32, 32, 20, 10), verbose=False)
     found = model([noise(40, 80), noise(80, 40)], size=64)
     assert found.s == (2, 3, 64, 64)
@@ -67,7 +67,7 @@ def test_pictures_of_several_shapes_share_one_canvas() -> None:
     assert tall == pytest.approx([7.5, 33.75, 32.5, 46.25])
 
 
-def test_small_pictures_on_a_common_canvas_are_enlarged() -> None:
+def test_small_images_on_a_common_canvas_are_enlarged() -> None:
     net = OneBox(32, 32, 20, 10)
     white = np.full((20, 40, 3), 255, np.uint8)
     AutoShape(net, verbose=False)([white, white.transpose(1, 0, 2)], size=64)
@@ -83,7 +83,7 @@ def test_the_model_sees_red_green_blue_from_0_to_1() -> None:
     assert net.seen[0][0, :, 0, 0].tolist() == pytest.approx([1.0, 0.2, 0.0])
 
 
-def test_file_picture_and_array_of_one_image_give_the_same(shaped: AutoShape, tmp_path: Path) -> None:
+def test_file_image_and_array_of_one_image_give_the_same(shaped: AutoShape, tmp_path: Path) -> None:
     file = tmp_path / "a.png"
     write_image(file, noise(60, 64))
     rgb = np.ascontiguousarray(read_image(file)[..., ::-1])
@@ -110,7 +110,7 @@ def test_arrays_of_other_layouts_become_height_width_colour(array: np.ndarray, p
     assert image[0, 0].tolist() == pixel
 
 
-def test_a_picture_taken_with_a_turned_camera_is_put_upright(tmp_path: Path) -> None:
+def test_a_image_taken_with_a_turned_camera_is_put_upright(tmp_path: Path) -> None:
     file = tmp_path / "turned.jpg"
     exif = Image.Exif()
     exif[274] = 6
@@ -121,7 +121,7 @@ def test_a_picture_taken_with_a_turned_camera_is_put_upright(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("item", "message"),
     [
-        (np.full((4, 4, 3), -1, np.float32), "picture 0: pixels are float32 from -1 to -1, expected 0 to 255"),
+        (np.full((4, 4, 3), -1, np.float32), "image 0: pixels are float32 from -1 to -1, expected 0 to 255"),
         (np.full((4, 4, 3), np.nan), "float64 from nan to nan"),
         (np.full((4, 4, 3), 70000), "int64 from 70000 to 70000"),
         (np.full((4, 4, 3), 1j), "complex128, expected numbers"),
@@ -133,7 +133,7 @@ def test_a_picture_taken_with_a_turned_camera_is_put_upright(tmp_path: Path) -> 
         (5, "got int"),
     ],
 )
-def test_what_is_not_a_picture_is_refused(item: Any, message: str) -> None:
+def test_what_is_not_a_image_is_refused(item: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
         read_rgb(item, 0)
 
@@ -181,14 +181,14 @@ def test_the_official_model_finds_what_the_predictor_finds(shared_weights: Path,
     assert found.pred[0].device.type == "cpu"
 
 
-def test_the_bytes_of_a_file_are_a_picture(shaped: AutoShape, tmp_path: Path) -> None:
+def test_the_bytes_of_a_file_are_a_image(shaped: AutoShape, tmp_path: Path) -> None:
     write_image(tmp_path / "a.png", noise(40, 64))
     content = (tmp_path / "a.png").read_bytes()
     results = shaped([content, BytesIO(content), tmp_path / "a.png"], size=64)
     assert results.files == ["image0.jpg", "image1.jpg", "a.jpg"]
     assert all((image == results.imgs[2]).all() for image in results.imgs)
-    with pytest.raises(InputError, match="picture 0: not a readable image"):
-        shaped(b"no picture")
+    with pytest.raises(InputError, match="image 0: not a readable image"):
+        shaped(b"no image")
 
 
 GREY16 = np.arange(0, 65536, 1024, dtype=np.uint16).reshape(8, 8)

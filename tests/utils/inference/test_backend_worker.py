@@ -25,7 +25,7 @@ from utils.inference.backend_client import RemoteModel
 from utils.inference.backends import DetectMultiBackend
 from utils.inference.backends.metadata import Metadata
 
-# Gives for every picture one box, whose centre is the mean of its red and of its green; b"crash" ends the process.
+# Gives for every image one box, whose centre is the mean of its red and of its green; b"crash" ends the process.
 LIBRARY = """
 import os, signal, sys
 import numpy as np
@@ -142,7 +142,7 @@ def test_a_file_that_says_nothing_gets_its_classes_from_elsewhere(tmp_path: Path
             b"crash",
             r"cannot be read as a TFLite file: the process that runs it was killed \(SIGKILL, .*\): about to fall",
         ),
-        (b"model wide", r"takes \[\[1, 3, 32, 64\]\], expected pictures \[batch, height, width, 3\]"),
+        (b"model wide", r"takes \[\[1, 3, 32, 64\]\], expected images \[batch, height, width, 3\]"),
     ],
 )
 def test_a_file_that_is_no_model_is_named_in_one_line(tmp_path: Path, content: bytes, message: str) -> None:
@@ -176,7 +176,7 @@ def test_a_model_that_falls_while_it_runs_is_named_and_stays_down(tmp_path: Path
         backend(torch.zeros(2, 3, 32, 64))
 
 
-def test_a_model_that_refuses_a_picture_takes_the_next(tmp_path: Path) -> None:
+def test_a_model_that_refuses_a_image_takes_the_next(tmp_path: Path) -> None:
     backend = DetectMultiBackend(model_file(tmp_path, b"model picky", ABOUT))
     with pytest.raises(InputError, match="cannot be run: not with white in it"):
         backend(torch.ones(2, 3, 32, 64))

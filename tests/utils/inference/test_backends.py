@@ -21,7 +21,7 @@ def backend(eager_weights: Path) -> DetectMultiBackend:
     return DetectMultiBackend(eager_weights)
 
 
-def picture() -> torch.Tensor:
+def image() -> torch.Tensor:
     return torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
 
 
@@ -34,15 +34,15 @@ def test_it_has_the_attributes_that_scripts_read(backend: DetectMultiBackend) ->
 def test_it_answers_with_the_boxes_of_the_model(backend: DetectMultiBackend, eager_weights: Path) -> None:
     model, _ = load_model(eager_weights)
     with torch.no_grad():
-        expected, maps = model(picture())
-        torch.testing.assert_close(backend(picture()), expected, rtol=1e-4, atol=1e-2)  # batch norm is folded in
-        decoded, raw = backend(picture(), val=True)
-    assert torch.equal(decoded, backend(picture()))
+        expected, maps = model(image())
+        torch.testing.assert_close(backend(image()), expected, rtol=1e-4, atol=1e-2)  # batch norm is folded in
+        decoded, raw = backend(image(), val=True)
+    assert torch.equal(decoded, backend(image()))
     assert [level.shape for level in raw] == [level.shape for level in maps]
 
 
 def test_augment_adds_candidates(backend: DetectMultiBackend) -> None:
-    assert backend(picture(), augment=True).shape[1] > backend(picture()).shape[1]
+    assert backend(image(), augment=True).shape[1] > backend(image()).shape[1]
 
 
 def test_the_model_may_be_switched_to_half_precision(eager_weights: Path) -> None:
@@ -145,21 +145,21 @@ def test_a_missing_file_is_named() -> None:
 
 def test_several_files_become_an_ensemble(eager_weights: Path, backend: DetectMultiBackend) -> None:
     pair = DetectMultiBackend([eager_weights, eager_weights])
-    single = backend(picture())
-    assert torch.equal(pair(picture()), torch.cat([single, single], 1))
-    assert pair(picture(), val=True)[1] is None
-    assert pair(picture(), augment=True).shape[1] == 2 * backend(picture(), augment=True).shape[1]
+    single = backend(image())
+    assert torch.equal(pair(image()), torch.cat([single, single], 1))
+    assert pair(image(), val=True)[1] is None
+    assert pair(image(), augment=True).shape[1] == 2 * backend(image(), augment=True).shape[1]
     assert pair.names == ["ant", "bee"]
 
 
 def test_visualize_is_said_to_have_no_effect(backend: DetectMultiBackend, caplog: pytest.LogCaptureFixture) -> None:
-    backend(picture(), visualize=True)
+    backend(image(), visualize=True)
     assert "no effect" in caplog.text
 
 
 def test_attempt_load_takes_the_arguments_of_old_calls(eager_weights: Path) -> None:
     model = attempt_load(str(eager_weights), map_location="cpu")
-    assert model(picture(), augment=False)[0].shape == (1, 252, 7)
+    assert model(image(), augment=False)[0].shape == (1, 252, 7)
     assert not model.training
     assert int(model.stride.max()) == 32
     assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in model.modules())

@@ -22,11 +22,11 @@ from utils.inference.results import Detections
 
 @pytest.fixture
 def results() -> Detections:
-    """Two pictures, 200 x 100 px with a bee and an ant, 40 x 60 px with nothing."""
+    """Two images, 200 x 100 px with a bee and an ant, 40 x 60 px with nothing."""
     boxes = torch.tensor([[20.0, 10, 60, 50, 0.9, 1], [100, 20, 120, 40, 0.5, 0]])
-    pictures = [np.full((100, 200, 3), (250, 0, 0), np.uint8), np.zeros((60, 40, 3), np.uint8)]
+    images = [np.full((100, 200, 3), (250, 0, 0), np.uint8), np.zeros((60, 40, 3), np.uint8)]
     return Detections(
-        pictures, [boxes, torch.zeros(0, 6)], ["a.jpg", "b.jpg"], ["ant", "bee"], (0.002, 0.004, 0.006), (2, 3, 64, 64)
+        images, [boxes, torch.zeros(0, 6)], ["a.jpg", "b.jpg"], ["ant", "bee"], (0.002, 0.004, 0.006), (2, 3, 64, 64)
     )
 
 
@@ -68,14 +68,14 @@ def test_print_names_what_was_found(results: Detections, capsys: pytest.CaptureF
     assert str(results).splitlines()[0] == first
 
 
-def test_tolist_gives_one_result_per_picture(results: Detections) -> None:
+def test_tolist_gives_one_result_per_image(results: Detections) -> None:
     first, second = results.tolist()
     assert (len(first), len(second)) == (1, 1)
     assert second.files == ["b.jpg"]
     assert torch.equal(first.xyxy[0], results.xyxy[0])
 
 
-def test_render_draws_into_the_pictures(results: Detections) -> None:
+def test_render_draws_into_the_images(results: Detections) -> None:
     before = results.imgs[0].copy()
     drawn = results.render()
     assert drawn[0] is results.imgs[0]
@@ -89,7 +89,7 @@ def test_render_without_labels_leaves_the_space_above_a_box_alone(results: Detec
     assert (drawn[:8] == (250, 0, 0)).all()
 
 
-def test_save_writes_every_picture(results: Detections, tmp_path: Path) -> None:
+def test_save_writes_every_image(results: Detections, tmp_path: Path) -> None:
     folder = results.save(save_dir=tmp_path / "out")
     assert sorted(path.name for path in folder.iterdir()) == ["a.jpg", "b.jpg"]
     assert read_image(folder / "a.jpg")[90, 190].tolist() == pytest.approx([0, 0, 250], abs=4)  # blue, green, red
@@ -103,7 +103,7 @@ def test_the_default_folder_gets_a_number(results: Detections, tmp_path: Path, m
     assert (tmp_path / "runs/detect/exp2/b.jpg").is_file()
 
 
-def test_pictures_of_one_name_do_not_overwrite_each_other(results: Detections, tmp_path: Path) -> None:
+def test_images_of_one_name_do_not_overwrite_each_other(results: Detections, tmp_path: Path) -> None:
     results.files = ["a.jpg", "a.jpg"]
     results.save(save_dir=tmp_path)
     sizes = {read_image(path).shape[:2] for path in tmp_path.iterdir()}
@@ -135,7 +135,7 @@ def test_crops_need_not_be_saved(results: Detections, tmp_path: Path, monkeypatc
     assert list(tmp_path.iterdir()) == []
 
 
-def test_show_opens_every_picture(results: Detections, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_show_opens_every_image(results: Detections, monkeypatch: pytest.MonkeyPatch) -> None:
     shown: list[tuple[str, tuple[int, int]]] = []
     monkeypatch.setenv("DISPLAY", ":0")
     monkeypatch.setattr(ImageShow, "show", lambda image, title: not shown.append((title, image.size)))

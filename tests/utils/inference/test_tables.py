@@ -35,7 +35,7 @@ def test_the_csv_has_a_line_per_detection(tmp_path: Path) -> None:
     assert [row[:3] for row in rows] == [[name, "", "1"], [name, "", "0"], ["b.mp4", "7", "1"], ["b.mp4", "7", "0"]]
 
 
-def test_the_json_has_an_entry_per_picture_and_is_whole_at_any_time(tmp_path: Path) -> None:
+def test_the_json_has_an_entry_per_image_and_is_whole_at_any_time(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     table, seen = JsonTable(path), []
     seen.append(json.loads(path.read_bytes()))
@@ -44,10 +44,10 @@ def test_the_json_has_an_entry_per_picture_and_is_whole_at_any_time(tmp_path: Pa
         seen.append(json.loads(path.read_bytes()))
     table.close()
     assert [len(entries) for entries in seen] == [0, 1, 2, 3]
-    picture, empty, frame = json.loads(path.read_bytes())
-    assert picture["file"] == str(Path("a/猫, 1.png")) and "frame" not in picture
-    assert (picture["height"], picture["width"]) == (100, 200)
-    assert picture["detections"][0] == {
+    image, empty, frame = json.loads(path.read_bytes())
+    assert image["file"] == str(Path("a/猫, 1.png")) and "frame" not in image
+    assert (image["height"], image["width"]) == (100, 200)
+    assert image["detections"][0] == {
         "class": 1, "name": "b,ee", "confidence": 0.9, "box_xyxy": [20, 10, 60, 50], "box_xywhn": [0.2, 0.3, 0.2, 0.4],
     }  # fmt: skip
     assert (empty["frame"], empty["detections"]) == (7, [])

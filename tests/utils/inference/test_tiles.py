@@ -1,4 +1,4 @@
-"""Tiles of large pictures: where they lie, and one box for one object across their borders."""
+"""Tiles of large images: where they lie, and one box for one object across their borders."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from utils.core.timing import StageTimer
 from utils.inference.predictor import Detections, Predictor
 from utils.inference.tiles import SlicedPredictor, merge_tiles, tile_windows
 
-HW = (600, 1000)  # of the picture in the hand-made cases
+HW = (600, 1000)  # of the image in the hand-made cases
 LEFT, RIGHT, WHOLE = (0, 0, 600, 600), (400, 0, 1000, 600), (0, 0, 1000, 600)
 
 
@@ -69,7 +69,7 @@ def test_an_object_longer_than_the_overlap_is_put_together() -> None:
     ]  # fmt: skip
 
 
-def test_the_pass_over_the_whole_picture_gathers_all_parts() -> None:
+def test_the_pass_over_the_whole_image_gathers_all_parts() -> None:
     parts = [(LEFT, (300, 100, 600, 200, 0.6, 3)), (RIGHT, (400, 100, 900, 200, 0.7, 3))]
     assert merged(*parts, (WHOLE, (298, 101, 903, 199, 0.5, 3))) == [[298, 101, 903, 199, 0.7, 3]]
 
@@ -99,8 +99,8 @@ def test_boxes_of_one_tile_and_class_are_never_merged() -> None:
     assert len(merged((LEFT, (10, 100, 110, 200, 0.8, 3)), (LEFT, (12, 100, 112, 200, 0.9, 3)))) == 2
 
 
-def test_the_border_of_the_picture_cuts_nothing_off() -> None:
-    # Both end at the right of the picture, which no other tile continues.
+def test_the_border_of_the_image_cuts_nothing_off() -> None:
+    # Both end at the right of the image, which no other tile continues.
     assert merged((RIGHT, (900, 0, 1000, 50, 0.8, 3)), (WHOLE, (890, 0, 999, 60, 0.6, 3))) == [
         [900, 0, 1000, 50, 0.8, 3]
     ]  # fmt: skip
@@ -131,7 +131,7 @@ class Spots(Predictor):
 
 @pytest.mark.parametrize("batch_size", [1, 4])
 @pytest.mark.parametrize("whole", [True, False])
-def test_every_object_of_a_large_picture_is_found_once(whole: bool, batch_size: int) -> None:
+def test_every_object_of_a_large_image_is_found_once(whole: bool, batch_size: int) -> None:
     image = np.zeros((500, 700, 3), np.uint8)
     expected = [(10, 10, 60, 60), (170, 20, 230, 80), (150, 190, 450, 240), (600, 400, 700, 500), (20, 300, 40, 480)]
     for x1, y1, x2, y2 in expected:
@@ -145,7 +145,7 @@ def test_every_object_of_a_large_picture_is_found_once(whole: bool, batch_size: 
     assert ((1, 500, 700) in predictor.shapes or batch_size > 1) is (whole or batch_size > 1)
 
 
-def test_a_picture_that_fits_into_a_tile_is_looked_at_once() -> None:
+def test_a_image_that_fits_into_a_tile_is_looked_at_once() -> None:
     predictor = Spots()
     SlicedPredictor(predictor, 200).predict([np.zeros((100, 200, 3), np.uint8)])
     assert predictor.shapes == [(1, 100, 200)]

@@ -50,7 +50,7 @@ def test_what_has_no_header_that_is_understood_is_not_decoded_to_find_its_size(
     content: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("utils.inference.uploads.decode_image", lambda *_: pytest.fail("decoded"))
-    with pytest.raises(InputError, match="this is no picture"):
+    with pytest.raises(InputError, match="this is no image"):
         decode_upload(content, 1000)
 
 

@@ -59,7 +59,7 @@ def test_with_a_stride_the_video_takes_as_long_as_its_source(tmp_path: Path) -> 
 
 
 @pytest.mark.usefixtures("vp8")
-def test_a_live_picture_stands_still_for_the_frames_that_were_passed_over(tmp_path: Path) -> None:
+def test_a_live_image_stands_still_for_the_frames_that_were_passed_over(tmp_path: Path) -> None:
     clip = Clip("rtsp://cam", fps=10, live=True)
     (path,) = written(tmp_path, [frame(n, clip, "cam") for n in (1, 2, 6)])
     assert path == tmp_path / "cam.webm"

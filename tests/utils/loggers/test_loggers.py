@@ -1,4 +1,4 @@
-"""Loggers: results.csv, the line per epoch, the pictures of a run."""
+"""Loggers: results.csv, the line per epoch, the images of a run."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def test_the_end_names_the_run_folder_and_the_best_checkpoint(tmp_path: Path, ca
     ]
 
 
-def test_pictures_of_labels_first_batches_and_results_are_written(tmp_path: Path) -> None:
+def test_images_of_labels_first_batches_and_results_are_written(tmp_path: Path) -> None:
     run(tmp_path, range(2))
     pictures = PlotsLogger()
     pictures.on_train_start(start(tmp_path))
@@ -128,7 +128,7 @@ def test_pictures_of_labels_first_batches_and_results_are_written(tmp_path: Path
     assert {path.name for path in tmp_path.iterdir()} == names
 
 
-def test_a_resumed_run_keeps_the_pictures_of_its_beginning(tmp_path: Path) -> None:
+def test_a_resumed_run_keeps_the_images_of_its_beginning(tmp_path: Path) -> None:
     pictures = PlotsLogger()
     pictures.on_train_start(start(tmp_path, resumed_epoch=2))
     pictures.on_train_batch_end(BatchEnd(epoch=2, index=0, iteration=0, batch=None, losses=(0.0,)))

@@ -80,7 +80,7 @@ def test_a_row_has_the_epoch_as_its_step(kept: dict[str, Any], tmp_path: Path) -
     assert kept["told"][-1] == ("run0", {}, [("metrics/mAP_0.5", 0.25, 2)])
 
 
-def test_pictures_tables_and_the_place_of_the_best_checkpoint_come_at_the_end(
+def test_images_tables_and_the_place_of_the_best_checkpoint_come_at_the_end(
     kept: dict[str, Any], tmp_path: Path
 ) -> None:
     for name in ("results.csv", "results.png", "labels.jpg", "opt.yaml"):

@@ -100,7 +100,7 @@ def test_after_a_run_too_short_it_is_too_early_to_tell(tmp_path: Path, caplog: p
     assert caplog.messages == ["routing of the dynamic layers: too early to tell after so short a run"]
 
 
-def test_the_picture_is_drawn_at_the_end(tmp_path: Path) -> None:
+def test_the_image_is_drawn_at_the_end(tmp_path: Path) -> None:
     run(tmp_path, range(2), layers())
     PlotsLogger().on_train_end(TrainEnd(save_dir=tmp_path, best=None, epochs_run=2))
     assert {path.name for path in tmp_path.iterdir()} == {"routing.csv", "routing.png"}

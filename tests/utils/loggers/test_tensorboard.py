@@ -39,7 +39,7 @@ def read(folder: Path) -> Any:
     return events
 
 
-def test_scalars_routing_and_pictures_are_written(tmp_path: Path) -> None:
+def test_scalars_routing_and_images_are_written(tmp_path: Path) -> None:
     logger = TensorBoardLogger()
     logger.on_train_start(start(tmp_path))
     epoch(logger, 0, 0.25)

@@ -99,7 +99,7 @@ def test_a_row_has_the_epoch_as_its_step(package: Package, tmp_path: Path) -> No
     ("interval", "epochs", "shown"),
     [(-1, 3, [0, 1, 2]), (-1, 30, [2, 5, 8, 11, 14, 17, 20, 23, 26, 29]), (2, 5, [1, 3, 4]), (0, 5, [])],
 )
-def test_pictures_with_boxes_come_every_so_many_epochs_and_at_the_end(
+def test_images_with_boxes_come_every_so_many_epochs_and_at_the_end(
     package: Package, tmp_path: Path, interval: int, epochs: int, shown: list[int]
 ) -> None:
     logger = WandbLogger(options(bbox_interval=interval), Hyp(), {})
@@ -109,7 +109,7 @@ def test_pictures_with_boxes_come_every_so_many_epochs_and_at_the_end(
     assert [step for row, step in package.rows if "bbox" in row] == shown
 
 
-def test_boxes_are_fractions_of_the_picture_and_only_the_sure_ones(package: Package, tmp_path: Path) -> None:
+def test_boxes_are_fractions_of_the_image_and_only_the_sure_ones(package: Package, tmp_path: Path) -> None:
     logger = WandbLogger(options(), Hyp(), {})
     logger.on_train_start(start(tmp_path))
     one_epoch(logger)
@@ -126,20 +126,20 @@ def test_the_data_set_is_an_artifact_when_asked_for(
     package: Package, tmp_path: Path, given: Any, splits: list[str]
 ) -> None:
     boxes = np.array([[1, 0.5, 0.5, 0.25, 0.125]], np.float32)
-    records = [LabelRecord(image=Path("pictures/a.png"), label=None, hw=(8, 8), boxes=boxes)]
+    records = [LabelRecord(image=Path("images/a.png"), label=None, hw=(8, 8), boxes=boxes)]
     logger = WandbLogger(options(upload_dataset=given), Hyp(), {"train": records, "val": records})
     logger.on_train_start(start(tmp_path))
     assert [artifact.name for artifact, _ in package.artifacts] == splits
     for artifact, _ in package.artifacts:
         assert list(artifact.files) == ["images/000000_a.png", "labels/000000_a.txt"]
-        assert artifact.files["images/000000_a.png"] == str(Path("pictures/a.png"))
+        assert artifact.files["images/000000_a.png"] == str(Path("images/a.png"))
         label = Path(artifact.files["labels/000000_a.txt"])
         assert label.read_text(encoding="utf-8") == "1 0.5 0.5 0.25 0.125\n"
         assert label.is_relative_to(tmp_path)
         assert artifact.metadata == {"names": ["ant", "bee"]}
 
 
-def test_at_the_end_come_the_pictures_and_the_best_checkpoint(package: Package, tmp_path: Path) -> None:
+def test_at_the_end_come_the_images_and_the_best_checkpoint(package: Package, tmp_path: Path) -> None:
     logger = WandbLogger(options(), Hyp(), {})
     logger.on_train_start(start(tmp_path))
     write_image(tmp_path / "results.png", np.full((4, 6, 3), (255, 0, 0), np.uint8))  # blue

@@ -91,7 +91,7 @@ def test_boxes_without_area_match_nothing() -> None:
 
 
 @pytest.mark.parametrize(("detections", "labels"), [(0, 1), (2, 0), (0, 0)])
-def test_pictures_without_labels_or_detections_have_no_correct_ones(detections: int, labels: int) -> None:
+def test_images_without_labels_or_detections_have_no_correct_ones(detections: int, labels: int) -> None:
     correct = match_predictions(torch.zeros(detections, 6), torch.zeros(labels, 5), IOUV)
     assert correct.shape == (detections, 10) and not correct.any()
 

@@ -38,7 +38,7 @@ def test_text_is_white_on_dark_and_black_on_light() -> None:
     assert text_color_on((0, 255, 255)) == (0, 0, 0)
 
 
-def test_the_given_picture_is_left_as_it_is() -> None:
+def test_the_given_image_is_left_as_it_is() -> None:
     image = np.zeros((50, 60, 3), dtype=np.uint8)
     result = Annotator(image)
     result.box_label((5, 20, 40, 40), "a", RED)
@@ -72,7 +72,7 @@ def test_a_label_without_room_above_stands_inside_the_box() -> None:
 
 
 @pytest.mark.parametrize("side", [64, 320, 1280, 4000])
-def test_label_height_suits_the_size_of_the_picture(side: int) -> None:
+def test_label_height_suits_the_size_of_the_image(side: int) -> None:
     blank = np.zeros((side, side, 3), dtype=np.uint8)
     annotator = Annotator(blank)
     annotator.text(0, 0, "A", background=RED)
@@ -92,7 +92,7 @@ def test_a_box_at_any_place_keeps_its_whole_label_inside(box: tuple[float, ...])
     assert changed(image, annotator.result()).sum() >= strip.sum()
 
 
-def test_a_label_wider_than_the_picture_is_written_smaller() -> None:
+def test_a_label_wider_than_the_image_is_written_smaller() -> None:
     blank = np.zeros((100, 100, 3), dtype=np.uint8)
     wide, short = Annotator(blank, line_width=3), Annotator(blank, line_width=3)
     wide.text(0, 0, "traffic light 0.97", background=RED)
@@ -101,7 +101,7 @@ def test_a_label_wider_than_the_picture_is_written_smaller() -> None:
     assert heights[0] < heights[1]
 
 
-def test_a_hopelessly_long_label_and_a_tiny_picture_do_not_fail() -> None:
+def test_a_hopelessly_long_label_and_a_tiny_image_do_not_fail() -> None:
     annotator = Annotator(np.zeros((3, 5, 3), dtype=np.uint8))
     annotator.box_label((0, 0, 4, 2), "x" * 500, RED)
     assert annotator.result().shape == (3, 5, 3)

@@ -20,7 +20,7 @@ def has_color(image: np.ndarray, color: tuple[int, int, int]) -> bool:
 
 
 @pytest.mark.parametrize(("count", "columns", "lines"), [(1, 1, 1), (2, 2, 1), (5, 3, 2), (16, 4, 4), (40, 4, 4)])
-def test_pictures_stand_in_a_grid_of_at_most_sixteen(tmp_path: Path, count: int, columns: int, lines: int) -> None:
+def test_images_stand_in_a_grid_of_at_most_sixteen(tmp_path: Path, count: int, columns: int, lines: int) -> None:
     file = tmp_path / "batch.png"
     plot_batch(torch.zeros(count, 3, 300, 320, dtype=torch.uint8), NONE, [], file)
     assert read_image(file).shape == (lines * 304 - 4, columns * 324 - 4, 3)
@@ -33,7 +33,7 @@ def test_a_large_grid_is_made_smaller_and_a_small_one_larger(tmp_path: Path) -> 
     assert 500 <= max(read_image(tmp_path / "small.png").shape) <= 600
 
 
-def test_red_pictures_come_out_red_from_bytes_and_from_floats(tmp_path: Path) -> None:
+def test_red_images_come_out_red_from_bytes_and_from_floats(tmp_path: Path) -> None:
     red = torch.zeros(1, 3, 300, 300, dtype=torch.uint8)
     red[:, 0] = 255
     for images in (red, red.float() / 255, (red.float() / 255).half()):
@@ -41,7 +41,7 @@ def test_red_pictures_come_out_red_from_bytes_and_from_floats(tmp_path: Path) ->
         assert (read_image(tmp_path / "red.png") == (0, 0, 255)).all()
 
 
-def test_a_box_is_drawn_in_its_picture_with_the_colour_of_its_class(tmp_path: Path) -> None:
+def test_a_box_is_drawn_in_its_image_with_the_colour_of_its_class(tmp_path: Path) -> None:
     targets = torch.tensor([[1, 3, 0.5, 0.5, 0.4, 0.4]])
     plot_batch(torch.zeros(2, 3, 300, 300, dtype=torch.uint8), targets, [], tmp_path / "b.png", ["a", "b", "c", "d"])
     sheet = read_image(tmp_path / "b.png")

@@ -49,7 +49,7 @@ def test_equal_values_have_one_colour_the_darkest() -> None:
     assert (flat == ramp[0, 0]).all()
 
 
-def test_half_and_arrays_give_the_same_picture_as_floats() -> None:
+def test_half_and_arrays_give_the_same_image_as_floats() -> None:
     values = torch.randint(0, 100, (4, 8, 8)).float()
     expected = feature_grid(values)
     for same in (values.half(), values.bfloat16(), values.numpy()):
@@ -114,8 +114,8 @@ def test_files_are_named_by_index_and_type_and_hold_all_channels(model: Model, t
     assert stored.dtype == np.float32
     np.testing.assert_array_equal(stored, features.maps[9].numpy())
     assert stored.shape[0] == 256
-    picture = read_image(tmp_path / "a/stage9_SPPF_features.png")
-    assert (picture == feature_grid(features.maps[9])).all()
+    image = read_image(tmp_path / "a/stage9_SPPF_features.png")
+    assert (image == feature_grid(features.maps[9])).all()
 
 
 def test_a_module_without_a_model_is_refused() -> None:

@@ -28,7 +28,7 @@ def names_of(count: int) -> list[str]:
     return [f"class {i}" for i in range(count)]
 
 
-def assert_picture(file: Path) -> None:
+def assert_image(file: Path) -> None:
     image = read_image(file)
     assert min(image.shape[:2]) > 300
     assert (image < 250).any()
@@ -41,20 +41,20 @@ def test_labels_of_any_number_of_classes_are_drawn(tmp_path: Path, count: int) -
     labels = np.column_stack([np.arange(5 * count) % max(count, 1), boxes])
     plot_labels(labels, names_of(count), tmp_path / "labels.jpg")
     plot_label_correlogram(labels, tmp_path / "correlogram.jpg")
-    assert_picture(tmp_path / "labels.jpg")
-    assert_picture(tmp_path / "correlogram.jpg")
+    assert_image(tmp_path / "labels.jpg")
+    assert_image(tmp_path / "correlogram.jpg")
 
 
 @pytest.mark.parametrize("count", [0, 1, 500])
 def test_box_sizes_of_any_number_of_boxes_are_drawn(tmp_path: Path, count: int) -> None:
     sides = np.random.default_rng(0).lognormal(3, 2, (count, 2))
     plot_box_sizes(sides, np.array([count, 0, 3]), 640, tmp_path / "sizes.png")
-    assert_picture(tmp_path / "sizes.png")
+    assert_image(tmp_path / "sizes.png")
 
 
 def test_a_class_beyond_the_names_is_drawn_by_its_number(tmp_path: Path) -> None:
     plot_labels(np.array([[4, 0.5, 0.5, 0.1, 0.1]]), ["a"], tmp_path / "labels.jpg")
-    assert_picture(tmp_path / "labels.jpg")
+    assert_image(tmp_path / "labels.jpg")
 
 
 @pytest.mark.parametrize("count", COUNTS)
@@ -63,8 +63,8 @@ def test_curves_of_any_number_of_classes_are_drawn(tmp_path: Path, count: int) -
     values = np.tile(1 - x, (count, 1))
     plot_pr_curve(x, values, np.full(count, 0.5), names_of(count), tmp_path / "pr.png")
     plot_metric_curve(x, values, names_of(count), tmp_path / "f1.png", "F1")
-    assert_picture(tmp_path / "pr.png")
-    assert_picture(tmp_path / "f1.png")
+    assert_image(tmp_path / "pr.png")
+    assert_image(tmp_path / "f1.png")
 
 
 @pytest.mark.parametrize(("count", "normalize"), [(0, True), (1, False), (10, False), (80, True)])
@@ -72,18 +72,18 @@ def test_confusion_of_any_number_of_classes_is_drawn(tmp_path: Path, count: int,
     matrix = np.eye(count + 1) * 7
     before = matrix.copy()
     plot_confusion(matrix, names_of(count), tmp_path / "confusion.png", normalize)
-    assert_picture(tmp_path / "confusion.png")
+    assert_image(tmp_path / "confusion.png")
     assert (matrix == before).all()
 
 
 def test_an_empty_confusion_matrix_is_drawn(tmp_path: Path) -> None:
     plot_confusion(np.zeros((3, 3)), ["a", "b"], tmp_path / "confusion.png")
-    assert_picture(tmp_path / "confusion.png")
+    assert_image(tmp_path / "confusion.png")
 
 
 def test_class_names_of_any_script_are_accepted(tmp_path: Path) -> None:
     plot_confusion(np.eye(3), ["größe", "λ $x$"], tmp_path / "confusion.png")
-    assert_picture(tmp_path / "confusion.png")
+    assert_image(tmp_path / "confusion.png")
 
 
 def test_no_figure_uses_the_global_state_of_pyplot(tmp_path: Path) -> None:
@@ -98,7 +98,7 @@ def test_results_are_drawn_beside_their_file(tmp_path: Path, epochs: int) -> Non
     file = tmp_path / "results.csv"
     file.write_text("epoch,train/box_loss,val/box_loss,temperature\n" + "\n".join(rows) + "\n", encoding="utf-8")
     assert plot_results(file) == tmp_path / "results.png"
-    assert_picture(tmp_path / "results.png")
+    assert_image(tmp_path / "results.png")
 
 
 def test_results_padded_with_blanks_are_read(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""How class names are written into pictures and figures, and which fonts are found for them."""
+"""How class names are written into images and figures, and which fonts are found for them."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_names_no_font_can_write_become_numbers_and_one_warning(
         assert figure_names(["红细胞", "RBC", "血小板"]) == ["class 0", "RBC", "class 2"]
         plot_labels(np.zeros((0, 5)), ["红细胞", "RBC", "血小板"], tmp_path / "labels.jpg")
     assert [record.message for record in caplog.records] == [
-        "no installed font can write '红细胞': such classes are numbered in the pictures; Noto Sans CJK has most "
+        "no installed font can write '红细胞': such classes are numbered in the images; Noto Sans CJK has most "
         "characters (for example: apt install fonts-noto-cjk)"
     ]
 
@@ -128,8 +128,8 @@ def test_dollars_and_underscores_are_written_as_they_are(tmp_path: Path) -> None
 def test_a_very_long_name_leaves_the_matrix_its_room(tmp_path: Path) -> None:
     def blue(names: list[str]) -> int:
         plot_confusion(np.ones((3, 3)), names, tmp_path / "matrix.png", normalize=False)
-        picture = cv2.imread(str(tmp_path / "matrix.png")).astype(int)
-        return int((picture[..., 0] - picture[..., 2] > 60).sum())
+        image = cv2.imread(str(tmp_path / "matrix.png")).astype(int)
+        return int((image[..., 0] - image[..., 2] > 60).sum())
 
     assert blue([LONG, "b"]) > 0.7 * blue(["a", "b"])
 

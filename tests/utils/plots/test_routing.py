@@ -1,4 +1,4 @@
-"""Pictures of routing: written for any number of layers, epochs and classes."""
+"""Images of routing: written for any number of layers, epochs and classes."""
 
 from __future__ import annotations
 
@@ -85,12 +85,12 @@ def test_routing_of_any_number_of_classes_is_drawn(tmp_path: Path, count: int, n
     assert min(size_of(tmp_path / "a.png")) > 300
 
 
-def test_without_labels_there_is_no_picture_of_classes(tmp_path: Path) -> None:
+def test_without_labels_there_is_no_image_of_classes(tmp_path: Path) -> None:
     assert not plot_class_routing(layers(2, labelled=False), ["a", "b", "c"], tmp_path / "a.png")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_columns_of_the_layers_do_not_swell_the_picture_of_the_results(tmp_path: Path) -> None:
+def test_the_columns_of_the_layers_do_not_swell_the_image_of_the_results(tmp_path: Path) -> None:
     sizes = []
     for name, columns in (("few", 0), ("many", 60)):
         header = ["epoch", "train/box_loss", *(f"routing/{i}_entropy" for i in range(columns))]

@@ -77,15 +77,15 @@ def test_a_promise_that_fails_is_taken_back() -> None:
 
 
 def test_nothing_that_fits_is_an_error_with_the_cure() -> None:
-    with pytest.raises(InputError, match=r"--batch-size -1: a training step of 1 picture needs 5.00 GiB.*--imgsz"):
+    with pytest.raises(InputError, match=r"--batch-size -1: a training step of 1 image needs 5.00 GiB.*--imgsz"):
         largest_batch(Machine(3 * 2**30, 2 * 2**30), limit=2**30, cap=16)
-    with pytest.raises(InputError, match=r"4 pictures needs more than there is"):
+    with pytest.raises(InputError, match=r"4 images needs more than there is"):
         largest_batch(Machine(3, 2, breaks_at=1), limit=2**30, cap=16, multiple=4)
 
 
 @pytest.fixture
 def tried(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
-    """Steps (pictures, side) that were run, on a machine with 1000 MiB free where a picture of 64 px takes 100 MiB."""
+    """Steps (images, side) that were run, on a machine with 1000 MiB free where an image of 64 px takes 100 MiB."""
     steps: list[tuple[int, int]] = []
 
     def peak(model: Model, batch: int, imgsz: int, device: torch.device, amp: bool | None) -> float:
@@ -103,42 +103,42 @@ def model() -> Model:
 
 
 def test_seven_tenths_of_a_cpus_free_memory_are_used(model: Model, tried: list[tuple[int, int]]) -> None:
-    assert choose_batch_size(model, 64, CPU, TrainOptions(), pictures=100) == 7
+    assert choose_batch_size(model, 64, CPU, TrainOptions(), images=100) == 7
     assert tried[-1] == (7, 64)
 
 
 def test_steps_are_of_the_largest_size_of_multi_scale(model: Model, tried: list[tuple[int, int]]) -> None:
-    assert choose_batch_size(model, 64, CPU, TrainOptions(multi_scale=True), pictures=100) == 3  # 700 / 225
+    assert choose_batch_size(model, 64, CPU, TrainOptions(multi_scale=True), images=100) == 3  # 700 / 225
     assert {side for _, side in tried} == {96}
 
 
-def test_united_pictures_are_a_quarter_as_many_of_twice_the_side(model: Model, tried: list[tuple[int, int]]) -> None:
-    assert choose_batch_size(model, 64, CPU, TrainOptions(quad=True), pictures=100) == 4
+def test_united_images_are_a_quarter_as_many_of_twice_the_side(model: Model, tried: list[tuple[int, int]]) -> None:
+    assert choose_batch_size(model, 64, CPU, TrainOptions(quad=True), images=100) == 4
     assert (1, 128) in tried
 
 
 def test_adam_needs_room_for_a_second_average(
     model: Model, tried: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # The limit is 707 MiB: 7 pictures and 7 MiB, which is less than the weights.
+    # The limit is 707 MiB: 7 images and 7 MiB, which is less than the weights.
     monkeypatch.setattr(module, "free_memory", lambda device: 1010 * 2**20)
     sizes = {name: choose_batch_size(model, 64, CPU, TrainOptions(optimizer=name), 100) for name in ("SGD", "AdamW")}
     assert sizes == {"SGD": 7, "AdamW": 6} or sum(p.numel() for p in model.parameters()) * 4 < 7 * 2**20
 
 
 def test_no_batch_is_larger_than_the_training_set(model: Model, tried: list[tuple[int, int]]) -> None:
-    assert choose_batch_size(model, 64, CPU, TrainOptions(), pictures=3) == 3
+    assert choose_batch_size(model, 64, CPU, TrainOptions(), images=3) == 3
 
 
 def test_a_system_that_does_not_tell_its_memory_needs_a_number(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "free_memory", lambda device: None)
     with pytest.raises(InputError, match="give a number"):
-        choose_batch_size(model, 64, CPU, TrainOptions(), pictures=3)
+        choose_batch_size(model, 64, CPU, TrainOptions(), images=3)
 
 
 def test_real_steps_are_run_and_leave_the_model_alone(model: Model) -> None:
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    assert choose_batch_size(model, 64, CPU, TrainOptions(), pictures=2) == 2
+    assert choose_batch_size(model, 64, CPU, TrainOptions(), images=2) == 2
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
 

@@ -17,10 +17,10 @@ def weights_mib(model: Model) -> float:
     return sum(p.numel() for p in model.parameters()) * 4 / MIB
 
 
-def test_random_boxes_are_inside_every_picture_and_the_same_each_time() -> None:
+def test_random_boxes_are_inside_every_image_and_the_same_each_time() -> None:
     targets = random_targets(3, 5, CPU)
     assert torch.equal(targets, random_targets(3, 5, CPU))
-    assert targets[:, 0].tolist() == [picture for picture in range(3) for _ in range(8)]
+    assert targets[:, 0].tolist() == [image for image in range(3) for _ in range(8)]
     assert set(targets[:, 1].tolist()) <= {0, 1, 2, 3, 4}
     centre, size = targets[:, 2:4], targets[:, 4:]
     assert (centre - size / 2 >= 0).all()
@@ -39,7 +39,7 @@ def test_a_step_moves_the_weights_a_little_and_leaves_momenta_but_no_gradients()
     assert all("momentum_buffer" in step.optimizer.state[p] for p in model.parameters())
 
 
-def test_pictures_have_the_channels_of_the_model() -> None:
+def test_images_have_the_channels_of_the_model() -> None:
     model = Model("yolov5n.yaml", ch=1)
     assert random_images(model, 2, 64, CPU).shape == (2, 1, 64, 64)
 

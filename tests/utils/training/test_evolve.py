@@ -229,8 +229,8 @@ def test_a_trial_with_a_checkpoint_is_resumed_from_it(tmp_path: Path, options: A
 
 
 def test_wrong_input_ends_the_search_which_can_go_on_after_the_cure(tmp_path: Path, options: Any) -> None:
-    with pytest.raises(InputError, match="a picture is gone"):
-        evolve(options(), Training(_1=InputError("a picture is gone")))
+    with pytest.raises(InputError, match="an image is gone"):
+        evolve(options(), Training(_1=InputError("an image is gone")))
     training = Training()
     evolve(options(exist_ok=True), training)
     assert len(training.seen) == 1

@@ -1,4 +1,4 @@
-"""Which pictures ``--image-weights`` prefers, by hand and against the reference's figures on two data sets."""
+"""Which images ``--image-weights`` prefers, by hand and against the reference's figures on two data sets."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ CLASSES = {"bccd train": 3, "tiny-coco train": 80}
 
 
 def rows(*classes: int) -> np.ndarray:
-    """A picture's boxes of these classes."""
+    """An image's boxes of these classes."""
     return np.array([[c, 0.5, 0.5, 0.1, 0.1] for c in classes], np.float32).reshape(-1, 5)
 
 
@@ -22,7 +22,7 @@ def test_rare_classes_weigh_more_and_missing_ones_count_as_seen_once() -> None:
     assert class_weights([rows(0, 0, 1), rows(0)], 3) == pytest.approx([1 / 7, 3 / 7, 3 / 7])
 
 
-def test_a_picture_weighs_as_much_as_its_objects() -> None:
+def test_a_image_weighs_as_much_as_its_objects() -> None:
     labels = [rows(0, 0, 1), rows(), rows(1)]
     assert image_weights(labels, np.array([1.0, 10.0])).tolist() == [12, 0, 10]
 

@@ -37,7 +37,7 @@ def make(optimizer: str, frozen: str = "") -> tuple[Model, Checkpoint]:
         torch.stack([level.sum() for level in model(torch.rand(2, 3, 64, 64))]).sum().backward()
     notes = {
         "epoch": 1, "last_step": 3, "maps": [0.0, 0.5], "gradients": pending_gradients(model), "warmup": 100,
-        "early_stop": {"best_epoch": 1, "best_fitness": 0.4, "since": 0, "possible_stop": False}, "pictures": 4,
+        "early_stop": {"best_epoch": 1, "best_fitness": 0.4, "since": 0, "possible_stop": False}, "images": 4,
         "position": {"batches": 2, "skipped": 0, "sums": [0.1, 0.2, 0.3], "seconds": 1.5},
     }  # fmt: skip
     checkpoint = Checkpoint(

@@ -75,7 +75,7 @@ def test_warm_up_has_a_floor_and_takes_a_third_of_the_run_at_most(
 
 
 @pytest.mark.parametrize(("batch", "steps"), [(1, 64), (8, 8), (16, 4), (24, 3), (64, 1), (128, 1)])
-def test_batches_accumulate_to_about_64_pictures(batch: int, steps: int) -> None:
+def test_batches_accumulate_to_about_64_images(batch: int, steps: int) -> None:
     assert accumulate_steps(batch) == steps
 
 
@@ -100,7 +100,7 @@ def test_warm_up_rows_are_those_of_the_reference(golden: Any) -> None:
 
 @pytest.mark.parametrize("run", range(3))
 def test_rates_of_whole_runs_are_those_of_the_reference(golden: Any, run: int) -> None:
-    """The rates of the last batch of every epoch, as in the results file; 13 batches of 16 pictures."""
+    """The rates of the last batch of every epoch, as in the results file; 13 batches of 16 images."""
     expected = golden.json("train_curve")["runs"][run]
     epochs, optimizer = expected["epochs_run"], sgd()
     plan = replace(plan_steps(epochs, 13, 16, V61), warmup=expected["warmup_iterations"])

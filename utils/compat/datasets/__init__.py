@@ -1,4 +1,4 @@
-"""Names about pictures and labels that scripts written for YOLOv5 v6.1 import from ``utils.datasets``."""
+"""Names about images and labels that scripts written for YOLOv5 v6.1 import from ``utils.datasets``."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ Items: TypeAlias = tuple[list[str], np.ndarray, list[np.ndarray], None, str]  # 
 
 
 class LoadImages:
-    """Pictures and frames of videos ready for a model, one by one.
+    """Images and frames of videos ready for a model, one by one.
 
     Args:
-        path: picture, video, folder, pattern or ``.txt`` list.
+        path: image, video, folder, pattern or ``.txt`` list.
         img_size: longest side of the model's input in pixels.
         stride: of the model.
         auto: as little margin as the stride allows; False: a square.
@@ -38,7 +38,7 @@ class LoadImages:
             of its frame from 1. cap: the reader of its video, or None.
 
     Raises:
-        FileNotFoundError, InputError: neither picture nor video there.
+        FileNotFoundError, InputError: neither image nor video there.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class LoadImages:
         return self.nf
 
     def __iter__(self) -> Iterator[Item]:
-        """(path, letterboxed CHW RGB, picture HWC BGR, video reader or None, text for the log).
+        """(path, letterboxed CHW RGB, image HWC BGR, video reader or None, text for the log).
 
         Files that cannot be read are logged at the end.
         """
@@ -83,7 +83,7 @@ class LoadStreams:
         sources: the addresses; their number is ``len()``. mode: "stream".
 
     Raises:
-        InputError: no stream there, or pictures instead.
+        InputError: no stream there, or images instead.
     """
 
     mode = "stream"
@@ -100,9 +100,9 @@ class LoadStreams:
         return len(self.sources)
 
     def __iter__(self) -> Iterator[Items]:
-        """(addresses, letterboxed [n, 3, h, w] RGB, pictures HWC BGR, None, ""), when at least one picture is new.
+        """(addresses, letterboxed [n, 3, h, w] RGB, images HWC BGR, None, ""), when at least one image is new.
 
-        It begins when every stream has sent a picture or is given up; what a lost stream sent last is repeated, and
+        It begins when every stream has sent an image or is given up; what a lost stream sent last is repeated, and
         one that never sent anything is black. It ends with the last stream.
         """
         newest: dict[str, np.ndarray] = {}
@@ -111,16 +111,16 @@ class LoadStreams:
                 newest |= {frame.title: frame.image for frame in batch}
                 if all(reader.title in newest or reader.ended for reader in self._source.readers):
                     blank = np.zeros_like(batch[0].image)
-                    pictures = [newest.get(title, blank) for title in self.sources]
-                    auto = self.auto and len({picture.shape for picture in pictures}) == 1
-                    boxed = [_chw(picture, self.img_size, self.stride, auto) for picture in pictures]
-                    yield list(self.sources), np.stack(boxed), pictures, None, ""
+                    images = [newest.get(title, blank) for title in self.sources]
+                    auto = self.auto and len({picture.shape for picture in images}) == 1
+                    boxed = [_chw(picture, self.img_size, self.stride, auto) for picture in images]
+                    yield list(self.sources), np.stack(boxed), images, None, ""
         finally:
             self._source.close()
 
 
 class LoadWebcam:
-    """The pictures of one camera, mirrored, without end.
+    """The images of one camera, mirrored, without end.
 
     Args:
         pipe: camera number, address, or file that is played like a camera.
@@ -137,7 +137,7 @@ class LoadWebcam:
         return 0
 
     def __iter__(self) -> Iterator[Item]:
-        """("webcam.jpg", letterboxed CHW RGB, picture HWC BGR, None, text for the log)."""
+        """("webcam.jpg", letterboxed CHW RGB, image HWC BGR, None, text for the log)."""
         try:
             for frame in self._source:
                 mirrored = np.ascontiguousarray(frame.image[:, ::-1])
@@ -162,7 +162,7 @@ class LoadScreenshots:
         self.img_size, self.stride, self.auto = img_size, stride, auto
 
     def __iter__(self) -> Iterator[Item]:
-        """(name, letterboxed CHW RGB, picture HWC BGR, None, text for the log)."""
+        """(name, letterboxed CHW RGB, image HWC BGR, None, text for the log)."""
         for frame in self._source:
             chw = _chw(frame.image, self.img_size, self.stride, self.auto)
             yield frame.title, chw, frame.image, None, f"{frame.title}: "
@@ -175,10 +175,10 @@ def _chw(image: np.ndarray, side: int, stride: int, auto: bool) -> np.ndarray:
 
 
 def exif_size(img: Image.Image) -> tuple[int, int]:
-    """(width, height) of a PIL picture once it is turned upright by its EXIF orientation."""
+    """(width, height) of a PIL image once it is turned upright by its EXIF orientation."""
     return ImageOps.exif_transpose(img).size
 
 
 def img2label_paths(img_paths: Sequence[str]) -> list[str]:
-    """The label file of each picture."""
+    """The label file of each image."""
     return [str(label_path_for(path)) for path in img_paths]

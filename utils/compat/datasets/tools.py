@@ -21,7 +21,7 @@ from utils.core.errors import InputError, first_line
 from utils.core.files import find_images, increment_path, label_path_for
 from utils.core.image import read_image, write_image
 from utils.datasets.dataset_labels import load_labels
-from utils.datasets.image_verify import check_picture
+from utils.datasets.image_verify import check_image
 from utils.datasets.label_file import MAX_CLASS, read_label_file
 from utils.datasets.label_records import LabelRecord
 from utils.plots.crops import crop_box
@@ -29,7 +29,7 @@ from utils.plots.crops import crop_box
 LOG = logging.getLogger(__name__)
 
 _CROP_GAIN, _CROP_PAD = 1.2, 3.0
-_HUB_SIDE = 1920  # longest side of the pictures of ``dataset_stats(hub=True)``
+_HUB_SIDE = 1920  # longest side of the images of ``dataset_stats(hub=True)``
 
 
 def get_hash(paths: Iterable[str | Path]) -> str:
@@ -42,7 +42,7 @@ def get_hash(paths: Iterable[str | Path]) -> str:
 
 
 def exif_transpose(image: Image.Image) -> Image.Image:
-    """The picture turned upright by its EXIF orientation, which is then gone from it."""
+    """The image turned upright by its EXIF orientation, which is then gone from it."""
     return ImageOps.exif_transpose(image)
 
 
@@ -79,10 +79,10 @@ def flatten_recursive(path: str | Path = "../datasets/coco128") -> None:
 
 
 def extract_boxes(path: str | Path = "../datasets/coco128") -> None:
-    """Cut every labelled object below a folder out, into ``classifier/<class>/<picture>_<number>.jpg`` in it.
+    """Cut every labelled object below a folder out, into ``classifier/<class>/<image>_<number>.jpg`` in it.
 
     Raises:
-        FileNotFoundError: no pictures there.
+        FileNotFoundError: no images there.
     """
     folder = Path(path)
     target = folder / "classifier"
@@ -104,7 +104,7 @@ def extract_boxes(path: str | Path = "../datasets/coco128") -> None:
             if part.size:
                 place = target / str(kind) / f"{file.stem}_{number}.jpg"
                 place.parent.mkdir(parents=True, exist_ok=True)
-                write_image(increment_path(place), np.ascontiguousarray(part))  # pictures of one name
+                write_image(increment_path(place), np.ascontiguousarray(part))  # images of one name
 
 
 def autosplit(
@@ -112,15 +112,15 @@ def autosplit(
     weights: Sequence[float] = (0.9, 0.1, 0.0),
     annotated_only: bool = False,
 ) -> None:
-    """Deal the pictures of a folder out at random: ``autosplit_train.txt``, ``_val`` and ``_test`` beside it.
+    """Deal the images of a folder out at random: ``autosplit_train.txt``, ``_val`` and ``_test`` beside it.
 
-    The same pictures give the same lists. ``python -m tools.split`` keeps classes even and copies together.
+    The same images give the same lists. ``python -m tools.split`` keeps classes even and copies together.
 
     Args:
-        weights: shares of the three lists. annotated_only: leave out pictures without a label file.
+        weights: shares of the three lists. annotated_only: leave out images without a label file.
 
     Raises:
-        FileNotFoundError: no pictures there.
+        FileNotFoundError: no images there.
     """
     folder = Path(path)
     images = find_images([folder])
@@ -139,18 +139,18 @@ def autosplit(
 
 
 def verify_image_label(args: tuple[str, str, str]) -> tuple[Any, ...]:
-    """Check one picture and its label file.
+    """Check one image and its label file.
 
     Args:
-        args: picture, label file, prefix of the message.
+        args: image, label file, prefix of the message.
 
     Returns:
-        Picture (None if it cannot be used), boxes [n, 5] class and xywh as fractions, (width, height), polygons; how
-        many label files are missing, found, empty, how many pictures are unusable (each 0 or 1); a message.
+        Image (None if it cannot be used), boxes [n, 5] class and xywh as fractions, (width, height), polygons; how
+        many label files are missing, found, empty, how many images are unusable (each 0 or 1); a message.
     """
     image, label, prefix = args
     try:
-        hw = check_picture(Path(image))
+        hw = check_image(Path(image))
         rows = read_label_file(Path(label), hw, MAX_CLASS)
     except FileNotFoundError as error:
         if Path(image).is_file():
@@ -170,16 +170,16 @@ def dataset_stats(
     profile: bool = False,
     hub: bool = False,
 ) -> dict[str, Any]:
-    """Counts of a data set: ``nc``, ``names``, and for each split instances and pictures per class, and all labels.
+    """Counts of a data set: ``nc``, ``names``, and for each split instances and images per class, and all labels.
 
     Args:
         path: data yaml.
         autodownload, profile: without effect.
         verbose: log the result.
-        hub: write it to ``stats.json``, and smaller pictures, into ``<folder of the set>-hub``.
+        hub: write it to ``stats.json``, and smaller images, into ``<folder of the set>-hub``.
 
     Raises:
-        FileNotFoundError, InputError: the yaml or its pictures cannot be used.
+        FileNotFoundError, InputError: the yaml or its images cannot be used.
     """
     spec = DatasetSpec.load(path)
     stats: dict[str, Any] = {"nc": spec.nc, "names": list(spec.names)}

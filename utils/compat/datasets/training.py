@@ -31,9 +31,9 @@ Items: TypeAlias = tuple[Tensor, Tensor, tuple[str, ...], tuple[Shapes, ...]]
 
 
 class LoadImagesAndLabels(Dataset[Item]):
-    """Pictures with boxes from a folder, a list of pictures, or several of these.
+    """Images with boxes from a folder, a list of images, or several of these.
 
-    An item is (picture, labels, path, shapes). ``shapes`` of a letterboxed picture is ((height, width), ((ratios of
+    An item is (image, labels, path, shapes). ``shapes`` of a letterboxed image is ((height, width), ((ratios of
     height and width), (margins left and above))), None for one that was augmented.
 
     Args:
@@ -41,16 +41,16 @@ class LoadImagesAndLabels(Dataset[Item]):
         hyp: hyper-parameters by name; None: the defaults.
         cache_images: True or "ram", "disk", or False.
         single_cls: all classes count as one.
-        image_weights: off the rectangles; draw pictures yourself through ``indices``.
+        image_weights: off the rectangles; draw images yourself through ``indices``.
         prefix: of log lines.
 
     Attributes:
         img_files, label_files: [n] paths. labels: [n] arrays [k, 5] class, xywh as fractions. segments: [n] lists of
-        polygons. shapes: [n, 2] width and height. indices: which pictures the items are. batch: [n] number of the
+        polygons. shapes: [n, 2] width and height. indices: which images the items are. batch: [n] number of the
         batch of each, batch_shapes: [batches, 2] height and width, with ``rect``.
 
     Raises:
-        FileNotFoundError, InputError: no pictures, or none that can be used.
+        FileNotFoundError, InputError: no images, or none that can be used.
     """
 
     def __init__(
@@ -110,7 +110,7 @@ class LoadImagesAndLabels(Dataset[Item]):
 
     @staticmethod
     def collate_fn(batch: Sequence[Item]) -> Items:
-        """Items of equal size as (pictures [B, 3, H, W], labels [N, 6] with the place in the batch, paths, shapes)."""
+        """Items of equal size as (images [B, 3, H, W], labels [N, 6] with the place in the batch, paths, shapes)."""
         images, targets, paths, shapes = zip(*batch)
         for place, rows in enumerate(targets):
             rows[:, 0] = place
@@ -118,7 +118,7 @@ class LoadImagesAndLabels(Dataset[Item]):
 
     @staticmethod
     def collate_fn4(batch: Sequence[Item]) -> Items:
-        """As ``collate_fn``, after every four pictures were united to one of twice the size."""
+        """As ``collate_fn``, after every four images were united to one of twice the size."""
         full = batch[: len(batch) // 4 * 4] or batch
         whole = LetterboxInfo((full[0][0].shape[1], full[0][0].shape[2]), (1.0, 1.0), (0.0, 0.0))
         drawn = int(torch.randint(2**31, (1,)))
@@ -175,9 +175,9 @@ def create_dataloader(
     """A loader of :class:`LoadImagesAndLabels` and that data set.
 
     Args:
-        rank: of this process among others, each of which loads its share of the pictures; -1: it is alone.
+        rank: of this process among others, each of which loads its share of the images; -1: it is alone.
         workers: loader processes, at most one per CPU.
-        quad: unite every four pictures.
+        quad: unite every four images.
         shuffle: without effect with ``rect``, whose batches have one shape each.
         The others: as for the data set.
     """

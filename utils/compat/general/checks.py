@@ -136,7 +136,7 @@ def check_dataset(data: str | Path | Mapping[str, Any], autodownload: bool = Fal
     ``names``. A dict is returned as it is. Nothing is downloaded; the embedded set is composed if need be.
 
     Raises:
-        FileNotFoundError: the yaml or the pictures it names are missing.
+        FileNotFoundError: the yaml or the images it names are missing.
         InputError: something in the yaml is wrong.
     """
     if isinstance(data, Mapping):

@@ -20,7 +20,7 @@ def notebook_init(verbose: bool = True) -> Any:
     """Say what this machine has, warn about packages that are missing.
 
     Returns:
-        ``IPython.display``, to show pictures with; None where there is no IPython.
+        ``IPython.display``, to show images with; None where there is no IPython.
     """
     check_requirements()
     if verbose:

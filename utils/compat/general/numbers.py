@@ -44,7 +44,7 @@ def labels_to_class_weights(labels: Sequence[np.ndarray], nc: int = 80) -> Tenso
 def labels_to_image_weights(
     labels: Sequence[np.ndarray], nc: int = 80, class_weights: np.ndarray | None = None
 ) -> np.ndarray:
-    """[pictures] sum of the class weights over a picture's objects; each counts 1 without ``class_weights``."""
+    """[images] sum of the class weights over an image's objects; each counts 1 without ``class_weights``."""
     weights = np.ones(nc) if class_weights is None else np.asarray(class_weights).reshape(nc)
     return _image_weights(labels, weights)
 
@@ -61,5 +61,5 @@ def scale_coords(img1_shape: Sequence[float], coords: Any, img0_shape: Sequence[
 
 
 def clip_coords(boxes: Any, shape: Sequence[float]) -> None:
-    """Cut corners [n, 4] to a picture of (height, width), in place like v6.1."""
+    """Cut corners [n, 4] to an image of (height, width), in place like v6.1."""
     boxes[:, :4] = _clip_coords(boxes[:, :4], shape)

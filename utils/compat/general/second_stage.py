@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from utils.compat.general.numbers import scale_coords
 from utils.plots.crops import crop_box
 
-_SIDE = 224  # of the pictures that the classifier sees
+_SIDE = 224  # of the images that the classifier sees
 _GAIN, _PAD = 1.3, 30.0  # how far beyond its box an object is cut out
 
 
@@ -22,13 +22,13 @@ def apply_classifier(
     """The detections whose class a classifier confirms.
 
     Args:
-        x: of each picture [n, 6] x1, y1, x2, y2 in pixels of ``img``, confidence, class; or None.
+        x: of each image [n, 6] x1, y1, x2, y2 in pixels of ``img``, confidence, class; or None.
         model: [n, 3, 224, 224] RGB in 0..1 -> [n, classes] scores.
         img: [B, 3, H, W] what the detector saw.
-        im0: the pictures themselves, HWC BGR.
+        im0: the images themselves, HWC BGR.
 
     Returns:
-        ``x``, whose rows are those confirmed, with boxes in pixels of the pictures.
+        ``x``, whose rows are those confirmed, with boxes in pixels of the images.
     """
     originals = [im0] if isinstance(im0, np.ndarray) else im0
     for i, rows in enumerate(x):

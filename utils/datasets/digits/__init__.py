@@ -35,7 +35,7 @@ DEFAULT_COUNTS: Mapping[str, int] = {"train": 800, "val": 160, "test": 80}
 DEFAULT_HW: tuple[tuple[int, int], ...] = ((320, 320), (240, 320), (320, 240))
 MARKER = "digits.json"
 _KINDS = (("images", ".jpg"), ("labels", ".txt"))
-# All that is ever below the folder: the set, and the caches of labels and pictures.
+# All that is ever below the folder: the set, and the caches of labels and images.
 _OURS = re.compile(r"digits\.json|labels/[\w-]+\.cache|(images|labels)/\w+/\.?\d{4,}\.(jpg|txt)(\..*\.npy)?")
 VERSION = 1  # raise it when the drawing code changes; a change of STYLE is noticed by itself
 
@@ -59,7 +59,7 @@ def generate_digits(
 ) -> None:
     """Compose the set into ``root`` (new or empty): ``images/SPLIT/NNNN.jpg`` and ``labels/SPLIT/NNNN.txt``.
 
-    ``counts``: pictures per split (default 800/160/80); ``image_hw``: sizes in px, half of the pictures have the first
+    ``counts``: images per split (default 800/160/80); ``image_hw``: sizes in px, half of the images have the first
     one and the rest share the others. The same arguments give the same files. ``digits.json`` says, last of all, that
     the set is complete. Raises InputError for a folder with other content, an unknown split, a missing scikit-learn.
     """
@@ -70,7 +70,7 @@ def generate_digits(
         raise InputError(f"{root}: is not empty; the digits set needs a new or empty folder")
     source = load_source()
     _write_marker(root, {"complete": False})
-    with tqdm(total=sum(counts.values()), desc="composing digits", unit="picture", disable=None) as progress:
+    with tqdm(total=sum(counts.values()), desc="composing digits", unit="image", disable=None) as progress:
         for split, count in counts.items():
             _generate_split(root, split, count, source, (seed, SPLITS.index(split)), image_hw, progress)
     state = {"complete": True, "version": VERSION, "style": asdict(STYLE), "seed": seed, "counts": counts}

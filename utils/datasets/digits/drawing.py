@@ -1,4 +1,4 @@
-"""Drawing of the embedded data set: one picture of handwritten digits scattered over a photograph.
+"""Drawing of the embedded data set: one image of handwritten digits scattered over a photograph.
 
 Material comes from inside the scikit-learn package: the 1,797 8x8 handwritten digits (UCI "Optical Recognition of
 Handwritten Digits", CC BY 4.0) and its two sample photographs (CC BY 2.0). ``utils.datasets.digits`` makes the folder.
@@ -26,10 +26,10 @@ _FINE = 4  # pixels a cell in the smooth ink field
 
 @dataclass(frozen=True, kw_only=True)
 class DigitStyle:
-    """How hard the pictures are. Pairs are (lowest, highest) of a uniform draw; lengths in pixels, colours 0..255."""
+    """How hard the images are. Pairs are (lowest, highest) of a uniform draw; lengths in pixels, colours 0..255."""
 
     digits: tuple[int, int] = (1, 8)
-    empty_share: float = 0.05  # pictures of background only
+    empty_share: float = 0.05  # images of background only
     height: tuple[float, float, float] = (18.0, 52.0, 110.0)  # lowest, most frequent, highest (triangular)
     aspect: tuple[float, float] = (0.85, 1.2)  # width stretch
     angle: float = 15.0  # degrees, either way
@@ -39,7 +39,7 @@ class DigitStyle:
     contrast: float = 55.0  # least difference of luma between a stroke and what lies under it ...
     darker: bool = False  # strokes are darker than what lies under them, not also lighter
     contrast_clutter: float = 1.0  # ... plus this many standard deviations of the luma around it
-    max_truncated: float = 0.4  # share of the strokes that may lie outside the picture
+    max_truncated: float = 0.4  # share of the strokes that may lie outside the image
     inside_share: float = 0.85  # digits placed wholly inside
     max_hidden: float = 0.5  # share of a digit's strokes that later digits may cover
     max_shared: float = 0.35  # overlap of two boxes, as a share of the smaller one
@@ -176,7 +176,7 @@ def render_glyph(ink: FloatArray, pose: Pose) -> FloatArray:
     """
     shape = ink - pose.level
     rows = np.flatnonzero((shape > 0).any(1))
-    scale = pose.height / (rows[-1] - rows[0] + 1)  # picture pixels a field pixel
+    scale = pose.height / (rows[-1] - rows[0] + 1)  # image pixels a field pixel
     side = math.ceil(1.4 * shape.shape[0] * scale * max(1.0, pose.aspect)) + 4
     cos, sin = math.cos(math.radians(pose.angle)), math.sin(math.radians(pose.angle))
     turn = np.array([[cos, -sin], [sin, cos]]) @ np.array([[pose.aspect, pose.shear], [0.0, 1.0]]) * scale
@@ -233,7 +233,7 @@ def colour_matrix(hue: float, saturation: float) -> npt.NDArray[np.float64]:
 
 @dataclass(frozen=True)
 class Drawing:
-    """A composed picture (uint8 BGR [h, w, 3]), its boxes [n, 5] class + xyxy px, the digit instances [n] drawn."""
+    """A composed image (uint8 BGR [h, w, 3]), its boxes [n, 5] class + xyxy px, the digit instances [n] drawn."""
 
     image: npt.NDArray[np.uint8]
     boxes: FloatArray
@@ -241,10 +241,10 @@ class Drawing:
 
 
 class Canvas:
-    """A picture in the making, which knows what covers what.
+    """An image in the making, which knows what covers what.
 
-    Labelling rule: a box is tight around a digit's strokes (coverage > 0.5), clipped to the picture; a digit partly
-    under later digits keeps its whole box. A digit that would lie outside the picture by more than
+    Labelling rule: a box is tight around a digit's strokes (coverage > 0.5), clipped to the image; a digit partly
+    under later digits keeps its whole box. A digit that would lie outside the image by more than
     ``max_truncated`` of its strokes, or hide more than ``max_hidden`` of an earlier one, is tried elsewhere and, when
     no place is found, not painted at all: whatever is painted is labelled.
     """
@@ -254,7 +254,7 @@ class Canvas:
         self.style = style
         self.boxes: list[tuple[int, int, int, int]] = []  # xyxy px
         self._owner = np.full(background.shape[:2], -1, dtype=np.int16)  # which digit is on top
-        self._ink: list[int] = []  # stroke pixels of each digit inside the picture
+        self._ink: list[int] = []  # stroke pixels of each digit inside the image
 
     def _fits(self, box: tuple[int, int, int, int], ink: npt.NDArray[np.bool_], kept: float) -> bool:
         if kept < 1 - self.style.max_truncated:
@@ -329,7 +329,7 @@ def compose(
     style: DigitStyle = STYLE,
     digits: int | None = None,
 ) -> Drawing:
-    """Compose one picture of ``hw`` pixels with ``digits`` digits (None: a random number) by ``Canvas``'s rule."""
+    """Compose one image of ``hw`` pixels with ``digits`` digits (None: a random number) by ``Canvas``'s rule."""
     canvas = Canvas(draw_background(source.photos, split, hw, rng, style), style)
     wanted = int(rng.integers(style.digits[0], style.digits[1] + 1)) if digits is None else digits
     drawn: list[int] = []

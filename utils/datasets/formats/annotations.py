@@ -1,13 +1,13 @@
 """Boxes in pixels, as COCO and VOC files have them, to the rows of a label set.
 
-Policy, object by object (the picture and its other objects stay usable):
+Policy, object by object (the image and its other objects stay usable):
 
-* a box is clipped to the picture; further outside than the tolerance of label files this is said in a note, because in
+* a box is clipped to the image; further outside than the tolerance of label files this is said in a note, because in
   pixels, unlike in fractions, there is no doubt about what is meant;
 * no area (before or after clipping) or a number that is not finite: the object is dropped;
 * a repeated object is dropped;
-* when the annotations were made for another size of the picture with the same proportions, boxes are scaled with it;
-  with other proportions nobody knows where the boxes lie, and the picture is left out.
+* when the annotations were made for another size of the image with the same proportions, boxes are scaled with it;
+  with other proportions nobody knows where the boxes lie, and the image is left out.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ LEFT_OUT = {
     KEYPOINTS: "label files with key points, of which only the boxes are used",
 }
 
-_FAR = 0.01  # of the picture's side: further outside is worth a note
+_FAR = 0.01  # of the image's side: further outside is worth a note
 _NO_OUTLINE = np.zeros((0, 2), np.float32)
 
 
 class UnreadableLabels(OSError):
-    """The annotations of a picture cannot be read, or do not belong to it, so that the picture is of no use.
+    """The annotations of an image cannot be read, or do not belong to it, so that the image is of no use.
 
     The message does not name the file. An OSError, because that is what it means to a scan.
     """
@@ -95,7 +95,7 @@ def frame(stated_wh: tuple[float, float] | None, hw: tuple[int, int]) -> tuple[f
 
     Args:
         stated_wh: the size the file states, None when it states none.
-        hw: height and width of the picture as displayed.
+        hw: height and width of the image as displayed.
 
     Raises:
         UnreadableLabels: the proportions differ.
@@ -109,7 +109,7 @@ def frame(stated_wh: tuple[float, float] | None, hw: tuple[int, int]) -> tuple[f
         return stated_wh
     turned = ", perhaps turned by its EXIF flag" if stated_wh == (height, width) else ""
     raise UnreadableLabels(
-        f"made for {stated_w:g}x{stated_h:g} pixels, but the picture has {width}x{height}{turned}; "
+        f"made for {stated_w:g}x{stated_h:g} pixels, but the image has {width}x{height}{turned}; "
         "nobody knows where the boxes belong"
     )
 
@@ -117,7 +117,7 @@ def frame(stated_wh: tuple[float, float] | None, hw: tuple[int, int]) -> tuple[f
 def to_label_file(
     file: Path, objects: Sequence[PixelObject], size_wh: tuple[float, float], findings: Sequence[Finding] = ()
 ) -> LabelFile:
-    """Apply the policy of this module to the objects of one picture.
+    """Apply the policy of this module to the objects of one image.
 
     ``size_wh`` is what the pixels refer to; ``findings`` of the reader come before those made here.
     """
@@ -138,7 +138,7 @@ def to_label_file(
             continue
         seen.add(identity)
         if far:
-            problem = f"reaches beyond the {size_wh[0]:g}x{size_wh[1]:g} pixels of the picture"
+            problem = f"reaches beyond the {size_wh[0]:g}x{size_wh[1]:g} pixels of the image"
             kinds = [CLIPPED] + [NOTE] * (far > _FAR)
             found += [Finding(kind, str(file), item.line, item.value, problem, "clipped") for kind in kinds]
         x1, y1, x2, y2 = corners
@@ -151,7 +151,7 @@ def to_label_file(
 def _inside(
     xyxy: tuple[float, float, float, float], size_wh: tuple[float, float]
 ) -> tuple[tuple[float, float, float, float], float]:
-    """Corners as fractions of the picture, clipped to it, and how far outside it they were.
+    """Corners as fractions of the image, clipped to it, and how far outside it they were.
 
     In plain numbers: for four of them numpy takes several times as long, and sets have a million boxes.
     """
@@ -161,7 +161,7 @@ def _inside(
     x1, x2 = (min(max(x / width, 0.0), 1.0) for x in (left, right))
     y1, y2 = (min(max(y / height, 0.0), 1.0) for y in (top, bottom))
     if x2 <= x1 or y2 <= y1:
-        raise ValueError(f"lies outside the {width:g}x{height:g} pixels of the picture")
+        raise ValueError(f"lies outside the {width:g}x{height:g} pixels of the image")
     excess = max(x1 - left / width, right / width - x2, y1 - top / height, bottom / height - y2)
     return (x1, y1, x2, y2), excess if excess > 1e-9 else 0.0
 

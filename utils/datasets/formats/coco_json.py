@@ -1,4 +1,4 @@
-"""COCO detection annotations (one json for all pictures) as labels.
+"""COCO detection annotations (one json for all images) as labels.
 
 What is used of the file: ``images`` (id, file_name, and width and height where given), ``annotations`` (image_id,
 category_id, bbox in pixels, iscrowd, segmentation) and ``categories`` (id, name).
@@ -7,7 +7,7 @@ category_id, bbox in pixels, iscrowd, segmentation) and ``categories`` (id, name
   mask so; ``crowd: keep`` in the data yaml makes them objects like others.
 * The box is always ``bbox``. A polygon segmentation becomes the outline of the object; of several parts one outline is
   made (:func:`utils.datasets.formats.annotations.merge_outlines`). Run-length masks are not used.
-* A picture without annotations is background.
+* An image without annotations is background.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ _SECTIONS = ("images", "annotations", "categories")
 
 
 @dataclass
-class _Picture:
+class _Image:
     """An entry of ``images`` and its annotations as they stand in the file."""
 
     name: str
@@ -59,9 +59,9 @@ class _Picture:
 
 @dataclass(frozen=True)
 class _Content:
-    """A parsed file: pictures in its order, and which class a category is (``classes`` None: all are class 0)."""
+    """A parsed file: images in its order, and which class a category is (``classes`` None: all are class 0)."""
 
-    pictures: list[_Picture]
+    pictures: list[_Image]
     categories: Categories
     classes: dict[int, int] | None
     strays: tuple[Finding, ...]
@@ -74,12 +74,12 @@ class _Content:
 
 
 class CocoLabels:
-    """The pictures of one annotation file, and their labels.
+    """The images of one annotation file, and their labels.
 
     Attributes:
         file: the json file.
-        images: where the pictures lie, in the order of the file; one that is not there has the first place tried.
-        tried: the folders in which the pictures were looked for.
+        images: where the images lie, in the order of the file; one that is not there has the first place tried.
+        tried: the folders in which the images were looked for.
         settings: what the labels depend on beside the file.
     """
 
@@ -100,14 +100,14 @@ class CocoLabels:
             file: the json file.
             names: the classes, matched with the names of the categories; None: everything is class 0.
             split: name of the split, tried as the name of a folder.
-            folder: where the pictures are said to be; None: see :func:`picture_folders`.
+            folder: where the images are said to be; None: see :func:`image_folders`.
             strict: a category that ``names`` lacks is an error; otherwise such objects are dropped.
             crowd: "keep" or "drop" annotations marked as crowds; None: drop them, and report each as a loss.
-            listing: where the names of the pictures are kept for the next start, so that a file that has not changed
+            listing: where the names of the images are kept for the next start, so that a file that has not changed
                 since, which may take a minute to parse, is parsed only when its labels are read.
 
         Raises:
-            FileNotFoundError: the file or all of its pictures are missing.
+            FileNotFoundError: the file or all of its images are missing.
             InputError: it is not json, or not laid out like COCO detection annotations.
         """
         self.file = file
@@ -117,14 +117,14 @@ class CocoLabels:
         self._crowd = crowd
         self._lock = threading.Lock()
         self._content: _Content | None = None
-        self.tried = picture_folders(file, split, folder)
+        self.tried = image_folders(file, split, folder)
         known = _recall(listing, file, self.settings)
         if known is None:
-            self._content = self._parse()  # before the pictures are looked for: a wrong file shows at once
+            self._content = self._parse()  # before the images are looked for: a wrong file shows at once
             known = [picture.name for picture in self._content.pictures], self._content.strays
             _keep(listing, file, self.settings, *known)
-        names_of_pictures, self.strays = known
-        self._places = locate_pictures(names_of_pictures, self.tried, file)
+        names_of_images, self.strays = known
+        self._places = locate_images(names_of_images, self.tried, file)
         self.images = list(self._places)
 
     def _parse(self) -> _Content:
@@ -132,7 +132,7 @@ class CocoLabels:
         with collector_off():
             sections = _sections(self.file)
             categories = parse_categories(sections["categories"], self.file)
-            pictures = _pictures(sections["images"], self.file)
+            pictures = _images(sections["images"], self.file)
             strays = _assign(sections["annotations"], pictures, self.file)
             classes = None if self._names is None else categories.classes(self._names)
             content = _Content(list(pictures.values()), categories, classes, strays)
@@ -148,14 +148,14 @@ class CocoLabels:
             return self._content
 
     def file_for(self, image: Path) -> Path:
-        """The json file, whichever the picture."""
+        """The json file, whichever the image."""
         return self.file
 
     def read(self, image: Path, hw: tuple[int, int], nc: int | None) -> LabelFile:
         """The labels of one of ``images``, whose height and width are ``hw``.
 
         Raises:
-            UnreadableLabels: the file states another shape of the picture.
+            UnreadableLabels: the file states another shape of the image.
         """
         content = self._parsed()
         pictures = [content.pictures[place] for place in self._places[image]]
@@ -266,11 +266,11 @@ def _sections(file: Path) -> Mapping[str, Any]:
     return content
 
 
-def _pictures(entries: list[Any], file: Path) -> dict[Any, _Picture]:
-    """The pictures by their id."""
+def _images(entries: list[Any], file: Path) -> dict[Any, _Image]:
+    """The images by their id."""
     if not entries:
         raise InputError(f"{file}: 'images' is empty: there is nothing to read")
-    found: dict[Any, _Picture] = {}
+    found: dict[Any, _Image] = {}
     for place, entry in enumerate(entries):
         here = f"{file}: images[{place}]"
         if not isinstance(entry, Mapping):
@@ -282,7 +282,7 @@ def _pictures(entries: list[Any], file: Path) -> dict[Any, _Picture]:
             raise InputError(f"{here} (id {_brief(number)}): file_name {_brief(name)} is not the name of a file")
         if number in found:
             raise InputError(f"{here}: id {_brief(number)} is taken by {found[number].name}")
-        found[number] = _Picture(name, _stated_size(entry, here))
+        found[number] = _Image(name, _stated_size(entry, here))
     return found
 
 
@@ -299,8 +299,8 @@ def _stated_size(entry: Mapping[str, Any], here: str) -> tuple[float, float] | N
     return width, height
 
 
-def _assign(entries: list[Any], pictures: Mapping[Any, _Picture], file: Path) -> tuple[Finding, ...]:
-    """Give every annotation to its picture; what belongs to none is returned."""
+def _assign(entries: list[Any], pictures: Mapping[Any, _Image], file: Path) -> tuple[Finding, ...]:
+    """Give every annotation to its image; what belongs to none is returned."""
     strays = []
     for place, entry in enumerate(entries):
         if not isinstance(entry, Mapping):
@@ -319,11 +319,11 @@ def _assign(entries: list[Any], pictures: Mapping[Any, _Picture], file: Path) ->
     return tuple(strays)
 
 
-# Where the pictures are -----------------------------------------------------------------------------------------------
+# Where the images are -----------------------------------------------------------------------------------------------
 
 
-def picture_folders(file: Path, split: str = "", folder: Path | None = None) -> list[Path]:
-    """The folders in which the pictures of an annotation file are looked for, in this order.
+def image_folders(file: Path, split: str = "", folder: Path | None = None) -> list[Path]:
+    """The folders in which the images of an annotation file are looked for, in this order.
 
     For ``annotations/instances_val2017.json`` of the split ``val`` these are, after the folder of the json with its
     ``images`` and ``JPEGImages``, the folders ``val2017``, ``images/val2017``, ``val``, ``images/val``, ``images`` and
@@ -341,12 +341,12 @@ def picture_folders(file: Path, split: str = "", folder: Path | None = None) -> 
     return [here, *inside, *plain[:2], *beside, *plain[2:], up]
 
 
-def locate_pictures(names: Sequence[str], folders: Sequence[Path], file: Path) -> dict[Path, list[int]]:
-    """Path -> places in ``names``: more than one for a picture that is listed more than once."""
+def locate_images(names: Sequence[str], folders: Sequence[Path], file: Path) -> dict[Path, list[int]]:
+    """Path -> places in ``names``: more than one for an image that is listed more than once."""
     present = [folder for folder in folders if folder.is_dir()]
     found: dict[Path, list[int]] = {}
     missing = []
-    home = (present or folders)[0]  # where a picture that is not there is said to be missing: beside the others
+    home = (present or folders)[0]  # where an image that is not there is said to be missing: beside the others
     for place, text in enumerate(names):
         name = Path(text.replace("\\", "/"))
         options = ((folder, folder / way) for way in dict.fromkeys((name, Path(name.name))) for folder in present)
@@ -361,19 +361,19 @@ def locate_pictures(names: Sequence[str], folders: Sequence[Path], file: Path) -
     places = ", ".join(map(str, folders))
     if len(missing) == len(names):
         raise FileNotFoundError(
-            f"{file}: none of its {len(names)} pictures found, such as '{missing[0]}'; tried {places}; "
+            f"{file}: none of its {len(names)} images found, such as '{missing[0]}'; tried {places}; "
             "name the folder with 'images:' in the data yaml"
         )
     if missing:
-        LOG.warning("%s: %d pictures not found, such as '%s'; tried %s", file, len(missing), missing[0], places)
+        LOG.warning("%s: %d images not found, such as '%s'; tried %s", file, len(missing), missing[0], places)
     repeated = [path for path, entries in found.items() if len(entries) > 1]
     if repeated:
-        LOG.warning("%s: %d pictures are listed again, such as '%s'; joined", file, len(repeated), repeated[0])
+        LOG.warning("%s: %d images are listed again, such as '%s'; joined", file, len(repeated), repeated[0])
     return found
 
 
 def _keep(listing: Path | None, file: Path, settings: str, names: list[str], strays: Sequence[Finding]) -> None:
-    """Write down the names of the pictures, where that is wanted and possible."""
+    """Write down the names of the images, where that is wanted and possible."""
     if listing is None or (listing.parent.is_dir() and not os.access(listing.parent, os.W_OK)):
         return  # the cache of the labels goes to the same folder and says it
     content = {"names": names, "strays": [[s.value, s.problem] for s in strays]}

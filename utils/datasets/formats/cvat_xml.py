@@ -22,7 +22,7 @@ from utils.config.categories import split_of_subset
 from utils.core.errors import InputError
 from utils.core.xml_file import Element, finite, read_xml, stated_size
 from utils.datasets.formats.annotations import MASK, NO_AREA
-from utils.datasets.formats.coco_json import locate_pictures, picture_folders
+from utils.datasets.formats.coco_json import image_folders, locate_images
 from utils.datasets.formats.named import FileContent, NamedLabels, Shape
 
 LOG = logging.getLogger(__name__)
@@ -62,10 +62,10 @@ class CvatLabels(NamedLabels):
         self._entries: dict[Path, list[Element]] = {}
         for subset in dict.fromkeys(element.attributes.get("subset", "") for element in chosen):
             elements = [element for element in chosen if element.attributes.get("subset", "") == subset]
-            folders = picture_folders(file, split, folder)
+            folders = image_folders(file, split, folder)
             own = [place / subset for place in folders] if subset else []
             listed = [element.attributes.get("name", "") for element in elements]
-            for image, places in locate_pictures(listed, [*own, *folders], file).items():
+            for image, places in locate_images(listed, [*own, *folders], file).items():
                 self._entries.setdefault(image, []).extend(elements[place] for place in places)
         super().__init__(dict.fromkeys(self._entries, file), names, strict)
         self.settings += f" {split}"

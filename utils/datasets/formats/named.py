@@ -102,7 +102,7 @@ class NamedLabels(ABC):
             raise UnreadableLabels(f"line {problem}" if problem[0].isdigit() else problem) from None
         findings: list[Finding] = []
         if content.size_wh is None:
-            problem = f"states no size of the picture; its {hw[1]}x{hw[0]} pixels are used"
+            problem = f"states no size of the image; its {hw[1]}x{hw[0]} pixels are used"
             findings.append(Finding(NOTE, str(file), problem=problem))
         objects = []
         for item in content.shapes:

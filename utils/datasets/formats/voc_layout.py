@@ -1,8 +1,8 @@
-"""Where the pictures of VOC and LabelMe annotations lie, and the annotations of pictures.
+"""Where the images of VOC and LabelMe annotations lie, and the annotations of images.
 
 Understood are VOC's own layout (``Annotations/*.xml``, ``JPEGImages``, lists of ids in ``ImageSets/Main``), the same
-with a folder ``images`` for the pictures, both with sub-folders, and xml files beside the pictures. The json files of
-LabelMe may lie in the same places, or in ``labels`` for pictures in ``images``.
+with a folder ``images`` for the images, both with sub-folders, and xml files beside the images. The json files of
+LabelMe may lie in the same places, or in ``labels`` for images in ``images``.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ LOG = logging.getLogger(__name__)
 
 ANNOTATIONS = "Annotations"
 JSON = ".json"
-PICTURES = ("JPEGImages", "images")
+IMAGES = ("JPEGImages", "images")
 _NEAR, _LOOKED_AT = 3, 20  # folders upwards, and files in each, that are searched for annotations of other kinds
 _LEVELS = 4  # folders above a list of ids in which "Annotations" is looked for
 
@@ -42,7 +42,7 @@ def walk_files(folder: Path, suffix: str) -> Iterator[Path]:
 
 
 def read_ids(path: Path) -> list[str]:
-    """The ids of a list in ``ImageSets``; empty for a ``.txt`` that lists pictures or is no text.
+    """The ids of a list in ``ImageSets``; empty for a ``.txt`` that lists images or is no text.
 
     Lists of one class have a flag (1, 0 or -1) behind each id, which means nothing here.
     """
@@ -64,14 +64,14 @@ def _without_flag(line: str) -> str:
 
 
 def annotation_of(image: Path, suffix: str = ".xml") -> Path:
-    """The file of a picture: that in ``Annotations``, in the same sub-folder or in none, or beside the picture.
+    """The file of an image: that in ``Annotations``, in the same sub-folder or in none, or beside the image.
 
     When there is none, the first place that was looked at.
     """
     places = []
     folders = list(image.parent.parts)
     for i in reversed(range(len(folders))):
-        if folders[i] in PICTURES:
+        if folders[i] in IMAGES:
             root = Path(*folders[:i], ANNOTATIONS)
             places += [root.joinpath(*folders[i + 1 :]), root]
             break
@@ -82,7 +82,7 @@ def annotation_of(image: Path, suffix: str = ".xml") -> Path:
 
 
 def annotations_of(images: Sequence[Path]) -> dict[Path, Path]:
-    """Picture -> xml or LabelMe file, when these pictures have such; empty when they have label files."""
+    """Image -> xml or LabelMe file, when these images have such; empty when they have label files."""
     if any(label_path_for(image).is_file() for image in images):
         return {}
     for suffix in (".xml", JSON):
@@ -113,11 +113,11 @@ def unread(image: Path) -> str:
     return ""
 
 
-# From annotations to pictures -----------------------------------------------------------------------------------------
+# From annotations to images -----------------------------------------------------------------------------------------
 
 
-class _Pictures:
-    """All pictures of some folders, found by sub-folder and name, or by name alone."""
+class _Images:
+    """All images of some folders, found by sub-folder and name, or by name alone."""
 
     def __init__(self, folders: Sequence[Path]) -> None:
         self.folders = list(folders)
@@ -135,19 +135,19 @@ class _Pictures:
                 self._by_stem[image.stem].append(image)
 
     def find(self, number: str, annotation: Path) -> Path | None:
-        """The picture of an id, which may have sub-folders (``train/0001``); InputError when several are meant."""
+        """The image of an id, which may have sub-folders (``train/0001``); InputError when several are meant."""
         fitting = self._by_place.get(number) or self._by_stem.get(number.rpartition("/")[2], [])
         if not fitting:
             return self._by_stated_name(annotation)
         if len(fitting) > 1:
             raise InputError(
-                f"{annotation}: the picture may be {fitting[0]} or {fitting[1]}; name its folder with 'images:' in the "
+                f"{annotation}: the image may be {fitting[0]} or {fitting[1]}; name its folder with 'images:' in the "
                 "data yaml, or give the annotations the same sub-folders"
             )
         return fitting[0]
 
     def _by_stated_name(self, annotation: Path) -> Path | None:
-        """The picture that the annotation itself names."""
+        """The image that the annotation itself names."""
         if annotation.suffix.lower() == JSON:
             name = Path(stated_image(annotation))
             if name.name and (annotation.parent / name).is_file():
@@ -161,16 +161,16 @@ class _Pictures:
         return fitting[0] if len(fitting) == 1 else None
 
 
-def pictures_of_folder(folder: Path, images: Path | None = None) -> dict[Path, Path]:
-    """Picture -> xml file for all xml files of a folder (or for one); the same for LabelMe files if there are no xml.
+def images_of_folder(folder: Path, images: Path | None = None) -> dict[Path, Path]:
+    """Image -> xml file for all xml files of a folder (or for one); the same for LabelMe files if there are no xml.
 
     Args:
         folder: ``Annotations``, a folder in it, or a single file.
-        images: where the pictures are said to be; None: ``JPEGImages`` and ``images`` beside ``Annotations``.
+        images: where the images are said to be; None: ``JPEGImages`` and ``images`` beside ``Annotations``.
 
     Raises:
-        FileNotFoundError: not one picture is there; every folder tried is named.
-        InputError: a picture is not to be told from another.
+        FileNotFoundError: not one image is there; every folder tried is named.
+        InputError: an image is not to be told from another.
     """
     files = [folder]
     if folder.is_dir():
@@ -181,19 +181,19 @@ def pictures_of_folder(folder: Path, images: Path | None = None) -> dict[Path, P
     return _match(numbers, _folders(top.parent, images, top), folder)
 
 
-def pictures_of_list(listing: Path, ids: Sequence[str], images: Path | None = None) -> dict[Path, Path]:
-    """Picture -> xml file for the ids of a list, whose ``Annotations`` lie in a folder above it.
+def images_of_list(listing: Path, ids: Sequence[str], images: Path | None = None) -> dict[Path, Path]:
+    """Image -> xml file for the ids of a list, whose ``Annotations`` lie in a folder above it.
 
     Raises:
-        FileNotFoundError: there is no such folder, or not one picture; every folder tried is named.
-        InputError: a picture is not to be told from another.
+        FileNotFoundError: there is no such folder, or not one image; every folder tried is named.
+        InputError: an image is not to be told from another.
     """
     roots = list(listing.parents)[:_LEVELS]
     root = next((parent for parent in roots if (parent / ANNOTATIONS).is_dir()), None)
     if root is None:
         places = ", ".join(str(parent / ANNOTATIONS) for parent in roots)
         raise FileNotFoundError(
-            f"{listing}: neither a list of pictures (no line ends in .jpg, .png ...) nor one of ids with "
+            f"{listing}: neither a list of images (no line ends in .jpg, .png ...) nor one of ids with "
             f"annotations; tried {places}"
         )
     numbers = {number: root / ANNOTATIONS / f"{number}.xml" for number in dict.fromkeys(ids)}
@@ -201,12 +201,12 @@ def pictures_of_list(listing: Path, ids: Sequence[str], images: Path | None = No
 
 
 def _folders(root: Path, images: Path | None, annotations: Path) -> list[Path]:
-    return [*(root / name for name in PICTURES), annotations] if images is None else [images]
+    return [*(root / name for name in IMAGES), annotations] if images is None else [images]
 
 
 def _match(numbers: dict[str, Path], folders: Sequence[Path], source: Path) -> dict[Path, Path]:
-    """Picture -> annotation for ids; a picture that is not there gets the place where it should be."""
-    pictures = _Pictures(folders)
+    """Image -> annotation for ids; an image that is not there gets the place where it should be."""
+    pictures = _Images(folders)
     found: dict[Path, Path] = {}
     missing = []
     default = next((folder for folder in folders if folder.is_dir()), folders[0])
@@ -216,14 +216,14 @@ def _match(numbers: dict[str, Path], folders: Sequence[Path], source: Path) -> d
             missing.append(number)
             image = default / f"{number}.jpg"
         if image in found:
-            raise InputError(f"{file}: belongs to the picture {image}, as {found[image]} does")
+            raise InputError(f"{file}: belongs to the image {image}, as {found[image]} does")
         found[image] = file
     places = ", ".join(map(str, folders))
     if len(missing) == len(found):
         raise FileNotFoundError(
-            f"{source}: none of its {len(found)} pictures found, such as '{missing[0]}'; tried {places}; "
+            f"{source}: none of its {len(found)} images found, such as '{missing[0]}'; tried {places}; "
             "name the folder with 'images:' in the data yaml"
         )
     if missing:
-        LOG.warning("%s: %d pictures not found, such as '%s'; tried %s", source, len(missing), missing[0], places)
+        LOG.warning("%s: %d images not found, such as '%s'; tried %s", source, len(missing), missing[0], places)
     return found

@@ -1,4 +1,4 @@
-"""VOC annotations (one xml a picture) as labels.
+"""VOC annotations (one xml an image) as labels.
 
 What is used of a file: ``size`` (width, height) and of every ``object`` its ``name``, ``bndbox`` and ``difficult``.
 
@@ -6,7 +6,7 @@ What is used of a file: ``size`` (width, height) and of every ``object`` its ``n
   ``w = (xmax - xmin) / width``. Read as VOC's own numbers, which count pixels from 1, the box so loses the left-most
   pixel column and the upper-most row; most tools write corners, and so a file of theirs comes back unchanged.
 * Objects marked difficult are used, unless the data yaml says ``difficult: drop``.
-* A picture without an xml file is background.
+* An image without an xml file is background.
 """
 
 from __future__ import annotations

@@ -27,10 +27,10 @@ _AGREE = 1e-4  # most by which the bounds of an outline may differ from the box 
 
 @dataclass(frozen=True)
 class Layout:
-    """Where the parts of one picture go, relative to the output folder.
+    """Where the parts of one image go, relative to the output folder.
 
-    ``image`` is its place when pictures are copied, ``label`` its annotation file, ``name`` what the annotations call
-    the picture: the file name in COCO's, the id in VOC's.
+    ``image`` is its place when images are copied, ``label`` its annotation file, ``name`` what the annotations call
+    the image: the file name in COCO's, the id in VOC's.
     """
 
     image: Path
@@ -40,7 +40,7 @@ class Layout:
 
 @dataclass(frozen=True)
 class SplitPlan:
-    """The records of one split, each with its places; ``root`` is the folder that holds all their pictures."""
+    """The records of one split, each with its places; ``root`` is the folder that holds all their images."""
 
     split: str
     root: Path
@@ -53,11 +53,11 @@ class SplitPlan:
 def plan(splits: Mapping[str, Sequence[LabelRecord]], to: str) -> list[SplitPlan]:
     """Decide on the names of all files of a set in the format ``to``.
 
-    Sub-folders of pictures are kept. VOC has one folder for all splits: there they appear only where two pictures would
+    Sub-folders of images are kept. VOC has one folder for all splits: there they appear only where two images would
     have one id.
 
     Raises:
-        InputError: two pictures would share one annotation file.
+        InputError: two images would share one annotation file.
     """
     roots = {split: _common_folder(records) for split, records in splits.items()}
     stems = Counter(record.image.stem for records in splits.values() for record in records)
@@ -175,7 +175,7 @@ def yolo_rows(record: LabelRecord) -> tuple[list[str], int]:
 
 
 def coco_content(of_split: SplitPlan, names: Sequence[str], ids: Sequence[int]) -> dict[str, Any]:
-    """COCO annotations of one split. Pictures called by a number keep it as their id, as in COCO itself."""
+    """COCO annotations of one split. Images called by a number keep it as their id, as in COCO itself."""
     stems = [record.image.stem for record, _ in of_split.entries]
     numbered = all(stem.isascii() and stem.isdigit() for stem in stems) and len({int(s) for s in stems}) == len(stems)
     images: list[dict[str, Any]] = []
@@ -208,7 +208,7 @@ def _coco_annotation(xywh: np.ndarray, outline: np.ndarray) -> dict[str, Any]:
 
 
 def voc_text(record: LabelRecord, names: Sequence[str]) -> str:
-    """The VOC annotation of one picture; corners with up to 4 decimals, so that nothing is lost."""
+    """The VOC annotation of one image; corners with up to 4 decimals, so that nothing is lost."""
     height, width = record.hw
     root = ElementTree.Element("annotation")
     _add(root, folder=record.image.parent.name, filename=record.image.name)

@@ -1,4 +1,4 @@
-"""What ``--source`` may name: files of pictures and videos, cameras, streams, the screen."""
+"""What ``--source`` may name: files of images and videos, cameras, streams, the screen."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def open_source(source: str, stride: int = 1, reconnect: int = 5) -> Source:
     """The frames of what ``--source`` names.
 
     ==========================================  ===================================================================
-    picture, video, folder, pattern             as :class:`FileSource` has it
+    image, video, folder, pattern             as :class:`FileSource` has it
     ``list.txt``                                of files; or of addresses and camera numbers, one a line
     ``list.streams``                            of addresses, camera numbers, and files to be played like a camera
     ``0``                                       a camera by its number
@@ -54,7 +54,7 @@ def open_source(source: str, stride: int = 1, reconnect: int = 5) -> Source:
     if "://" in source:
         suffix = Path(urlsplit(source).path).suffix.lower()
         if suffix in IMAGE_SUFFIXES - VIDEO_SUFFIXES:
-            raise InputError(f"--source {source}: pictures are not downloaded; save it and give its file name")
+            raise InputError(f"--source {source}: images are not downloaded; save it and give its file name")
         is_file = suffix in VIDEO_SUFFIXES and source.startswith(("http://", "https://"))
         return UrlVideo(source, stride) if is_file else LiveSource([source], settings)
     path = Path(source)

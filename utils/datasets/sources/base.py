@@ -37,7 +37,7 @@ class Clip:
 
 @dataclass(frozen=True)
 class Frame:
-    """One picture: HWC BGR uint8, and where it came from.
+    """One image: HWC BGR uint8, and where it came from.
 
     ``relative`` is a path below the source, for the output's name. For a frame of a video or camera ``clip`` says of
     which, and ``number`` counts its frames from 1.
@@ -57,7 +57,7 @@ class Frame:
 
 @dataclass
 class Skipped:
-    """What could not be used: how many pictures or frames, and a line on each file or source."""
+    """What could not be used: how many images or frames, and a line on each file or source."""
 
     count: int = 0
     lines: list[str] = field(default_factory=list)
@@ -72,7 +72,7 @@ class Source(ABC):
 
     Attributes:
         live: cameras, streams and screens, which have no end of their own.
-        skipped: pictures and frames that could not be read so far.
+        skipped: images and frames that could not be read so far.
     """
 
     live = False

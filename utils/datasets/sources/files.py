@@ -1,4 +1,4 @@
-"""Pictures and videos on disk: a file, a folder, a pattern or a list of them."""
+"""Images and videos on disk: a file, a folder, a pattern or a list of them."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ _MOST_COUNTED = 200  # videos whose headers are opened to know the number of fra
 
 
 class FileSource(Source):
-    """Pictures first, then videos, each in sorted order.
+    """Images first, then videos, each in sorted order.
 
     Args:
-        source: picture, video, folder (searched at any depth), glob pattern, or ``.txt`` list of files.
+        source: image, video, folder (searched at any depth), glob pattern, or ``.txt`` list of files.
         stride: of videos, every how many frames one is delivered.
-        videos: False: pictures only.
+        videos: False: images only.
 
     Attributes:
         paths: the files. root: the folder that ``Frame.relative`` counts from. capture: the reader of the video in
             progress, if it is one.
 
     Raises:
-        FileNotFoundError: nothing there, or neither picture nor video in it.
+        FileNotFoundError: nothing there, or neither image nor video in it.
         InputError: a file that is neither.
     """
 
@@ -120,21 +120,21 @@ def _find(source: str, kinds: frozenset[str]) -> tuple[list[Path], Path]:
         suffix = path.suffix.lower()
         if path.is_file() and suffix not in IMAGE_SUFFIXES | kinds | {".txt"}:
             known = " ".join(sorted(kind[1:] for kind in IMAGE_SUFFIXES | kinds))
-            raise InputError(f"--source {source}: neither picture nor video nor .txt list; known are {known}")
+            raise InputError(f"--source {source}: neither image nor video nor .txt list; known are {known}")
         paths = find_images([path], also=kinds)
         if path.is_dir():
             return paths, path
         return paths, _common_folder(paths) if suffix == ".txt" else path.parent
     if not any(mark in source for mark in "*?["):
         raise FileNotFoundError(
-            f"--source {source}: no such picture, video, folder, list or address (looked at {path.absolute()})"
+            f"--source {source}: no such image, video, folder, list or address (looked at {path.absolute()})"
         )
     literal = _existing_folder(source)
     pattern = glob.escape(literal) + source[len(literal) :]
     matches = sorted(Path(match) for match in glob.glob(pattern, recursive=True))  # noqa: PTH207
     paths = [match for match in matches if match.suffix.lower() in IMAGE_SUFFIXES | kinds and match.is_file()]
     if not paths:
-        raise FileNotFoundError(f"--source {source}: no picture or video matches this pattern ({path.absolute()})")
+        raise FileNotFoundError(f"--source {source}: no image or video matches this pattern ({path.absolute()})")
     fixed = literal + re.split(r"[*?\[]", source[len(literal) :], maxsplit=1)[0]  # up to the first wildcard
     return paths, Path(fixed) if fixed.endswith(("/", "\\")) else Path(fixed).parent
 

@@ -73,7 +73,7 @@ class _Reader(threading.Thread):
         self._halt = threading.Event()
 
     def take(self) -> tuple[int, np.ndarray] | None:
-        """(number, picture) that nobody has taken yet; with the lock held."""
+        """(number, image) that nobody has taken yet; with the lock held."""
         newest, self._newest = self._newest, None
         return newest
 

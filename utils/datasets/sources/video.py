@@ -68,7 +68,7 @@ class VideoFile:
         self.delivered = 0
 
     def __iter__(self) -> Iterator[tuple[int, np.ndarray]]:
-        """(number of the frame from 1, picture HWC BGR uint8). Frames that cannot be decoded are passed over."""
+        """(number of the frame from 1, image HWC BGR uint8). Frames that cannot be decoded are passed over."""
         failures = 0
         while failures < _MOST_FAILURES:
             if self.capture.grab():
@@ -103,7 +103,7 @@ class VideoFile:
 
 
 def as_bgr(image: np.ndarray) -> np.ndarray | None:
-    """A frame as HWC BGR uint8, contiguous; None when it is no picture."""
+    """A frame as HWC BGR uint8, contiguous; None when it is no image."""
     if image.dtype != np.uint8 or 0 in image.shape:
         return None
     if image.ndim == 2 or image.shape[2] == 1:

@@ -134,7 +134,7 @@ class DetectMultiBackend(nn.Module):
         stride: the largest, in pixels. names: of the classes, as list and as mapping. device: where it runs.
         pt: True for a ``.pt`` file; jit, onnx, xml, pt2, dnn and the other formats likewise.
         imgsz: height and width it was trained or exported at, None where the file does not say.
-        fixed_hw: height and width of the pictures it takes, None for any.
+        fixed_hw: height and width of the images it takes, None for any.
 
     Raises:
         FileNotFoundError: no such file.

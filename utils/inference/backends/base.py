@@ -48,8 +48,8 @@ def _in_one_line(file: Path, problem: str) -> Iterator[None]:
 class FileBackend(nn.Module):
     """An exported file, used like a model: ``decoded, _ = backend(images)``.
 
-    A file with a fixed batch takes any number of pictures all the same: they are cut into such batches, and the last
-    one is filled up with blank pictures.
+    A file with a fixed batch takes any number of images all the same: they are cut into such batches, and the last
+    one is filled up with blank images.
 
     Args:
         info: what the file says about itself.
@@ -97,7 +97,7 @@ class FileBackend(nn.Module):
         return self
 
     def _run(self, images: Tensor) -> Tensor:
-        with _in_one_line(self.file, f"cannot be run on pictures {list(images.shape)}"):
+        with _in_one_line(self.file, f"cannot be run on images {list(images.shape)}"):
             output = torch.as_tensor(self.run(images)[0]).to(images.device).float()
         width = 6 if self.info.nms else self.nc + 5
         if output.dim() != 3 or output.shape[0] != len(images) or output.shape[2] != width:
@@ -111,7 +111,7 @@ class FileBackend(nn.Module):
         free, given = self.info.dynamic, images.shape[2:]
         for axis, side, own in zip(("height", "width"), given, self.info.imgsz):
             if axis not in free and side != own:
-                raise InputError(f"{self.file}: takes pictures of {axis} {own}, got {side}; export it with --dynamic")
+                raise InputError(f"{self.file}: takes images of {axis} {own}, got {side}; export it with --dynamic")
 
     def _as_candidates(self, output: Tensor) -> Tensor:
         """Where suppression is inside: what it found, as candidates that pass it once more unchanged."""
@@ -123,5 +123,5 @@ class FileBackend(nn.Module):
 
 
 def _filled(images: Tensor, batch: int) -> Tensor:
-    """Blank pictures added up to a whole batch."""
+    """Blank images added up to a whole batch."""
     return F.pad(images, (0, 0, 0, 0, 0, 0, 0, batch - len(images)))

@@ -60,7 +60,7 @@ class EngineBackend(BoundedBackend):
                 results.append(torch.empty(shape, dtype=port.dtype, device=self.device))
                 self.context.set_tensor_address(port.name, results[-1].data_ptr())
             if not (done and self.context.execute_async_v3(stream)):
-                reason = self.errors[-1] if self.errors else f"not with pictures {list(images.shape)}"
+                reason = self.errors[-1] if self.errors else f"not with images {list(images.shape)}"
                 raise InputError(f"{self.file}: TensorRT cannot run it: {reason}")
         return results
 
@@ -91,7 +91,7 @@ def ports_of(tensorrt: Any, engine: Any) -> list[Port]:
         port = Port(name, [int(side) for side in engine.get_tensor_shape(name)], types[kind])
         (inputs if engine.get_tensor_mode(name) == tensorrt.TensorIOMode.INPUT else outputs).append(port)
     if len(inputs) != 1 or len(inputs[0].shape) != 4 or not outputs:
-        raise ValueError(f"{len(inputs)} inputs and {len(outputs)} outputs, expected pictures and boxes")
+        raise ValueError(f"{len(inputs)} inputs and {len(outputs)} outputs, expected images and boxes")
     return inputs + outputs
 
 

@@ -19,12 +19,12 @@ from utils.inference.backends.graph_program import DEVICE, FACTORIES, NUMBERS, P
 from utils.inference.backends.metadata import from_json, from_text
 
 ABOUT = "about.json"  # the file inside the archive
-# Every record that torch 2.9 and later write for one model; sample pictures are not read.
+# Every record that torch 2.9 and later write for one model; sample images are not read.
 RECORDS = (
     r"models/model\.json|extra/about\.json|archive_format|archive_version|byteorder|version|data/sample_inputs/model\.pt"
     r"|data/weights/(weight_\d+|model_weights_config\.json)|data/constants/(tensor_\d+|model_constants_config\.json)"
 )
-# What sizes that depend on those of the pictures are written with.
+# What sizes that depend on those of the images are written with.
 _NAMES = """
 Symbol Integer Float Rational positive nonnegative integer real precision Add Mul Pow Mod PythonMod FloorDiv CleanDiv
 CeilDiv Max Min Eq Ne Equality Unequality StrictLessThan LessThan StrictGreaterThan GreaterThan Not And Or

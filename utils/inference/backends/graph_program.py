@@ -159,7 +159,7 @@ class Program:
         self._done: list[list[str]] = [[] for _ in steps]  # by step: values that none after it needs
         for name in done:
             self._done[last[name]].append(name)
-        self._fitting: set[tuple[Any, ...]] = set()  # shapes of pictures known to be within the limits
+        self._fitting: set[tuple[Any, ...]] = set()  # shapes of images known to be within the limits
 
     def to(self, device: torch.device) -> Program:
         self.tensors = {name: tensor.to(device) for name, tensor in self.tensors.items()}

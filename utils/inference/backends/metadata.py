@@ -30,7 +30,7 @@ class Metadata:
         names: of the classes.
         stride: sides of the input are multiples of it, in pixels.
         imgsz: height and width of the input; where an axis is free, those it was exported at.
-        batch: pictures per call, unless free.
+        batch: images per call, unless free.
         dynamic: the free axes, out of ``AXES``.
         half: the input is float16.
         nms: suppression is inside; the output is [B, k, 6] (x1 y1 x2 y2 confidence class), unused rows zero.
@@ -56,7 +56,7 @@ class Metadata:
 
     @property
     def fixed_batch(self) -> int | None:
-        """Pictures per call, None for any number."""
+        """Images per call, None for any number."""
         return None if "batch" in self.dynamic else self.batch
 
     @property

@@ -26,11 +26,11 @@ from utils.inference.backends.metadata import KEY, as_text, from_text
 PARAM, BIN, ABOUT = "model.ncnn.param", "model.ncnn.bin", "metadata.yaml"
 HALF, SUMS = "half_weights", "sha256"  # keys of the description beside those of every format
 MAGIC = "7767517"
-_SECONDS = 600  # for one picture
+_SECONDS = 600  # for one image
 
 
 class NcnnBackend(FileBackend):
-    """One model, on the CPU, a picture at a time; in half precision only where its weights are."""
+    """One model, on the CPU, an image at a time; in half precision only where its weights are."""
 
     def __init__(self, file: Path, device: torch.device, names: Sequence[str] | None = None) -> None:
         with reading(file, "an ncnn model"):
@@ -48,15 +48,15 @@ class NcnnBackend(FileBackend):
         self.library, self.net = ncnn, net
 
     def run(self, images: Tensor) -> Sequence[Any]:
-        picture = np.ascontiguousarray(images[0].float().cpu().numpy())  # [3, H, W]; a batch is one picture
-        ended, boxes = trial.run_ncnn(self.library, self.net, picture)
+        image = np.ascontiguousarray(images[0].float().cpu().numpy())  # [3, H, W]; a batch is one image
+        ended, boxes = trial.run_ncnn(self.library, self.net, image)
         if ended:
             raise InputError(f"{self.file}: ncnn cannot run it (code {ended}); export it anew")
         return [np.array(boxes)[None]]
 
 
 def try_once(folder: Path, half: bool, hw: tuple[int, int]) -> None:
-    """Let ncnn run the model on one picture of size ``hw`` in a process of its own.
+    """Let ncnn run the model on one image of size ``hw`` in a process of its own.
 
     Raises:
         InputError: this ended the process, as it would have ended ours.

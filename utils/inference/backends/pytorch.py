@@ -28,7 +28,7 @@ class PyTorchBackend(nn.Module):
 
     @property
     def fp16(self) -> bool:
-        """Whether pictures must come in half precision."""
+        """Whether images must come in half precision."""
         return next(self.model.parameters()).dtype == torch.float16
 
     def forward(self, images: Tensor, augment: bool = False) -> tuple[Tensor, list[Tensor] | None]:

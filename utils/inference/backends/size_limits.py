@@ -1,4 +1,4 @@
-"""Files whose free axes have an end: any number of pictures all the same, but none that are larger."""
+"""Files whose free axes have an end: any number of images all the same, but none that are larger."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from utils.inference.backends.metadata import Metadata
 
 
 class BoundedBackend(FileBackend):
-    """A file that takes so many pictures at once, and of such a size, and no more.
+    """A file that takes so many images at once, and of such a size, and no more.
 
     Args:
         info, file, device: as for ``FileBackend``.
-        most: pictures, height and width it takes at most; they only count where the axis is free.
+        most: images, height and width it takes at most; they only count where the axis is free.
     """
 
     def __init__(self, info: Metadata, file: Path, device: torch.device, most: tuple[int, int, int]) -> None:
@@ -33,6 +33,6 @@ class BoundedBackend(FileBackend):
         for axis, side, most in zip(("height", "width"), images.shape[2:], self.most[1:]):
             if axis in self.info.dynamic and side > most:
                 raise InputError(
-                    f"{self.file}: takes pictures up to {self.most[1]} x {self.most[2]}, got a {axis} of {side}; "
+                    f"{self.file}: takes images up to {self.most[1]} x {self.most[2]}, got a {axis} of {side}; "
                     "give a smaller --imgsz here, or a larger one to export.py"
                 )

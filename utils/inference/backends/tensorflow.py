@@ -1,5 +1,5 @@
-"""What the formats of the TensorFlow family have in common, as in v6.1: pictures as rows of pixels with their colours
-together [B, H, W, 3], boxes as shares of the picture; each is run by a process of its own."""
+"""What the formats of the TensorFlow family have in common, as in v6.1: images as rows of pixels with their colours
+together [B, H, W, 3], boxes as shares of the image; each is run by a process of its own."""
 
 from __future__ import annotations
 
@@ -70,11 +70,11 @@ def about_of(text: Mapping[str, str], file: Path, names: Sequence[str] | None, a
         text: what it says itself. about: what its model takes and gives.
 
     Raises:
-        InputError: it takes something else than one batch of pictures.
+        InputError: it takes something else than one batch of images.
     """
     inputs = about["inputs"]
     if len(inputs) != 1 or len(inputs[0]) != 4 or inputs[0][3] != 3:
-        raise InputError(f"{file}: takes {inputs}, expected pictures [batch, height, width, 3]: no YOLOv5 model")
+        raise InputError(f"{file}: takes {inputs}, expected images [batch, height, width, 3]: no YOLOv5 model")
     batch, height, width, colours = inputs[0]
     outputs = about["outputs"]
     last = outputs[0][-1] if outputs and outputs[0] else -1

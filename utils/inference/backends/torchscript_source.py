@@ -22,7 +22,7 @@ from utils.core.errors import InputError
 from utils.inference.backends.graph_program import DEVICE, FACTORIES, MOST_STEPS, Program, Step, Value, operation, plain
 
 CODE = r"code/__torch__(/\w+)*\.py"
-# Every record that torch writes; notes for debuggers and the pictures of the tracing are not read.
+# Every record that torch writes; notes for debuggers and the images of the tracing are not read.
 RECORDS = (
     rf"{PICKLE}|{CODE}(\.debug_pkl)?|constants\.pkl|constants/\d+|extra/config\.txt"
     r"|traced_inputs\.pkl|traced_inputs/\d+"

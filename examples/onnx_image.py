@@ -1,8 +1,8 @@
-"""Objects in a picture by an ONNX file and ONNX Runtime alone: no torch, nothing of this repository.
+"""Objects in an image by an ONNX file and ONNX Runtime alone: no torch, nothing of this repository.
 
 python export.py --weights best.pt --include onnx --nms
 pip install onnxruntime opencv-python-headless
-python examples/onnx_picture.py best.onnx picture.jpg
+python examples/onnx_image.py best.onnx image.jpg
 """
 
 import json
@@ -24,12 +24,12 @@ def main(model: str, picture: str) -> None:
         sys.exit(f"{model}: export it with --nms")
     image = cv2.imread(picture) if Path(picture).is_file() else None
     if image is None:
-        sys.exit(f"{picture}: no readable picture")
+        sys.exit(f"{picture}: no readable image")
     height, width = about["imgsz"]
     scale = min(height / image.shape[0], width / image.shape[1])
     size = (round(image.shape[1] * scale), round(image.shape[0] * scale))
     left, top = (width - size[0]) // 2, (height - size[1]) // 2
-    canvas = np.full((height, width, 3), 114, np.uint8)  # grey around the picture, as in training
+    canvas = np.full((height, width, 3), 114, np.uint8)  # grey around the image, as in training
     canvas[top : top + size[1], left : left + size[0]] = cv2.resize(image, size) if scale != 1 else image
     images = canvas[None, :, :, ::-1].transpose(0, 3, 1, 2).astype(np.float16 if about["half"] else np.float32) / 255
     for x1, y1, x2, y2, confidence, kind in session.run(None, {session.get_inputs()[0].name: images})[0][0]:

@@ -1,8 +1,8 @@
-"""Objects in a picture by an OpenVINO model: no torch, nothing of this repository.
+"""Objects in an image by an OpenVINO model: no torch, nothing of this repository.
 
 python export.py --weights best.pt --include openvino
 pip install openvino opencv-python-headless
-python examples/openvino_picture.py best_openvino_model picture.jpg
+python examples/openvino_image.py best_openvino_model image.jpg
 
 The model is the folder that export.py names, or the .xml file in it.
 """
@@ -27,12 +27,12 @@ def main(model: str, picture: str, least: float = 0.25) -> None:
         sys.exit(f"{model}: not a model of export.py ({str(error).strip().splitlines()[-1]})")
     image = cv2.imread(picture) if Path(picture).is_file() else None
     if image is None:
-        sys.exit(f"{picture}: no readable picture")
+        sys.exit(f"{picture}: no readable image")
     height, width = imgsz
     scale = min(height / image.shape[0], width / image.shape[1])
     size = (round(image.shape[1] * scale), round(image.shape[0] * scale))
     left, top = (width - size[0]) // 2, (height - size[1]) // 2
-    canvas = np.full((height, width, 3), 114, np.uint8)  # grey around the picture, as in training
+    canvas = np.full((height, width, 3), 114, np.uint8)  # grey around the image, as in training
     canvas[top : top + size[1], left : left + size[0]] = cv2.resize(image, size) if scale != 1 else image
     images = canvas[None, :, :, ::-1].transpose(0, 3, 1, 2).astype(np.float32) / 255
     found = openvino.compile_model(network, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})([images])[0][0]
