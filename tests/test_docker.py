@@ -46,7 +46,7 @@ def ignored(path: Path) -> bool:
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
 def test_what_is_copied_is_there_and_sent_to_docker(file: Path) -> None:
-    assert copied(file) == ["requirements.txt", "models", "utils", "examples"]
+    assert copied(file) == ["requirements.txt", "models", "utils", "tools", "examples"]
     for name in copied(file):
         inside = list((ROOT / name).rglob("*.py")) if (ROOT / name).is_dir() else [ROOT / name]
         assert inside, name
