@@ -1,6 +1,6 @@
 # make demo   set up, train a small dynamic model on the embedded data set, score it, detect with it
 # make test   set up, run all tests
-# make lint   set up, style and types
+# make lint   set up, style, types and vocabulary
 # PYTHON=python3.12 make ... names the interpreter that makes the virtual environment
 # JOBS=8 make test         runs the tests in that many processes
 
@@ -30,6 +30,7 @@ lint: $(VENV)/.installed-dev
 	$(PY) -m ruff format --check .
 	$(PY) -m ruff check .
 	$(PY) -m mypy
+	$(PY) tests/vocabulary.py
 
 clean:
 	rm -rf $(VENV) runs data/digits .pytest_cache .mypy_cache .ruff_cache

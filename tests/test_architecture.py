@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -41,6 +43,163 @@ SERVICE_LINKS = {
     ("utils.export", "utils.inference"),
     ("utils.export", "utils.evaluation"),
 }
+
+# Public names that several modules define although each means another thing. The list only gets shorter: an entry that
+# is no longer needed fails the test. A line between two names keeps two changes of the list apart.
+REPEATED_NAMES = (
+    "ABOUT",
+    #
+    "ALL",
+    #
+    "AXES",
+    #
+    "CACHES",
+    #
+    "CAP",
+    #
+    "COLUMNS",
+    #
+    "DEFAULT_CFG",
+    #
+    "Detections",
+    #
+    "ELSEWHERE",
+    #
+    "FILE",
+    #
+    "FILE_NAME",
+    #
+    "FORMAT",
+    #
+    "FORMATS",
+    #
+    "FOUND",
+    #
+    "Finder",
+    #
+    "GRACE_S",
+    #
+    "GROUPS",
+    #
+    "IMAGES",
+    #
+    "INPUT",
+    #
+    "ItemT",
+    #
+    "Layout",
+    #
+    "MAX_BYTES",
+    #
+    "MIN_SIDE_PX",
+    #
+    "MOST",
+    #
+    "MOST_IMAGES",
+    #
+    "NAMES",
+    #
+    "OPTIMIZERS",
+    #
+    "OUTPUT",
+    #
+    "OptionsT",
+    #
+    "Part",
+    #
+    "RECORDS",
+    #
+    "RUNS",
+    #
+    "Row",
+    #
+    "SPLITS",
+    #
+    "Search",
+    #
+    "Size",
+    #
+    "Source",
+    #
+    "TOLERANCE",
+    #
+    "Tally",
+    #
+    "TooLargeError",
+    #
+    "VERSION",
+    #
+    "WARM_UP",
+    #
+    "Window",
+    #
+    "as_written",
+    #
+    "check_fits",
+    #
+    "compare",
+    #
+    "convert",
+    #
+    "draw",
+    #
+    "end",
+    #
+    "figures",
+    #
+    "files_in_use",
+    #
+    "image_size",
+    #
+    "join",
+    #
+    "joined",
+    #
+    "label_text",
+    #
+    "log_rows",
+    #
+    "log_table",
+    #
+    "markdown_table",
+    #
+    "numbers",
+    #
+    "open_source",
+    #
+    "peak_memory",
+    #
+    "plain",
+    #
+    "printable",
+    #
+    "report",
+    #
+    "rows_of",
+    #
+    "scaled",
+    #
+    "score",
+    #
+    "serve",
+    #
+    "split",
+    #
+    "table",
+    #
+    "try_once",
+    #
+    "unpack",
+    #
+    "warm_up",
+    #
+    "write",
+    #
+    "write_csv",
+    #
+    "write_files",
+)
+ENTRY_NAMES = {"main", "run", "parse_opt", "LOG", "ROOT"}  # of scripts and modules alike
 
 FLOOR_OF = {unit: floor for floor, units in enumerate(FLOORS) for unit in units}
 
@@ -109,6 +268,20 @@ def keyword(call: ast.Call, name: str) -> object:
     return None
 
 
+def public_names(tree: ast.Module) -> Iterator[str]:
+    """Functions, classes, constants and types that a module defines; a logger in lower case does not count."""
+    for node in tree.body:
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            yield node.name
+            continue
+        targets = (
+            node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+        )
+        for target in targets:
+            names = [part.id for part in ast.walk(target) if isinstance(part, ast.Name)]
+            yield from (name for name in names if name[0].isupper())
+
+
 def test_every_module_stands_on_a_floor() -> None:
     below = tuple(f"{unit}." for unit in FLOOR_OF)
     assert [m for m in FILES if m not in FLOOR_OF and not m.startswith(below)] == [EMPTY]
@@ -169,6 +342,24 @@ def test_no_function_is_longer_than_the_ceiling() -> None:
 
 def test_every_module_has_a_docstring() -> None:
     assert [m for m, tree in TREES.items() if tree.body and not ast.get_docstring(tree)] == []
+
+
+def test_no_two_modules_define_a_public_thing_of_one_name() -> None:
+    homes: dict[str, list[str]] = {}
+    for module, tree in TREES.items():
+        if not module.startswith("utils.compat"):
+            for name in {name for name in public_names(tree) if not name.startswith("_")} - ENTRY_NAMES:
+                homes.setdefault(name, []).append(module)
+    repeated = {name: modules for name, modules in homes.items() if len(modules) > 1}
+    assert {name: modules for name, modules in repeated.items() if name not in REPEATED_NAMES} == {}
+    assert [name for name in REPEATED_NAMES if name not in repeated] == [], "repaired: remove from REPEATED_NAMES"
+
+
+def test_words_are_those_of_the_glossary() -> None:
+    done = subprocess.run(
+        [sys.executable, "tests/vocabulary.py"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "vocabulary: clean\n"), done.stdout + done.stderr
 
 
 def test_nothing_executes_data() -> None:
