@@ -61,7 +61,7 @@ from utils.loss import LossItems
 from utils.metrics import fitness
 from utils.training.compiled import Network
 from utils.training.distributed import mark_blank
-from utils.training.epoch_progress import BreakOff, Position, loading, rest_of_epoch, until_stopped
+from utils.training.epoch_progress import BreakOff, Position, loading, until_stopped
 from utils.training.evolve import LastRow, TrialStopped, evolve
 from utils.training.image_weights import weights_for_epoch
 from utils.training.multi_scale import resize_batch
@@ -82,7 +82,7 @@ def fit(s: Session) -> int:
         if s.options.image_weights:
             shares = s.ranks.on_main(weights_for_epoch, [r.boxes for r in s.records], s.maps)
             s.sampler.set_weights(shares)
-        s.sampler.set_epoch(epoch)
+        s.sampler.set_epoch(epoch, s.enter(epoch).batches)
         train_epoch(s, epoch)
         last = epoch + 1 == s.options.epochs
         result = validate(s, epoch) if (last or not s.options.noval) and not s.stop.requested else None
@@ -114,7 +114,7 @@ def train_epoch(s: Session, epoch: int) -> None:
     s.frozen.hold()
     at = s.enter(epoch)
     start = time.perf_counter() - at.seconds
-    batches = until_stopped(rest_of_epoch(s.loader, at.batches), s.stop)
+    batches = until_stopped(s.loader, s.stop)
     title = f"epoch {epoch + 1}/{s.options.epochs}"
     progress = tqdm(
         batches, title, len(s.loader), initial=at.batches, leave=False, dynamic_ncols=True, disable=not s.ranks.main

@@ -139,7 +139,7 @@ def compare(name: str, train: Sequence[LabelRecord], val: Sequence[LabelRecord],
         for epoch in range(options.rounds):
             for kind, data in kinds.items():
                 keys = chosen[kind][epoch]
-                records = [data.records[key.picture] for key in keys]
+                records = [data.records[key.image] for key in keys]
                 plain = seconds_per(len(keys), lambda: read_and_resize(records, imgsz))  # noqa: B023
                 ours = seconds_per(len(keys), lambda: fetch(data, keys))  # noqa: B023
                 best[kind].append((plain, ours))

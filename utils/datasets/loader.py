@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import os
@@ -9,6 +10,8 @@ import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -112,11 +115,17 @@ class EpochSampler(Sampler[Key]):
         self.seed = seed
         self.shuffle = shuffle
         self.epoch = 0
+        self.skip_batches = 0
         self._shares: np.ndarray | None = None
 
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch of the next pass; the order depends on nothing else."""
-        self.epoch = epoch
+    def set_epoch(self, epoch: int, skip_batches: int = 0) -> None:
+        """Choose the epoch of the next pass; the order depends on nothing else.
+
+        Args:
+            epoch: from 0.
+            skip_batches: how many of its first batches :class:`RankBatches` leaves out, so that they are not made.
+        """
+        self.epoch, self.skip_batches = epoch, skip_batches
 
     def set_weights(self, weights: Sequence[float] | np.ndarray | None) -> None:
         """Draw images in proportion to ``weights`` [n], not negative, not all zero; None goes back to one each."""
@@ -184,7 +193,7 @@ class RankBatches(Sampler[list[Key]]):
         return (math.floor if self.drop_last else math.ceil)(len(self.sampler) / self.batch_size)
 
     def __iter__(self) -> Iterator[list[Key]]:
-        for keys in self._whole_batches():
+        for keys in islice(self._whole_batches(), self.sampler.skip_batches, None):
             each = math.ceil(len(keys) / self.unit) / self.ranks.size  # in units; rounded up, rank 0 is never without
             first, last = (math.ceil(each * rank) * self.unit for rank in (self.ranks.rank, self.ranks.rank + 1))
             yield keys[first:last] or [Key(keys[0].epoch, ~keys[0].image)]
@@ -203,8 +212,16 @@ class RankBatches(Sampler[list[Key]]):
         return [order[start : start + self.batch_size] for start in starts]
 
 
-def quiet_worker(_: int) -> None:
-    """One thread per worker: the workers are the parallelism."""
+def quiet_worker(_: int, niceness: int = 0) -> None:
+    """Start a worker with one thread, as the workers are the parallelism.
+
+    Args:
+        niceness: how far the worker gives way to other processes that want the same processor. The threads of a
+            training step wait for one another, so one that is held up delays all; images have time until its end.
+    """
+    if niceness:
+        with contextlib.suppress(AttributeError, OSError):  # Windows has no such thing, a container may forbid it
+            os.nice(niceness)
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
     keep_freed_memory()
@@ -255,13 +272,14 @@ def build_loader(
     ranks: Ranks = ALONE,
     batches: Sequence[Sequence[int]] | None = None,
     near_partners: bool = True,
+    niceness: int = 0,
 ) -> DataLoader[Any]:
     """Return a loader of ``Batch``; :func:`sampler_of` gives its sampler. The last batch may be smaller.
 
     ``quad`` unites every four images (:class:`QuadCollate`), so that batches have a quarter of ``batch_size``.
     ``batches`` gives the images of each batch, at most ``batch_size`` and of one shape, instead of an order.
     ``near_partners``: mosaics take images that were decoded shortly before, which saves two thirds of the decoding
-    (:mod:`utils.datasets.mosaic_sampling`); False: from the whole data set, as v6.1.
+    (:mod:`utils.datasets.mosaic_sampling`); False: from the whole data set, as v6.1. ``niceness``: of the workers.
 
     The batches of an epoch depend on ``seed`` and the epoch only, not on ``workers`` (0: in this process; capped at
     the number of CPUs). Of several processes each gets its part of every batch of ``batch_size``, and its share of
@@ -290,7 +308,8 @@ def build_loader(
         num_workers=workers,
         collate_fn=QuadCollate(seed) if quad else collate,
         pin_memory=torch.cuda.is_available(),
-        worker_init_fn=quiet_worker,
+        worker_init_fn=partial(quiet_worker, niceness=niceness),
+        generator=torch.Generator(),  # else each start of the workers would draw from the run's random numbers
         persistent_workers=workers > 0,
     )
 

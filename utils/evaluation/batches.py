@@ -26,17 +26,21 @@ def validation_loader(
     rect: bool = True,
     pad: float = 0.5,
     ranks: Ranks = ALONE,
+    niceness: int = 0,
 ) -> DataLoader[Any]:
     """A loader of :class:`utils.datasets.loader.Batch` that serves every image once.
 
     With ``rect``, images are sorted by height/width and every 32 of them get the smallest shape that holds them, with
     ``pad`` strides of room. Which grey border an image has then depends on the set alone and not on ``batch_size``,
     as it did in v6.1. Otherwise all are squares of ``imgsz``. Of several processes each gets its part of every batch.
+    ``niceness``: of the workers.
     """
     dataset = DetectionDataset(records, imgsz, rect=rect, batch_size=SHAPE_GROUP, stride=stride, pad=pad)
     groups = dataset.batch_shapes if rect else np.repeat(dataset.batch_shapes, -(-len(dataset) // SHAPE_GROUP), 0)
     batches = cut_by_shape(groups, len(dataset), batch_size)
-    return build_loader(dataset, batch_size=batch_size, workers=workers, batches=batches, ranks=ranks)
+    return build_loader(
+        dataset, batch_size=batch_size, workers=workers, batches=batches, ranks=ranks, niceness=niceness
+    )
 
 
 def cut_by_shape(group_shapes: np.ndarray, count: int, batch_size: int) -> list[list[int]]:

@@ -54,22 +54,6 @@ class Position:
         return cls(epoch, values["batches"], values["skipped"], torch.tensor(values["sums"]), values["seconds"])
 
 
-def rest_of_epoch(loader: DataLoader[Any], done: int) -> DataLoader[Any]:
-    """A loader of the batches that follow the first ``done`` of the sampler's epoch; those are not even decoded."""
-    if done == 0:
-        return loader
-    assert loader.batch_sampler is not None
-    return DataLoader(
-        loader.dataset,
-        batch_sampler=list(loader.batch_sampler)[done:],
-        num_workers=loader.num_workers,
-        collate_fn=loader.collate_fn,
-        pin_memory=loader.pin_memory,
-        worker_init_fn=loader.worker_init_fn,
-        generator=loader.generator,
-    )
-
-
 def until_stopped(batches: DataLoader[Any], stop: StopSignals) -> Iterator[Batch]:
     """The batches, until a signal asks to stop; of several processes all get one more, or none does.
 

@@ -78,9 +78,9 @@ from utils.training.saver import lock_known, make_folder
 from utils.training.schedule import StepPlan, plan_steps
 from utils.training.session import Session
 from utils.training.signals import StopSignals
-from utils.training.worker_count import BehindTraining
 
 LOG = logging.getLogger(__name__)
+WORKER_NICENESS = 10  # workers give way to the training where both want the same processor
 CALIBRATION_IMAGES = 64  # that the routing of inflated layers is set on
 DEFAULT_CFG = "yolov5n_dynamic.yaml"  # when neither --cfg nor --weights is given
 
@@ -299,18 +299,17 @@ def _assemble(
     loader = build_loader(
         train_data, batch_size=options.batch_size, workers=options.workers, shuffle=not options.rect,
         seed=options.seed, quad=options.quad, ranks=ranks, near_partners=options.mosaic_from == "recent",
+        niceness=WORKER_NICENESS,
     )  # fmt: skip
     val_loader = validation_loader(
-        val, imgsz, stride, batch_size=2 * options.batch_size, workers=options.workers, ranks=ranks
+        val, imgsz, stride, batch_size=2 * options.batch_size, workers=options.workers, ranks=ranks,
+        niceness=WORKER_NICENESS,
     )  # fmt: skip
     layout = fastest_layout(device)
     lay_out(model, layout)
     plan = plan_steps(options.epochs, len(loader), options.batch_size, hyp)
     decay = hyp.weight_decay * plan.decay_factor
     gains = scale_gains(hyp, head.nl, head.nc, imgsz)
-    for each in (loader, val_loader):
-        each.generator = torch.Generator()  # else every start of loader processes would move the run's own numbers on
-        each.worker_init_fn = BehindTraining(each.worker_init_fn)
     scaler = torch.amp.GradScaler("cuda", enabled=amp and device.type == "cuda")  # bfloat16 has the range of float32
     ema = ModelEMA(model)
     listeners = _listeners(options, hyp, model, {"train": train, "val": val}) if ranks.main else []

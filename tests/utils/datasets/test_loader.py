@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -23,6 +26,7 @@ from utils.datasets.loader import (
     RankBatches,
     build_loader,
     collate,
+    quiet_worker,
     sampler_of,
     usable_cpus,
 )
@@ -58,6 +62,62 @@ def test_batches_do_not_depend_on_the_number_of_workers(dataset: DetectionDatase
             assert ours.infos == theirs.infos
             assert torch.equal(ours.images, theirs.images)
             assert torch.equal(ours.targets, theirs.targets)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("done", range(4))
+def test_an_epoch_can_start_behind_its_first_batches(dataset: DetectionDataset, workers: int, done: int) -> None:
+    loader = build_loader(dataset, batch_size=2, workers=workers, shuffle=True)
+    sampler_of(loader).set_epoch(3)
+    whole = list(loader)
+    sampler_of(loader).set_epoch(3, skip_batches=done)
+    rest = list(loader)
+    assert [batch.paths for batch in rest] == [batch.paths for batch in whole[done:]]
+    assert all(torch.equal(a.images, b.images) for a, b in zip(rest, whole[done:], strict=True))
+    sampler_of(loader).set_epoch(4)
+    assert len(list(loader)) == len(loader) == 3
+
+
+def test_skipped_batches_are_not_made(dataset: DetectionDataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Key] = []
+    original = DetectionDataset.__getitem__
+    monkeypatch.setattr(DetectionDataset, "__getitem__", lambda self, key: (made.append(key), original(self, key))[1])
+    loader = build_loader(dataset, batch_size=2, workers=0)
+    sampler_of(loader).set_epoch(0, skip_batches=2)
+    list(loader)
+    assert [key.image for key in made] == [4]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_pass_draws_none_of_the_random_numbers_of_the_run(dataset: DetectionDataset, workers: int) -> None:
+    before = torch.get_rng_state()
+    list(build_loader(dataset, batch_size=2, workers=workers))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_workers_give_way_by_the_niceness_given(dataset: DetectionDataset) -> None:
+    class Niceness(DetectionDataset):
+        def __getitem__(self, key: Any) -> TrainItem:
+            return replace(super().__getitem__(key), path=str(os.nice(0)))
+
+    dataset.__class__ = Niceness
+    loader = build_loader(dataset, batch_size=5, workers=1, niceness=3)
+    assert [int(path) - os.nice(0) for path in next(iter(loader)).paths] == [3] * 5
+
+
+def test_where_niceness_is_not_allowed_workers_start_nevertheless(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: int) -> None:
+        raise PermissionError
+
+    threads = torch.get_num_threads(), cv2.getNumThreads()
+    try:
+        monkeypatch.setattr(os, "nice", refuse, raising=False)
+        quiet_worker(0, niceness=10)
+        monkeypatch.delattr(os, "nice")
+        quiet_worker(0, niceness=10)
+    finally:
+        torch.set_num_threads(threads[0])
+        cv2.setNumThreads(threads[1])
 
 
 def test_the_last_smaller_batch_is_kept_unless_told_otherwise(dataset: DetectionDataset) -> None:
@@ -100,26 +160,26 @@ def test_the_sampler_carries_the_epoch_and_repeats_for_the_same_seed() -> None:
     order = list(sampler)
     assert order == list(sampler)
     assert {key.epoch for key in order} == {3}
-    assert sorted(key.picture for key in order) == list(range(6))
+    assert sorted(key.image for key in order) == list(range(6))
     assert list(EpochSampler(3, shuffle=False)) == [Key(0, 0), Key(0, 1), Key(0, 2)]
 
 
 def test_weights_draw_with_replacement_and_never_a_zero() -> None:
     sampler = EpochSampler(4, seed=0)
     sampler.set_weights([0, 1, 3, 0])
-    drawn = [index for epoch in range(200) for index in (sampler.set_epoch(epoch), [k.picture for k in sampler])[1]]
+    drawn = [index for epoch in range(200) for index in (sampler.set_epoch(epoch), [k.image for k in sampler])[1]]
     assert len(drawn) == 800
     assert set(drawn) == {1, 2}
     assert 0.7 < drawn.count(2) / 800 < 0.8
     sampler.set_weights(None)
-    assert sorted(key.picture for key in sampler) == [0, 1, 2, 3]
+    assert sorted(key.image for key in sampler) == [0, 1, 2, 3]
 
 
 def test_a_image_drawn_twice_in_an_epoch_is_augmented_in_two_ways(dataset: DetectionDataset) -> None:
     sampler = EpochSampler(5, seed=0)
     sampler.set_weights([0, 0, 0, 1, 0])
     keys = list(sampler)
-    assert [(key.picture, key.turn) for key in keys] == [(3, 0), (3, 1), (3, 2), (3, 3), (3, 4)]
+    assert [(key.image, key.turn) for key in keys] == [(3, 0), (3, 1), (3, 2), (3, 3), (3, 4)]
     assert len({dataset[key].image.numpy().tobytes() for key in keys}) == 5
 
 
@@ -212,7 +272,7 @@ def test_too_little_shared_memory_means_fewer_workers_and_a_hint(
 def test_processes_share_every_batch(n: int, batch: int, size: int, unit: int, parts: list[list[list[int]]]) -> None:
     for rank, expected in enumerate(parts):
         batches = RankBatches(EpochSampler(n, shuffle=False), batch, False, Ranks(rank, size), unit)
-        assert [[key.picture for key in keys] for keys in batches] == expected
+        assert [[key.image for key in keys] for keys in batches] == expected
         assert len(batches) == len(expected)
 
 

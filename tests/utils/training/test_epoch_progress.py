@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from utils.datasets.loader import EpochSampler
 from utils.datasets.loader_errors import NoBatchError
-from utils.training.epoch_progress import BreakOff, Position, StopAsked, rest_of_epoch, until_stopped
+from utils.training.epoch_progress import BreakOff, Position, StopAsked, until_stopped
 from utils.training.signals import StopSignals
 
 
@@ -29,27 +29,6 @@ class Keys(Dataset[tuple[int, int]]):
 
 def loader(workers: int = 0) -> DataLoader[Any]:
     return DataLoader(Keys(), 2, sampler=EpochSampler(7), num_workers=workers, collate_fn=list)
-
-
-@pytest.mark.parametrize("done", range(5))
-def test_the_rest_of_an_epoch_is_its_last_batches(done: int) -> None:
-    whole = loader()
-    whole.sampler.set_epoch(3)  # type: ignore[attr-defined]
-    assert list(rest_of_epoch(whole, done)) == list(whole)[done:]
-
-
-def test_the_first_batches_are_not_made() -> None:
-    whole = loader()
-    list(rest_of_epoch(whole, 3))
-    assert len(whole.dataset.asked) == 1  # type: ignore[attr-defined]
-
-
-def test_the_rest_draws_no_number_of_the_run() -> None:
-    whole = loader()
-    whole.generator = torch.Generator()
-    before = torch.get_rng_state()
-    list(rest_of_epoch(whole, 1))
-    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_batches_end_after_a_signal() -> None:
