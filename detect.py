@@ -29,6 +29,7 @@ from utils.config.cli import ended_by_signals, run_script
 from utils.config.keywords import as_options, options_from
 from utils.config.options import DetectOptions
 from utils.core.errors import InputError
+from utils.core.names import counted
 from utils.core.v61 import find
 
 if TYPE_CHECKING:
@@ -135,11 +136,11 @@ def detect(source: Source, finder: Finder, outputs: Outputs, batch_size: int = 1
 def report(tally: Tally, source: Source, finder: Finder) -> None:
     """What was found and skipped, and how long it took."""
     for title, (frames, objects) in tally.videos.items():
-        LOG.info("%s: %d frames, %d objects", title, frames, objects)
+        LOG.info("%s: %s, %s", title, counted(frames, "frame"), counted(objects, "object"))
     for problem in source.skipped.lines:
         LOG.warning("skipped: %s", problem)
     unit = "frame" if tally.videos else "image"
-    counts = f"{tally.frames} {unit}{'' if tally.frames == 1 else 's'}, {tally.objects} objects"
+    counts = f"{counted(tally.frames, unit)}, {counted(tally.objects, 'object')}"
     per_frame = 1000 / max(1, tally.frames)  # not per call: with --slice an image is many of them
     times = ", ".join(f"{seconds * per_frame:.1f} ms {stage}" for stage, seconds in finder.timer.seconds.items())
     LOG.info("%s%s", counts, f"; {times} per {unit}" if tally.frames else "")

@@ -49,6 +49,7 @@ from utils.core.dist import Ranks, joined
 from utils.core.errors import InputError
 from utils.core.image import to_model_input
 from utils.core.memory import memory_in_use, peak_memory
+from utils.core.names import counted
 from utils.core.output import unlock
 from utils.core.seed import torch_settings_kept
 from utils.core.v61 import find
@@ -100,9 +101,10 @@ def fit(s: Session) -> int:
         s.ranks.on_main(save, s, epoch, final=last or s.stopped_early)
         if s.stopped_early:
             LOG.info(
-                "stopped early after epoch %d of %d: no fitness as good as in epoch %d for %d epochs; to train on: "
+                "stopped early after epoch %d of %d: no fitness as good as in epoch %d for %s; to train on: "
                 "%s --patience N (0: to the last epoch)",
-                epoch + 1, s.options.epochs, s.stopper.best_epoch + 1, s.options.patience, s.resume_command,
+                epoch + 1, s.options.epochs, s.stopper.best_epoch + 1, counted(s.options.patience, "epoch"),
+                s.resume_command,
             )  # fmt: skip
             break
     return epoch + 1 - s.start_epoch
@@ -368,7 +370,7 @@ def end(s: Session, epochs_run: int) -> int:
         LOG.error("error: no room for %s; what lies there is older", ", ".join(map(str, s.saver.unwritten)))
         return EXIT_INPUT
     if s.interrupted:
-        done = f"epoch {s.position.epoch + 1} after {s.position.batches} of {len(s.loader)} batches"
+        done = f"epoch {s.position.epoch + 1} after {s.position.batches} of {counted(len(s.loader), 'batch')}"
         LOG.info("%s: stopped in %s; go on with: %s", s.stop.requested, done, s.resume_command)
     else:
         finish(s, epochs_run)

@@ -37,7 +37,7 @@ from utils.config.paths import ROOT
 from utils.core.device import select_device
 from utils.core.errors import InputError
 from utils.core.files import write_atomic
-from utils.core.names import file_name
+from utils.core.names import counted, file_name
 from utils.core.output import OutputFolder, run_folder
 from utils.core.seed import seed_everything
 from utils.core.v61 import find
@@ -50,7 +50,7 @@ from utils.evaluation.coco_results import CocoResults, Truth, find_annotations, 
 from utils.evaluation.evaluator import Observer
 from utils.evaluation.observers import BatchPlots, LabelFiles
 from utils.evaluation.report import FIGURES, log_coco, log_speed, log_table, save_plots
-from utils.evaluation.study import STAGES, StudyRow, log_rows, save_study, short_names, write_rows
+from utils.evaluation.study import STAGES, StudyLog, StudyRow, save_study, short_names, write_rows
 from utils.evaluation.tables import write_csv, write_json
 from utils.evaluation.worst import WorstImages
 from utils.inference import Origin, input_size, open_weights
@@ -67,7 +67,7 @@ def choose_data(options: ValOptions, origin: Origin, known: DatasetSpec | None =
     data = spec.source
     if spec.nc != origin.nc and not options.single_cls:
         raise InputError(
-            f"--data {data} has {spec.nc} classes, the model {origin.nc}; give its own set, or --single-cls"
+            f"--data {data} has {counted(spec.nc, 'class')}, the model {origin.nc}; give its own set, or --single-cls"
         )  # fmt: skip
     if list(spec.names) != origin.names and not options.single_cls:
         LOG.warning("class names in %s differ from those in the weights file; the yaml's are shown", data)
@@ -241,7 +241,9 @@ def compare(options: ValOptions) -> None:
     options = replace(options, save_hybrid=False)
     files = [Path(name) for name in options.weights] or [newest_checkpoint(ROOT / "runs/train", "best.pt")]
     rows, subject = [], None
-    for file, name in zip(files, short_names(files)):
+    names = short_names(files)
+    log = StudyLog(names)
+    for file, name in zip(files, names):
         subject = open_subject(options, (str(file),), subject)
         for side in (options.imgsz,) if speed else options.study_sizes:
             imgsz = size_of(replace(options, imgsz=side), subject.model)
@@ -251,9 +253,8 @@ def compare(options: ValOptions) -> None:
             warm_up(subject, options.batch_size, imgsz)
             dynamic = bool(temperatures(subject.model))
             rows.append(StudyRow(name, dynamic, subject.parameters, imgsz, evaluator.run(subject.model)))
-            log_rows(rows[-1:])
+            log.add(rows[-1])
     LOG.info("batch %d, conf %g, IoU %g, %s", options.batch_size, conf, iou, subject.device if subject else "")
-    log_rows(rows)
     with run_folder(options.project, options.name, options.exist_ok) as folder:
         if speed:
             write_rows(rows, folder / "speed.csv")

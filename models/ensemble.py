@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from models.tta import AugmentedModel
 from models.yolo import Model
 from utils.core.errors import InputError
+from utils.core.names import counted
 
 
 class Ensemble(nn.ModuleList):
@@ -68,7 +69,7 @@ def _same_classes(
 ) -> None:  # fmt: skip
     if model.nc != other.nc:
         raise InputError(
-            f"{second} has {other.nc} classes, {first} {model.nc}: models used together must have the same ones"
+            f"{second} has {counted(other.nc, 'class')}, {first} {model.nc}: models used together must have the same"
         )
     for index, (name, name_of_other) in enumerate(zip(model.names, other.names)):
         if name != name_of_other:

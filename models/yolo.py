@@ -27,6 +27,7 @@ from models.parser import MODELS_DIR, find_model_yaml, is_ordinary, parse_model,
 from models.registry import register
 from models.shape_check import PROBE_SIZE, level_problem, probe
 from utils.config.paths import ROOT
+from utils.core.names import counted
 from utils.core.v61 import find
 
 __all__ = ["MODELS_DIR", "Detect", "Model", "find_model_yaml", "parse_model", "read_model_yaml"]
@@ -170,7 +171,7 @@ class Model(nn.Module):
         """Training scripts of v6.1 set what the model has anyway."""
         if nc != self.head.nc:
             raise ValueError(
-                f"the head is built for {self.head.nc} classes, not {nc}: Model(cfg, nc={nc}) builds another"
+                f"the head is built for {counted(self.head.nc, 'class')}, not {nc}: Model(cfg, nc={nc}) builds another"
             )
 
     def forward(self, x: Tensor, augment: bool = False) -> Any:

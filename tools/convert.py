@@ -34,7 +34,7 @@ from utils.config.dataset_spec import SPLITS, DatasetSpec, parse_names, read_nam
 from utils.config.flags import option, path, switch
 from utils.core.errors import InputError
 from utils.core.files import read_yaml, without_dots, write_atomic
-from utils.core.names import printable
+from utils.core.names import counted, printable
 from utils.core.output import OutputFolder
 from utils.core.yaml_names import dump_yaml
 from utils.datasets.dataset_labels import join, log_oddities, open_split
@@ -101,7 +101,7 @@ def open_source(options: ConvertOptions) -> DatasetSpec:
     if source.suffix.lower() in (".yaml", ".yml"):
         spec = DatasetSpec.load(source)
         if names and len(names) != spec.nc:
-            raise InputError(f"--names {options.names} has {len(names)} names, {source} {spec.nc}")
+            raise InputError(f"--names {options.names} has {counted(len(names), 'name')}, {source} {spec.nc}")
         return spec if not names or names == spec.names else replace(spec, names=names, category_ids=())
     if not source.exists():
         raise FileNotFoundError(f"--source {source}: no such file or folder")
@@ -232,8 +232,8 @@ def report_text(splits: Mapping[str, LabelSet], names: Sequence[str], lost: int)
         outlines = sum(len(outline) > 0 for record in records for outline in record.segments)
         background = sum(len(record.boxes) == 0 for record in records)
         lines.append(
-            f"{split}: {len(records)} images ({background} without objects), {counts.total()} boxes of "
-            f"{len(counts)} classes, {outlines} outlines"
+            f"{split}: {counted(len(records), 'image')} ({background} without objects), "
+            f"{counted(counts.total(), 'box')} of {counted(len(counts), 'class')}, {counted(outlines, 'outline')}"
         )
         lines += [f"    {name}: {counts[cls]}" for cls, name in enumerate(names) if counts[cls]]
         kinds = labels.report.counts
@@ -243,7 +243,7 @@ def report_text(splits: Mapping[str, LabelSet], names: Sequence[str], lost: int)
         reasons = [finding for finding in labels.report.findings if finding.kind in gone]
         losses += [f"{split}: {finding.kind}: {finding}" for finding in reasons]
     if lost:
-        lines.append(f"{lost} outlines could not be kept: boxes are written instead")
+        lines.append(f"{counted(lost, 'outline')} could not be kept: boxes are written instead")
     return "\n".join([*lines, f"not taken over: {len(losses)}", *(f"    {loss}" for loss in losses)]) + "\n"
 
 

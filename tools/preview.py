@@ -22,6 +22,7 @@ from utils.config.hyp import Hyp
 from utils.config.paths import ROOT
 from utils.config.sizes import check_img_size
 from utils.core.errors import InputError, nearest
+from utils.core.names import counted
 from utils.core.output import OutputFolder
 from utils.datasets.dataset import DetectionDataset
 from utils.datasets.dataset_labels import load_labels
@@ -98,7 +99,7 @@ def main(options: PreviewOptions) -> None:
     draw(labels.records, spec.names, hyp, options, imgsz, folder)
     drawn, size = min(options.n, len(labels.records)), len(labels.records)
     again = f", some again: {options.n} drawings" if options.n > size else ""
-    LOG.info("%d of %d images of %s drawn%s", drawn, size, options.task, again)
+    LOG.info("%d of %s of %s drawn%s", drawn, counted(size, "image"), options.task, again)
     LOG.info("%s\n%s", folder / AUGMENTED, folder / PLAIN)
 
 

@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from models.routing import RoutingStats, layer_names
 from models.user_modules import load_modules
-from utils.checkpoint import load_model
+from utils.checkpoint import Checkpoint, load_model
 from utils.checkpoint.find import newest_checkpoint
 from utils.config.cli import run_script
 from utils.config.dataset_spec import SPLITS, DatasetSpec
@@ -34,6 +34,7 @@ from utils.core.device import select_device
 from utils.core.errors import InputError
 from utils.core.files import write_atomic
 from utils.core.image import to_model_input
+from utils.core.names import counted
 from utils.core.output import run_folder
 from utils.datasets.dataset import DetectionDataset
 from utils.datasets.dataset_labels import load_labels
@@ -44,8 +45,10 @@ from utils.evaluation.observers import RoutingObserver
 from utils.evaluation.routing_scores import RoutedScores, read_conditions, routed_scores
 from utils.loggers.routing_csv import FILE_NAME, csv_table
 from utils.plots.routing import plot_class_routing, plot_shares
+from utils.training.schedule import too_short
 
 LOG = logging.getLogger(__name__)
+TOO_EARLY = "too early to tell"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,8 +99,14 @@ def require_dynamic(model: nn.Module, weights: Path) -> None:
     )
 
 
-def log_layers(stats: Sequence[RoutingStats]) -> None:
-    """The table: a line per layer."""
+def trained_too_little(checkpoint: Checkpoint) -> bool:
+    """Whether the weights have seen too few optimizer steps to judge by them; not so where none are recorded."""
+    epoch = checkpoint.train_state.get("epoch", -1)
+    return epoch >= 0 and too_short(epoch + 1, checkpoint.ema_updates)
+
+
+def log_layers(stats: Sequence[RoutingStats], early: bool = False) -> None:
+    """The table: a line per layer, its verdict ``TOO_EARLY`` where it is."""
     width = max(5, *(len(layer.name) for layer in stats))
     shares = [" ".join(f"{share:4.2f}" for share in layer.dominant) for layer in stats]
     wide = max(8, *(len(text) for text in shares))
@@ -105,7 +114,7 @@ def log_layers(stats: Sequence[RoutingStats]) -> None:
     for layer, share in zip(stats, shares):
         t = "-" if layer.temperature is None else f"{layer.temperature:g}"
         figures = f"{layer.kernels:>2}  {t:>5}  {layer.relative_entropy:5.3f}  {layer.spread:6.4f}"
-        LOG.info(f"{layer.name:<{width}}  {figures}  {share:<{wide}}  {layer.verdict}")
+        LOG.info(f"{layer.name:<{width}}  {figures}  {share:<{wide}}  {TOO_EARLY if early else layer.verdict}")
     LOG.info("H/lnK: 1 mixes all kernels evenly, 0 takes one an image; dominant: share of images led by each kernel")
     if any(layer.normalized for layer in stats):
         names = ", ".join(layer.name for layer in stats if layer.normalized)
@@ -114,7 +123,7 @@ def log_layers(stats: Sequence[RoutingStats]) -> None:
         LOG.info("T is above 1: the softmax is still smoothed, and layers look more uniform than they will be at T=1")
 
 
-def as_plain(layer: RoutingStats, names: Sequence[str]) -> dict[str, Any]:
+def as_plain(layer: RoutingStats, names: Sequence[str], early: bool = False) -> dict[str, Any]:
     """All figures of a layer as plain values; classes by name, null for those that no image contains."""
     return {
         "layer": layer.name,
@@ -133,14 +142,16 @@ def as_plain(layer: RoutingStats, names: Sequence[str]) -> dict[str, Any]:
             {"class": c, "name": name, "mean": row.tolist() if np.isfinite(row).all() else None}
             for c, (name, row) in enumerate(zip(names, layer.per_class))
         ],
-        "verdict": layer.verdict,
+        "verdict": TOO_EARLY if early else layer.verdict,
     }
 
 
-def write_files(stats: Sequence[RoutingStats], names: Sequence[str], about: dict[str, Any], folder: Path) -> None:
+def write_files(
+    stats: Sequence[RoutingStats], names: Sequence[str], about: dict[str, Any], folder: Path, early: bool = False
+) -> None:
     """The table, the figures and the images."""
     write_atomic(folder / FILE_NAME, csv_table(stats).encode())
-    content = {**about, "layers": [as_plain(layer, names) for layer in stats]}
+    content = {**about, "layers": [as_plain(layer, names, early) for layer in stats]}
     text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
     write_atomic(folder / "routing.json", text.encode())
     plot_shares(stats, folder / "routing_layers.png")
@@ -179,10 +190,15 @@ def main(options: RoutingOptions) -> None:
     if not stats:
         raise InputError(f"--weights {weights}: no dynamic layer gave kernel weights; is the checkpoint damaged?")
     with run_folder(options.project, options.name, options.exist_ok) as folder:
-        LOG.info("%s on %d images (%s, %s)", weights, len(labels.records), data, options.task)
-        log_layers(stats)
-        if 0 <= checkpoint.train_state.get("epoch", -1) < 1:
-            LOG.info("the model was trained for one epoch: too early to tell whether its layers will use their kernels")
+        LOG.info("%s on %s (%s, %s)", weights, counted(len(labels.records), "image"), data, options.task)
+        early = trained_too_little(checkpoint)
+        log_layers(stats, early)
+        if early:
+            LOG.info(
+                "trained for %s, %s: too early to tell whether its layers will use their kernels",
+                counted(checkpoint.train_state["epoch"] + 1, "epoch"),
+                counted(checkpoint.ema_updates, "optimizer step"),
+            )  # fmt: skip
         about: dict[str, Any] = {"weights": str(weights), "data": str(data), "task": options.task, "imgsz": imgsz}
         if options.foreign:
             scored = validation_loader(
@@ -192,7 +208,7 @@ def main(options: RoutingOptions) -> None:
             found = routed_scores(model, Evaluator(scored, spec.nc, device), conditions)
             log_foreign(found)
             about |= {"map": found.own.map, "map_foreign": {kind: result.map for kind, result in found.foreign.items()}}
-        write_files(stats, spec.names, about, folder)
+        write_files(stats, spec.names, about, folder, early)
         LOG.info("results are in %s", folder)
 
 

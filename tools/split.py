@@ -30,6 +30,7 @@ from utils.config.dataset_spec import SPLITS, DatasetSpec
 from utils.config.flags import option, path, switch
 from utils.core.errors import InputError, nearest
 from utils.core.files import find_images, label_path_for, open_regular, write_atomic
+from utils.core.names import counted
 from utils.core.output import OutputFolder
 from utils.core.yaml_names import dump_yaml
 from utils.datasets.dataset_labels import load_labels
@@ -111,7 +112,9 @@ def read_source(options: SplitOptions) -> tuple[list[LabelRecord], tuple[str, ..
         spec = DatasetSpec.load(options.source)
         names = options.names or spec.names
         if len(names) != spec.nc:
-            raise InputError(f"--names has {len(names)} entries, {spec.source} has {spec.nc} classes; correct one")
+            raise InputError(
+                f"--names has {counted(len(names), 'entry')}, {spec.source} {counted(spec.nc, 'class')}; correct one"
+            )
         pooled = [split for split in options.pool if getattr(spec, split)]
         if not pooled:
             raise InputError(f"{spec.source}: none of the splits of --pool {' '.join(options.pool)} is there")
@@ -211,7 +214,7 @@ def split(records: Sequence[LabelRecord], nc: int, options: SplitOptions) -> dic
         keyings.append(name_groups(images, options.group_by))
     groups = join(*keyings)
     if len(groups) < len(images):
-        LOG.info("%d images in %d groups that stay together (copies, --group-by)", len(images), len(groups))
+        LOG.info("%d images in %s that stay together (copies, --group-by)", len(images), counted(len(groups), "group"))
     counts = objects_per_class(records, nc) if options.stratify else np.zeros((len(images), 0), int)
     if options.stratify:  # background is balanced like a class
         counts = np.column_stack([counts, counts.sum(1) == 0])

@@ -31,6 +31,7 @@ from utils.checkpoint.legacy import read_legacy
 from utils.config.sizes import recorded_size
 from utils.core.errors import InputError, first_line
 from utils.core.files import write_atomic
+from utils.core.names import counted
 
 LOG = logging.getLogger(__name__)
 FORMAT = "yolov5-dynamic"
@@ -166,7 +167,7 @@ def _from_content(content: Any, path: Path) -> Checkpoint:
         raise InputError(f"{path}: not written by this program, or changed since: {what}")
     checkpoint = Checkpoint(**{k: v for k, v in content.items() if k in hints})
     if not 0 < checkpoint.nc == len(checkpoint.names):
-        raise InputError(f"{path}: {len(checkpoint.names)} names for {checkpoint.nc} classes")
+        raise InputError(f"{path}: {counted(len(checkpoint.names), 'name')} for {counted(checkpoint.nc, 'class')}")
     return checkpoint
 
 

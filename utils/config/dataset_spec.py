@@ -15,6 +15,7 @@ from utils.config.paths import find_yaml
 from utils.core.downloads import Remote, is_sha256, is_url
 from utils.core.errors import InputError, nearest
 from utils.core.files import read_yaml, wide_sign
+from utils.core.names import counted
 
 LOG = logging.getLogger(__name__)
 SPLITS = ("train", "val", "test")
@@ -231,7 +232,7 @@ def _class_names(content: Mapping[Any, Any], file: Path, entries: Sequence[Path]
         found = read_categories(jsons[0]).without_unused_parents(jsons).class_names(jsons[0])
         if nc is not None and nc != len(found):
             raise InputError(
-                f"{file}: nc: {nc} but {jsons[0]} has {len(found)} categories; leave out nc:, or give names:"
+                f"{file}: nc: {nc} but {jsons[0]} has {counted(len(found), 'category')}; leave out nc:, or give names:"
             )
         return found
     if names is None:
@@ -246,7 +247,7 @@ def _class_names(content: Mapping[Any, Any], file: Path, entries: Sequence[Path]
     if wide or nc not in (None, len(listed)):
         stated = f"nc: {nc} but " if nc not in (None, len(listed)) else ""
         cure = f"'{listed[0]}' has {wide_sign('，')}" if wide else "correct one of them or leave out nc:"
-        raise InputError(f"{file}: {stated}names: has {len(listed)} entries; {cure}")
+        raise InputError(f"{file}: {stated}names: has {counted(len(listed), 'entry')}; {cure}")
     return listed
 
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
 from typing import IO
@@ -200,16 +201,23 @@ def _ends(content: bytes, jpeg: JpegHeader | None) -> bool:
     return not content.startswith(_PNG_MAGIC) or content.rfind(b"IEND") >= 0
 
 
+@lru_cache(maxsize=1)
+def _silence_opencv() -> None:
+    """Let OpenCV write nothing of its own from the first image on: the caller reports what is wrong.
+
+    Its level is that of the process, so threads that set it and put it back could leave any.
+    """
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+
+
 def _decode(content: bytes, jpeg: JpegHeader | None) -> np.ndarray | None:
     """The image as stored [H, W, 3], of the depth it has, by OpenCV; None if that cannot read it."""
-    level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # the caller reports what is wrong
+    _silence_opencv()
     try:
         # From bytes, not by name: OpenCV's own file access fails on non-ASCII names on Windows.
         return cv2.imdecode(np.frombuffer(content, np.uint8), _AS_STORED) if _ends(content, jpeg) else None
     except cv2.error:  # an empty buffer, or a broken file
         return None
-    finally:
-        cv2.utils.logging.setLogLevel(level)
 
 
 def _decode_otherwise(content: bytes, name: str | Path) -> np.ndarray:

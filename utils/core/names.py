@@ -1,4 +1,4 @@
-"""Names that others chose (classes, files, addresses), made fit for a terminal, a table and a file system."""
+"""Names that others chose (classes, files, addresses), made fit for a terminal, a table and a file system; counts."""
 
 from __future__ import annotations
 
@@ -33,6 +33,20 @@ def printable(text: object, keep: str = "") -> str:
         character if character in keep or _shows(character) else character.encode("unicode_escape").decode()
         for character in shown
     )
+
+
+def excerpt(text: str, longest: int) -> str:
+    """The start of a text as it may stand in a message, with ``...`` where it goes on after ``longest`` characters."""
+    return printable(text[:longest]) + "..." * (len(text) > longest)
+
+
+def counted(number: int, noun: str) -> str:
+    """``1 epoch``, ``2 epochs``, ``2 boxes``, ``2 entries``."""
+    if number == 1:
+        return f"1 {noun}"
+    if noun.endswith(("s", "x", "ch")):
+        return f"{number} {noun}es"
+    return f"{number} {noun[:-1]}ies" if noun.endswith("ry") else f"{number} {noun}s"
 
 
 def _shows(character: str) -> bool:

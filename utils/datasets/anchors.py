@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from utils.core.names import counted
+
 LOG = logging.getLogger(__name__)
 
 GOOD_RECALL = 0.98
@@ -207,9 +209,11 @@ def check_anchors(
 
     distinct = len(np.unique(_usable(wh), axis=0))
     if distinct < count:
-        reason = f"{distinct} different box sizes are too few to fit {count} anchors; keeping those of the model"
+        reason = (
+            f"so few different box sizes ({distinct}) are not enough to fit {count} anchors; keeping those of the model"
+        )
         return AnchorCheck(given.bpr, given.aat, None, f"anchors fit badly: {figures}, but {reason}")
-    LOG.info("anchors fit badly: %s; fitting new ones to %d boxes", figures, len(wh))
+    LOG.info("anchors fit badly: %s; fitting new ones to %s", figures, counted(len(wh), "box"))
     found = kmean_anchors(wh, count, thr, gen, rng)
     if not np.isfinite(found).all():
         reason = "the fit to the boxes came to no result; keeping those of the model"

@@ -211,7 +211,7 @@ def identity_findings(
             else:
                 yield split, Finding(IDENTICAL, str(record.image), problem=said, action="used")
             if not _same_boxes(first, record):
-                problem = f"{said}, with {len(first.boxes)} boxes there and {len(record.boxes)} here that differ"
+                problem = f"{said}, with other boxes: {len(first.boxes)} there and {len(record.boxes)} here"
                 yield split, Finding(CONTRADICTION, str(record.label or record.image), problem=problem, action="used")
 
 

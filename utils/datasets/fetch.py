@@ -22,6 +22,7 @@ from utils.config.paths import ROOT
 from utils.core.downloads import GB, MAX_BYTES, Remote, download, is_archive, unpack
 from utils.core.errors import InputError, first_line, how_it_ended
 from utils.core.files import IMAGE_SUFFIXES, read_yaml
+from utils.core.names import counted
 from utils.core.output import OutputFolder, workshop
 
 LOG = logging.getLogger(__name__)
@@ -126,7 +127,7 @@ def fetch(
             if members and all(len(path.parts) > 1 and path.parts[0] == root.name for path in members):
                 members, content = [path.relative_to(root.name) for path in members], content / root.name
             _move_in(members, content, root, remote.url)
-            LOG.info("%s: %d files unpacked into %s", name, len(members), root)
+            LOG.info("%s: %s unpacked into %s", name, counted(len(members), "file"), root)
     finally:
         for made_here in made:
             with suppress(OSError):  # not empty any more

@@ -18,6 +18,7 @@ from tqdm import tqdm
 from utils.core.errors import InputError, nearest
 from utils.core.files import write_atomic
 from utils.core.image import read_image, read_image_for
+from utils.core.names import counted
 from utils.datasets.labels import LabelRecord
 
 LOG = logging.getLogger(__name__)
@@ -83,7 +84,7 @@ class Images:
         if cache == "ram":
             self._kept = self._for_all(self._decode)
             size = sum(image.nbytes for image, _ in self._kept)
-            LOG.info("%d images kept in memory, %.0f MB", len(records), size / 1e6)
+            LOG.info("%s kept in memory, %.0f MB", counted(len(records), "image"), size / 1e6)
         elif cache == "disk":
             self._fill_disk()
 

@@ -22,6 +22,7 @@ import numpy as np
 
 from utils.core.boxes import segments2boxes
 from utils.core.files import label_name, label_path_for, open_regular
+from utils.core.names import excerpt
 from utils.datasets.label_records import BAD_ROW, CLIPPED, KEYPOINTS, REPEATED, Finding, LabelFile
 
 TOLERANCE = 0.01
@@ -117,13 +118,7 @@ def _number(word: str) -> float:
     except ValueError:
         pass
     hint = "; columns are parted by spaces, decimals by points" if "," in word or ";" in word else ""
-    raise ValueError(f"'{printable(word, 20)}' is not a number{hint}")
-
-
-def printable(text: str, limit: int) -> str:
-    """The start of a text as it may stand in a message: no control characters, however broken the file."""
-    cut = text[:limit]
-    return "".join(c if c.isprintable() else "\ufffd" for c in cut) + "..." * (len(text) > limit)
+    raise ValueError(f"'{excerpt(word, 20)}' is not a number{hint}")
 
 
 def _parse_row(words: list[str], hw: tuple[int, int]) -> tuple[np.ndarray, bool]:
@@ -145,15 +140,15 @@ def _parse_row(words: list[str], hw: tuple[int, int]) -> tuple[np.ndarray, bool]
     if not np.isfinite(row).all():
         raise ValueError("not finite")
     if not row[0].is_integer():
-        raise ValueError(f"class {printable(words[0], 20)} is not a whole number")
+        raise ValueError(f"class {excerpt(words[0], 20)} is not a whole number")
     if abs(row[0]) >= MAX_CLASS:
-        raise ValueError(f"class {printable(words[0], 20)} is no class number")
+        raise ValueError(f"class {excerpt(words[0], 20)} is no class number")
     if len(words) == 5 and row[3:].min() <= 0:
         raise ValueError("width and height must be above 0")
     inside = row[1:].clip(0, 1)
     excess = np.abs(row[1:] - inside)
     if excess.max() > TOLERANCE + 1e-9:
-        worst = printable(words[1 + int(excess.argmax())], 20)
+        worst = excerpt(words[1 + int(excess.argmax())], 20)
         raise ValueError(f"{worst} is outside 0..1; pixels are divided by width {hw[1]} and height {hw[0]}")
     row[1:] = inside
     if len(words) > 5 and np.ptp(inside.reshape(-1, 2), axis=0).min() <= 0:
@@ -202,7 +197,7 @@ def _read_rows(path: Path, lines: list[list[str]], hw: tuple[int, int], nc: int 
             continue
 
         def note(kind: str, problem: str, action: str, at: int = number, words: list[str] = words) -> None:
-            findings.append(Finding(kind, str(path), at, printable(" ".join(words[:99]), 60), problem, action))
+            findings.append(Finding(kind, str(path), at, excerpt(" ".join(words[:99]), 60), problem, action))
 
         try:
             row, was_clipped = _parse_row(words, hw)

@@ -14,11 +14,12 @@ from tqdm import tqdm
 
 from utils.core.errors import InputError, first_line
 from utils.core.files import collector_off
+from utils.core.names import counted, excerpt
 from utils.datasets.cache import fingerprint, load_cache, save_cache
 from utils.datasets.formats.annotations import CROWD, NO_AREA
 from utils.datasets.formats.voc_layout import unread
 from utils.datasets.image_verify import check_image
-from utils.datasets.label_file import RowReader, TextRows, printable, read_label_file
+from utils.datasets.label_file import RowReader, TextRows, read_label_file
 from utils.datasets.label_records import (
     BAD_IMAGE,
     BAD_LABELS,
@@ -58,7 +59,7 @@ def _scan_one(image: Path, label: Path, nc: int | None, reader: RowReader) -> _S
     """Check one image and read its labels."""
 
     def left_out(kind: str, file: Path, problem: str, action: str) -> _Scanned:
-        finding = Finding(kind, str(file), problem=printable(problem, 300), action=action)
+        finding = Finding(kind, str(file), problem=excerpt(problem, 300), action=action)
         return _Scanned(None, LabelFile(findings=(finding,)))
 
     try:
@@ -189,8 +190,8 @@ def _foreign_classes(places: Sequence[tuple[Path, int, int]], nc: int, descripti
     highest = max(c for _, _, c in places)
     cure = f"set nc in the data yaml to {highest + 1} or more, or " if highest >= nc else ""
     return (
-        f"{description}: {len(places)} label rows in {files} files have a class outside 0..{nc - 1}: "
-        f"{shown}{more}; {cure}correct the rows"
+        f"{description}: {counted(len(places), 'label row')} in {counted(files, 'file')} with a class outside "
+        f"0..{nc - 1}: {shown}{more}; {cure}correct the rows"
     )
 
 
@@ -199,7 +200,7 @@ def _log_report(report: ScanReport, description: str, from_cache: bool) -> None:
     for message in messages[:SHOWN]:
         logger.warning("%s: %s", description, message)
     if len(messages) > SHOWN:
-        logger.warning("%s: %d more messages of this kind", description, len(messages) - SHOWN)
+        logger.warning("%s: %s of this kind", description, counted(len(messages) - SHOWN, "more message"))
     logger.info(
         "%s: %d images with labels, %d without a label file, %d with an empty one, %d unreadable; "
         "rows: %d dropped, %d repeated, %d clipped%s",
@@ -226,7 +227,7 @@ def _refuse_useless(
     """Raise InputError, or warn, when nothing can be learned or measured from the set."""
     refused = strict or require_labels
     if report.corrupt == len(images):
-        text = f"none of the {len(images)} images is usable; {report.messages[0]}"
+        text = f"none of {counted(len(images), 'image')} is usable; {report.messages[0]}"
     elif report.found:
         return
     elif report.dropped_rows:
@@ -238,10 +239,12 @@ def _refuse_useless(
     elif report.counts[CROWD]:
         text = (
             f"every annotation of {annotations[0]} is a crowd (iscrowd: 1) and left out; CVAT marks masks so: "
-            "'crowd: keep' in the data yaml uses their boxes"
+            "a data yaml that names this file and has 'crowd: keep' uses their boxes"
         )
     elif report.empty:
-        logger.warning("%s: all label files are empty: %d images of background only", description, report.empty)
+        logger.warning(
+            "%s: all label files are empty: %s of background only", description, counted(report.empty, "image")
+        )
         return
     else:
         text = f"no labels found; the labels of {images[0]} were looked for in {annotations[0]}{unread(images[0])}"

@@ -19,6 +19,7 @@ from utils.config.categories import NO_CATEGORY, is_labelme, parse_categories, r
 from utils.config.dataset_spec import DatasetSpec
 from utils.core.boxes import xywh2xyxy
 from utils.core.errors import InputError
+from utils.core.names import counted
 from utils.datasets.formats.annotations import is_crowd, numbers
 from utils.datasets.label_records import LabelRecord
 from utils.datasets.loader import Batch
@@ -152,7 +153,7 @@ def _entries_of(images: list[Any], records: Sequence[LabelRecord], file: Path) -
     missing = {str(record.image): record.image for record in records if str(record.image) not in found}
     if missing:
         first = next(iter(missing.values()))
-        LOG.warning("%s: lacks %d images, such as %s: not scored", file, len(missing), first.name)
+        LOG.warning("%s: lacks %s, such as %s: not scored", file, counted(len(missing), "image"), first.name)
     return found
 
 

@@ -50,17 +50,28 @@ def short_names(files: Sequence[Path]) -> list[str]:
     return [str(file) for file in files]
 
 
-def log_rows(rows: Sequence[StudyRow]) -> None:
-    """A line per model and size."""
-    width = max([5, *(len(row.model) for row in rows)])
-    head = "".join(f"{stage:>13}" for stage in STAGES)
-    LOG.info(f"{'model':<{width}}{'size':>7}{'mAP@.5':>9}{'mAP@.5:.95':>12}{head}{'images/s':>12}   (ms per image)")
-    for row in rows:
+class StudyLog:
+    """The table in the log, a line as soon as its row is there.
+
+    Args:
+        models: names of all of them, by which the first column is wide enough.
+    """
+
+    def __init__(self, models: Sequence[str]) -> None:
+        self._width = max([5, *map(len, models)])
+        self._begun = False
+
+    def add(self, row: StudyRow) -> None:
+        """Log a row, before the first one the names of the columns."""
+        if not self._begun:
+            head = "".join(f"{stage:>13}" for stage in STAGES)
+            figures = f"{'size':>7}{'mAP@.5':>9}{'mAP@.5:.95':>12}{head}{'images/s':>12}"
+            LOG.info(f"{'model':<{self._width}}{figures}   (ms per image)")
+            self._begun = True
         times = "".join(f"{ms:>13.2f}" for ms in row.ms)
         rate = 1000 / max(sum(row.ms), 1e-9)
-        LOG.info(
-            f"{row.model:<{width}}{row.imgsz:>7}{row.result.map50:>9.3f}{row.result.map:>12.3f}{times}{rate:>12.1f}"
-        )
+        found = f"{row.imgsz:>7}{row.result.map50:>9.3f}{row.result.map:>12.3f}"
+        LOG.info(f"{row.model:<{self._width}}{found}{times}{rate:>12.1f}")
 
 
 def write_rows(rows: Sequence[StudyRow], file: Path) -> None:

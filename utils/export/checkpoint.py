@@ -16,6 +16,7 @@ from utils.config.dataset_spec import DatasetSpec
 from utils.config.export_options import ExportOptions
 from utils.config.sizes import chosen_size
 from utils.core.errors import InputError
+from utils.core.names import counted
 from utils.datasets.dataset import DetectionDataset
 from utils.datasets.dataset_labels import load_labels
 from utils.datasets.loader import build_loader
@@ -60,7 +61,9 @@ def scorer(job: Job) -> Scorer:
     options, side = job.options, job.hw[0]
     spec = DatasetSpec.load(options.data)
     if spec.nc != job.model.nc:
-        raise InputError(f"--data {options.data} has {spec.nc} classes, the model {job.model.nc}; give its own set")
+        raise InputError(
+            f"--data {options.data} has {counted(spec.nc, 'class')}, the model {job.model.nc}; give its own set"
+        )
     if job.hw != (side, side):
         raise InputError(f"--data scores square images; --imgsz is {job.hw[0]} x {job.hw[1]}")
     cache_dir = Path(options.cache_dir) if options.cache_dir else None

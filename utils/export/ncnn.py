@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import ClassVar
 
 import torch
-import yaml
 from torch import nn
 
 from models.dynamic_forms import DynamicForm
 from utils.core.errors import InputError, how_it_ended
+from utils.core.yaml_names import dump_yaml
 from utils.export.base import Exporter, missing
 from utils.export.job import Job
 from utils.inference.backends.ncnn import ABOUT, BIN, HALF, PARAM, SUMS, checksum
@@ -61,7 +61,7 @@ class NcnnExporter(Exporter):
             SUMS: {name: checksum(path / name) for name in (PARAM, BIN)},
         }
         plain = {key: list(value) if isinstance(value, tuple) else value for key, value in about.items()}
-        (path / ABOUT).write_text(yaml.safe_dump(plain, allow_unicode=True, sort_keys=False), encoding="utf-8")
+        (path / ABOUT).write_text(dump_yaml(plain), encoding="utf-8")
         notes = {"one image of one size": bool(job.options.free_axes), "half precision": half}
         return [note for note, holds in notes.items() if holds]
 

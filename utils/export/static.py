@@ -21,6 +21,7 @@ from models.yolo import Model
 from utils.checkpoint import Checkpoint, load_model, save_checkpoint
 from utils.config.export_options import ExportOptions
 from utils.core.errors import InputError
+from utils.core.names import counted
 from utils.export.base import Exporter
 from utils.export.calibration import calibration_batches
 from utils.export.check import Proof, Reference, sample_images, time_ms
@@ -57,7 +58,7 @@ class StaticExporter(Exporter):
                 model=dict(model.state_dict()), imgsz=max(job.model.imgsz or job.hw),
             ),
         )  # fmt: skip
-        return [f"mean attention of {seen} images"]
+        return [f"mean attention of {counted(seen, 'image')}"]
 
     def check(self, job: Job, path: Path) -> tuple[nn.Module, Proof]:
         model = load_model(path, job.device)[0]

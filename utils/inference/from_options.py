@@ -13,6 +13,7 @@ from utils.config.detect_options import DetectOptions
 from utils.config.paths import ROOT
 from utils.core.device import select_device
 from utils.core.errors import InputError
+from utils.core.names import counted
 from utils.inference.backends import FileBackend, format_of
 from utils.inference.predictor import Predictor
 from utils.inference.weights import input_size, open_weights
@@ -32,7 +33,7 @@ def build_predictor(options: DetectOptions) -> Predictor:
     imgsz = input_size(model, options.imgsz)
     for index in options.classes or ():
         if index >= model.nc:
-            raise InputError(f"--classes {index}: the model has {model.nc} classes, 0 to {model.nc - 1}")
+            raise InputError(f"--classes {index}: the model has {counted(model.nc, 'class')}, 0 to {model.nc - 1}")
     half = options.half and device.type != "cpu"
     if options.half and not half:
         LOG.warning("--half needs a GPU: running in float32")
@@ -53,7 +54,7 @@ def class_names(model: Detector | FileBackend, data: str) -> list[str]:
     """
     names, others = list(model.names), list(DatasetSpec.load(data).names)
     if len(others) != len(names):
-        raise InputError(f"--data {data} has {len(others)} classes, the model {len(names)}")
+        raise InputError(f"--data {data} has {counted(len(others), 'class')}, the model {len(names)}")
     if all(name in ("", str(index), f"class{index}") for index, name in enumerate(names)):
         return others
     if names != others:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 from utils.core.callbacks import Callback, FitEpochEnd, TrainEnd, TrainStart
+from utils.core.names import counted
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +42,7 @@ class ConsoleLogger(Callback):
 
     def on_train_end(self, event: TrainEnd) -> None:
         """Log where the results lie."""
-        done = f"{event.epochs_run} epoch{'s' * (event.epochs_run != 1)} done"
+        done = f"{counted(event.epochs_run, 'epoch')} done"
         logger.info("%s, results in %s", done, event.save_dir)
         if event.best is not None:
             logger.info("best checkpoint: %s", event.best)

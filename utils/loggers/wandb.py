@@ -16,6 +16,7 @@ from utils.config.paths import ROOT
 from utils.core.boxes import xywhn2xyxy
 from utils.core.callbacks import Callback, EpochStart, FitEpochEnd, TrainEnd, TrainStart
 from utils.core.image import read_image
+from utils.core.names import counted
 from utils.core.output import OutputFolder
 from utils.core.packages import require
 from utils.datasets.labels import LabelRecord
@@ -141,7 +142,7 @@ class WandbLogger(Callback):
                 name_there = f"{kind}/{stem}{file.suffix}"
                 artifact.add_file(str(file), name_there, policy="immutable", skip_cache=True)
         self._run.log_artifact(artifact)
-        logger.info("W&B: %d images of %s as an artifact", len(records), name)
+        logger.info("W&B: %s of %s as an artifact", counted(len(records), "image"), name)
 
     def _boxes(self, xyxy: Tensor, classes: Tensor, conf: Tensor | None, hw: tuple[int, int]) -> dict[str, Any]:
         """Boxes, corners in pixels, as W&B wants them: fractions of the image."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from utils.core.names import counted
 from utils.plots.figure import MAIN_COLOR, class_color, font_of, new_figure, save_figure, tidy
 from utils.plots.names import figure_names
 
@@ -45,7 +46,7 @@ def _class_histogram(axes: Axes, classes: np.ndarray, names: Sequence[str]) -> N
     count = max(len(names), int(classes.max(initial=-1)) + 1, 1)
     heights = np.bincount(classes[classes >= 0], minlength=count)
     axes.bar(range(count), heights, width=0.8, color=[class_color(i) for i in range(count)])
-    tidy(axes, f"{len(classes)} boxes in {len(names)} class{'es' * (len(names) != 1)}", y="boxes")
+    tidy(axes, f"{counted(len(classes), 'box')} in {counted(len(names), 'class')}", y="boxes")
     axes.grid(visible=False, axis="x")
     axes.set_xlim(-0.7, count - 0.3)
     if count <= _FEW_CLASSES:
@@ -117,7 +118,7 @@ def plot_label_correlogram(labels: np.ndarray, file: Path) -> None:
             axes.set_ylim(0, 1)
         tidy(axes, x=names[column] if row == 3 else "", y="boxes" if column == row else names[row])
         axes.set_xlim(0, 1)
-    figure.suptitle(f"{len(boxes)} boxes", fontsize=11)
+    figure.suptitle(counted(len(boxes), "box"), fontsize=11)
     save_figure(figure, file, dpi=110)
 
 

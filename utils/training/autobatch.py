@@ -13,6 +13,7 @@ from models.yolo import Model
 from utils.config.options import TrainOptions
 from utils.core.errors import InputError
 from utils.core.memory import GIB, free_memory
+from utils.core.names import counted
 from utils.training.dry_run import MIB, peak_memory
 
 LOG = logging.getLogger(__name__)
@@ -143,7 +144,7 @@ def choose_batch_size(
         finally:
             if cuda:
                 torch.cuda.empty_cache()
-        LOG.info("  %d images: %.2f GiB", batch, taken / GIB)
+        LOG.info("  %s: %.2f GiB", counted(batch, "image"), taken / GIB)
         return taken
 
     limit = share * free

@@ -25,6 +25,7 @@ from utils.config.paths import ROOT, find_yaml
 from utils.core.callbacks import Callback, FitEpochEnd
 from utils.core.errors import InputError, UntrainableError
 from utils.core.files import increment_path, read_yaml, write_atomic
+from utils.core.names import counted
 from utils.training.evolve_files import (
     CSV_FILE,
     HYP_FILE,
@@ -198,7 +199,7 @@ def _one_trial(search: Search) -> None:
     write_results(search.folder, search.space, done)
     best = best_of(done)
     found = f"best fitness {best.value:.5g} (trial {best.number})" if best else "none of them could be trained"
-    LOG.info("%d of %d trials done, %s", len(done), search.options.evolve, found)
+    LOG.info("%d of %s done, %s", len(done), counted(search.options.evolve or 0, "trial"), found)
 
 
 def _conclude(search: Search) -> None:
@@ -213,17 +214,16 @@ def _conclude(search: Search) -> None:
     best = best_of(done)
     if others:
         LOG.info(
-            "%d trials are in progress in other processes; if none is running, the same command goes on in %d s",
+            "trials in progress in other processes: %d; if none is running, the same command goes on in %d s",
             others, GRACE_S,
         )  # fmt: skip
     if best is None:
         if not others:
-            raise InputError(
-                f"none of the {len(done)} trials could be trained; the last: {done[-1].user_attrs[OUTCOME]}"
-            )
+            raise InputError(f"no trial of {len(done)} could be trained; the last: {done[-1].user_attrs[OUTCOME]}")
         return
     LOG.info(
-        "best of %d trials: fitness %.5g, %s", len(done), best.value, _changes(best.params, search.space.start_values())
+        "best of %s: fitness %.5g, %s", counted(len(done), "trial"), best.value,
+        _changes(best.params, search.space.start_values()),
     )  # fmt: skip
     LOG.info("hyper-parameters in %s, all trials in evolve.csv and the plots beside it", search.folder / HYP_FILE)
 
@@ -256,7 +256,7 @@ def _open(options: TrainOptions, train: Train) -> Search:
     if not (folder / STUDY_FILE).is_file():
         earlier = read_trials(folder, space)
         if earlier:
-            LOG.info("%d trials taken from %s", len(earlier), folder / CSV_FILE)
+            LOG.info("%s taken from %s", counted(len(earlier), "trial"), folder / CSV_FILE)
         make_study(folder, space, earlier)
     study = open_study(folder, space, options.evolve_sampler, options.seed)
     return Search(options, folder, space, study, train, trusted)

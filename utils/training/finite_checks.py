@@ -124,7 +124,7 @@ class NumberWatch:
         told = self.ranks.gather((fault, place))
         fault, place = next((each for each in told if each[0] != ELSEWHERE), told[0])
         if self.skipped >= self.allowed:
-            spent = f" ({self.skipped} batches were left out before)" if self.skipped else ""
+            spent = f" (batches left out before: {self.skipped})" if self.skipped else ""
             raise UntrainableError(f"{place}: {fault}{spent}; {cure}")
         self.skipped += 1
         for name, buffer in self.model.named_buffers():

@@ -19,6 +19,7 @@ from utils.config.keywords import recorded_options
 from utils.config.options import TrainOptions
 from utils.config.paths import ROOT
 from utils.core.errors import InputError
+from utils.core.names import counted
 from utils.core.output import OutputFolder
 from utils.training.resume_checks import check_fits, check_notes
 from utils.training.saver import RESUME_FILE
@@ -90,7 +91,7 @@ def resume_options(options: TrainOptions) -> tuple[TrainOptions, Resumed | None]
     resumed = Resumed(path, checkpoint, extended=bool({"epochs", "patience"} & options.given))
     _check_work_left(resumed, saved, changed)
     batches = checkpoint.train_state.get("position", {}).get("batches", 0)
-    inside = f" and {batches} batches" if batches else ""
+    inside = f" and {counted(batches, 'batch')}" if batches else ""
     LOG.info("resuming %s after epoch %d%s of %d", path, resumed.epochs_done, inside, saved["epochs"])
     return TrainOptions(**(saved | changed)), resumed
 
@@ -195,11 +196,11 @@ def _check_work_left(resumed: Resumed, saved: Mapping[str, Any], changed: Mappin
     """Refuse to resume a finished run without a wish to extend it, saying why it ended and how to do that."""
     done, epochs = resumed.epochs_done, changed.get("epochs", saved["epochs"])
     if epochs < done:
-        raise InputError(f"--resume {resumed.path} --epochs {epochs}: {done} epochs of this run are done; give more")
+        raise InputError(f"--resume {resumed.path} --epochs {epochs}: this run has done {done} already; give more")
     if resumed.path.name != RESUME_FILE:
         return  # if all epochs are done, the end of the run was not: files to strip, a model to score
     if resumed.stopped_early:
-        why = f"no better fitness for {saved['patience']} epochs"
+        why = f"no better fitness for {counted(saved['patience'], 'epoch')}"
         how = f"--epochs N or --patience N (0: never stop) goes on to epoch {saved['epochs']} or N, waiting anew"
     elif epochs == done:
         why, how = "all its epochs are done", f"--epochs N with N above {done} trains on"

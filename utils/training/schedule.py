@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 
 from utils.config.hyp import Hyp
+from utils.core.names import counted
 
 _WARMUP_FLOOR = 100
 _WARMUP_FLOOR_V61 = 1000
@@ -80,9 +81,14 @@ def describe_change(old_epochs: int, new_epochs: int, epoch: int, hyp: Hyp, cosi
     (rate, temperature), (old_rate, old_temperature) = at(new_epochs), at(old_epochs)
     other = f", the temperature of dynamic layers {temperature:g} instead of {old_temperature:g}"
     return (
-        f"{new_epochs} epochs instead of {old_epochs}: in epoch {epoch + 1} the learning rate is {rate:.3g} instead of "
-        f"{old_rate:.3g}{other if temperature != old_temperature else ''}"
+        f"{counted(new_epochs, 'epoch')} instead of {old_epochs}: in epoch {epoch + 1} the learning rate is {rate:.3g} "
+        f"instead of {old_rate:.3g}{other if temperature != old_temperature else ''}"
     )
+
+
+def too_short(epochs: int, optimizer_steps: int) -> bool:
+    """Whether a run of so much training is too short to judge the routing of its dynamic layers."""
+    return epochs < 2 or optimizer_steps < _FEW_STEPS
 
 
 @dataclass(frozen=True)
@@ -116,7 +122,7 @@ class StepPlan:
     @property
     def too_short(self) -> bool:
         """Too few steps, or a single epoch: neither the routing nor its lack can be judged by such a run."""
-        return self.epochs < 2 or self.optimizer_steps < _FEW_STEPS
+        return too_short(self.epochs, self.optimizer_steps)
 
     @property
     def decay_factor(self) -> float:
@@ -149,8 +155,9 @@ class StepPlan:
     def describe(self) -> str:
         """One or two lines for the log."""
         line = (
-            f"{self.epochs} epochs of {self.batches_per_epoch} batches make {self.optimizer_steps} optimizer steps of "
-            f"up to {self.batch_size * self.accumulate} images, {self.warmup_steps} of them in the warm-up"
+            f"{counted(self.epochs, 'epoch')} of {counted(self.batches_per_epoch, 'batch')} "
+            f"make{'s' * (self.epochs == 1)} {counted(self.optimizer_steps, 'optimizer step')} of "
+            f"up to {counted(self.batch_size * self.accumulate, 'image')}, {self.warmup_steps} of them in the warm-up"
         )
         if self.optimizer_steps and self.warmup >= self.iterations:
             line += (
@@ -158,7 +165,7 @@ class StepPlan:
             )
         elif 0 < self.optimizer_steps < _FEW_STEPS:
             line += (
-                f"\n{self.optimizer_steps} optimizer steps are few: expect little; more --epochs, a smaller "
+                f"\nso few optimizer steps ({self.optimizer_steps}) learn little: more --epochs, a smaller "
                 "--batch-size and nominal_batch in the --hyp file (see hyp.small.yaml) make more, --weights need fewer"
             )
         return line

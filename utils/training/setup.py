@@ -32,6 +32,7 @@ from utils.core.dist import ALONE, Ranks
 from utils.core.errors import InputError, UntrainableError
 from utils.core.image import to_model_input
 from utils.core.memory import keep_freed_memory
+from utils.core.names import counted
 from utils.core.seed import seed_everything
 from utils.datasets.anchors import box_sizes, check_anchors
 from utils.datasets.dataset import DetectionDataset
@@ -375,4 +376,4 @@ def _describe(session: Session) -> None:
     LOG.info(session.plan.describe())
     if session.ranks.size > 1:
         each = session.options.batch_size // session.ranks.size
-        LOG.info("%d processes, each with %d images of every batch", session.ranks.size, each)
+        LOG.info("%d processes, each with %s of every batch", session.ranks.size, counted(each, "image"))

@@ -26,6 +26,7 @@ from utils.config.categories import Categories, parse_categories, read_json, too
 from utils.config.dataset_spec import KEEP
 from utils.core.errors import InputError, nearest
 from utils.core.files import collector_off
+from utils.core.names import counted
 from utils.datasets.cache import fingerprint, load_cache, save_cache
 from utils.datasets.formats.annotations import (
     CROWD,
@@ -361,14 +362,18 @@ def locate_images(names: Sequence[str], folders: Sequence[Path], file: Path) -> 
     places = ", ".join(map(str, folders))
     if len(missing) == len(names):
         raise FileNotFoundError(
-            f"{file}: none of its {len(names)} images found, such as '{missing[0]}'; tried {places}; "
+            f"{file}: none of its {counted(len(names), 'image')} found, such as '{missing[0]}'; tried {places}; "
             "name the folder with 'images:' in the data yaml"
         )
     if missing:
-        LOG.warning("%s: %d images not found, such as '%s'; tried %s", file, len(missing), missing[0], places)
+        LOG.warning(
+            "%s: %s not found, such as '%s'; tried %s", file, counted(len(missing), "image"), missing[0], places
+        )
     repeated = [path for path, entries in found.items() if len(entries) > 1]
     if repeated:
-        LOG.warning("%s: %d images are listed again, such as '%s'; joined", file, len(repeated), repeated[0])
+        LOG.warning(
+            "%s: %s listed more than once, such as '%s'; joined", file, counted(len(repeated), "image"), repeated[0]
+        )
     return found
 
 

@@ -14,12 +14,14 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
 from utils.config.categories import split_of_subset
 from utils.core.errors import InputError
+from utils.core.names import counted
 from utils.core.xml_file import Element, finite, read_xml, stated_size
 from utils.datasets.formats.annotations import MASK, NO_AREA
 from utils.datasets.formats.coco_json import image_folders, locate_images
@@ -56,7 +58,12 @@ class CvatLabels(NamedLabels):
             chosen = [element for _, element in found]
         elif others := [element for of_split, element in found if not of_split]:
             subset = others[0].attributes.get("subset", "")
-            LOG.warning("%s: %d images of subsets that are no split left out, such as '%s'", file, len(others), subset)
+            LOG.warning(
+                "%s: %s of subsets that are no split left out, such as '%s'",
+                file,
+                counted(len(others), "image"),
+                subset,
+            )
         if not chosen:
             raise InputError(f"{file}: none of its subsets is called like {split}; all its images are in other splits")
         self._entries: dict[Path, list[Element]] = {}
@@ -76,12 +83,20 @@ class CvatLabels(NamedLabels):
         return FileContent(size, [_shape(shape) for entry in entries for shape in entry.children])
 
 
-def read_cvat(file: Path) -> list[tuple[str, Element]]:
+def read_cvat(file: Path) -> Sequence[tuple[str, Element]]:
     """The images of a file, each with the split that its subset is called like, "" for none.
+
+    The file that was read last is kept, for the next split of it, as long as nobody changes it.
 
     Raises:
         FileNotFoundError, OSError, InputError: it cannot be read, or is no file of annotated images.
     """
+    state = file.stat() if file.is_file() else None
+    return _read_cvat(file, state and (state.st_ino, state.st_size, state.st_mtime_ns))
+
+
+@lru_cache(maxsize=1)
+def _read_cvat(file: Path, _: tuple[int, int, int] | None) -> Sequence[tuple[str, Element]]:
     root = read_xml(file)
     images = [element for element in root.children if element.tag == "image"]
     if not images:

@@ -17,6 +17,7 @@ from pathlib import Path
 from utils.config.categories import is_cvat, is_labelme, read_categories
 from utils.core.errors import InputError
 from utils.core.files import IMAGE_SUFFIXES, find_images, label_path_for
+from utils.core.names import counted
 from utils.datasets.formats.labelme_json import stated_image
 from utils.datasets.formats.voc_xml import read_voc
 
@@ -221,9 +222,11 @@ def _match(numbers: dict[str, Path], folders: Sequence[Path], source: Path) -> d
     places = ", ".join(map(str, folders))
     if len(missing) == len(found):
         raise FileNotFoundError(
-            f"{source}: none of its {len(found)} images found, such as '{missing[0]}'; tried {places}; "
+            f"{source}: none of its {counted(len(found), 'image')} found, such as '{missing[0]}'; tried {places}; "
             "name the folder with 'images:' in the data yaml"
         )
     if missing:
-        LOG.warning("%s: %d images not found, such as '%s'; tried %s", source, len(missing), missing[0], places)
+        LOG.warning(
+            "%s: %s not found, such as '%s'; tried %s", source, counted(len(missing), "image"), missing[0], places
+        )
     return found

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 
 from utils.core.errors import InputError
+from utils.core.names import counted
 from utils.datasets.sources.base import Clip, Frame, Source, file_name_for, plausible_fps, without_password
 from utils.datasets.sources.video import Capture, as_bgr
 
@@ -122,7 +123,10 @@ class _Reader(threading.Thread):
             before = self.grabbed
             self._read_frames(capture)
             number = self.grabbed - before
-            return time.monotonic() - begin >= _STEADY_S, f"lost after {number} frames" if number else "sends no frames"
+            return (
+                time.monotonic() - begin >= _STEADY_S,
+                f"lost after {counted(number, 'frame')}" if number else "sends no frames",
+            )
         finally:
             capture.release()
 
@@ -229,7 +233,7 @@ class LiveSource(Source):
             if reader.is_alive():
                 reader.join(timeout=2.0)
             if reader.bad:
-                self.skipped.add(f"{reader.title}: {reader.bad} frames could not be decoded", reader.bad)
+                self.skipped.add(f"{reader.title}: {counted(reader.bad, 'frame')} could not be decoded", reader.bad)
                 reader.bad = 0
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from utils.core.boxes import xyxy2xywh
 from utils.core.errors import InputError, first_line
+from utils.core.names import counted
 from utils.inference.backends.metadata import Metadata
 
 _LONGEST = 300  # characters of a message of a library
@@ -102,7 +103,7 @@ class FileBackend(nn.Module):
         width = 6 if self.info.nms else self.nc + 5
         if output.dim() != 3 or output.shape[0] != len(images) or output.shape[2] != width:
             raise InputError(
-                f"{self.file}: expected boxes [{len(images)}, any, {width}] for {self.nc} classes, got "
+                f"{self.file}: expected boxes [{len(images)}, any, {width}] for {counted(self.nc, 'class')}, got "
                 f"{list(output.shape)}: it is no YOLOv5 detection model, or one for other classes"
             )
         return output

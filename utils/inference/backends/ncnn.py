@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 import torch
-import yaml
 from torch import Tensor
 
 from utils.core.errors import InputError
+from utils.core.files import read_yaml
 from utils.core.packages import require
 from utils.inference import sandbox as trial
 from utils.inference.backends.base import FileBackend, reading
@@ -79,7 +79,7 @@ def read_about(folder: Path) -> dict[str, Any]:
     missing = [name for name in (PARAM, BIN, ABOUT) if not (folder / name).is_file()]
     if missing:
         raise InputError(f"{folder}: {' and '.join(missing)} missing; make it with export.py --include ncnn")
-    said = yaml.safe_load((folder / ABOUT).read_text(encoding="utf-8"))
+    said = read_yaml(folder / ABOUT)
     if not isinstance(said, dict) or KEY not in said:
         raise InputError(f"{folder}: not exported by this program; make it with export.py --include ncnn")
     return said
