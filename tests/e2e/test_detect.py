@@ -215,7 +215,7 @@ def test_a_data_yaml_names_the_classes_of_a_file_without_names(find: Find, tmp_p
 
 def test_a_data_yaml_of_another_number_of_classes_is_refused(find: Find, tmp_path: Path) -> None:
     (tmp_path / "my.yaml").write_text("train: .\nval: .\nnames: [cat]\n", encoding="utf-8")
-    with pytest.raises(InputError, match="has 1 classes, the model 2"):
+    with pytest.raises(InputError, match="has 1 class, the model 2"):
         find(ROOT / "data/images", data=str(tmp_path / "my.yaml"))
 
 

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from models.yolo import Model
-from tools.routing import RoutingOptions, main, require_dynamic
+from tools.routing import TOO_EARLY, RoutingOptions, main, require_dynamic
+from utils.checkpoint import load_checkpoint, save_checkpoint
 from utils.config.cli import parse, run_script
 from utils.core.callbacks import Callback, EpochStart, ValEnd
 from utils.core.errors import InputError
@@ -154,6 +155,22 @@ def test_options_out_of_range_are_refused(words: list[str], capsys: pytest.Captu
 def test_missing_weights_are_one_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert run_script(main, RoutingOptions, ["--weights", str(tmp_path / "none.pt"), "--device", "cpu"]) == 1
     assert "none.pt" in caplog.text
+
+
+@pytest.mark.parametrize(("epochs", "steps", "early"), [(1, 900, True), (2, 99, True), (2, 100, False), (0, 0, False)])
+def test_after_few_steps_it_is_too_early_to_tell(
+    tmp_path: Path, trained: Path, toy: Path, caplog: pytest.LogCaptureFixture, epochs: int, steps: int, early: bool
+) -> None:
+    checkpoint = load_checkpoint(trained / "weights/best.pt")
+    checkpoint.train_state["epoch"], checkpoint.ema_updates = epochs - 1, steps
+    save_checkpoint(tmp_path / "a.pt", checkpoint)
+    options: dict[str, Any] = {"weights": str(tmp_path / "a.pt"), "data": str(toy), "device": "cpu"}
+    with caplog.at_level("INFO"):
+        main(RoutingOptions(**options, imgsz=64, workers=0, project=str(tmp_path)))
+    content = json.loads((tmp_path / "exp/routing.json").read_text(encoding="utf-8"))
+    assert {layer["verdict"] == TOO_EARLY for layer in content["layers"]} == {early}
+    assert ("too early to tell whether" in caplog.text) is early
+    assert f"{'1 epoch' if epochs == 1 else f'{epochs} epochs'}, {steps} optimizer steps" in caplog.text or not early
 
 
 def test_with_foreign_the_score_with_other_images_weights_is_shown(

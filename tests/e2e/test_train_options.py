@@ -212,8 +212,8 @@ def test_an_option_that_changes_nothing_is_told(
 def test_few_steps_are_pointed_out(tmp_path: Path, options_for: Options, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
         prepare(options_for(tmp_path, batch_size=16, epochs=50))
-    assert "50 epochs of 1 batches make 50 optimizer steps" in caplog.text
-    assert "50 optimizer steps are few: expect little" in caplog.text
+    assert "50 epochs of 1 batch make 50 optimizer steps" in caplog.text
+    assert "so few optimizer steps (50) learn little" in caplog.text
 
 
 def test_four_images_in_one_batch_are_learned_and_found(
@@ -241,5 +241,5 @@ def test_an_early_stop_names_the_best_epoch_and_how_to_go_on(
     monkeypatch.setattr("train.fitness", lambda _: next(values))
     with caplog.at_level(logging.INFO):
         session = training(tmp_path, epochs=7, patience=1, files=False)
-    expected = "stopped early after epoch 3 of 7: no fitness as good as in epoch 2 for 1 epochs; to train on: "
+    expected = "stopped early after epoch 3 of 7: no fitness as good as in epoch 2 for 1 epoch; to train on: "
     assert f"{expected}python train.py --resume {session.last} --patience N" in caplog.text

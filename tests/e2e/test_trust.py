@@ -196,7 +196,7 @@ def test_a_run_that_stopped_early_is_extended_and_waits_anew(
     monkeypatch.setattr(train, "fitness", lambda _: np.array([next(values)]))
     session = training(tmp_path, epochs=9, patience=1)
     assert len(results(session.save_dir)) == 2
-    with pytest.raises(InputError, match="after epoch 2 of 9, no better fitness for 1 epochs"):
+    with pytest.raises(InputError, match="after epoch 2 of 9, no better fitness for 1 epoch"):
         training(tmp_path, resume=str(session.last))
     training(tmp_path, resume=str(session.last), patience=2)
     assert len(results(session.save_dir)) == 5  # the third, and two of waiting
@@ -272,7 +272,7 @@ def test_faulty_batches_are_left_out_up_to_a_number(
     assert all(v.isfinite().all() for v in session.model.state_dict().values())
     assert load_checkpoint(session.weights_dir / "resume.pt").train_state["skipped"] == 2
     assert np.isfinite(float(results(session.save_dir)[0]["train/box_loss"]))
-    with pytest.raises(InputError, match=r"batch 4 of 5 .*\(1 batches were left out before\)"):
+    with pytest.raises(InputError, match=r"batch 4 of 5 .*\(batches left out before: 1\)"):
         training(tmp_path, lambda s: poisoned(s, {1, 3}, layer), skip_nonfinite=1, files=False, **five)
 
 

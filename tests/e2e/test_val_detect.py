@@ -164,6 +164,8 @@ def test_speed_times_each_model_by_itself(score, shapes, best: Path, eager_weigh
     assert [file.name for file in folder.iterdir()] == ["speed.csv"]
     assert [row["model"] for row in read_csv(folder / "speed.csv")] == ["best", "eager"]
     assert "the --save options do nothing" in caplog.text and "conf 0.25, IoU 0.45" in caplog.text
+    table = [line.split()[0] for line in caplog.messages if line.split()[:1] in (["model"], ["best"], ["eager"])]
+    assert table == ["model", "best", "eager"]
 
 
 def test_a_study_scores_each_model_at_each_size(score, shapes, best: Path, eager_weights: Path) -> None:

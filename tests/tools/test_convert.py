@@ -164,7 +164,7 @@ def test_an_outline_that_does_not_span_its_box_gives_way_to_it(source: Path, tmp
     file.write_text(json.dumps(content), encoding="utf-8")
     written = to(tmp_path / "coco/data.yaml", "yolo", tmp_path / "yolo", link=True)
     assert_same(tmp_path / "coco/data.yaml", written, outlines=False)
-    assert "1 outlines could not be kept" in (tmp_path / "yolo" / REPORT).read_text(encoding="utf-8")
+    assert "1 outline could not be kept" in (tmp_path / "yolo" / REPORT).read_text(encoding="utf-8")
 
 
 # Sources --------------------------------------------------------------------------------------------------------------
@@ -220,7 +220,7 @@ def test_another_order_of_names_takes_its_category_ids_along(source: Path, tmp_p
 def test_images_of_a_json_elsewhere_are_found_by_the_option(source: Path, tmp_path: Path) -> None:
     to(source, "coco", tmp_path / "coco")
     file = tmp_path / "coco/annotations/instances_val.json"
-    with pytest.raises(FileNotFoundError, match="none of its 1 images found"):
+    with pytest.raises(FileNotFoundError, match=r"none of its images found \(1 of them\)"):
         to(file, "yolo", tmp_path / "out")
     written = to(file, "yolo", tmp_path / "out", images=str(source.parent / "images/val"), link=True)
     assert len(records(written, "val")) == 1
@@ -334,8 +334,8 @@ def test_the_report_says_what_was_dropped_and_why(source: Path, tmp_path: Path) 
     text(source.parent / "labels/val/0.txt", "0 0.5 0.5 0.1 0.1\n0 0.5 0.5 -1 0.1\n0 0.5 0.5 0.1 0.1\n")
     to(source, "coco", tmp_path / "out")
     report = (tmp_path / "out" / REPORT).read_text(encoding="utf-8")
-    assert "train: 3 images (1 without objects), 5 boxes of 3 classes, 1 outlines" in report
-    assert "val: 1 images (0 without objects), 1 boxes of 1 classes, 0 outlines" in report
+    assert "train: 3 images (1 without objects), 5 boxes of 3 classes, 1 outline" in report
+    assert "val: 1 image (0 without objects), 1 box of 1 class, 0 outlines" in report
     assert "    长颈鹿: 2" in report
     assert "not taken over: 2" in report
     assert "labels/val/0.txt:2: 0 0.5 0.5 -1 0.1: width and height must be above 0" in report
@@ -359,7 +359,7 @@ def test_a_source_that_cannot_be_read_is_named(
 
 def test_names_of_another_number_than_the_yaml_has_are_refused(source: Path, tmp_path: Path) -> None:
     text(tmp_path / "n.yaml", "names: [a]")
-    with pytest.raises(InputError, match=r"n\.yaml has 1 names, .* 3"):
+    with pytest.raises(InputError, match=r"n\.yaml has 1 name, .* 3"):
         to(source, "coco", tmp_path / "out", names=str(tmp_path / "n.yaml"))
 
 

@@ -24,6 +24,7 @@ from models.registry import LAYERS
 from utils.checkpoint.archive import check_tensors, load_pickle
 from utils.checkpoint.foreign import by_class, refusal
 from utils.core.errors import InputError
+from utils.core.names import counted
 
 LOG = logging.getLogger(__name__)
 OWN_PACKAGES = ("models.", "utils.", "ultralytics.")
@@ -173,8 +174,9 @@ def _names_of(holder: nn.Module, model_yaml: dict[str, Any], path: Path) -> list
     named = given if isinstance(given, dict) else dict(enumerate(given)) if isinstance(given, (list, tuple)) else {}
     names = [str(named.get(number, named.get(str(number), f"class{number}"))) for number in range(nc)]
     if len(named) != nc or names != [str(name) for name in named.values()]:
-        LOG.warning("%s: names %s classes, its model has %d (nc of its yaml): they are called %s%s",
-                    path, len(named) or "no", nc, ", ".join(names[:3]), ", ..." if nc > 3 else "")  # fmt: skip
+        said = counted(len(named), "class") if named else "no classes"
+        LOG.warning("%s: names %s, its model has %d (nc of its yaml): they are called %s%s",
+                    path, said, nc, ", ".join(names[:3]), ", ..." if nc > 3 else "")  # fmt: skip
     return names
 
 

@@ -44,7 +44,7 @@ def counted(number: int, noun: str) -> str:
     """``1 epoch``, ``2 epochs``, ``2 boxes``, ``2 entries``."""
     if number == 1:
         return f"1 {noun}"
-    if noun.endswith(("s", "x", "ch")):
+    if noun.endswith(("s", "x", "tch")):
         return f"{number} {noun}es"
     return f"{number} {noun[:-1]}ies" if noun.endswith("ry") else f"{number} {noun}s"
 

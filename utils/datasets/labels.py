@@ -227,7 +227,7 @@ def _refuse_useless(
     """Raise InputError, or warn, when nothing can be learned or measured from the set."""
     refused = strict or require_labels
     if report.corrupt == len(images):
-        text = f"none of {counted(len(images), 'image')} is usable; {report.messages[0]}"
+        text = f"no image of {len(images)} is usable; {report.messages[0]}"
     elif report.found:
         return
     elif report.dropped_rows:

@@ -141,7 +141,7 @@ def _entries_of(images: list[Any], records: Sequence[LabelRecord], file: Path) -
             found[str(record.image)] = by_name[known]
     if not found:
         raise InputError(
-            f"{file}: none of the {len(records)} images is among its images, such as {records[0].image.name}; "
+            f"{file}: no image of {len(records)} is among its own, such as {records[0].image.name}; "
             "--annotations names another file"
         )
     owners: dict[int, str] = {}

@@ -141,7 +141,7 @@ def test_single_cls_keeps_the_name_of_a_lone_class(tmp_path: Path) -> None:
         ("train: t\nnames:\n- a\n-\n", "class 1 is None, not text; give its name only"),
         ("train: t\nnames:\n- {id: 0, name: a}\n", "class 0 is .*, not text; give its name only, such as - cat"),
         ("train: t\nnames: a", r"names: 'a' is not a list of class names; write names: \[a\]"),
-        ("train: t\nnames: [猫，狗]", "names: has 1 entries; '猫，狗' has the wide sign '，': write ','"),
+        ("train: t\nnames: [猫，狗]", "names: has 1 entry; '猫，狗' has the wide sign '，': write ','"),
         ("train: t\nnames: []", r"names: \[\] is not a list"),
         ("train: t\nnc: two", "nc: 'two' is not a whole number"),
         ("train: t", "no classes"),

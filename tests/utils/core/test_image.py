@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -87,12 +89,22 @@ def test_sixteen_bits_are_scaled_by_257(tmp_path: Path, suffix: str) -> None:
 def test_opencv_prints_nothing_of_its_own_about_an_image_that_it_cannot_read(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    level = cv2.utils.logging.getLogLevel()
     Image.fromarray(np.zeros((8, 8), np.float32)).save(tmp_path / "a.tif")
     with pytest.raises(InputError, match="32 bits"):
         read_image(tmp_path / "a.tif")
     assert "".join(capfd.readouterr()) == ""
-    assert cv2.utils.logging.getLogLevel() == level
+
+
+def test_the_log_level_of_opencv_is_set_once_by_the_first_image_and_not_by_the_import(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((8, 8, 3), np.uint8))
+    code = (
+        "import sys, cv2; from utils.core import image; level = cv2.utils.logging.getLogLevel; before = level()\n"
+        "cv2.utils.logging.setLogLevel(4); image.read_image(sys.argv[1]); first = level()\n"
+        "cv2.utils.logging.setLogLevel(5); image.read_image(sys.argv[1]); print(before, first, level())"
+    )
+    words = [sys.executable, "-c", code, str(tmp_path / "a.png")]
+    said = subprocess.run(words, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[3]).stdout
+    assert said.split() == ["3", "0", "5"]
 
 
 @pytest.mark.parametrize("shape", [(2, 2), (2, 2, 3)], ids=["grey", "colour"])

@@ -7,7 +7,7 @@ import logging
 import pytest
 
 from utils.core.log import SafeFormatter
-from utils.core.names import csv_cell, file_name, file_names, printable
+from utils.core.names import counted, csv_cell, excerpt, file_name, file_names, printable
 
 
 @pytest.mark.parametrize(
@@ -22,6 +22,19 @@ from utils.core.names import csv_cell, file_name, file_names, printable
 )
 def test_what_a_terminal_obeys_is_escaped_and_words_of_all_scripts_stay(text: str, shown: str) -> None:
     assert printable(text) == shown
+
+
+def test_an_excerpt_is_escaped_after_it_is_cut() -> None:
+    assert (excerpt("\x1b[2J" + "a" * 9, 6), excerpt("猫", 1)) == ("\\x1b[2Jaa...", "猫")
+
+
+@pytest.mark.parametrize(
+    ("number", "noun", "text"),
+    [(1, "epoch", "1 epoch"), (2, "epoch", "2 epochs"), (0, "box", "0 boxes"), (3, "class", "3 classes"),
+     (5, "batch", "5 batches"), (2, "entry", "2 entries"), (1, "entry", "1 entry"), (9, "label row", "9 label rows")],
+)  # fmt: skip
+def test_counts_of_one_have_no_plural(number: int, noun: str, text: str) -> None:
+    assert counted(number, noun) == text
 
 
 def test_log_lines_escape_names_and_keep_their_line_breaks() -> None:

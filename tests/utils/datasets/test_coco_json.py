@@ -171,7 +171,8 @@ CVAT_MASK = {"iscrowd": 1, "segmentation": {"counts": [10, 5, 4985], "size": [50
 
 def test_a_set_of_crowds_only_is_refused_with_the_key_that_helps(load: Callable[..., LabelSet]) -> None:
     with pytest.raises(
-        InputError, match=r"annotation of .*val\.json is a crowd .*CVAT marks masks so: .crowd: keep. in the data yaml"
+        InputError,
+        match=r"annotation of .*val\.json is a crowd .*CVAT marks masks so: a data yaml .* has .crowd: keep",
     ):
         load([box(10, 5, 20, 10, **CVAT_MASK)])
 
@@ -325,7 +326,7 @@ def test_boxes_made_for_another_shape_leave_the_image_out(load: Callable[..., La
     with pytest.raises(UnreadableLabels, match="50x100 pixels, but the image has 100x50, perhaps turned"):
         frame((50, 100), (50, 100))
     images = [{"id": 1, "file_name": "a.png", "width": 50, "height": 100}]
-    with pytest.raises(InputError, match=r"none of the 1 images is usable.*made for 50x100 pixels"):
+    with pytest.raises(InputError, match=r"no image of 1 is usable.*made for 50x100 pixels"):
         load(content([box(1, 1, 2, 2)], images=images))
 
 

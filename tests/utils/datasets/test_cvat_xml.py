@@ -12,8 +12,11 @@ import pytest
 from tools.convert import ConvertOptions, convert
 from utils.config.dataset_spec import DatasetSpec
 from utils.core.errors import InputError
+from utils.core.xml_file import read_xml
 from utils.datasets.dataset_labels import load_labels
+from utils.datasets.formats import cvat_xml
 from utils.datasets.formats.annotations import MASK, NO_AREA
+from utils.datasets.formats.cvat_xml import read_cvat
 from utils.datasets.labels import LabelSet
 
 Pixels = Callable[[LabelSet], list[list[float]]]
@@ -149,7 +152,7 @@ def test_a_split_has_the_images_of_its_subset(tmp_path: Path, caplog: pytest.Log
     found = {split: load_labels(spec, split).records for split in ("train", "val")}
     assert [(record.image, len(record.boxes)) for record in found["train"]] == [(tmp_path / "images/Train/a.png", 1)]
     assert [(record.image, len(record.boxes)) for record in found["val"]] == [(tmp_path / "images/Validation/a.png", 0)]
-    assert "1 images of subsets that are no split left out, such as 'default'" in caplog.text
+    assert "1 image of subsets that are no split left out, such as 'default'" in caplog.text
     with pytest.raises(InputError, match="none of its subsets is called like test"):
         load_labels(spec, "test")
     written = convert(ConvertOptions(source=str(tmp_path / "annotations.xml"), to="coco", output=str(tmp_path / "out")))
@@ -157,6 +160,24 @@ def test_a_split_has_the_images_of_its_subset(tmp_path: Path, caplog: pytest.Log
     assert {path.name for path in (tmp_path / "out/annotations").iterdir()} == {
         "instances_train.json", "instances_val.json"
     }  # fmt: skip
+
+
+def test_a_file_is_read_once_for_all_its_splits_and_anew_when_it_has_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, whole = tmp_path / "annotations.xml", []
+    for split in ("Train", "Validation"):
+        picture(tmp_path / f"images/{split}/{split}.png")
+    annotate(file, *(entry(f"{split}.png", BOX, more=f'subset="{split}"') for split in ("Train", "Validation")))
+    monkeypatch.setattr(cvat_xml, "read_xml", lambda path: whole.append(path) or read_xml(path))
+    (tmp_path / "data.yaml").write_text("train: annotations.xml\nval: annotations.xml\n")
+    spec = DatasetSpec.load(tmp_path / "data.yaml")
+    for split in ("train", "val"):
+        assert len(load_labels(spec, split).records[0].boxes) == 1
+    convert(ConvertOptions(source=str(file), to="yolo", output=str(tmp_path / "out")))
+    assert whole == [file]
+    annotate(file, *(entry(f"{split}.png", BOX * 2, more=f'subset="{split}"') for split in ("Train", "Validation")))
+    assert len(read_cvat(file)[0][1].children) == 2 and len(whole) == 2
 
 
 def test_an_image_of_several_tasks_has_the_objects_of_all(tmp_path: Path, pixels: Pixels) -> None:
@@ -180,7 +201,9 @@ def test_images_lie_beside_the_file_or_where_the_yaml_says(tmp_path: Path, place
 def test_images_that_were_not_exported_name_every_place_and_the_key(tmp_path: Path) -> None:
     annotate(tmp_path / "annotations.xml", entry("a.png", BOX))
     (tmp_path / "data.yaml").write_text("train: annotations.xml\n")
-    with pytest.raises(FileNotFoundError, match=r"none of its 1 images found, such as 'a\.png'; tried .*'images:'"):
+    with pytest.raises(
+        FileNotFoundError, match=r"none of its images found \(1 of them\), such as 'a\.png'; tried .*'images:'"
+    ):
         load_labels(DatasetSpec.load(tmp_path / "data.yaml"), "train")
 
 

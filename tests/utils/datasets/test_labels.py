@@ -163,7 +163,7 @@ def test_a_class_beyond_nc_stops_the_run_with_all_offending_places(tmp_path: Pat
 
 def test_only_ten_offending_places_are_listed(tmp_path: Path) -> None:
     images = labelled(tmp_path, a="".join(f"7 0.5 0.5 0.{i:02d} 0.1\n" for i in range(1, 14)))
-    with pytest.raises(InputError, match="13 label rows in 1 files") as caught:
+    with pytest.raises(InputError, match="13 label rows in 1 file with") as caught:
         scan_labels(images, 2)
     assert str(caught.value).count("(class 7)") == 10
     assert "and 3 more" in str(caught.value)
@@ -220,7 +220,7 @@ def test_a_jpeg_with_bytes_after_its_end_is_usable(tmp_path: Path) -> None:
 def test_no_usable_image_is_an_error(tmp_path: Path) -> None:
     (image,) = labelled(tmp_path, a=GOOD)
     image.write_bytes(b"")
-    with pytest.raises(InputError, match=r"none of the 1 images is usable.*a\.png"):
+    with pytest.raises(InputError, match=r"no image of 1 is usable.*a\.png"):
         scan_labels([image], 1)
     with pytest.raises(InputError, match="no images"):
         scan_labels([], 1)

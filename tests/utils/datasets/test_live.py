@@ -59,7 +59,7 @@ def test_a_stream_that_ends_is_sought_again_as_often_as_allowed(caplog: pytest.L
     source = LiveSource(["cam"], QUICK, in_turn({"cam": [FakeCamera([1])]}))
     assert seen(source) == [("cam", 1, 1)]
     assert [record.getMessage() for record in caplog.records] == [
-        "cam: lost after 1 frames; attempt 1 of 2 in 0.01 s",
+        "cam: lost after 1 frame; attempt 1 of 2 in 0.01 s",
         "cam: cannot be opened; attempt 2 of 2 in 0.02 s",
         "cam: cannot be opened; given up after 2 new attempts",
     ]
@@ -67,7 +67,7 @@ def test_a_stream_that_ends_is_sought_again_as_often_as_allowed(caplog: pytest.L
 
 def test_without_attempts_a_lost_stream_is_given_up(caplog: pytest.LogCaptureFixture) -> None:
     assert seen(LiveSource(["cam"], LiveSettings(reconnect=0), in_turn({"cam": [FakeCamera([1])]}))) == [("cam", 1, 1)]
-    assert caplog.messages == ["cam: lost after 1 frames; given up"]
+    assert caplog.messages == ["cam: lost after 1 frame; given up"]
 
 
 def test_after_a_reconnection_frames_go_on_and_are_counted_on() -> None:

@@ -129,7 +129,7 @@ def test_classes_and_images_that_the_file_lacks_are_named_and_not_scored(
 ) -> None:
     with caplog.at_level(logging.WARNING):
         truth = read_truth(annotation_file(tmp_path), [record("/d/b.png"), record("/d/c.png")], ("cow", "dog"))
-    assert "no category 'cow'" in caplog.text and "lacks 1 images, such as c.png" in caplog.text
+    assert "no category 'cow'" in caplog.text and "lacks 1 image, such as c.png" in caplog.text
     collected = CocoResults(truth)
     collected.on_image(result("/d/b.png", [0, 0, 5, 5, 0.9, 0], [0, 0, 5, 5, 0.8, 1]))
     assert collected.write(tmp_path / "out.json") == 1
@@ -138,7 +138,7 @@ def test_classes_and_images_that_the_file_lacks_are_named_and_not_scored(
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"images": [{"id": 1, "file_name": "z.png"}]}, "none of the 1 images is among its images, such as b.png"),
+        ({"images": [{"id": 1, "file_name": "z.png"}]}, "no image of 1 is among its own, such as b.png"),
         ({"categories": [{"id": 1, "name": "Katze"}]}, "none of its categories is called like a class"),
         ({"annotations": None}, "expected a COCO annotation file"),
         ({"annotations": [{"image_id": 70, "category_id": 17, "bbox": [1, 2]}]}, "annotations.0.: .*2 numbers instead"),

@@ -161,7 +161,7 @@ def test_a_trial_that_cannot_be_trained_is_recorded_and_the_search_goes_on(
 
 def test_a_search_without_any_result_says_why(options: Any) -> None:
     training = Training(_0=UntrainableError("broke"), _1=UntrainableError("broke again"))
-    with pytest.raises(InputError, match="none of the 2 trials could be trained; the last: broke again"):
+    with pytest.raises(InputError, match="no trial of 2 could be trained; the last: broke again"):
         evolve(options(), training)
 
 

@@ -120,7 +120,7 @@ def test_a_batch_left_out_leaves_no_statistics_behind(caplog: pytest.LogCaptureF
 def test_one_batch_more_than_allowed_stops() -> None:
     watch = NumberWatch(network(), allowed=2)
     watch.skipped = 2
-    with pytest.raises(InputError, match=r"^epoch 9: broken \(2 batches were left out before\); cure$"):
+    with pytest.raises(InputError, match=r"^epoch 9: broken \(batches left out before: 2\); cure$"):
         watch.leave_out("broken", "epoch 9", "cure")
 
 

@@ -84,7 +84,7 @@ def test_an_option_that_would_make_it_another_run_is_refused(write: Write) -> No
 
 
 def test_fewer_epochs_than_are_done_are_refused(write: Write) -> None:
-    with pytest.raises(InputError, match=r"--epochs 3: 4 epochs of this run are done; give more"):
+    with pytest.raises(InputError, match=r"--epochs 3: this run has done 4 already; give more"):
         resume_options(TrainOptions(resume=str(write("last.pt", 4)), epochs=3))
 
 

@@ -183,7 +183,7 @@ def test_the_plan_warns_of_a_run_within_its_warm_up() -> None:
 
 
 def test_the_plan_warns_of_few_steps() -> None:
-    assert "50 optimizer steps are few" in plan_steps(50, 1, 16, Hyp()).describe()
+    assert "so few optimizer steps (50)" in plan_steps(50, 1, 16, Hyp()).describe()
     assert "few" not in plan_steps(100, 13, 16, Hyp()).describe()
     assert "few" not in plan_steps(0, 13, 16, Hyp()).describe()
 

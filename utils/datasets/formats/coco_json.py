@@ -362,7 +362,7 @@ def locate_images(names: Sequence[str], folders: Sequence[Path], file: Path) -> 
     places = ", ".join(map(str, folders))
     if len(missing) == len(names):
         raise FileNotFoundError(
-            f"{file}: none of its {counted(len(names), 'image')} found, such as '{missing[0]}'; tried {places}; "
+            f"{file}: none of its images found ({len(names)} of them), such as '{missing[0]}'; tried {places}; "
             "name the folder with 'images:' in the data yaml"
         )
     if missing:

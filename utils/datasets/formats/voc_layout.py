@@ -222,7 +222,7 @@ def _match(numbers: dict[str, Path], folders: Sequence[Path], source: Path) -> d
     places = ", ".join(map(str, folders))
     if len(missing) == len(found):
         raise FileNotFoundError(
-            f"{source}: none of its {counted(len(found), 'image')} found, such as '{missing[0]}'; tried {places}; "
+            f"{source}: none of its images found ({len(found)} of them), such as '{missing[0]}'; tried {places}; "
             "name the folder with 'images:' in the data yaml"
         )
     if missing:
