@@ -157,8 +157,6 @@ REPEATED_NAMES = (
     #
     "label_text",
     #
-    "log_rows",
-    #
     "log_table",
     #
     "markdown_table",
@@ -170,8 +168,6 @@ REPEATED_NAMES = (
     "peak_memory",
     #
     "plain",
-    #
-    "printable",
     #
     "report",
     #
