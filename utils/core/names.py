@@ -36,7 +36,7 @@ def printable(text: object, keep: str = "") -> str:
 
 
 def excerpt(text: str, longest: int) -> str:
-    """The start of a text as it may stand in a message, with ``...`` where it goes on after ``longest`` characters."""
+    """The start of a text as it may stand in a message, with ``...`` where it has more than ``longest`` characters."""
     return printable(text[:longest]) + "..." * (len(text) > longest)
 
 
