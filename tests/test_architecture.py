@@ -95,8 +95,6 @@ REPEATED_NAMES = (
     #
     "MOST",
     #
-    "MOST_IMAGES",
-    #
     "NAMES",
     #
     "OPTIMIZERS",
@@ -153,15 +151,11 @@ REPEATED_NAMES = (
     #
     "join",
     #
-    "joined",
-    #
     "label_text",
     #
     "log_table",
     #
     "markdown_table",
-    #
-    "numbers",
     #
     "open_source",
     #
@@ -178,8 +172,6 @@ REPEATED_NAMES = (
     "score",
     #
     "serve",
-    #
-    "split",
     #
     "table",
     #
