@@ -1,14 +1,14 @@
 """Detect objects in images, videos and streams.
 
     python detect.py --weights runs/train/exp/weights/best.pt --source images/
-    python detect.py --source film.mp4 --save-csv           # the film with boxes, and all of them in a table
+    python detect.py --source video.mp4 --save-csv          # the video with boxes, and all of them in a table
     python detect.py --source rtsp://camera/1 --view-img    # live; q or Ctrl-C ends it
     python detect.py --source large.jpg --slice 640         # small objects in large images
     python detect.py --weights a.pt b.pt --augment          # an ensemble, every image in three views
-    python detect.py --visualize                            # what every layer sees
+    python detect.py --visualize                            # feature maps of every layer
     python detect.py --weights best.onnx                    # an exported file
 
-Images and videos with boxes drawn in, and label files, crops, tables and feature maps when asked for, go to
+Images and videos with boxes drawn in, and on request label files, crops, tables and feature maps, are written to
 ``runs/detect/exp``.
 """
 
@@ -35,15 +35,15 @@ from utils.core.v61 import find
 if TYPE_CHECKING:
     from utils.datasets.sources import Source
     from utils.inference.outputs import Outputs
-    from utils.inference.predictor import Finder
+    from utils.inference.predictor import Predictor
+    from utils.inference.tiles import SlicedPredictor
 
 LOG = logging.getLogger(__name__)
-NOTHING = {False: "none of its images and frames could be read", True: "no frame has come"}  # by Source.live
 
 
 @dataclass
-class Tally:
-    """What a run has done: frames, objects in them, both for each video, and whether Ctrl-C ended it early."""
+class RunCounts:
+    """Frames and objects of a run, both also for each video, and whether Ctrl-C ended it early."""
 
     frames: int = 0
     objects: int = 0
@@ -51,7 +51,7 @@ class Tally:
     stopped: bool = False
 
     def add(self, video: str | None, objects: int) -> None:
-        """Count a frame, of ``video`` if it is of one."""
+        """Count a frame; ``video`` is the title of its video, None for an image."""
         self.frames, self.objects = self.frames + 1, self.objects + objects
         if video is not None:
             before = self.videos.get(video, (0, 0))
@@ -64,36 +64,37 @@ def main(options: DetectOptions | argparse.Namespace) -> None:
     from models.user_modules import load_modules
     from utils.core.output import OutputFolder, run_folder
     from utils.datasets.sources import open_source, without_password
-    from utils.inference.from_options import build_predictor, strip_weights
     from utils.inference.outputs import Outputs
     from utils.inference.tiles import SlicedPredictor
+    from utils.inference.weights import build_predictor, strip_weights
 
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # broken frames are counted, not lamented one by one
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # broken frames are counted, not reported one by one
     load_modules(options.modules)
     source = open_source(options.source, options.vid_stride, options.reconnect)
     with source:
-        predictor = build_predictor(options)
-        finder: Finder = predictor
+        single = build_predictor(options)
+        predictor: Predictor | SlicedPredictor = single
         if options.slice:
             whole = not options.slice_only
-            finder = SlicedPredictor(predictor, options.slice, options.overlap, whole, options.batch_size)
+            predictor = SlicedPredictor(single, options.slice, options.overlap, whole, options.batch_size)
         with run_folder(options.project, options.name, options.exist_ok) as folder:
-            output = OutputFolder(folder, partial(files_in_use, source, options))
+            output = OutputFolder(folder, partial(input_files, source, options))
             with contextlib.closing(Outputs(options, output)) as outputs:
-                tally = detect(source, finder, outputs, options.batch_size)
-    report(tally, source, finder)
-    if tally.frames == 0 and not tally.stopped:
-        raise InputError(f"--source {without_password(options.source)}: {NOTHING[source.live]}")
+                counts = detect(source, predictor, outputs, options.batch_size)
+    log_summary(counts, source, predictor)
+    if counts.frames == 0 and not counts.stopped:
+        problem = "no frame has arrived" if source.live else "none of its images and frames could be read"
+        raise InputError(f"--source {without_password(options.source)}: {problem}")
     if outputs.any_file:
         LOG.info("results are in %s", folder)
     if options.update:
         strip_weights(options)
-    if tally.stopped:
-        raise KeyboardInterrupt  # there was more to do: scripts around this one are told
+    if counts.stopped:
+        raise KeyboardInterrupt  # the exit code shows scripts around this one that it was not complete
 
 
-def files_in_use(source: Source, options: DetectOptions) -> Iterator[str | Path]:
-    """What must not be written over: the files that are read, and the labels of images, which took work."""
+def input_files(source: Source, options: DetectOptions) -> Iterator[str | Path]:
+    """Yield the files that must not be overwritten: all that are read, and the labels of images, which took work."""
     from utils.core.files import label_path_for
 
     yield from (options.source, options.data, *options.weights, *options.modules)
@@ -101,22 +102,22 @@ def files_in_use(source: Source, options: DetectOptions) -> Iterator[str | Path]
         yield from (path, label_path_for(path))
 
 
-def detect(source: Source, finder: Finder, outputs: Outputs, batch_size: int = 1) -> Tally:
-    """Find objects in every frame of a source and write them down, until its end, Ctrl-C, or q in the window."""
+def detect(source: Source, predictor: Predictor | SlicedPredictor, outputs: Outputs, batch_size: int = 1) -> RunCounts:
+    """Write the detections of every frame of a source, until its end, Ctrl-C, or q in the window."""
     from tqdm import tqdm
 
     from utils.core.names import printable
 
-    tally = Tally()
+    counts = RunCounts()
     to_screen = sys.stderr.isatty()
     pace = 0.1 if to_screen else 10.0  # seconds between two states of the bar
     with tqdm(total=source.total, desc="detecting", unit="frame", dynamic_ncols=True, mininterval=pace) as bar:
         try:
             for batch in source.batches(batch_size):
-                for frame, found in zip(batch, outputs.find(finder, batch)):
-                    outputs.write(frame, found)
-                    tally.add(frame.title if frame.clip else None, len(found))
-                    summary = printable(found.summary())
+                for frame, detections in zip(batch, outputs.predict(predictor, batch)):
+                    outputs.write(frame, detections)
+                    counts.add(frame.title if frame.clip else None, len(detections))
+                    summary = printable(detections.summary())
                     line = f"{printable(frame.title)}: {summary}"
                     if frame.clip:
                         bar.set_postfix_str(summary[:40], refresh=False)
@@ -128,22 +129,23 @@ def detect(source: Source, finder: Finder, outputs: Outputs, batch_size: int = 1
                 if outputs.quit:
                     break
         except KeyboardInterrupt:
-            tally.stopped = not source.live  # cameras have no other end
+            counts.stopped = not source.live  # cameras have no other end
     source.close()  # only now is it known what was skipped
-    return tally
+    return counts
 
 
-def report(tally: Tally, source: Source, finder: Finder) -> None:
-    """What was found and skipped, and how long it took."""
-    for title, (frames, objects) in tally.videos.items():
+def log_summary(counts: RunCounts, source: Source, predictor: Predictor | SlicedPredictor) -> None:
+    """Log the numbers of frames and objects, what was skipped, and the time per frame."""
+    for title, (frames, objects) in counts.videos.items():
         LOG.info("%s: %s, %s", title, counted(frames, "frame"), counted(objects, "object"))
     for problem in source.skipped.lines:
         LOG.warning("skipped: %s", problem)
-    unit = "frame" if tally.videos else "image"
-    counts = f"{counted(tally.frames, unit)}, {counted(tally.objects, 'object')}"
-    per_frame = 1000 / max(1, tally.frames)  # not per call: with --slice an image is many of them
-    times = ", ".join(f"{seconds * per_frame:.1f} ms {stage}" for stage, seconds in finder.timer.seconds.items())
-    LOG.info("%s%s", counts, f"; {times} per {unit}" if tally.frames else "")
+    unit = "frame" if counts.videos else "image"
+    text = f"{counted(counts.frames, unit)}, {counted(counts.objects, 'object')}"
+    if counts.frames:  # per frame and not per call of the model: with --slice a frame is many calls
+        ms = {stage: 1000 * seconds / counts.frames for stage, seconds in predictor.timer.seconds.items()}
+        text += f"; {', '.join(f'{value:.1f} ms {stage}' for stage, value in ms.items())} per {unit}"
+    LOG.info("%s", text)
 
 
 def run(**options: Any) -> None:
@@ -153,7 +155,7 @@ def run(**options: Any) -> None:
 
 
 def __getattr__(name: str) -> Any:
-    """Names that scripts import from here, see ``utils/compat``."""
+    """Return a name that scripts for v6.1 import from here, see ``utils/compat``."""
     return find("detect", name)
 
 

@@ -22,7 +22,7 @@ from utils.checkpoint.find import newest_checkpoint
 from utils.config.cli import EXIT_INPUT, run_script
 from utils.config.keywords import as_options, options_from
 from utils.config.options import ExportOptions
-from utils.config.paths import ROOT
+from utils.config.paths import TRAIN_RUNS
 from utils.core.device import select_device
 from utils.core.v61 import find
 from utils.export import export_checkpoint, log_rows
@@ -36,7 +36,7 @@ def main(options: ExportOptions | argparse.Namespace) -> int:
     for line in options.idle():
         LOG.warning("%s", line)
     device = select_device(options.device)
-    files = [Path(name) for name in options.weights] or [newest_checkpoint(ROOT / "runs/train", "best.pt")]
+    files = [Path(name) for name in options.weights] or [newest_checkpoint(TRAIN_RUNS, "best.pt")]
     complete = True
     for weights in files:
         rows = export_checkpoint(weights, options, device)

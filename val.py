@@ -33,7 +33,7 @@ from utils.config.cli import run_script
 from utils.config.dataset_spec import KEEP, SPLITS, DatasetSpec
 from utils.config.keywords import as_options, options_from
 from utils.config.options import ValOptions, to_plain
-from utils.config.paths import ROOT
+from utils.config.paths import ROOT, TRAIN_RUNS
 from utils.core.device import select_device
 from utils.core.errors import InputError
 from utils.core.files import write_atomic
@@ -53,7 +53,7 @@ from utils.evaluation.report import FIGURES, log_coco, log_speed, log_table, sav
 from utils.evaluation.study import STAGES, StudyLog, StudyRow, save_study, short_names, write_rows
 from utils.evaluation.tables import write_csv, write_json
 from utils.evaluation.worst import WorstImages
-from utils.inference import Origin, input_size, open_weights
+from utils.inference import WeightsInfo, input_size, open_weights
 from utils.inference.backends import FileBackend
 from utils.metrics import match_as_v61, match_predictions
 from utils.metrics.coco import INSTALL, CocoFigures, coco_tool
@@ -61,7 +61,7 @@ from utils.metrics.coco import INSTALL, CocoFigures, coco_tool
 LOG = logging.getLogger(__name__)
 
 
-def choose_data(options: ValOptions, origin: Origin, known: DatasetSpec | None = None) -> DatasetSpec:
+def choose_data(options: ValOptions, origin: WeightsInfo, known: DatasetSpec | None = None) -> DatasetSpec:
     """The set in use, else the one named on the command line, that the model was trained on, or the embedded one."""
     spec = known or DatasetSpec.load(options.data or origin.data or ROOT / "data/digits.yaml", options.single_cls)
     data = spec.source
@@ -100,9 +100,7 @@ class Scores:
 def open_subject(options: ValOptions, weights: Sequence[str], known: Subject | None = None) -> Subject:
     """Load a detector (norms folded in) and, unless ``known`` has them already, the labels of the split."""
     device = known.device if known else select_device(options.device)
-    model, origin = open_weights(
-        weights, device, ROOT / "runs/train", options.augment, options.dnn, options.data, options.trust
-    )
+    model, origin = open_weights(weights, device, options.augment, options.dnn, options.data, options.trust)
     spec = choose_data(options, origin, known.spec if known else None)
     labels = known.labels if known else None
     if labels is None:
@@ -239,7 +237,7 @@ def compare(options: ValOptions) -> None:
     conf = 0.25 if speed and "conf_thres" not in options.given else options.conf_thres
     iou = 0.45 if speed and "iou_thres" not in options.given else options.iou_thres
     options = replace(options, save_hybrid=False)
-    files = [Path(name) for name in options.weights] or [newest_checkpoint(ROOT / "runs/train", "best.pt")]
+    files = [Path(name) for name in options.weights] or [newest_checkpoint(TRAIN_RUNS, "best.pt")]
     rows, subject = [], None
     names = short_names(files)
     log = StudyLog(names)

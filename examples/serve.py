@@ -32,9 +32,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from tools.app.connections import address_of, listen, serve
 from tools.app.guard import Guard
 from tools.app.uploads import Places, RefusedError, Uploads, answer_to
-from utils.config.paths import ROOT
 from utils.core.errors import InputError, explain
-from utils.inference import Predictor, input_size, open_weights
+from utils.inference import Predictor, Thresholds, input_size, open_weights
 from utils.inference.uploads import decode_upload
 
 MAX_BYTES, MAX_PIXELS = 20 * 2**20, 50_000_000
@@ -109,8 +108,8 @@ def file_of(content_type: str, body: bytes) -> bytes:
 
 def load(weights: str, imgsz: int | None, device: str, conf: float) -> Predictor:
     chosen = torch.device(device)
-    model, _ = open_weights([weights], chosen, ROOT / "runs/train")
-    return Predictor(model, chosen, input_size(model, (imgsz,) if imgsz else ()), conf=conf)
+    model, _ = open_weights([weights], chosen)
+    return Predictor(model, chosen, input_size(model, (imgsz,) if imgsz else ()), Thresholds(conf))
 
 
 def main() -> None:

@@ -61,8 +61,6 @@ REPEATED_NAMES = (
     #
     "DEFAULT_CFG",
     #
-    "Detections",
-    #
     "ELSEWHERE",
     #
     "FILE",
@@ -74,8 +72,6 @@ REPEATED_NAMES = (
     "FORMATS",
     #
     "FOUND",
-    #
-    "Finder",
     #
     "GRACE_S",
     #
@@ -107,8 +103,6 @@ REPEATED_NAMES = (
     #
     "RECORDS",
     #
-    "RUNS",
-    #
     "Row",
     #
     "SPLITS",
@@ -121,15 +115,9 @@ REPEATED_NAMES = (
     #
     "TOLERANCE",
     #
-    "Tally",
-    #
-    "TooLargeError",
-    #
     "VERSION",
     #
     "WARM_UP",
-    #
-    "Window",
     #
     "as_written",
     #
@@ -144,8 +132,6 @@ REPEATED_NAMES = (
     "end",
     #
     "figures",
-    #
-    "files_in_use",
     #
     "image_size",
     #
@@ -162,10 +148,6 @@ REPEATED_NAMES = (
     "peak_memory",
     #
     "plain",
-    #
-    "report",
-    #
-    "rows_of",
     #
     "scaled",
     #

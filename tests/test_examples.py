@@ -29,7 +29,7 @@ def found_by_torch(eager_weights: Path) -> Callable[[np.ndarray], torch.Tensor]:
     from utils.checkpoint import load_model
     from utils.inference import Predictor
 
-    predictor = Predictor(load_model(eager_weights)[0], torch.device("cpu"), 96, conf=0.25)
+    predictor = Predictor(load_model(eager_weights)[0], torch.device("cpu"), 96)
     predictor.whole_canvas = True
     return lambda image: predictor(image).boxes
 

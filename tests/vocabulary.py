@@ -26,8 +26,6 @@ Words = tuple[str, ...]
 NOT_YET_CLEAN = (
     "README.md",
     #
-    "detect.py",
-    #
     "export.py",
     #
     "hubconf.py",

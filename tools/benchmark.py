@@ -26,7 +26,7 @@ from utils.config.cli import EXIT_INPUT, parse, run_script
 from utils.config.export_options import ELSEWHERE, FORMATS, ExportOptions
 from utils.config.flags import at_least, fraction, image_size, image_size_option, option, path, plain_name, switch
 from utils.config.keywords import options_from
-from utils.config.paths import ROOT
+from utils.config.paths import ROOT, TRAIN_RUNS
 from utils.core.device import select_device
 from utils.core.files import write_atomic
 from utils.core.output import run_folder, write_table
@@ -122,7 +122,7 @@ def benchmark(options: BenchmarkOptions) -> list[Row]:
     """Make, score and time every format; the rows of the table, which is also written."""
     load_modules(options.modules)
     device = select_device(options.device)
-    weights = Path(options.weights) if options.weights else newest_checkpoint(ROOT / "runs/train", "best.pt")
+    weights = Path(options.weights) if options.weights else newest_checkpoint(TRAIN_RUNS, "best.pt")
     data = options.data or load_checkpoint(weights).options.get("data") or ROOT / "data/digits.yaml"
     with run_folder(options.project, options.name, options.exist_ok) as folder:
         rows = export_checkpoint(weights, options.export_options(str(data), str(folder)), device)

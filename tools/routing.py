@@ -28,7 +28,7 @@ from utils.checkpoint.find import newest_checkpoint
 from utils.config.cli import run_script
 from utils.config.dataset_spec import SPLITS, DatasetSpec
 from utils.config.flags import at_least, image_size, image_size_option, option, path, plain_name, switch
-from utils.config.paths import ROOT
+from utils.config.paths import ROOT, TRAIN_RUNS
 from utils.config.sizes import chosen_side
 from utils.core.device import select_device
 from utils.core.errors import InputError
@@ -174,7 +174,7 @@ def log_foreign(found: RoutedScores) -> None:
 def main(options: RoutingOptions) -> None:
     load_modules(options.modules)
     device = select_device(options.device)
-    weights = Path(options.weights) if options.weights else newest_checkpoint(ROOT / "runs/train", "best.pt")
+    weights = Path(options.weights) if options.weights else newest_checkpoint(TRAIN_RUNS, "best.pt")
     model, checkpoint = load_model(weights, device)
     require_dynamic(model, weights)
     data = options.data or checkpoint.options.get("data") or ROOT / "data/digits.yaml"

@@ -30,7 +30,7 @@ from utils.config.options import DetectOptions  # noqa: E402
 from utils.core.log import setup_logging  # noqa: E402
 from utils.datasets.sources import Frame, LiveSettings, LiveSource  # noqa: E402
 from utils.inference.outputs import Outputs  # noqa: E402
-from utils.inference.predictor import Detections, Predictor  # noqa: E402
+from utils.inference.predictor import ImageDetections, Predictor, Thresholds  # noqa: E402
 
 _BITS, _BLOCK_PX = 24, 8
 
@@ -91,7 +91,7 @@ class Watched(Outputs):
         self.begin = self.said = time.monotonic()
         self.frames, self.oldest = 0, 0.0
 
-    def write(self, frame: Frame, found: Detections) -> None:
+    def write(self, frame: Frame, found: ImageDetections) -> None:
         super().write(frame, found)
         self.frames += 1
         now = time.monotonic()
@@ -113,13 +113,13 @@ def main() -> None:
     given = parser.parse_args()
     setup_logging()
     model = Model("yolov5n.yaml", nc=2)
-    predictor = Predictor(model, torch.device("cpu"), 192, conf=0.0, max_det=5)
+    predictor = Predictor(model, torch.device("cpu"), 192, Thresholds(conf=0.0, max_det=5))
     camera = Camera(given.fps)
     with tempfile.TemporaryDirectory() as folder, LiveSource([camera.address], LiveSettings()) as source:
         options = DetectOptions(save_csv=True)
         outputs = Watched(options, Path(folder), camera, given.fps, 60 * given.minutes)
         with contextlib.closing(outputs):
-            detect.report(detect.detect(source, predictor, outputs), source, predictor)
+            detect.log_summary(detect.detect(source, predictor, outputs), source, predictor)
 
 
 if __name__ == "__main__":

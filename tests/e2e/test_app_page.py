@@ -223,12 +223,12 @@ def found_at(lively_weights: Path) -> Callable[..., list[list[float]]]:
     import torch
 
     from utils.checkpoint import load_model
-    from utils.inference import Predictor
+    from utils.inference import Predictor, Thresholds
 
     predictor = Predictor(load_model(lively_weights)[0], torch.device("cpu"), 96)
 
     def find(image: np.ndarray, conf: float) -> list[list[float]]:
-        predictor.conf = conf
+        predictor.thresholds = Thresholds(conf)
         rows: list[list[float]] = predictor(image).boxes.tolist()
         return rows
 

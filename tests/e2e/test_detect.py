@@ -28,8 +28,8 @@ from utils.core.errors import InputError
 from utils.core.image import read_image
 from utils.datasets.sources import FileSource, Frame, LiveSource
 from utils.datasets.sources.live import LiveSettings
-from utils.inference.predictor import Detections, Predictor
-from utils.inference.window import give_fonts
+from utils.inference.predictor import ImageDetections, Predictor
+from utils.inference.window import set_qt_fonts
 
 Find = Callable[..., Path]
 
@@ -125,7 +125,7 @@ def test_a_dead_and_a_living_stream(find: Find, film: Path, tmp_path: Path, capl
 
 
 def test_a_stream_that_sends_nothing_is_an_error(find: Find) -> None:
-    with pytest.raises(InputError, match=r"--source rtsp://127\.0\.0\.1:9/none: no frame has come"):
+    with pytest.raises(InputError, match=r"--source rtsp://127\.0\.0\.1:9/none: no frame has arrived"):
         find("rtsp://me:secret@127.0.0.1:9/none", reconnect=0)
 
 
@@ -175,7 +175,7 @@ def test_large_images_in_tiles(find: Find, tmp_path: Path, monkeypatch: Any) -> 
     shapes: list[list[tuple[int, ...]]] = []
     original = Predictor.predict
 
-    def watched(self: Predictor, images: list[np.ndarray]) -> list[Detections]:
+    def watched(self: Predictor, images: list[np.ndarray]) -> list[ImageDetections]:
         shapes.append([image.shape[:2] for image in images])
         return original(self, images)
 
@@ -239,22 +239,22 @@ def test_half_precision_without_a_gpu_is_one_warning(find: Find, tmp_path: Path,
 
 
 def test_without_a_screen_a_window_is_one_warning(find: Find, film: Path, caplog: Any, monkeypatch: Any) -> None:
-    monkeypatch.setattr("utils.inference.window.can_show", lambda: False)
+    monkeypatch.setattr("utils.inference.window.can_open_window", lambda: False)
     assert list(find(film, view_img=True).iterdir())
     assert caplog.text.count("--view-img: no window can be opened here") == 1
 
 
 def test_the_window_is_given_fonts_where_opencv_brings_none(tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setenv("QT_QPA_FONTDIR", str(tmp_path / "missing"))
-    give_fonts()
+    set_qt_fonts()
     assert list(Path(os.environ["QT_QPA_FONTDIR"]).glob("*.ttf"))
     monkeypatch.setenv("QT_QPA_FONTDIR", str(tmp_path))  # a folder of the user's is left alone
-    give_fonts()
+    set_qt_fonts()
     assert os.environ["QT_QPA_FONTDIR"] == str(tmp_path)
 
 
 def test_q_in_the_window_ends_a_video(find: Find, film: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr("utils.inference.window.can_show", lambda: True)
+    monkeypatch.setattr("utils.inference.window.can_open_window", lambda: True)
     shown: list[str] = []
     for name, action in (("imshow", lambda title, _: shown.append(title)), ("destroyAllWindows", lambda: None)):
         monkeypatch.setattr(cv2, name, action)

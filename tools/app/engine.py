@@ -16,9 +16,10 @@ from models.routing import RoutingRecorder, layer_names
 from utils.checkpoint.find import newest_checkpoint
 from utils.config.app_options import AppOptions
 from utils.config.detect_options import DetectOptions
+from utils.config.paths import TRAIN_RUNS
 from utils.inference.backends import FileBackend
-from utils.inference.from_options import RUNS, build_predictor
 from utils.inference.predictor import Candidates, Predictor, Thresholds
+from utils.inference.weights import build_predictor
 
 FLOOR = 0.01  # candidates of less objectness are not kept, and thresholds of the page cannot go below
 EngineT = TypeVar("EngineT", bound="Engine")
@@ -62,7 +63,7 @@ def open_predictor(options: AppOptions) -> tuple[Predictor, Path]:
     Raises:
         FileNotFoundError, InputError: no such file, an unreadable one, or an option that does not suit it.
     """
-    file = options.weights or str(newest_checkpoint(RUNS, "best.pt"))
+    file = options.weights or str(newest_checkpoint(TRAIN_RUNS, "best.pt"))
     given = DetectOptions(
         weights=(file,), data=options.data, imgsz=options.imgsz, conf_thres=options.conf_thres,
         iou_thres=options.iou_thres, max_det=options.max_det, device=options.device, half=options.half,

@@ -18,7 +18,7 @@ from tools.app.engine import Engine, Look
 from tools.app.uploads import RefusedError
 from tools.app.video_job import VideoJob, open_upload
 from utils.core.timing import StageTimer
-from utils.inference.predictor import Detections, Thresholds
+from utils.inference.predictor import ImageDetections, Thresholds
 from utils.inference.uploads import decode_upload
 from utils.plots.annotate import color_for, text_color_on
 
@@ -236,7 +236,7 @@ def _hex(bgr: tuple[int, int, int]) -> str:
     return f"#{bgr[2]:02x}{bgr[1]:02x}{bgr[0]:02x}"
 
 
-def box_rows(found: Detections) -> list[list[float]]:
+def box_rows(found: ImageDetections) -> list[list[float]]:
     """x1 y1 x2 y2 confidence class of each detection, the most confident first."""
     rows: list[list[float]] = found.boxes.tolist()
     return rows

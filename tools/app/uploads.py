@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from utils.core.errors import InputError
-from utils.inference.uploads import TooLargeError
+from utils.inference.uploads import UploadTooLargeError
 
 GRACE_S, SLOWEST = 10.0, 16_000  # an upload may stop for this long at most, and has to bring so many bytes a second
 WAIT_S = 60.0  # for a place
@@ -31,7 +31,7 @@ def answer_to(problem: Exception) -> tuple[int, str]:
     if isinstance(problem, RefusedError):
         return problem.status, problem.detail
     if isinstance(problem, InputError):
-        return 413 if isinstance(problem, TooLargeError) else 400, str(problem)
+        return 413 if isinstance(problem, UploadTooLargeError) else 400, str(problem)
     if type(problem).__name__ == "ClientDisconnect":
         return 400, "the upload was broken off"
     return 500, "something went wrong here; the terminal says what"

@@ -19,9 +19,9 @@ from tools.app.engine import Engine, Look
 from utils.core.errors import InputError, first_line
 from utils.datasets.sources.base import Frame
 from utils.datasets.sources.video import VideoFile
-from utils.inference.predictor import Detections, Thresholds
+from utils.inference.predictor import ImageDetections, Thresholds
 from utils.inference.tables import JsonTable
-from utils.inference.uploads import VIDEO_HEAD, TooLargeError, looks_like_video
+from utils.inference.uploads import VIDEO_HEAD, UploadTooLargeError, looks_like_video
 from utils.inference.videos import VideoFiles
 from utils.inference.writers import DrawnImages
 
@@ -41,7 +41,7 @@ def open_upload(path: Path, stride: int, most_pixels: int, most_frames: int) -> 
     """An uploaded file as a video.
 
     Raises:
-        TooLargeError: more pixels in a frame, or more frames to look at, than allowed.
+        UploadTooLargeError: more pixels in a frame, or more frames to look at, than allowed.
         InputError: not a video, or one that cannot be read.
     """
     with path.open("rb") as stream:
@@ -58,8 +58,8 @@ def open_upload(path: Path, stride: int, most_pixels: int, most_frames: int) -> 
         video.close()
         if frames > most_frames:
             cure = "look at fewer with a larger step, or start the page with --max-frames"
-            raise TooLargeError(f"the video has {frames} frames to look at, allowed are {most_frames}: {cure}")
-        raise TooLargeError(f"the frames have {width} x {height} pixels, allowed are {most_pixels} in all")
+            raise UploadTooLargeError(f"the video has {frames} frames to look at, allowed are {most_frames}: {cure}")
+        raise UploadTooLargeError(f"the frames have {width} x {height} pixels, allowed are {most_pixels} in all")
     return video
 
 
@@ -190,7 +190,7 @@ class VideoJob:
         except InputError as error:
             raise InputError("frames of this size cannot be written as a video here: pip install av") from error
 
-    def _count(self, look: Look, found: Detections, drawn: np.ndarray) -> None:
+    def _count(self, look: Look, found: ImageDetections, drawn: np.ndarray) -> None:
         for name, weights in look.routing.items():
             self._routing.setdefault(name, []).append(weights)
         self._latest = drawn

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+TRAIN_RUNS = ROOT / "runs/train"  # of training; the newest best.pt below is used where --weights is not given
 
 
 def find_yaml(name: str | Path, *folders: str) -> Path:

@@ -23,7 +23,7 @@ from utils.config.flags import (
     switch,
     yes_or_no,
 )
-from utils.config.paths import ROOT
+from utils.config.paths import ROOT, TRAIN_RUNS
 from utils.core.errors import InputError
 
 AUTO = -1  # --batch-size: as many as fit into memory
@@ -84,7 +84,7 @@ class TrainOptions(Named):
     single_cls: bool = switch("--single-cls", "treat all classes as one")
     optimizer: str = option("SGD", str, "--optimizer", "optimizer", choices=OPTIMIZERS)
     workers: int = option(8, int, "--workers", "loader processes of each training process; 0: load in that itself")
-    project: str = option(str(ROOT / "runs/train"), path, "--project", "folder of the runs")
+    project: str = option(str(TRAIN_RUNS), path, "--project", "folder of the runs")
     name: str = option("exp", str, "--name", "name of this run; a number is added when it is taken")
     exist_ok: bool = switch("--exist-ok", "write into an existing run folder")
     quad: bool = switch("--quad", "unite every four images of a batch to one of twice the size")

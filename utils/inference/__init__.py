@@ -1,11 +1,6 @@
 """Using a trained model on images."""
 
-from utils.inference.predictor import Candidates, Detections, Predictor, Thresholds
-from utils.inference.tiles import SlicedPredictor
-from utils.inference.weights import Origin, input_size, open_weights
-from utils.inference.writers import Crops, DrawnImages, TextLabels
+from utils.inference.predictor import Candidates, ImageDetections, Predictor, Thresholds
+from utils.inference.weights import WeightsInfo, input_size, open_weights
 
-__all__ = [
-    "Candidates", "Crops", "Detections", "DrawnImages", "Origin", "Predictor", "SlicedPredictor", "TextLabels",
-    "Thresholds", "input_size", "open_weights",
-]  # fmt: skip
+__all__ = ["Candidates", "ImageDetections", "Predictor", "Thresholds", "WeightsInfo", "input_size", "open_weights"]

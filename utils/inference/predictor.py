@@ -1,11 +1,10 @@
-"""From images to boxes: letterbox, model, suppression, back to the images' own pixels."""
+"""Detection in images: letterbox, model, NMS, boxes in pixels of the image."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -25,10 +24,13 @@ _LONGEST_NAME = 100  # characters of a class name in a line
 
 
 @dataclass(frozen=True)
-class Detections:
-    """What was found in one image.
+class ImageDetections:
+    """Detections of one image.
 
-    ``boxes`` [k, 6]: x1 y1 x2 y2 in pixels of the image, confidence, class; the most confident first.
+    Attributes:
+        boxes: [k, 6] x1 y1 x2 y2 in pixels of the image, confidence, class index; the most confident first.
+        names: of the classes.
+        hw: height and width of the image.
     """
 
     boxes: Tensor
@@ -39,7 +41,7 @@ class Detections:
         return len(self.boxes)
 
     def summary(self) -> str:
-        """ "3 cats, 1 dog", in order of class; "nothing" without detections."""
+        """Return the number of objects of each class: "3 cats, 1 dog", or "nothing"."""
         counts = Counter(self.boxes[:, 5].int().tolist())
         # A plural s is for latin names only.
         named = [(n, printable(self.names[c][:_LONGEST_NAME])) for c, n in sorted(counts.items())]
@@ -48,7 +50,7 @@ class Detections:
 
 @dataclass(frozen=True)
 class Thresholds:
-    """What suppression keeps; as for :func:`utils.core.nms.non_max_suppression`."""
+    """Arguments of NMS, see :func:`utils.core.nms.non_max_suppression`."""
 
     conf: float = 0.25
     iou: float = 0.45
@@ -56,58 +58,52 @@ class Thresholds:
     classes: Sequence[int] | None = None
     agnostic: bool = False
 
+    def nms(self, decoded: Tensor) -> list[Tensor]:
+        """[B, N, nc + 5] -> for each image [k, 6], in pixels of the network's input."""
+        return non_max_suppression(
+            decoded, self.conf, self.iou, self.classes, self.agnostic, max_det=self.max_det
+        )  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Candidates:
-    """What the model proposes for one image, before suppression, so that thresholds can be tried on it.
+    """Boxes of one image before NMS, on which several thresholds can be tried.
 
     Attributes:
         rows: [n, nc + 5] xywh in pixels of the network's input, objectness, class scores.
-        floor: the objectness that all of them are above.
-        input_hw: of the network's input. hw: of the image. names: of the classes.
+        min_objectness: the objectness of all rows is above.
+        input_hw: height and width of the network's input.
+        hw: height and width of the image.
+        names: of the classes.
     """
 
     rows: Tensor
-    floor: float
+    min_objectness: float
     input_hw: tuple[int, int]
     hw: tuple[int, int]
     names: Sequence[str]
 
-    def detections(self, limits: Thresholds) -> Detections:
-        """What :class:`Predictor` finds with these thresholds, to the last digit.
+    def detections(self, thresholds: Thresholds) -> ImageDetections:
+        """Return exactly the detections of a :class:`Predictor` with these thresholds.
 
         Raises:
-            InputError: a confidence below ``floor``, or a threshold outside 0..1.
+            InputError: a confidence below ``min_objectness``, or a threshold outside 0..1.
         """
-        if limits.conf < self.floor:
-            raise InputError(f"conf is {limits.conf:g}, but candidates were kept from {self.floor:g} only")
-        (kept,) = suppress(self.rows[None], limits)
-        return Detections(scale_coords(self.input_hw, kept.cpu(), self.hw), self.names, self.hw)
-
-
-def suppress(decoded: Tensor, limits: Thresholds) -> list[Tensor]:
-    """[B, N, nc + 5] -> a tensor [k, 6] per image, in pixels of the network's input."""
-    return non_max_suppression(
-        decoded, limits.conf, limits.iou, limits.classes, limits.agnostic, max_det=limits.max_det
-    )  # fmt: skip
-
-
-class Finder(Protocol):
-    """What finds objects in images: :class:`Predictor`, or one that cuts large images into tiles first."""
-
-    timer: StageTimer
-
-    def predict(self, images: Sequence[np.ndarray]) -> list[Detections]: ...
+        if thresholds.conf < self.min_objectness:
+            raise InputError(f"conf is {thresholds.conf:g}, but candidates were kept from {self.min_objectness:g} only")
+        (kept,) = thresholds.nms(self.rows[None])
+        return ImageDetections(scale_coords(self.input_hw, kept.cpu(), self.hw), self.names, self.hw)
 
 
 class Predictor:
     """A model ready for images.
 
     Args:
-        model: one model, an augmented one or an ensemble, in float32, whose batch norm is folded in here; or an
-            exported file.
-        imgsz: longest side, or (height, width), of the network input in pixels; multiples of the stride.
-        conf, iou, max_det, classes, agnostic: as for :func:`utils.core.nms.non_max_suppression`.
+        model: one model, an augmented one or an ensemble, in float32, whose batch norm is fused here; or an exported
+            file.
+        device: where it runs.
+        imgsz: longest side, or (height, width), of the network's input in pixels; multiples of the stride.
+        thresholds: of NMS.
         half: half precision, on a GPU.
     """
 
@@ -116,12 +112,7 @@ class Predictor:
         model: Detector | FileBackend,
         device: torch.device,
         imgsz: int | tuple[int, int] = 640,
-        *,
-        conf: float = 0.25,
-        iou: float = 0.45,
-        max_det: int = 1000,
-        classes: Sequence[int] | None = None,
-        agnostic: bool = False,
+        thresholds: Thresholds | None = None,
         half: bool = False,
     ) -> None:
         self.names, self.stride = model.names, int(model.stride.max())
@@ -131,53 +122,49 @@ class Predictor:
         # A file of one fixed size takes the whole canvas, others as much of it as the image needs.
         self.whole_canvas = isinstance(model, FileBackend) and model.fixed_hw is not None
         self.imgsz = (imgsz, imgsz) if isinstance(imgsz, int) else imgsz
-        self.conf, self.iou, self.max_det, self.classes, self.agnostic = conf, iou, max_det, classes, agnostic
+        self.thresholds = thresholds or Thresholds()
         self.timer = StageTimer(device)
 
-    def __call__(self, image: np.ndarray) -> Detections:
-        """``image``: HWC BGR uint8, any size."""
+    def __call__(self, image: np.ndarray) -> ImageDetections:
+        """Return the detections of one image, HWC BGR uint8 of any size."""
         return self.predict([image])[0]
 
     @torch.no_grad()
-    def predict(self, images: Sequence[np.ndarray]) -> list[Detections]:
-        """Detections of each image (HWC BGR uint8, any sizes), in their order.
+    def predict(self, images: Sequence[np.ndarray]) -> list[ImageDetections]:
+        """Return the detections of each image (HWC BGR uint8, any sizes), in their order.
 
         Only images whose letterboxed forms have one size go through the model together. So no image gets other
-        margins than it would have alone, and its boxes do not depend on its neighbours.
+        margins than it would have alone, and its boxes do not depend on the other images of the batch.
         """
-        alike: dict[tuple[int, ...], list[int]] = {}
         with self.timer.stage("pre-process", len(images)):
-            fitted = (letterbox(image, self.imgsz, stride=self.stride, auto=not self.whole_canvas) for image in images)
-            boxed = [each[0] for each in fitted]
-            for index, picture in enumerate(boxed):
-                alike.setdefault(picture.shape, []).append(index)
-        found: dict[int, Tensor] = {}
-        for indices in alike.values():
-            boxes = self._boxes([boxed[index] for index in indices])
+            boxed = [self._letterbox(image) for image in images]
+        by_shape: dict[tuple[int, ...], list[int]] = {}
+        for index, image in enumerate(boxed):
+            by_shape.setdefault(image.shape, []).append(index)
+        detections: dict[int, ImageDetections] = {}
+        for shape, indices in by_shape.items():
+            decoded = self._decode([boxed[index] for index in indices])
+            with self.timer.stage("NMS", len(indices)):
+                boxes = [rows.cpu() for rows in self.thresholds.nms(decoded)]
             for index, rows in zip(indices, boxes):
-                found[index] = scale_coords(boxed[index].shape[:2], rows, images[index].shape[:2])
-        return [
-            Detections(found[index], self.names, (image.shape[0], image.shape[1])) for index, image in enumerate(images)
-        ]
+                hw = (images[index].shape[0], images[index].shape[1])
+                detections[index] = ImageDetections(scale_coords(shape[:2], rows, hw), self.names, hw)
+        return [detections[index] for index in range(len(images))]
 
     @torch.no_grad()
-    def candidates(self, image: np.ndarray, floor: float = 0.0) -> Candidates:
-        """What the model proposes for one image (HWC BGR uint8) with an objectness above ``floor``."""
+    def candidates(self, image: np.ndarray, min_objectness: float = 0.0) -> Candidates:
+        """Return the boxes before NMS of one image (HWC BGR uint8) with an objectness above ``min_objectness``."""
         with self.timer.stage("pre-process", 1):
-            boxed, _, _ = letterbox(image, self.imgsz, stride=self.stride, auto=not self.whole_canvas)
+            boxed = self._letterbox(image)
         rows = self._decode([boxed])[0]
         hw, input_hw = (image.shape[0], image.shape[1]), (boxed.shape[0], boxed.shape[1])
-        return Candidates(rows[rows[:, 4] > floor], floor, input_hw, hw, self.names)
+        return Candidates(rows[rows[:, 4] > min_objectness], min_objectness, input_hw, hw, self.names)
 
-    def _boxes(self, boxed: Sequence[np.ndarray]) -> list[Tensor]:
-        """[k, 6] on the CPU for each of some images of one size, in pixels of the network's input."""
-        limits = Thresholds(self.conf, self.iou, self.max_det, self.classes, self.agnostic)
-        decoded = self._decode(boxed)
-        with self.timer.stage("NMS", len(boxed)):
-            return [rows.cpu() for rows in suppress(decoded, limits)]
+    def _letterbox(self, image: np.ndarray) -> np.ndarray:
+        return letterbox(image, self.imgsz, stride=self.stride, auto=not self.whole_canvas)[0]
 
     def _decode(self, boxed: Sequence[np.ndarray]) -> Tensor:
-        """[B, N, nc + 5] candidates for some images of one size."""
+        """Letterboxed images of one size -> [B, N, nc + 5] boxes before NMS."""
         with self.timer.stage("pre-process"):
             chw = np.stack(boxed)[..., ::-1].transpose(0, 3, 1, 2)  # BGR -> RGB
             batch = to_model_input(torch.from_numpy(np.ascontiguousarray(chw)), self.device, self.half)

@@ -22,7 +22,7 @@ from utils.core.files import increment_path
 from utils.core.output import OutputFolder
 from utils.core.packages import require
 from utils.datasets.sources import Frame
-from utils.inference.predictor import Detections as OneImage
+from utils.inference.predictor import ImageDetections
 from utils.inference.window import has_display, in_notebook
 from utils.inference.writers import Crops, DrawnImages
 from utils.plots.crops import crop_box
@@ -137,11 +137,11 @@ class Detections:
         sizes = [(image.shape[1], image.shape[0]) for image in self.imgs]
         return [rows / rows.new_tensor([w, h, w, h, 1, 1]) for rows, (w, h) in zip(boxes, sizes)]
 
-    def _single(self, index: int) -> tuple[Frame, OneImage]:
+    def _single(self, index: int) -> tuple[Frame, ImageDetections]:
         """Image ``index`` in the form the writers take: BGR, and named."""
         image, name = self.imgs[index], Path(self.files[index])
         frame = Frame(np.ascontiguousarray(image[..., ::-1]), name, name)
-        return frame, OneImage(self.pred[index].cpu(), self.names, image.shape[:2])
+        return frame, ImageDetections(self.pred[index].cpu(), self.names, image.shape[:2])
 
     def _lines(self) -> list[str]:
         lines = []

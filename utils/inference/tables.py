@@ -10,21 +10,23 @@ from typing import Any
 from utils.core.boxes import xyxy2xywhn
 from utils.core.names import csv_cell
 from utils.datasets.sources.base import Frame
-from utils.inference.predictor import Detections
+from utils.inference.predictor import ImageDetections
 
-COLUMNS = (
-    "file", "frame", "class", "name", "confidence", "x1", "y1", "x2", "y2", "x_center", "y_center", "width", "height",
-)  # fmt: skip
+DETECTION_COLUMNS = (
+    *("file", "frame", "class", "name", "confidence"),
+    *("x1", "y1", "x2", "y2"),
+    *("x_center", "y_center", "width", "height"),
+)
 
 
-def rows_of(found: Detections) -> list[tuple[int, str, float, list[float], list[float]]]:
-    """(class, name, confidence, x1 y1 x2 y2 in pixels, centre and size as fractions) of each detection, best first."""
-    height, width = found.hw
-    fractions = xyxy2xywhn(found.boxes[:, :4].double(), width, height).tolist()
+def detection_rows(detections: ImageDetections) -> list[tuple[int, str, float, list[float], list[float]]]:
+    """Return (class, name, confidence, xyxy in pixels, xywh in fractions of the image) of each detection."""
+    height, width = detections.hw
+    fractions = xyxy2xywhn(detections.boxes[:, :4].double(), width, height).tolist()
     rows = []
-    for (*box, conf, cls), box_n in zip(found.boxes.tolist(), fractions):
-        pixels, shares = [round(value, 3) for value in box], [round(value, 6) for value in box_n]
-        rows.append((int(cls), found.names[int(cls)], round(conf, 6), pixels, shares))
+    for (*box, conf, cls), box_n in zip(detections.boxes.tolist(), fractions):
+        xyxy, xywhn = [round(value, 3) for value in box], [round(value, 6) for value in box_n]
+        rows.append((int(cls), detections.names[int(cls)], round(conf, 6), xyxy, xywhn))
     return rows
 
 
@@ -35,15 +37,16 @@ class CsvTable:
     """
 
     def __init__(self, path: Path) -> None:
-        path.unlink(missing_ok=True)  # of an earlier run; if it is a link, what it leads to stays as it is
+        path.unlink(missing_ok=True)  # of an earlier run; if it is a link, its target is not changed
         self._stream = path.open("w", newline="", encoding="utf-8")
         self._writer = csv.writer(self._stream)
-        self._writer.writerow(COLUMNS)
+        self._writer.writerow(DETECTION_COLUMNS)
 
-    def write(self, frame: Frame, found: Detections) -> None:
+    def write(self, frame: Frame, detections: ImageDetections) -> None:
+        """Add a line for each detection."""
         number = frame.number if frame.clip else ""
-        for cls, name, conf, pixels, fractions in rows_of(found):
-            self._writer.writerow((csv_cell(frame.title), number, cls, csv_cell(name), conf, *pixels, *fractions))
+        for cls, name, conf, xyxy, xywhn in detection_rows(detections):
+            self._writer.writerow((csv_cell(frame.title), number, cls, csv_cell(name), conf, *xyxy, *xywhn))
         self._stream.flush()
 
     def close(self) -> None:
@@ -51,9 +54,9 @@ class CsvTable:
 
 
 class JsonTable:
-    """A list with an entry per image or frame, also of those where nothing was found.
+    """A list with an entry per image or frame, also for those without detections.
 
-    The file is whole after every entry, so that a run that was stopped leaves a readable one.
+    The file is complete after every entry, so that a run that was stopped leaves a readable one.
     """
 
     def __init__(self, path: Path) -> None:
@@ -61,16 +64,17 @@ class JsonTable:
         self._stream = path.open("w", encoding="utf-8", newline="\n")
         self._stream.write("[\n]\n")
         self._stream.flush()
-        self._end, self._first = 1, True  # where the next entry goes
+        self._end, self._first = 1, True  # _end: where the next entry begins
 
-    def write(self, frame: Frame, found: Detections) -> None:
+    def write(self, frame: Frame, detections: ImageDetections) -> None:
+        """Add the entry of one image or frame."""
         entry: dict[str, Any] = {"file": frame.title}
         if frame.clip:
             entry["frame"] = frame.number
-        entry |= {"height": found.hw[0], "width": found.hw[1], "detections": []}
-        for cls, name, conf, pixels, fractions in rows_of(found):
+        entry |= {"height": detections.hw[0], "width": detections.hw[1], "detections": []}
+        for cls, name, conf, xyxy, xywhn in detection_rows(detections):
             entry["detections"].append(
-                {"class": cls, "name": name, "confidence": conf, "box_xyxy": pixels, "box_xywhn": fractions}
+                {"class": cls, "name": name, "confidence": conf, "box_xyxy": xyxy, "box_xywhn": xywhn}
             )
         text = f"{'' if self._first else ','}\n{json.dumps(entry, ensure_ascii=True)}"  # ASCII: characters are bytes
         self._stream.seek(self._end)

@@ -14,7 +14,7 @@ VIDEO_HEAD = 200  # bytes of a file that ``looks_like_video`` wants to see
 _TS_PACKET = 188
 
 
-class TooLargeError(InputError):
+class UploadTooLargeError(InputError):
     """More bytes, pixels or frames than are allowed."""
 
 
@@ -24,7 +24,7 @@ def decode_upload(content: bytes, max_pixels: int) -> np.ndarray:
     The header is read first: a small file cannot become a huge image.
 
     Raises:
-        TooLargeError: more than ``max_pixels``.
+        UploadTooLargeError: more than ``max_pixels``.
         InputError: no image, or a broken one.
     """
     try:
@@ -32,7 +32,7 @@ def decode_upload(content: bytes, max_pixels: int) -> np.ndarray:
     except Exception as error:  # a header that is not understood; to decode it nevertheless could take any memory
         raise InputError("this is no image: a JPEG, PNG, WebP, BMP or TIFF file is expected") from error
     if height * width > max_pixels:
-        raise TooLargeError(f"the image has {width} x {height} pixels, allowed are {max_pixels} in all")
+        raise UploadTooLargeError(f"the image has {width} x {height} pixels, allowed are {max_pixels} in all")
     try:
         return decode_image(content, "upload")
     except InputError as error:

@@ -1,8 +1,7 @@
-"""Videos with boxes drawn in, in a form that browsers play.
+"""Videos with boxes drawn in, in a format that browsers play.
 
-The rule: H.264 in ``.mp4`` where an encoder for it is at hand (the package ``av``, or an OpenCV that was built with
-one), which everything plays; else VP8 in ``.webm``, which every OpenCV can write and every current browser plays. The
-``mp4v`` of v6.1 is played by no browser.
+H.264 in ``.mp4`` where the package ``av`` is installed, which every player knows; else VP8 in ``.webm``, which every
+OpenCV can write and every current browser plays. No browser plays the ``mp4v`` of v6.1.
 """
 
 from __future__ import annotations
@@ -27,8 +26,8 @@ from utils.core.output import OutputFolder
 from utils.datasets.sources.base import Clip, Frame
 
 LOG = logging.getLogger(__name__)
-_STDERR = threading.Lock()  # there is one for all threads
-_LONGEST_REPEAT_S = 10.0  # a live image stands still in the video for at most so long
+_STDERR = threading.Lock()  # one file descriptor for all threads
+_LONGEST_REPEAT_S = 10.0  # a frame of a live source is repeated for at most so long
 
 
 class Encoder(Protocol):
@@ -40,7 +39,7 @@ class Encoder(Protocol):
 
 
 class AvEncoder:
-    """H.264 by the package av. Raises ImportError, ValueError or OSError where it cannot be had."""
+    """H.264 by the package av. Raises ImportError, ValueError or OSError where it is not available."""
 
     suffix = ".mp4"
 
@@ -53,14 +52,14 @@ class AvEncoder:
             self._container.close()
             raise
         self._stream.width, self._stream.height = size_wh
-        self._stream.pix_fmt = "yuv420p"  # the one that browsers know
+        self._stream.pix_fmt = "yuv420p"  # the format that browsers play
         self._stream.options = {"preset": "veryfast", "crf": "23"}
 
     def write(self, image: np.ndarray) -> None:
         self._mux(self._av.VideoFrame.from_ndarray(image, format="bgr24"))
 
     def close(self) -> None:
-        self._mux(None)  # what the encoder has kept back
+        self._mux(None)  # frames that the encoder has buffered
         self._container.close()
 
     def _mux(self, frame: Any) -> None:
@@ -68,17 +67,17 @@ class AvEncoder:
             self._container.mux(packet)
 
 
-class OpenCvEncoder:
-    """One of OpenCV's encoders. Raises OSError where this OpenCV does not have it."""
+class Vp8Encoder:
+    """VP8 by OpenCV. Raises OSError where this OpenCV cannot write it."""
 
-    suffix, code = ".webm", "VP80"
+    suffix = ".webm"
 
     def __init__(self, path: Path, fps: float, size_wh: tuple[int, int]) -> None:
-        with _quiet():  # it complains about the harmless and about what is only tried
-            self._writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*self.code), fps, size_wh)
+        with _stderr_silenced():  # FFmpeg prints harmless warnings
+            self._writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*"VP80"), fps, size_wh)
         if not self._writer.isOpened():
             self._writer.release()
-            raise OSError(f"OpenCV cannot write {self.code}")
+            raise OSError("OpenCV cannot write VP8")
 
     def write(self, image: np.ndarray) -> None:
         self._writer.write(image)
@@ -87,27 +86,26 @@ class OpenCvEncoder:
         self._writer.release()
 
 
-class OpenCvH264(OpenCvEncoder):
-    """H.264 by OpenCV."""
-
-    suffix, code = ".mp4", "avc1"
-
-
-ENCODERS: tuple[type[AvEncoder | OpenCvEncoder], ...] = (AvEncoder, OpenCvH264, OpenCvEncoder)
+ENCODERS: tuple[type[AvEncoder | Vp8Encoder], ...] = (AvEncoder, Vp8Encoder)
 
 
 class VideoFiles:
     """A video for each clip, named like it, below ``folder``.
 
-    A live clip keeps its pace: the image stands still for the frames that were passed over. A frame of another size
-    than the one before starts a new file.
+    A live clip keeps its speed: a frame is repeated for those that were skipped after it. A frame of another size than
+    the one before starts a new file.
+
+    Attributes:
+        paths: of the files, in the order they were begun.
     """
 
     def __init__(self, folder: Path | OutputFolder) -> None:
         self.folder = OutputFolder.of(folder)
         self.paths: list[Path] = []
-        self._open: dict[Path, tuple[Encoder, tuple[int, int], int]] = {}  # by Frame.relative: size, last frame number
-        self._useless: set[type[Encoder]] = set()
+        self._open: dict[
+            Path, tuple[Encoder, tuple[int, int], int]
+        ] = {}  # by Frame.relative: encoder, size, last frame number
+        self._unavailable: set[type[Encoder]] = set()
 
     def write(self, frame: Frame, drawn: np.ndarray) -> None:
         """Add a frame; ``drawn`` HWC BGR uint8.
@@ -123,23 +121,23 @@ class VideoFiles:
         if encoder is None or known_hw != hw:
             if encoder is not None:
                 encoder.close()
-            encoder = self._new(frame.relative, clip.fps / clip.stride, hw)
-        passed = (frame.number - last) / clip.stride if clip.live else 1
-        picture = _even(drawn)
-        for _ in range(max(1, min(round(passed), int(_LONGEST_REPEAT_S * clip.fps / clip.stride)))):
-            encoder.write(picture)
+            encoder = self._open_encoder(frame.relative, clip.fps / clip.stride, hw)
+        repeats = (frame.number - last) / clip.stride if clip.live else 1
+        image = _with_even_sides(drawn)
+        for _ in range(max(1, min(round(repeats), int(_LONGEST_REPEAT_S * clip.fps / clip.stride)))):
+            encoder.write(image)
         self._open[frame.relative] = (encoder, hw, frame.number)
 
     def close(self) -> None:
-        """Finish all files; one that is not closed cannot be played."""
+        """Complete all files; one that is not closed cannot be played."""
         for encoder, _, _ in self._open.values():
             encoder.close()
         self._open.clear()
 
-    def _new(self, relative: Path, fps: float, hw: tuple[int, int]) -> Encoder:
+    def _open_encoder(self, relative: Path, fps: float, hw: tuple[int, int]) -> Encoder:
         size_wh = (hw[1] + hw[1] % 2, hw[0] + hw[0] % 2)
         for kind in ENCODERS:
-            if kind in self._useless:
+            if kind in self._unavailable:
                 continue
             name = relative.with_suffix("") if relative.suffix else relative
             path = self.folder.path(name.with_name(name.name + kind.suffix))
@@ -149,7 +147,7 @@ class VideoFiles:
                 encoder = kind(path, fps, size_wh)
             except (ImportError, ValueError, OSError) as error:
                 LOG.debug("%s: %s", kind.__name__, error)
-                self._useless.add(kind)
+                self._unavailable.add(kind)
                 path.unlink(missing_ok=True)
                 continue
             self.paths.append(path)
@@ -157,8 +155,8 @@ class VideoFiles:
         raise InputError(f"{self.folder.folder}: no video can be written here; use --nosave, or pip install av")
 
 
-def _even(image: np.ndarray) -> np.ndarray:
-    """The image with even sides, as the encoders want them; the last row or column is doubled where needed."""
+def _with_even_sides(image: np.ndarray) -> np.ndarray:
+    """Return the image with even sides, which the encoders need; the last row or column is repeated where needed."""
     odd_h, odd_w = image.shape[0] % 2, image.shape[1] % 2
     if not (odd_h or odd_w):
         return image
@@ -166,8 +164,8 @@ def _even(image: np.ndarray) -> np.ndarray:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Nothing that a library prints reaches the terminal. Python's own stderr would not catch it."""
+def _stderr_silenced() -> Iterator[None]:
+    """Discard what a library prints; it does not go through Python's ``sys.stderr``."""
     with _STDERR:
         sys.stderr.flush()
         saved, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)

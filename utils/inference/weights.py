@@ -1,4 +1,4 @@
-"""From the files of ``--weights``, of whatever format, to the one thing that finds boxes."""
+"""Open the files of ``--weights``: checkpoints, an ensemble of them, or one exported file."""
 
 from __future__ import annotations
 
@@ -12,16 +12,24 @@ import torch
 
 from models.ensemble import Detector, Ensemble
 from utils.checkpoint.detector import load_detector
+from utils.checkpoint.find import newest_checkpoint
+from utils.checkpoint.format import FORMAT, load_checkpoint, strip_checkpoint
+from utils.config.dataset_spec import DatasetSpec
+from utils.config.detect_options import DetectOptions
+from utils.config.paths import TRAIN_RUNS
 from utils.config.sizes import chosen_size
+from utils.core.device import select_device
 from utils.core.errors import InputError
+from utils.core.names import counted
 from utils.inference.backends import FileBackend, format_of, open_exported
+from utils.inference.predictor import Predictor, Thresholds
 
 LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Origin:
-    """What the first file of ``--weights`` says: class names, and the data set it was trained on ("" if unknown)."""
+class WeightsInfo:
+    """What the first file of ``--weights`` records: class names, and the data set it was trained on ("" if unknown)."""
 
     names: list[str]
     data: str = ""
@@ -34,17 +42,19 @@ class Origin:
 def open_weights(
     weights: str | Path | Sequence[str | Path],
     device: torch.device,
-    runs: Path,
     augment: bool = False,
     dnn: bool = False,
     data: str | Path | None = None,
     trust: bool = False,
-) -> tuple[Detector | FileBackend, Origin]:
+) -> tuple[Detector | FileBackend, WeightsInfo]:
     """Load checkpoints as :func:`utils.checkpoint.detector.load_detector` does, or one exported file.
 
     Args:
+        weights: file, or files of an ensemble; empty: the newest checkpoint below ``runs/train``.
+        device: where the model runs.
+        augment: test-time augmentation, three views of each image.
         dnn: run an ``.onnx`` file by OpenCV.
-        data: data yaml that names the classes of an exported file that does not.
+        data: data yaml that names the classes of an exported file without class names.
         trust: open an exported file that may run code of its maker.
 
     Raises:
@@ -56,22 +66,21 @@ def open_weights(
     if not exported:
         if dnn:
             raise InputError("--dnn is for .onnx files; --weights names none")
-        detector, checkpoint = load_detector(files, device, runs, augment)
-        return detector, Origin(list(checkpoint.names), str(checkpoint.options.get("data") or ""))
+        detector, checkpoint = load_detector(files, device, TRAIN_RUNS, augment)
+        return detector, WeightsInfo(list(checkpoint.names), str(checkpoint.options.get("data") or ""))
     if len(files) > 1:
         raise InputError(f"--weights {exported[0]}: an ensemble is made of .pt files; give an exported file alone")
     if augment:
         raise InputError(f"--augment needs a .pt file; --weights names {exported[0]}")
     backend = open_exported(exported[0], device, dnn, data, trust)
     info = backend.info
-    LOG.info(
-        "weights: %s, %s%s", exported[0], _sizes(backend),
-        "" if info.temperature is None else f", dynamic layers at T={info.temperature:g}, form {info.form}",
-    )  # fmt: skip
-    return backend, Origin(list(backend.names))
+    dynamic = "" if info.temperature is None else f", dynamic layers at T={info.temperature:g}, form {info.form}"
+    LOG.info("weights: %s, %s%s", exported[0], _input_text(backend), dynamic)
+    return backend, WeightsInfo(list(backend.names))
 
 
-def _sizes(backend: FileBackend) -> str:
+def _input_text(backend: FileBackend) -> str:
+    """Return the shape and precision of the input of an exported file, and its NMS, as text."""
     info = backend.info
     sides = [axis if axis in info.dynamic else side for axis, side in zip(("height", "width"), info.imgsz)]
     precision = ", half precision" if info.half else ""
@@ -80,9 +89,10 @@ def _sizes(backend: FileBackend) -> str:
 
 
 def input_size(model: Detector | FileBackend, sides: Sequence[int]) -> tuple[int, int]:
-    """(height, width) to run at: the one size an exported file takes, else as :func:`chosen_size` says.
+    """Return (height, width) to run at: the one size an exported file takes, else that of :func:`chosen_size`.
 
     Args:
+        model: as opened.
         sides: those of ``--imgsz``; empty: not given.
     """
     if isinstance(model, FileBackend) and model.fixed_hw is not None:
@@ -92,3 +102,63 @@ def input_size(model: Detector | FileBackend, sides: Sequence[int]) -> tuple[int
         return model.fixed_hw
     recorded = [member.imgsz for member in model.members] if isinstance(model, Ensemble) else [model.imgsz]
     return chosen_size(sides, recorded, int(model.stride.max()))
+
+
+def build_predictor(options: DetectOptions) -> Predictor:
+    """Return the model of ``--weights``, ready for images.
+
+    Raises:
+        FileNotFoundError, InputError: a file is missing or unreadable, or an option does not suit the model.
+    """
+    device = select_device(options.device)
+    model, _ = open_weights(options.weights, device, options.augment, options.dnn, options.data, options.trust)
+    imgsz = input_size(model, options.imgsz)
+    for index in options.classes or ():
+        if index >= model.nc:
+            raise InputError(f"--classes {index}: the model has {counted(model.nc, 'class')}, 0 to {model.nc - 1}")
+    half = options.half and device.type != "cpu"
+    if options.half and not half:
+        LOG.warning("--half needs a GPU: running in float32")
+    thresholds = Thresholds(
+        options.conf_thres, options.iou_thres, options.max_det, options.classes, options.agnostic_nms
+    )
+    predictor = Predictor(model, device, imgsz, thresholds, half)
+    if options.data:
+        predictor.names = _names_with_data(list(model.names), options.data)
+    return predictor
+
+
+def _names_with_data(names: list[str], data: str) -> list[str]:
+    """Return the class names of the file, or those of the data yaml where the file has placeholders only.
+
+    Raises:
+        FileNotFoundError, InputError: no such yaml, or one with another number of classes.
+    """
+    others = list(DatasetSpec.load(data).names)
+    if len(others) != len(names):
+        raise InputError(f"--data {data} has {counted(len(others), 'class')}, the model {len(names)}")
+    if all(name in ("", str(index), f"class{index}") for index, name in enumerate(names)):
+        return others
+    index = next((i for i, (name, other) in enumerate(zip(names, others)) if name != other), None)
+    if index is not None:
+        LOG.warning(
+            "--data %s calls class %d '%s', the file of --weights '%s': the names of the file are used",
+            data, index, others[index], names[index],
+        )  # fmt: skip
+    return names
+
+
+def strip_weights(options: DetectOptions) -> None:
+    """``--update``: remove the optimizer from the files that were used. Official files are not changed."""
+    for file in options.weights or (str(newest_checkpoint(TRAIN_RUNS, "best.pt")),):
+        if format_of(file) is not None:
+            LOG.warning("--update: %s is an exported file and is left as it is", file)
+            continue
+        checkpoint = load_checkpoint(file)
+        if checkpoint.origin != FORMAT:
+            LOG.warning("--update: %s is an official YOLOv5 file and is left as it is", file)
+        elif not checkpoint.resumable and checkpoint.ema is None:
+            LOG.info("--update: %s holds no optimizer", file)
+        else:
+            before = Path(file).stat().st_size / 1e6
+            LOG.info("--update: %s, %.1f MB before, %.1f MB now", file, before, strip_checkpoint(Path(file)))

@@ -20,7 +20,7 @@ import torch
 from tools.app.engine import Engine
 from tools.app.service import Limits, Service
 from utils.config.app_options import AppOptions
-from utils.inference import Predictor
+from utils.inference import Predictor, Thresholds
 
 SIZE = 96
 
@@ -87,7 +87,7 @@ def predictor_of(lively_model: Callable[..., Any]) -> Callable[..., Predictor]:
     """``predictor_of(cfg, conf=...)``: what detect.py would use for an untrained model."""
 
     def make(cfg: str = "yolov5n_dynamic.yaml", **limits: Any) -> Predictor:
-        return Predictor(lively_model(cfg), torch.device("cpu"), SIZE, **limits)
+        return Predictor(lively_model(cfg), torch.device("cpu"), SIZE, Thresholds(**limits))
 
     return make
 

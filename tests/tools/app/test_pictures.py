@@ -70,7 +70,7 @@ def test_boxes_are_those_of_detect_py(
 ) -> None:
     import detect
     from tools.app.engine import open_predictor
-    from utils.inference.tables import rows_of
+    from utils.inference.tables import detection_rows
 
     cv2.imwrite(str(tmp_path / "a.png"), picture())
     given: dict[str, Any] = {"imgsz": (96,), "device": "cpu", "conf_thres": 0.4, "iou_thres": 0.3}
@@ -80,7 +80,7 @@ def test_boxes_are_those_of_detect_py(
     options = AppOptions(weights=str(eager_weights), imgsz=(96,), device="cpu")
     with Engine(*open_predictor(options), options) as engine:
         look = engine.look(read_image(tmp_path / "a.png"))
-    rows = rows_of(look.candidates.detections(Thresholds(0.4, 0.3, 1000)))
+    rows = detection_rows(look.candidates.detections(Thresholds(0.4, 0.3, 1000)))
     assert len(rows) > 3
     assert [[row[0], row[2], row[3]] for row in rows] == [
         [found["class"], found["confidence"], found["box_xyxy"]] for found in entry["detections"]
@@ -88,7 +88,7 @@ def test_boxes_are_those_of_detect_py(
 
 
 def test_candidates_say_how_low_a_threshold_may_go(picture: Any, predictor_of: Callable[..., Predictor]) -> None:
-    candidates = predictor_of().candidates(picture(), floor=0.2)
+    candidates = predictor_of().candidates(picture(), min_objectness=0.2)
     assert len(candidates.rows) > 0
     assert float(candidates.rows[:, 4].min()) > 0.2
     assert len(candidates.detections(Thresholds(0.2))) > 0
@@ -187,9 +187,9 @@ def test_thresholds_do_not_go_below_those_inside_an_exported_file() -> None:
 @pytest.mark.parametrize(
     ("path", "body", "status", "text"),
     [
-        ("/api/pictures", b"", 400, "no picture"),
-        ("/api/pictures", b"neither this nor that", 400, "no picture"),
-        ("/api/png", b"<svg></svg>", 400, "no picture"),
+        ("/api/pictures", b"", 400, "no image"),
+        ("/api/pictures", b"neither this nor that", 400, "no image"),
+        ("/api/png", b"<svg></svg>", 400, "no image"),
         ("/api/pictures", b"x" * 300_001, 413, "more than 0.3 MB"),
         ("/api/pictures?conf=high", b"-", 400, "conf=high is no number"),
         ("/api/pictures?conf=0.001", b"-", 400, "allowed are 0.01 to 1"),
@@ -213,11 +213,11 @@ def test_a_refusal_is_a_sentence(site: Any, path: str, body: bytes | None, statu
 def test_too_many_pixels_and_a_picture_that_is_cut_off_are_refused(site: Any, picture: Any, png_of: Any) -> None:
     answer = site("/api/pictures", png_of(np.zeros((200, 300, 3), np.uint8)))
     assert (answer.status, answer.json["detail"]) == (
-        413, "the picture has 300 x 200 pixels, allowed are 20000 in all",
+        413, "the image has 300 x 200 pixels, allowed are 20000 in all",
     )  # fmt: skip
     answer = site("/api/pictures", png_of(picture())[:100])
     assert answer.status == 400
-    assert "cut off" in answer.json["detail"] or "no picture" in answer.json["detail"]
+    assert "cut off" in answer.json["detail"] or "no image" in answer.json["detail"]
 
 
 def test_only_the_newest_pictures_are_kept(site: Any, picture: Any, png_of: Any) -> None:

@@ -103,8 +103,8 @@ def test_a_package_is_opened_for_those_who_trust_it_and_that_is_said(
 ) -> None:
     assert "trust" not in made[1]  # our own file, just made
     with pytest.raises(InputError, match=r"is machine code, .* give --trust"):
-        open_weights(str(package), CPU, tmp_path)
-    open_weights(str(package), CPU, tmp_path, trust=True)
+        open_weights(str(package), CPU)
+    open_weights(str(package), CPU, trust=True)
     lines = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
     assert lines == [f"--trust: {package} is opened with whatever code its maker put into it"]
 

@@ -33,7 +33,7 @@ from utils.export.onnx import OnnxExporter
 from utils.export.run import EXPORTERS
 from utils.inference.autoshape import AutoShape
 from utils.inference.backends import DetectMultiBackend, open_exported
-from utils.inference.from_options import build_predictor
+from utils.inference.weights import build_predictor
 
 Exported = Callable[..., list[Any]]
 Tiny = Callable[[str], Path]

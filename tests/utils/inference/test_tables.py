@@ -10,14 +10,16 @@ import numpy as np
 import torch
 
 from utils.datasets.sources import Clip, Frame
-from utils.inference.predictor import Detections
-from utils.inference.tables import COLUMNS, CsvTable, JsonTable
+from utils.inference.predictor import ImageDetections
+from utils.inference.tables import DETECTION_COLUMNS, CsvTable, JsonTable
 
 IMAGE = np.zeros((100, 200, 3), np.uint8)
 PICTURE = Frame(IMAGE, Path("a/猫, 1.png"), Path("猫, 1.png"))
 FRAME = Frame(IMAGE, Path("b.mp4"), Path("b.mp4"), Clip("b.mp4"), 7)
-FOUND = Detections(torch.tensor([[20.0, 10, 60, 50, 0.9, 1], [0, 0, 200, 100, 0.25, 0]]), ["ant", "b,ee"], (100, 200))
-NOTHING = Detections(torch.zeros(0, 6), ["ant", "b,ee"], (100, 200))
+FOUND = ImageDetections(
+    torch.tensor([[20.0, 10, 60, 50, 0.9, 1], [0, 0, 200, 100, 0.25, 0]]), ["ant", "b,ee"], (100, 200)
+)
+NOTHING = ImageDetections(torch.zeros(0, 6), ["ant", "b,ee"], (100, 200))
 
 
 def test_the_csv_has_a_line_per_detection(tmp_path: Path) -> None:
@@ -27,7 +29,7 @@ def test_the_csv_has_a_line_per_detection(tmp_path: Path) -> None:
     table.close()
     with (tmp_path / "a.csv").open(encoding="utf-8", newline="") as stream:
         head, *rows = csv.reader(stream)
-    assert tuple(head) == COLUMNS
+    assert tuple(head) == DETECTION_COLUMNS
     name = str(Path("a/猫, 1.png"))
     assert rows[0] == [
         name, "", "1", "b,ee", "0.9", "20.0", "10.0", "60.0", "50.0", "0.2", "0.3", "0.2", "0.4"
@@ -56,4 +58,4 @@ def test_the_json_has_an_entry_per_image_and_is_whole_at_any_time(tmp_path: Path
 
 def test_the_summary_counts_in_words_and_only_latin_names_take_an_s() -> None:
     boxes = torch.tensor([[0.0, 0, 9, 9, 0.9, kind] for kind in (1, 0, 1, 0, 2)])
-    assert Detections(boxes, ["ant", "红细胞", "bee"], (10, 10)).summary() == "2 ants, 2 红细胞, 1 bee"
+    assert ImageDetections(boxes, ["ant", "红细胞", "bee"], (10, 10)).summary() == "2 ants, 2 红细胞, 1 bee"

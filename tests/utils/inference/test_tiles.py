@@ -10,7 +10,7 @@ import torch
 
 from utils.core.errors import InputError
 from utils.core.timing import StageTimer
-from utils.inference.predictor import Detections, Predictor
+from utils.inference.predictor import ImageDetections, Predictor, Thresholds
 from utils.inference.tiles import SlicedPredictor, merge_tiles, tile_windows
 
 HW = (600, 1000)  # of the image in the hand-made cases
@@ -114,10 +114,10 @@ class Spots(Predictor):
     """Finds bright squares of at least 10 x 10 px, instead of a model."""
 
     def __init__(self) -> None:
-        self.names, self.iou, self.agnostic, self.max_det, self.timer = ["spot"], 0.45, False, 100, StageTimer()
+        self.names, self.thresholds, self.timer = ["spot"], Thresholds(max_det=100), StageTimer()
         self.shapes: list[tuple[int, ...]] = []
 
-    def predict(self, images: list[np.ndarray]) -> list[Detections]:
+    def predict(self, images: list[np.ndarray]) -> list[ImageDetections]:
         import cv2
 
         self.shapes.append((len(images), *images[0].shape[:2]))
@@ -125,7 +125,7 @@ class Spots(Predictor):
         for image in images:
             _, _, stats, _ = cv2.connectedComponentsWithStats(image[..., 0])
             rows = [[x, y, x + w, y + h, min(0.99, area / 5000), 0] for x, y, w, h, area in stats[1:] if w * h >= 100]
-            found.append(Detections(torch.tensor(rows).reshape(-1, 6).float(), self.names, image.shape[:2]))
+            found.append(ImageDetections(torch.tensor(rows).reshape(-1, 6).float(), self.names, image.shape[:2]))
         return found
 
 

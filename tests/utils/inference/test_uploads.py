@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from utils.core.errors import InputError
-from utils.inference.uploads import TooLargeError, decode_upload
+from utils.inference.uploads import UploadTooLargeError, decode_upload
 
 IMAGE = np.zeros((40, 50, 3), np.uint8)
 
@@ -31,7 +31,7 @@ def size(width: int, height: int) -> bytes:
 @pytest.mark.parametrize("second", [size(10, 10), size(0, 0)])
 def test_a_second_size_behind_the_pixels_of_a_png_does_not_count(second: bytes) -> None:
     assert decode_upload(png(), 2000).shape == (40, 50, 3)
-    with pytest.raises(TooLargeError, match="50 x 40 pixels"):
+    with pytest.raises(UploadTooLargeError, match="50 x 40 pixels"):
         decode_upload(png(second), 1000)
 
 

@@ -11,7 +11,7 @@ import pytest
 from utils.core.errors import InputError
 from utils.datasets.sources import Clip, Frame
 from utils.inference import videos
-from utils.inference.videos import AvEncoder, OpenCvEncoder, OpenCvH264, VideoFiles
+from utils.inference.videos import AvEncoder, VideoFiles, Vp8Encoder
 
 
 def frame(number: int, clip: Clip, name: str = "deep/a.avi", hw: tuple[int, int] = (48, 64)) -> Frame:
@@ -38,7 +38,7 @@ def written(folder: Path, frames: list[Frame]) -> list[Path]:
 @pytest.fixture
 def vp8(monkeypatch: pytest.MonkeyPatch) -> None:
     """The encoder that every OpenCV has."""
-    monkeypatch.setattr(videos, "ENCODERS", (OpenCvEncoder,))
+    monkeypatch.setattr(videos, "ENCODERS", (Vp8Encoder,))
 
 
 @pytest.mark.usefixtures("vp8")
@@ -97,12 +97,12 @@ def test_cameras_are_written_side_by_side(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_had_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Missing(OpenCvH264):
+    class Missing(Vp8Encoder):
         def __init__(self, path: Path, *_: object) -> None:
             path.write_bytes(b"a beginning")
             raise OSError("no such encoder")
 
-    monkeypatch.setattr(videos, "ENCODERS", (Missing, OpenCvEncoder))
+    monkeypatch.setattr(videos, "ENCODERS", (Missing, Vp8Encoder))
     assert [path.name for path in written(tmp_path, [frame(1, Clip("a"), "a.avi")])] == ["a.webm"]
     assert [path.name for path in tmp_path.iterdir()] == ["a.webm"]
     monkeypatch.setattr(videos, "ENCODERS", (Missing,))
@@ -123,4 +123,4 @@ def test_h264_where_the_package_av_is_installed(tmp_path: Path) -> None:
 
 
 def test_h264_is_asked_for_first() -> None:
-    assert list(videos.ENCODERS) == [AvEncoder, OpenCvH264, OpenCvEncoder]
+    assert list(videos.ENCODERS) == [AvEncoder, Vp8Encoder]

@@ -17,7 +17,7 @@ from utils.config.dataset_spec import SPLITS, DatasetSpec
 from utils.config.paths import ROOT
 from utils.core.errors import InputError
 from utils.datasets.dataset_labels import GENERATORS
-from utils.inference.window import can_show
+from utils.inference.window import can_open_window
 from utils.plots.fonts import font_file
 
 
@@ -125,7 +125,7 @@ def _installed(requirement: str) -> bool:
 
 def check_imshow(warn: bool = True) -> bool:
     """Whether OpenCV can open a window here; warns if not, unless ``warn`` is False."""
-    works = can_show()
+    works = can_open_window()
     if warn and not works:
         LOGGER.warning("no window can be opened here")
     return works
