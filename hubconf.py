@@ -25,13 +25,13 @@ def custom(
     _verbose: bool = True,
     trust: bool = False,
 ) -> Any:
-    """The model of a checkpoint or of an exported file.
+    """Load the model of a checkpoint or of an exported file.
 
     Args:
         path: ``.pt`` file, or one of another format.
         autoshape: wrap it in AutoShape, which takes images; False: it takes tensors.
-        verbose, _verbose: log what is built; the second is the later name, which ``torch.hub`` does not keep to itself.
-        device: "cpu", "0"; left out: the first GPU if there is one.
+        verbose, _verbose: log what is built; the second is the later name, which ``torch.hub`` passes on.
+        device: "cpu", "0"; default: the first GPU if there is one.
         trust: open a file that may run code of its maker, as ``--trust`` does.
 
     Raises:
@@ -41,32 +41,6 @@ def custom(
 
     target = _device(device)
     return _finish(DetectMultiBackend(path, device=target, trust=trust), target, autoshape, verbose and _verbose)
-
-
-def _create(
-    name: str,
-    pretrained: bool,
-    channels: int,
-    classes: int,
-    autoshape: bool,
-    verbose: bool,
-    device: str | torch.device | None,
-) -> Any:
-    """The model of ``models/**/<name>.yaml``, with the tensors of a local ``<name>.pt`` that fit if ``pretrained``."""
-    from models.yolo import Model
-    from utils.checkpoint import load_checkpoint, transfer
-    from utils.inference.attempt_load import takes_v61_calls
-
-    target = _device(device)
-    path = _local_weights(name) if pretrained else None
-    checkpoint = load_checkpoint(path) if path else None
-    if path and checkpoint and (channels, classes) == (checkpoint.model_yaml.get("ch", 3), checkpoint.nc):
-        return custom(path, autoshape, verbose, target)
-    model = Model(f"{name}.yaml", channels, classes)
-    if checkpoint:
-        transfer(model, checkpoint.weights).log(str(path))
-        model.imgsz = checkpoint.recorded_size(str(path))
-    return _finish(takes_v61_calls(model.to(target)), target, autoshape, verbose)
 
 
 def _device(device: str | torch.device | None) -> torch.device:
@@ -81,7 +55,7 @@ def _local_weights(name: str) -> Path:
         if path.is_file():
             return path
     raise FileNotFoundError(
-        f"{name}.pt not found; looked at {' and '.join(map(str, tried))}. Nothing is downloaded: put the file there, "
+        f"{name}.pt not found; searched: {' and '.join(map(str, tried))}. Nothing is downloaded: put the file there, "
         "or use pretrained=False"
     )
 
@@ -93,9 +67,9 @@ def _finish(model: Any, device: torch.device, autoshape: bool, verbose: bool) ->
 
 
 def _entry(name: str) -> Callable[..., Any]:
-    """The function that ``torch.hub`` finds under a model's name."""
+    """Return the function that ``torch.hub`` calls by a model's name."""
 
-    def build(
+    def create(
         pretrained: bool = False,
         channels: int = 3,
         classes: int = 80,
@@ -104,10 +78,24 @@ def _entry(name: str) -> Callable[..., Any]:
         device: str | torch.device | None = None,
         _verbose: bool = True,
     ) -> Any:
-        return _create(name, pretrained, channels, classes, autoshape, verbose and _verbose, device)
+        from utils.checkpoint import load_checkpoint, transfer
+        from utils.config.class_names import ClassNames
+        from utils.inference.attempt_load import LoadedModel
 
-    build.__name__ = build.__qualname__ = name
-    build.__doc__ = f"""{name}.yaml, untrained; with ``pretrained`` the tensors of a local ``{name}.pt`` that fit.
+        target = _device(device)
+        path = _local_weights(name) if pretrained else None
+        checkpoint = load_checkpoint(path) if path else None
+        if path and checkpoint and (channels, classes) == (checkpoint.model_yaml.get("ch", 3), checkpoint.nc):
+            return custom(path, autoshape, verbose and _verbose, target)
+        model = LoadedModel(f"{name}.yaml", channels, classes)
+        model.names = ClassNames(model.names)
+        if checkpoint:
+            transfer(model, checkpoint.weights).log(str(path))
+            model.imgsz = checkpoint.recorded_size(str(path))
+        return _finish(model, target, autoshape, verbose and _verbose)
+
+    create.__name__ = create.__qualname__ = name
+    create.__doc__ = f"""Build {name}.yaml, untrained; with ``pretrained`` copy what fits of a local ``{name}.pt``.
 
     Args:
         pretrained: read ``{name}.pt`` from the working directory or from ``weights/`` in it.
@@ -117,7 +105,7 @@ def _entry(name: str) -> Callable[..., Any]:
     Raises:
         FileNotFoundError: ``pretrained``, and no such file.
     """
-    return build
+    return create
 
 
 yolov5n, yolov5s, yolov5m, yolov5l, yolov5x = map(_entry, ("yolov5n", "yolov5s", "yolov5m", "yolov5l", "yolov5x"))

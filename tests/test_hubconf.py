@@ -87,7 +87,7 @@ def test_pretrained_with_other_classes_takes_the_tensors_that_fit(
 
 def test_a_missing_file_is_named_with_the_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(FileNotFoundError, match=r"yolov5n\.pt not found; looked at .*yolov5n\.pt and .*weights"):
+    with pytest.raises(FileNotFoundError, match=r"yolov5n\.pt not found; searched: .*yolov5n\.pt and .*weights"):
         load("yolov5n", pretrained=True)
 
 

@@ -28,8 +28,6 @@ NOT_YET_CLEAN = (
     #
     "export.py",
     #
-    "hubconf.py",
-    #
     "train.py",
     #
     "val.py",

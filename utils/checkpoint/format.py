@@ -190,11 +190,17 @@ def is_of(value: Any, hint: Any) -> bool:
     return all(is_of(item, inside[-1]) for item in (value.values() if kind is dict else value))
 
 
-def build_model(checkpoint: Checkpoint, source: str) -> Model:
-    """The model of a checkpoint, in float32 on the CPU, with the averaged weights, names and temperature it carries."""
+def build_model(checkpoint: Checkpoint, source: str, kind: type[Model] = Model) -> Model:
+    """Build the model of a checkpoint, in float32 on the CPU, with its EMA weights, names and temperature.
+
+    Args:
+        checkpoint: as loaded.
+        source: its file, for messages.
+        kind: the class to build.
+    """
     stored = sum(value.numel() for value in checkpoint.weights.values())
     with building(source, 4 * stored + _SLACK):  # whatever its yaml says, it can be no larger than its tensors
-        model = Model({**checkpoint.model_yaml, "yaml_file": source}, nc=checkpoint.nc)
+        model = kind({**checkpoint.model_yaml, "yaml_file": source}, nc=checkpoint.nc)
     weights = {k: v.float() if v.is_floating_point() else v for k, v in checkpoint.weights.items()}
     try:
         model.load_state_dict(weights, strict=True)
@@ -212,10 +218,12 @@ def build_model(checkpoint: Checkpoint, source: str) -> Model:
     return model
 
 
-def load_model(path: str | Path, device: torch.device | str = "cpu") -> tuple[Model, Checkpoint]:
-    """Checkpoint file -> model in evaluation mode on ``device``, and the checkpoint itself."""
+def load_model(
+    path: str | Path, device: torch.device | str = "cpu", kind: type[Model] = Model
+) -> tuple[Model, Checkpoint]:
+    """Return the model of a checkpoint file in evaluation mode on ``device``, and the checkpoint itself."""
     checkpoint = load_checkpoint(path)
-    return build_model(checkpoint, str(path)).to(device).eval(), checkpoint
+    return build_model(checkpoint, str(path), kind).to(device).eval(), checkpoint
 
 
 def _halved(name: str, value: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from models.ensemble import Ensemble
-from models.fuse import fuse as fold_norms
+from models.fuse import fuse as fuse_norms
 from models.tta import augmented_forward
 from models.yolo import Model
 from utils.checkpoint import load_model
@@ -21,9 +21,10 @@ class LoadedModel(Model):
     """A model whose call takes v6.1's arguments behind the images."""
 
     def forward(self, x: Tensor, augment: bool = False, profile: bool = False, visualize: bool = False) -> Any:
-        """[B, 3, H, W] in 0..1 -> (decoded [B, N, nc + 5], maps); maps is None with ``augment`` (three views).
+        """[B, 3, H, W] in 0..1 -> (decoded [B, N, nc + 5], predictions of each level, None with ``augment``).
 
-        ``profile`` and ``visualize`` are accepted and do nothing; ``detect.py --visualize`` shows the maps.
+        ``augment`` predicts three views. ``profile`` and ``visualize`` are accepted and do nothing; ``detect.py
+        --visualize`` writes the feature maps.
         """
         return (augmented_forward(self, x), None) if augment else super().forward(x)
 
@@ -34,16 +35,8 @@ class LoadedEnsemble(Ensemble):
     def forward(
         self, x: Tensor, augment: bool = False, profile: bool = False, visualize: bool = False
     ) -> tuple[Tensor, None]:
-        """[B, 3, H, W] in 0..1 -> (the boxes of all members [B, N1 + N2 + ..., nc + 5], None)."""
+        """[B, 3, H, W] in 0..1 -> (boxes of all members [B, N1 + N2 + ..., nc + 5], None)."""
         return torch.cat([member(x, augment)[0] for member in self], dim=1), None
-
-
-def takes_v61_calls(model: Model) -> LoadedModel:
-    """The same object, from now on a :class:`LoadedModel`: it has all of a Model's state and one method more."""
-    model.__class__ = LoadedModel
-    assert isinstance(model, LoadedModel)
-    model.names = ClassNames(model.names)
-    return model
 
 
 def attempt_load(
@@ -52,12 +45,12 @@ def attempt_load(
     inplace: bool = True,
     fuse: bool = True,
     device: torch.device | str | None = None,
-) -> LoadedModel | LoadedEnsemble:
+) -> Model | LoadedEnsemble:
     """Load one checkpoint, or several as an ensemble, in float32 and in evaluation mode.
 
     Args:
         weights: file, or files of models with the same classes.
-        map_location, device: the device, by its name in v6.1 and by the later one; the CPU when left out.
+        map_location, device: the device, by its name in v6.1 and by the later one; default: the CPU.
         inplace: without effect, nothing here works in place.
         fuse: fold batch norm into the convolutions. Such a model cannot be trained on.
 
@@ -65,8 +58,9 @@ def attempt_load(
         FileNotFoundError, InputError: a file is missing or unreadable, or the classes differ.
     """
     files = [weights] if isinstance(weights, (str, Path)) else list(weights)
-    members = [takes_v61_calls(load_model(file, device or map_location or "cpu")[0]) for file in files]
-    if fuse:
-        for member in members:
-            fold_norms(member)
+    members = [load_model(file, device or map_location or "cpu", LoadedModel)[0] for file in files]
+    for member in members:
+        member.names = ClassNames(member.names)
+        if fuse:
+            fuse_norms(member)
     return members[0] if len(members) == 1 else LoadedEnsemble(members, [str(file) for file in files]).eval()

@@ -26,20 +26,24 @@ from utils.core.timing import StageTimer
 from utils.inference.results import Detections
 
 LOG = logging.getLogger(__name__)
-Picture: TypeAlias = "str | Path | bytes | BytesIO | Image.Image | np.ndarray"
+ImageInput: TypeAlias = "str | Path | bytes | BytesIO | Image.Image | np.ndarray"
 
 
 class AutoShape(nn.Module):
-    """A model with everything around it: reading, letterbox, suppression, back to the images' own pixels.
-
-    ``names`` are the classes, as list and as mapping. Attributes that may be set at any time: ``conf`` and ``iou``
-    thresholds, ``agnostic`` (boxes of different classes suppress one another), ``multi_label`` (several classes for a
-    box), ``classes`` (numbers to keep, None for all), ``max_det`` (most detections in an image), ``amp`` (mixed
-    precision on a GPU).
+    """A model with the steps around it: reading images, letterbox, NMS, scaling boxes to the image.
 
     Args:
-        model: :class:`DetectMultiBackend`, what ``attempt_load`` returns, or a Model; put into evaluation mode.
+        model: :class:`DetectMultiBackend`, the result of ``attempt_load``, or a Model; set to evaluation mode.
         verbose: log that the model was wrapped.
+
+    Attributes:
+        names: of the classes, as list and as mapping.
+        conf, iou: thresholds; like all below, they may be set at any time.
+        agnostic: NMS across classes.
+        multi_label: several classes for one box.
+        classes: class indices to keep, None for all.
+        max_det: most detections in an image.
+        amp: mixed precision on a GPU.
     """
 
     __module__ = "models.common"  # where scripts import it from; clients such as sahi know it by this name
@@ -49,10 +53,10 @@ class AutoShape(nn.Module):
         self.model = model.eval()
         self.imgsz: tuple[int, int] = getattr(model, "imgsz", None) or (DEFAULT_SIZE, DEFAULT_SIZE)
         if verbose:
-            LOG.info(
-                "AutoShape: the model takes files, PIL images, arrays and lists of them, at image size %s unless "
-                "size= sets another", size_text(self.imgsz),
-            )  # fmt: skip
+            text = (
+                "AutoShape: the model takes files, PIL images, arrays and lists of them, at image size %s unless size= "
+            )
+            LOG.info(text + "sets another", size_text(self.imgsz))
         self.names = ClassNames(model.names)  # type: ignore[arg-type]
         self.stride: int | Tensor = model.stride  # type: ignore[assignment]
         self.conf, self.iou = 0.25, 0.45
@@ -63,84 +67,78 @@ class AutoShape(nn.Module):
     @torch.no_grad()
     def forward(
         self,
-        imgs: Picture | Tensor | Sequence[Picture],
+        imgs: ImageInput | Tensor | Sequence[ImageInput],
         size: int | Sequence[int] | None = None,
         augment: bool = False,
         profile: bool = False,
     ) -> Any:
-        """Detect.
+        """Detect objects.
 
         Args:
             imgs: an image or a list of them: file name, the bytes of a file, PIL image, or array HWC (also CHW or
-                HW) **RGB**, whose values :func:`utils.core.image.to_uint8` brings to 0..255. Turn an array that OpenCV
-                read round first: ``image[..., ::-1]``. A tensor [B, 3, H, W] in 0..1 goes to the model as it is.
+                HW) **RGB**, whose values :func:`utils.core.image.to_uint8` scales to 0..255. Reverse the channels of an
+                array that OpenCV read: ``image[..., ::-1]``. A tensor [B, 3, H, W] in 0..1 goes to the model unchanged.
             size: longest side, or (height, width), of the network's input in pixels, rounded up to multiples of the
                 stride; None: that of the model file, 640 where it records none.
-            augment: look in three views.
+            augment: predict three views of each image.
             profile: without effect, kept for old scripts.
 
         Returns:
-            :class:`Detections`; for a tensor whatever the model returns.
+            :class:`Detections`; for a tensor the output of the model.
 
         Raises:
             FileNotFoundError, InputError: an image is missing, unreadable or of another form.
         """
         parameter = _reference(self.model)
+        device = parameter.device
+        autocast = torch.autocast(device.type, enabled=self.amp and device.type == "cuda")
         if isinstance(imgs, Tensor):
-            with torch.autocast(parameter.device.type, enabled=self._mixed(parameter)):
+            with autocast:
                 return self._run(imgs.to(parameter), augment)
-        timer = StageTimer(parameter.device)
+        timer = StageTimer(device)
         with timer.stage("pre-process"):
             items = list(imgs) if isinstance(imgs, (list, tuple)) else [imgs]
             if not items:
                 raise InputError("no images: the list is empty")
-            pictures, files = zip(*(read_rgb(item, number) for number, item in enumerate(items)))
-            batch = self._letterboxed(pictures, self.imgsz if size is None else size)  # [B, 3, H, W] uint8
-            images = to_model_input(batch, parameter.device, parameter.dtype == torch.float16)
-        with timer.stage("inference"), torch.autocast(parameter.device.type, enabled=self._mixed(parameter)):
-            found = self._run(images, augment)
-            decoded = found if isinstance(found, Tensor) else found[0]
+            images, files = zip(*(read_rgb(item, number) for number, item in enumerate(items)))
+            batch = self._letterboxed(images, self.imgsz if size is None else size)  # [B, 3, H, W] uint8
+            x = to_model_input(batch, device, parameter.dtype == torch.float16)
+        with timer.stage("inference"), autocast:
+            output = self._run(x, augment)
+            decoded = output if isinstance(output, Tensor) else output[0]
         with timer.stage("NMS"):
             boxes = non_max_suppression(
                 decoded, self.conf, self.iou, self.classes, self.agnostic, self.multi_label, max_det=self.max_det
             )
-            pred = [scale_coords(batch.shape[2:], rows, image.shape[:2]) for rows, image in zip(boxes, pictures)]
-        before, inference, after = timer.seconds.values()
+            pred = [scale_coords(batch.shape[2:], rows, image.shape[:2]) for rows, image in zip(boxes, images)]
         sources = [i if isinstance(i, (str, Path)) else str(getattr(i, "filename", "")) for i in items]
-        times = before, inference, after
-        return Detections(pictures, pred, files, self.names, times, tuple(batch.shape), sources)
+        return Detections(images, pred, files, self.names, tuple(timer.seconds.values()), tuple(batch.shape), sources)
 
-    def _mixed(self, parameter: Tensor) -> bool:
-        return self.amp and parameter.device.type == "cuda"
-
-    def _run(self, images: Tensor, augment: bool) -> Any:
+    def _run(self, x: Tensor, augment: bool) -> Any:
         if not augment:
-            return self.model(images)
-        if isinstance(self.model, Model):
-            return augmented_forward(self.model, images), None
-        return self.model(images, augment=True)
+            return self.model(x)
+        return (
+            (augmented_forward(self.model, x), None) if isinstance(self.model, Model) else self.model(x, augment=True)
+        )
 
-    def _letterboxed(self, pictures: Sequence[np.ndarray], size: int | Sequence[int]) -> Tensor:
-        """[B, 3, H, W] uint8: all on the smallest common canvas within ``size``."""
+    def _letterboxed(self, images: Sequence[np.ndarray], size: int | Sequence[int]) -> Tensor:
+        """Return [B, 3, H, W] uint8: all images on the smallest common canvas within ``size``."""
         stride = int(self.stride.max()) if isinstance(self.stride, Tensor) else int(self.stride)
         sides = [size, size] if isinstance(size, int) else [size[0], size[-1]]
         if min(sides) < 1:
             raise InputError(f"size is {size}; expected the longest side in pixels, or (height, width)")
-        side = [make_divisible(one, stride) for one in sides]
-        fixed = getattr(self.model, "fixed_hw", None)
-        if fixed is not None:  # an exported file that takes one size only
-            whole = [letterbox(picture, fixed, auto=False)[0] for picture in pictures]
-            return torch.from_numpy(np.stack(whole).transpose(0, 3, 1, 2).copy())
-        boxed = [letterbox(picture, side, stride=stride)[0] for picture in pictures]
-        canvas = np.array([picture.shape[:2] for picture in boxed]).max(0).tolist()
-        for index, picture in enumerate(pictures):
+        sides = [make_divisible(side, stride) for side in sides]
+        fixed = getattr(self.model, "fixed_hw", None)  # of an exported file that takes one size only
+        boxed = [letterbox(image, fixed or sides, auto=fixed is None, stride=stride)[0] for image in images]
+        canvas = np.array([image.shape[:2] for image in boxed]).max(0).tolist()
+        for index, image in enumerate(images):
             if list(boxed[index].shape[:2]) != canvas:
-                boxed[index] = letterbox(picture, canvas, auto=False)[0]
+                boxed[index] = letterbox(image, canvas, auto=False)[0]
         return torch.from_numpy(np.stack(boxed).transpose(0, 3, 1, 2).copy())
 
 
 def _reference(model: nn.Module) -> Tensor:
-    """A tensor of the device and precision that the model wants its images in."""
+    """Return a tensor of the device and precision in which the model takes images."""
     for parameter in model.parameters():
         return parameter
     half, device = getattr(model, "fp16", False), getattr(model, "device", "cpu")
@@ -148,11 +146,15 @@ def _reference(model: nn.Module) -> Tensor:
 
 
 def read_rgb(item: Any, number: int) -> tuple[np.ndarray, str]:
-    """One image of any form as HWC RGB uint8, and its name ending in ``.jpg`` (``image3.jpg`` without one).
+    """Return an image as HWC RGB uint8, and its name ending in ``.jpg``.
+
+    Args:
+        item: file name, bytes of a file, PIL image or array.
+        number: for messages, and for the name ``image3.jpg`` of an image without a file.
 
     Raises:
         FileNotFoundError: no such file.
-        InputError: not an image, an address on the net, or an array of another shape or type.
+        InputError: not an image, a URL, or an array of another shape or type.
     """
     name = f"image{number}"
     if isinstance(item, (str, Path)):
@@ -163,8 +165,7 @@ def read_rgb(item: Any, number: int) -> tuple[np.ndarray, str]:
         content = item.getvalue() if isinstance(item, BytesIO) else bytes(item)
         image = decode_image(content, f"image {number}")[..., ::-1]
     elif isinstance(item, Image.Image):
-        upright = ImageOps.exif_transpose(item)
-        image, name = _rgb_pil(upright, number), Path(getattr(item, "filename", "") or name).name
+        image, name = _rgb_pil(ImageOps.exif_transpose(item), number), Path(getattr(item, "filename", "") or name).name
     elif isinstance(item, np.ndarray):
         image = _rgb_array(item, number)
     else:
@@ -174,8 +175,8 @@ def read_rgb(item: Any, number: int) -> tuple[np.ndarray, str]:
 
 
 def _rgb_pil(image: Image.Image, number: int) -> np.ndarray:
-    """A PIL image of any mode as HWC RGB uint8; transparency is dropped."""
-    if image.mode.startswith("I"):  # what Pillow makes of 16-bit files; its own conversion cuts off at 255
+    """Convert a PIL image of any mode to HWC RGB uint8; transparency is dropped."""
+    if image.mode.startswith("I"):  # of 16-bit files; Pillow's own conversion clips at 255
         values = np.asarray(image)
         if values.size and values.min() >= 0 and values.max() <= 65535:
             values = values.astype(np.uint16)
@@ -190,7 +191,7 @@ def _rgb_pil(image: Image.Image, number: int) -> np.ndarray:
 
 
 def _rgb_array(array: np.ndarray, number: int) -> np.ndarray:
-    """HWC, CHW or HW, with one, three or four channels -> HWC RGB uint8; transparency is dropped."""
+    """Convert HWC, CHW or HW, with one, three or four channels, to HWC RGB uint8; transparency is dropped."""
     array = to_uint8(array, f"image {number}")
     image = array[..., None] if array.ndim == 2 else array
     if image.ndim == 3 and image.shape[0] in (1, 3, 4) and image.shape[2] not in (1, 3, 4):

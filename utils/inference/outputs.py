@@ -50,10 +50,10 @@ class Outputs:
             return predictor.predict([frame.image for frame in frames])
         detections = []
         for frame in frames:  # one by one: each image has its own feature maps
-            with FeatureMaps(predictor.model) as maps:
+            with FeatureMaps(predictor.model) as feature_maps:
                 detections.append(predictor(frame.image))
             name = frame.relative
-            self.features.write(name.with_name(f"{name.stem}_{frame.number}.mp4") if frame.clip else name, maps)
+            self.features.write(name.with_name(f"{name.stem}_{frame.number}.mp4") if frame.clip else name, feature_maps)
         return detections
 
     def write(self, frame: Frame, detections: ImageDetections) -> None:
