@@ -30,7 +30,7 @@ from utils.config.keywords import as_options, options_from
 from utils.config.options import DetectOptions
 from utils.core.errors import InputError
 from utils.core.names import counted
-from utils.core.v61 import find
+from utils.core.v61 import import_served
 
 if TYPE_CHECKING:
     from utils.datasets.sources import Source
@@ -155,8 +155,8 @@ def run(**options: Any) -> None:
 
 
 def __getattr__(name: str) -> Any:
-    """Return a name that scripts for v6.1 import from here, see ``utils/compat``."""
-    return find("detect", name)
+    """Names that scripts import from here, see ``utils/compat``."""
+    return import_served("detect", name)
 
 
 if __name__ == "__main__":

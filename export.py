@@ -24,7 +24,7 @@ from utils.config.keywords import as_options, options_from
 from utils.config.options import ExportOptions
 from utils.config.paths import TRAIN_RUNS
 from utils.core.device import select_device
-from utils.core.v61 import find
+from utils.core.v61 import import_served
 from utils.export import export_checkpoint, log_rows
 
 LOG = logging.getLogger(__name__)
@@ -61,7 +61,7 @@ def run(**options: Any) -> int:
 
 def __getattr__(name: str) -> Any:
     """Names that scripts import from here, see ``utils/compat``."""
-    return find("export", name)
+    return import_served("export", name)
 
 
 if __name__ == "__main__":

@@ -52,7 +52,7 @@ from utils.core.memory import memory_in_use, peak_memory
 from utils.core.names import counted
 from utils.core.output import unlock
 from utils.core.seed import torch_settings_kept
-from utils.core.v61 import find
+from utils.core.v61 import import_served
 from utils.datasets.loader import Batch
 from utils.datasets.loader_errors import NoBatchError, loader_failure
 from utils.evaluation import EvalResult
@@ -391,7 +391,7 @@ def run(**options: Any) -> None:
 
 def __getattr__(name: str) -> Any:
     """Names that scripts import from here, see ``utils/compat``."""
-    return find("train", name)
+    return import_served("train", name)
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ from utils.core.files import write_atomic
 from utils.core.names import counted, file_name
 from utils.core.output import OutputFolder, run_folder
 from utils.core.seed import seed_everything
-from utils.core.v61 import find
+from utils.core.v61 import import_served
 from utils.datasets.dataset_labels import load_labels
 from utils.datasets.fetch import fetch_missing
 from utils.datasets.labels import LabelRecord, LabelSet
@@ -305,7 +305,7 @@ def run(**options: Any) -> tuple[tuple[float, ...], np.ndarray, tuple[float, ...
 
 def __getattr__(name: str) -> Any:
     """Names that scripts import from here, see ``utils/compat``."""
-    return find("val", name)
+    return import_served("val", name)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from models.attention import KernelRouting, attention2d
 from models.dynamic_forms import DynamicForm, constants_of, convolve, eager_form, export_form
 from models.registry import register
-from utils.core.v61 import find, served
+from utils.core.v61 import import_served, served_names
 
 TEMPERATURE = 34.0  # of a dynamic layer at its start, where its row in the model yaml gives none
 
@@ -265,9 +265,9 @@ class Dynamic_conv2d(nn.Module):
 
 
 # For scripts that import all, as v6.1's own models did.
-__all__ = [*served("models.common"), "Dynamic_conv2d", "attention2d", "nn", "torch"]
+__all__ = [*served_names("models.common"), "Dynamic_conv2d", "attention2d", "nn", "torch"]
 
 
 def __getattr__(name: str) -> Any:
     """Names that scripts import from here and that modules make which build on this one."""
-    return find("models.common", name)
+    return import_served("models.common", name)

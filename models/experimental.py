@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from models.common import Conv
 from models.registry import register
-from utils.core.v61 import find, served
+from utils.core.v61 import import_served, served_names
 
 
 @register("scaled")
@@ -77,8 +77,8 @@ class MixConv2d(nn.Module):
         return self.act(self.bn(torch.cat([conv(x) for conv in self.m], dim=1)))
 
 
-__all__ = [*served("models.experimental"), "Conv", "nn", "torch"]
+__all__ = [*served_names("models.experimental"), "Conv", "nn", "torch"]
 
 
 def __getattr__(name: str) -> Any:
-    return find("models.experimental", name)
+    return import_served("models.experimental", name)

@@ -26,14 +26,12 @@ from models.limits import building, check_limits
 from models.parser import MODELS_DIR, find_model_yaml, is_ordinary, parse_model, read_model_yaml, read_rows
 from models.registry import register
 from models.shape_check import PROBE_SIZE, level_problem, probe
-from utils.config.paths import ROOT
 from utils.core.names import counted
-from utils.core.v61 import find
+from utils.core.v61 import import_served
 
 __all__ = ["MODELS_DIR", "Detect", "Model", "find_model_yaml", "parse_model", "read_model_yaml"]
 
 LOG = logging.getLogger(__name__)
-FILE = ROOT / "models/yolo.py"  # for other people's scripts, as is ROOT
 
 
 @register("head")
@@ -224,7 +222,7 @@ DetectionModel = Model  # the name since v6.2
 
 
 def __getattr__(name: str) -> Any:
-    return find("models.yolo", name)
+    return import_served("models.yolo", name)
 
 
 if __name__ == "__main__":  # python models/yolo.py --cfg my.yaml, by which tutorials for v6.1 try a yaml

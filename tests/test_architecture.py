@@ -63,8 +63,6 @@ REPEATED_NAMES = (
     #
     "ELSEWHERE",
     #
-    "FILE",
-    #
     "FILE_NAME",
     #
     "FORMAT",

@@ -44,12 +44,6 @@ NOT_YET_CLEAN = (
     #
     "utils/checkpoint",
     #
-    "utils/compat",
-    #
-    "utils/compat/datasets",
-    #
-    "utils/compat/general",
-    #
     "utils/config",
     #
     "utils/core/boxes.py",

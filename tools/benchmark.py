@@ -34,7 +34,6 @@ from utils.export import Row, export_checkpoint, log_rows, table
 from utils.plots.compare import Panel, plot_comparison
 
 LOG = logging.getLogger(__name__)
-FILE = Path(__file__).resolve()
 ALL = FORMATS + ELSEWHERE
 
 

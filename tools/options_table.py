@@ -14,7 +14,7 @@ from utils.config.cli import run_script
 from utils.config.flags import Flag, one_of, option
 from utils.config.options import DetectOptions, ExportOptions, TrainOptions, ValOptions
 from utils.config.paths import ROOT
-from utils.core.v61 import markdown_table as names_table
+from utils.core.v61 import names_table
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance

@@ -1,11 +1,5 @@
-"""``utils.autobatch`` of YOLOv5: see ``utils/core/v61.py`` for where each name is made."""
+"""``utils.autobatch`` of YOLOv5: ``utils/core/v61.py`` lists the module that defines each name."""
 
-from typing import Any
+from utils.core.v61 import only_served
 
-from utils.core.v61 import find, served
-
-__all__ = [*served("utils.autobatch")]
-
-
-def __getattr__(name: str) -> Any:
-    return find("utils.autobatch", name)
+__all__, __getattr__ = only_served("utils.autobatch")

@@ -1,4 +1,4 @@
-"""Activation functions for model yamls and for scripts that import them from here."""
+"""Names of ``utils.activations`` of YOLOv5 v6.1."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 SiLU = nn.SiLU  # x * sigmoid(x), arXiv 1606.08415 and 1710.05941
 Hardswish = nn.Hardswish  # x * relu6(x + 3) / 6, arXiv 1905.02244
 Mish = nn.Mish  # x * tanh(softplus(x)), arXiv 1908.08681
-MemoryEfficientMish = nn.Mish  # torch's own keeps no intermediate results either
+MemoryEfficientMish = nn.Mish  # torch's version keeps no intermediate results either
 
 
 class FReLU(nn.Module):
@@ -50,11 +50,11 @@ class AconC(nn.Module):
 
 
 class MetaAconC(nn.Module):
-    """ACON-C whose beta follows the image: sigmoid(fc2(fc1(mean over the map))), arXiv 2009.04759 section 4.
+    """ACON-C with a beta per image: sigmoid(fc2(fc1(mean over all cells))), arXiv 2009.04759 section 4.
 
     Args:
         c1: channels.
-        k, s: kernel and stride of the two layers on the 1x1 map.
+        k, s: kernel and stride of the two layers on the 1x1 feature map.
         r: reduction of the hidden width, which is at least ``r``.
     """
 

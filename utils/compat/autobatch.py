@@ -1,4 +1,4 @@
-"""Names that scripts written for YOLOv5 v6.1 import from here: the batch size that fits into memory."""
+"""Names of ``utils.autobatch`` of YOLOv5 v6.1."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from utils.training.autobatch import GPU_CAP, choose_batch_size
 
 
 def check_train_batch_size(model: Model, imgsz: int = 640) -> int:
-    """The batch size to train ``model`` with; see :func:`utils.training.autobatch.choose_batch_size`."""
+    """Return the batch size to train ``model`` with; see :func:`utils.training.autobatch.choose_batch_size`."""
     return autobatch(model, imgsz)
 
 
 def autobatch(model: Model, imgsz: int = 640, fraction: float = 0.9, batch_size: int = 16) -> int:
-    """The largest batch that stays within ``fraction`` of the free memory, where the model is.
+    """Return the largest batch size that fits into ``fraction`` of the free memory of the model's device.
 
     Args:
-        batch_size: v6.1's answer for a CPU; here the most that is tried there.
+        batch_size: largest size that is tried on a CPU.
     """
     device = next(model.parameters()).device
     images = GPU_CAP if device.type == "cuda" else batch_size

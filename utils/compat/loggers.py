@@ -1,4 +1,4 @@
-"""v6.1's ``Loggers``, for training loops that call it at their events."""
+"""``Loggers`` of YOLOv5 v6.1, for training loops of other scripts."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from utils.compat.plots_figures import plot_images
+from utils.compat.plots import plot_images
 from utils.core.callbacks import FitEpochEnd, TrainStart
 from utils.loggers.results_csv import FILE_NAME, V61_COLUMNS, ResultsCsv
 from utils.plots import plot_results
 
-_TRAIN_BATCHES = 3  # of which there are images
+_TRAIN_BATCHES = 3  # number of batches that are drawn
 
 
 class Loggers:
     """Writes ``results.csv``, ``results.png`` and ``train_batch*.jpg`` of a run.
 
-    Its methods have v6.1's names and arguments; events that need no file do nothing. TensorBoard, W&B and MLflow are
+    Its methods have the names and arguments of v6.1; other events have no effect. TensorBoard, W&B and MLflow are
     options of ``train.py``.
 
     Args:
@@ -50,7 +50,7 @@ class Loggers:
             plot_images(imgs, targets, paths, self.save_dir / f"train_batch{ni}.jpg")
 
     def on_fit_epoch_end(self, vals: Any, epoch: int, best_fitness: float, fi: float) -> None:
-        """Add the row of an epoch to ``results.csv``; the table of an older run is cut back to what goes before it.
+        """Add the row of an epoch to ``results.csv``; rows of this and later epochs from an older run are removed.
 
         Args:
             vals: 3 training losses, precision, recall, mAP@.5, mAP@.5:.95, 3 validation losses, 3 learning rates.
@@ -70,7 +70,7 @@ class Loggers:
             plot_results(self.save_dir / FILE_NAME)
 
     def _nothing(self, *_: Any, **__: Any) -> None:
-        """An event of which nothing is written."""
+        """Handle an event without output."""
 
     on_train_start = on_pretrain_routine_end = on_train_epoch_end = on_val_image_end = on_val_end = _nothing
     on_model_save = on_params_update = _nothing

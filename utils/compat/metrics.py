@@ -1,15 +1,18 @@
-"""v6.1's form of :func:`utils.metrics.ap.ap_per_class`, for scripts that unpack its answer."""
+"""Names of ``utils.metrics`` and ``val`` of YOLOv5 v6.1 that differ in their arguments or results."""
 
 from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from torch import Tensor
 
-from utils.metrics.ap import ApResult
-from utils.metrics.ap import ap_per_class as _figures
+from utils.datasets.label_text import label_text
+from utils.evaluation.coco_results import as_written, result_entry
+from utils.metrics import ap
 
 
 def ap_per_class(
@@ -22,22 +25,35 @@ def ap_per_class(
     names: Sequence[str] | Mapping[int, str] = (),
     eps: float = 1e-16,
 ) -> tuple[np.ndarray, ...]:
-    """Figures of each class that has labels: tp, fp, precision, recall, F1 [c], AP [c, thresholds], classes [c].
+    """Compute the metrics of each class that has labels.
 
-    ``tp`` bool [n, thresholds], ``conf`` and ``pred_cls`` [n], ``target_cls`` [m]. ``plot`` writes the four curves into
-    ``save_dir``, with the ``names`` of the classes by their numbers; ``eps`` has no effect.
+    Args:
+        tp: bool [n, thresholds].
+        conf, pred_cls: [n].
+        target_cls: [m].
+        plot: write the four curves into ``save_dir``, with the ``names`` of the classes by their index.
+        eps: without effect.
+
+    Returns:
+        tp, fp, precision, recall, F1 [c], AP [c, thresholds], class indices [c].
     """
-    found = _figures(tp, conf, pred_cls, target_cls)
+    result = ap.ap_per_class(tp, conf, pred_cls, target_cls)
     if plot:
         known = names if isinstance(names, Mapping) else dict(enumerate(names))
-        _draw(found, [str(known.get(int(kind), kind)) for kind in found.classes], Path(save_dir))
-    return found.tp, found.fp, found.p, found.r, found.f1, found.ap, found.classes
+        report = importlib.import_module("utils.evaluation.report")  # matplotlib is only loaded for plots
+        report.save_curves(result, [str(known.get(int(kind), kind)) for kind in result.classes], Path(save_dir))
+    return result.tp, result.fp, result.p, result.r, result.f1, result.ap, result.classes
 
 
-def _draw(found: ApResult, names: Sequence[str], folder: Path) -> None:
-    plots = importlib.import_module("utils.plots.curves")  # matplotlib is for those who want images
-    plots.plot_pr_curve(found.px, found.py, found.ap[:, 0], names, folder / "PR_curve.png")
-    for letter, title, values in (
-        ("F1", "F1", found.f1_curve), ("P", "Precision", found.p_curve), ("R", "Recall", found.r_curve)
-    ):  # fmt: skip
-        plots.plot_metric_curve(found.px, values, names, folder / f"{letter}_curve.png", title)
+def save_one_txt(predn: Tensor, save_conf: bool, shape: tuple[int, int], file: str | Path) -> None:
+    """Write the detections [k, 6] (x1 y1 x2 y2 confidence class) of an image of ``shape`` (h, w) as a label file."""
+    Path(file).write_text(label_text(predn, shape, save_conf), encoding="utf-8")
+
+
+def save_one_json(predn: Tensor, jdict: list[dict[str, Any]], path: Path, class_map: Sequence[int]) -> None:
+    """Append the detections [k, 6] of an image to a list in COCO's format; the image id is its file name, or the
+    number in it."""
+    name, rows = Path(path).stem, predn.cpu().double().numpy()
+    image_id = int(name) if name.isdecimal() else name
+    kinds = rows[:, 5].astype(int).tolist()
+    jdict.extend(result_entry(image_id, class_map[k], row) for k, row in zip(kinds, as_written(rows).tolist()))

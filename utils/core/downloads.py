@@ -88,54 +88,6 @@ def is_archive(name: str | Path) -> bool:
     return str(name).lower().endswith(ARCHIVES)
 
 
-def attempt_download(file: str | Path) -> str:
-    """The path of a local file, under the name scripts for v6.1 call. Nothing is fetched.
-
-    Raises:
-        FileNotFoundError: it is not there.
-    """
-    path = Path(str(file).strip().replace("'", ""))
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"{file}: no such file (looked at {path.absolute()}); nothing is downloaded: put it there"
-        )
-    return str(path)
-
-
-def safe_download(
-    file: str | Path, url: str, url2: str | None = None, min_bytes: float = 1.0, error_msg: str = ""
-) -> None:
-    """Fetch ``url``, or ``url2`` if that fails, into ``file``; it is there whole or not at all.
-
-    Raises:
-        InputError: neither can be had, or what came is not larger than ``min_bytes``; ``error_msg`` ends the message.
-    """
-    target, addresses = Path(file), [address for address in (url, url2) if address]
-    for number, address in enumerate(addresses, 1):
-        try:
-            download(address, target)
-            if target.stat().st_size <= min_bytes:
-                target.unlink()
-                raise InputError(f"{address}: what came is not larger than {min_bytes:g} bytes")
-            return
-        except InputError as error:
-            if number == len(addresses):
-                raise InputError(f"{error}{'; ' + error_msg if error_msg else ''}") from error
-
-
-def _of_google(name: str) -> Callable[..., Any]:
-    """Stands for one of v6.1's functions for Google's storage; raises InputError when it is called."""
-
-    def refuse(*args: Any, **kwargs: Any) -> Any:
-        raise InputError(f"{name}: nothing is exchanged with a cloud here; fetch the file with the tools of the cloud")
-
-    refuse.__name__ = name
-    return refuse
-
-
-gdrive_download, get_token, gsutil_getsize = map(_of_google, ("gdrive_download", "get_token", "gsutil_getsize"))
-
-
 # Fetching -------------------------------------------------------------------------------------------------------------
 
 

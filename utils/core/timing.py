@@ -9,11 +9,18 @@ from contextlib import contextmanager
 import torch
 
 
+def synchronized_seconds(device: torch.device | None) -> float:
+    """Return the seconds of a clock for measuring durations; on a GPU, after its queue is finished."""
+    if device is not None and device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
 class StageTimer:
     """Adds up the seconds and the image counts of named stages.
 
-    ``with timer.stage("inference", images=8): ...`` times one piece of work on eight images. On a GPU the queue is
-    drained before the clock is read, since a launched kernel has not run yet.
+    ``with timer.stage("inference", images=8): ...`` times one piece of work on eight images. On a GPU the clock is read
+    when the queue is finished, since a launched kernel may still be running.
     """
 
     def __init__(self, device: torch.device | None = None) -> None:
@@ -23,12 +30,12 @@ class StageTimer:
 
     @contextmanager
     def stage(self, name: str, images: int = 0) -> Iterator[None]:
-        """Time the body of a ``with`` block; it counts even when the body raises."""
-        begin = self._now()
+        """Time the body of a ``with`` statement, also when it raises."""
+        begin = synchronized_seconds(self._device)
         try:
             yield
         finally:
-            self.add(name, self._now() - begin, images)
+            self.add(name, synchronized_seconds(self._device) - begin, images)
 
     def add(self, name: str, seconds: float, images: int = 0) -> None:
         """Add time measured elsewhere."""
@@ -41,8 +48,3 @@ class StageTimer:
             name: 1000.0 * seconds / self.images[name] if self.images[name] else 0.0
             for name, seconds in self.seconds.items()
         }
-
-    def _now(self) -> float:
-        if self._device is not None and self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)
-        return time.perf_counter()

@@ -1,22 +1,26 @@
-"""The names that scripts written for YOLOv5 import, and where each is made. The README's table is this list.
+"""The names that scripts written for YOLOv5 import, and the module that defines each. The README's table is this list.
 
-A name is looked up when a script asks for it, so that no module of the program imports the compatibility layer: each
-module of the list ends in
+A name is looked up when a script imports it, so no module of the program imports the compatibility layer. A module with
+such names ends in
 
     def __getattr__(name: str) -> Any:
-        return find("models.common", name)
+        return import_served("models.common", name)
+
+or, when it has no code of its own, consists of ``__all__, __getattr__ = only_served(__name__)``.
 """
 
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from typing import Any
 
-# Module -> the module that makes names of it ("": itself) -> these names. Those of v6.1 and the usual later ones.
+# Module -> module that defines names of it ("": the module itself) -> these names, those of v6.1 and common later ones.
+# ``name=other``: it has the name ``other`` there.
 SERVED: dict[str, dict[str, str]] = {
     "detect": {
         "": "main run",
-        "utils.compat.detect": "parse_opt",
+        "utils.compat.scripts": "parse_opt=parse_detect_opt",
         "models.common": "DetectMultiBackend",
         "utils.datasets": "IMG_FORMATS LoadImages LoadStreams VID_FORMATS",
         "utils.general": (
@@ -28,9 +32,9 @@ SERVED: dict[str, dict[str, str]] = {
     },
     "export": {
         "": "main run",
+        "utils.compat.scripts": "parse_opt=parse_export_opt",
         "utils.compat.export": (
-            "export_coreml export_edgetpu export_engine export_formats export_onnx export_openvino export_pb "
-            "export_saved_model export_tfjs export_tflite export_torchscript parse_opt"
+            "export_coreml export_engine export_formats export_onnx export_openvino export_torchscript"
         ),
         "models.common": "Conv",
         "models.experimental": "attempt_load",
@@ -63,7 +67,7 @@ SERVED: dict[str, dict[str, str]] = {
         "utils.downloads": "attempt_download",
     },
     "models.yolo": {
-        "": "Detect DetectionModel FILE Model ROOT parse_model",
+        "": "Detect DetectionModel Model parse_model",
         "models.common": (
             "AutoShape Bottleneck BottleneckCSP C3 C3Ghost C3SPP C3TR Classify Concat Contract Conv DWConv "
             "DetectMultiBackend Detections Expand Focus GhostBottleneck GhostConv SPP SPPF autopad"
@@ -77,7 +81,7 @@ SERVED: dict[str, dict[str, str]] = {
     },
     "train": {
         "": "main run",
-        "utils.compat.train": "parse_opt",
+        "utils.compat.scripts": "parse_opt=parse_train_opt",
         "models.yolo": "Model",
         "models.experimental": "attempt_load",
         "utils.general": (
@@ -99,10 +103,8 @@ SERVED: dict[str, dict[str, str]] = {
         "utils.compat.activations": "AconC FReLU Hardswish MemoryEfficientMish MetaAconC Mish SiLU",
     },
     "utils.augmentations": {
-        "utils.compat.augmentations": (
-            "Albumentations augment_hsv box_candidates copy_paste cutout hist_equalize letterbox mixup "
-            "random_perspective replicate"
-        ),
+        "utils.compat.augmentations": ("Albumentations augment_hsv copy_paste mixup random_perspective"),
+        "utils.core.image": "letterbox",
     },
     "utils.autoanchor": {
         "utils.compat.autoanchor": "PREFIX check_anchor_order check_anchors kmean_anchors",
@@ -111,42 +113,44 @@ SERVED: dict[str, dict[str, str]] = {
         "utils.compat.autobatch": "autobatch check_train_batch_size",
     },
     "utils.benchmarks": {
-        "tools.benchmark": "FILE ROOT main parse_opt run",
+        "tools.benchmark": "main parse_opt run",
     },
     "utils.callbacks": {
         "utils.core.callbacks": "Callbacks",
     },
     "utils.datasets": {
         "utils.compat.datasets": (
-            "IMG_FORMATS LoadImages LoadScreenshots LoadStreams LoadWebcam VID_FORMATS exif_size img2label_paths "
-            "letterbox"
+            "IMG_FORMATS LoadImages LoadScreenshots LoadStreams LoadWebcam VID_FORMATS autosplit exif_transpose "
+            "img2label_paths"
         ),
-        "utils.compat.datasets.training": (
-            "HELP_URL InfiniteDataLoader LoadImagesAndLabels _RepeatSampler create_dataloader"
-        ),
-        "utils.compat.datasets.tools": (
-            "autosplit create_folder dataset_stats exif_transpose extract_boxes flatten_recursive get_hash "
-            "verify_image_label"
-        ),
+        "utils.compat.dataloaders": "InfiniteDataLoader LoadImagesAndLabels create_dataloader",
+        "utils.core.image": "letterbox",
     },
     "utils.downloads": {
-        "utils.core.downloads": "attempt_download gdrive_download get_token gsutil_getsize safe_download",
+        "utils.compat.downloads": "attempt_download safe_download",
     },
     "utils.general": {
         "utils.compat.general": (
-            "CONFIG_DIR DATASETS_DIR FILE FONT NCOLS NUM_THREADS Profile ROOT Timeout VERBOSE WorkingDirectory "
-            "apply_classifier box_iou check_dataset check_file check_font check_git_status check_img_size "
-            "check_imshow check_online check_python check_requirements check_suffix check_version check_yaml "
-            "clean_str clip_boxes clip_coords coco80_to_coco91_class colorstr download emojis file_size fitness "
-            "get_latest_run increment_path init_seeds intersect_dicts is_ascii is_chinese is_colab is_docker "
-            "is_kaggle is_pip is_writeable labels_to_class_weights labels_to_image_weights make_divisible methods "
-            "non_max_suppression one_cycle print_args print_mutation resample_segments scale_boxes scale_coords "
-            "segment2box segments2boxes set_logging strip_optimizer try_except url2file user_config_dir xyn2xy "
-            "xywh2xyxy xywhn2xyxy xyxy2xywh xyxy2xywhn"
+            "DATASETS_DIR LOGGER LOGGING_NAME NCOLS NUM_THREADS Profile TQDM_BAR_FORMAT apply_classifier clean_str "
+            "clip_boxes=clip_coords clip_coords coco80_to_coco91_class colorstr cv2 download emojis file_size "
+            "get_latest_run increment_path init_seeds labels_to_class_weights labels_to_image_weights make_divisible "
+            "methods one_cycle print_args scale_boxes=scale_coords scale_coords set_logging strip_optimizer try_except "
+            "url2file yaml_save"
         ),
-        "utils.compat.general.later": (
-            "LOGGER LOGGING_NAME TQDM_BAR_FORMAT cv2 is_jupyter is_notebook yaml_load yaml_save"
+        "utils.compat.general_checks": (
+            "check_dataset check_file check_git_status check_imshow check_requirements check_suffix check_version "
+            "check_yaml is_ascii is_colab is_docker"
         ),
+        "utils.checkpoint.transfer": "intersect_dicts",
+        "utils.config.paths": "ROOT",
+        "utils.config.sizes": "check_img_size",
+        "utils.core.boxes": (
+            "box_iou resample_segments segment2box segments2boxes xyn2xy xywh2xyxy xywhn2xyxy xyxy2xywh xyxy2xywhn"
+        ),
+        "utils.core.files": "yaml_load=read_yaml",
+        "utils.core.nms": "non_max_suppression",
+        "utils.inference.window": "is_jupyter=in_notebook is_notebook=in_notebook",
+        "utils.metrics.ap": "fitness",
     },
     "utils.loggers": {
         "utils.compat.loggers": "Loggers",
@@ -158,26 +162,28 @@ SERVED: dict[str, dict[str, str]] = {
     "utils.metrics": {
         "": "ConfusionMatrix bbox_ioa bbox_iou box_iou compute_ap fitness wh_iou",
         "utils.compat.metrics": "ap_per_class",
-        "utils.compat.plots_figures": "plot_mc_curve plot_pr_curve",
     },
     "utils.plots": {
-        "": "RANK plot_evolve plot_labels plot_results",
-        "utils.compat.plots": "Annotator colors plot_one_box save_one_box",
-        "utils.compat.plots_figures": (
-            "Colors butter_lowpass_filtfilt check_pil_font feature_visualization hist2d output_to_target "
-            "plot_images plot_lr_scheduler plot_targets_txt plot_val_study plot_val_txt profile_idetection"
+        "": "plot_evolve plot_labels plot_results",
+        "utils.compat.plots": (
+            "Annotator Colors colors feature_visualization output_to_target plot_images plot_one_box plot_val_study "
+            "save_one_box"
         ),
     },
     "utils.torch_utils": {
+        "models.fuse": "fuse_conv_and_bn=fuse_conv_bn",
+        "models.yolo": "initialize_weights=norm_defaults",
+        "utils.training.early_stop": "EarlyStopping",
         "utils.compat.torch_utils": (
-            "EarlyStopping ModelEMA copy_attr date_modified de_parallel device_count find_modules fuse_conv_and_bn "
-            "git_describe initialize_weights is_parallel model_info profile prune scale_img select_device sparsity "
-            "smart_inference_mode smart_optimizer time_sync torch_distributed_zero_first"
+            "ModelEMA copy_attr de_parallel is_parallel model_info profile prune scale_img select_device "
+            "smart_inference_mode smart_optimizer sparsity time_sync torch_distributed_zero_first"
         ),
     },
     "val": {
         "": "main run",
-        "utils.compat.val": "parse_opt process_batch save_one_json save_one_txt",
+        "utils.compat.scripts": "parse_opt=parse_val_opt",
+        "utils.compat.metrics": "save_one_json save_one_txt",
+        "utils.metrics.matching": "process_batch=match_as_v61",
         "models.common": "DetectMultiBackend",
         "utils.general": (
             "LOGGER box_iou check_dataset check_img_size non_max_suppression scale_coords xywh2xyxy xyxy2xywh"
@@ -193,28 +199,101 @@ SERVED: dict[str, dict[str, str]] = {
 # Names of later releases for modules that v6.1 has.
 ALIASES = {"utils.dataloaders": "utils.datasets"}
 
+# Names of v6.1 that only the original's own modules import, and what to use instead. Importing one is an error.
+NOT_SERVED: dict[str, dict[str, str]] = {
+    "models.yolo": {"FILE ROOT": "utils.general.ROOT"},
+    "utils.augmentations": {
+        "box_candidates": "utils.datasets.augment.box_candidates",
+        "cutout": "the hyper-parameter cutout of train.py",
+        "hist_equalize": "cv2.equalizeHist or cv2.createCLAHE",
+        "replicate": "the hyper-parameter copy_paste of train.py",
+    },
+    "utils.benchmarks": {"FILE ROOT": "utils.general.ROOT"},
+    "utils.datasets": {
+        "HELP_URL": "'Your own data' in README.md",
+        "_RepeatSampler": "torch.utils.data.DataLoader(persistent_workers=True)",
+        "create_folder": "shutil.rmtree and os.makedirs",
+        "dataset_stats": "python -m tools.check",
+        "exif_size": "exif_transpose(image).size",
+        "extract_boxes": "detect.py --save-crop",
+        "flatten_recursive": "python -m tools.convert",
+        "get_hash": "hashlib",
+        "verify_image_label": "python -m tools.check",
+    },
+    "utils.downloads": {
+        "gdrive_download get_token gsutil_getsize": "the tools of the cloud: nothing is exchanged with one here",
+    },
+    "utils.general": {
+        "CONFIG_DIR user_config_dir": "a folder of your choice: no settings are stored",
+        "FILE": "utils.general.ROOT",
+        "FONT check_font": "nothing: fonts are chosen by the text",
+        "Timeout": "signal.setitimer",
+        "VERBOSE": "set_logging(verbose=False)",
+        "WorkingDirectory": "contextlib.chdir or os.chdir",
+        "check_online": "socket.create_connection",
+        "check_python": "sys.version_info",
+        "is_chinese": "re.search('[\u4e00-\u9fff]', text)",
+        "is_kaggle is_pip": "os.environ and __file__",
+        "is_writeable": "os.access(folder, os.W_OK)",
+        "print_mutation": "train.py --evolve",
+    },
+    "utils.metrics": {
+        "plot_mc_curve": "utils.plots.plot_metric_curve",
+        "plot_pr_curve": "utils.plots.plot_pr_curve",
+    },
+    "utils.plots": {
+        "RANK": "os.environ['RANK']",
+        "butter_lowpass_filtfilt": "scipy.signal.filtfilt",
+        "check_pil_font": "PIL.ImageFont.truetype",
+        "hist2d": "numpy.histogram2d",
+        "plot_lr_scheduler": "results.csv, which has the learning rates",
+        "plot_targets_txt plot_val_txt": "labels.jpg of the run folder",
+        "profile_idetection": "matplotlib",
+    },
+    "utils.torch_utils": {
+        "date_modified": "os.path.getmtime",
+        "device_count": "torch.cuda.device_count",
+        "find_modules": "model.modules()",
+        "git_describe": "git describe",
+    },
+}
 
-def served(module: str) -> list[str]:
+
+def served_names(module: str) -> list[str]:
     """All names that scripts can import from ``module``, sorted."""
-    return sorted(name for names in SERVED[ALIASES.get(module, module)].values() for name in names.split())
+    entries = SERVED[ALIASES.get(module, module)].values()
+    return sorted(entry.partition("=")[0] for names in entries for entry in names.split())
 
 
-def find(module: str, name: str) -> Any:
-    """What scripts import from ``module`` as ``name`` and another module makes.
+def import_served(module: str, name: str) -> Any:
+    """Return the object that scripts import from ``module`` as ``name`` and another module defines.
 
     Raises:
         AttributeError: no such name.
+        ImportError: a name of v6.1 that is not served; names the replacement. (Python replaces the message of an
+            AttributeError in ``from module import name``.)
     """
-    for home, names in SERVED[ALIASES.get(module, module)].items():
-        if home and name in names.split():
-            return getattr(importlib.import_module(home), name)
+    original = ALIASES.get(module, module)
+    for home, names in SERVED[original].items():
+        for entry in names.split() if home else ():
+            served, _, other = entry.partition("=")
+            if served == name:
+                return getattr(importlib.import_module(home), other or name)
+    for names, instead in NOT_SERVED.get(original, {}).items():
+        if name in names.split():
+            raise ImportError(f"{module}.{name} of YOLOv5 is not served here; use {instead}")
     raise AttributeError(f"module '{module}' has no attribute '{name}'")
 
 
-def markdown_table() -> str:
+def only_served(module: str) -> tuple[list[str], Callable[[str], Any]]:
+    """``__all__`` and ``__getattr__`` of a module that has nothing but served names."""
+    return served_names(module), lambda name: import_served(module, name)
+
+
+def names_table() -> str:
     """The list as a Markdown table, for the README."""
     rows = ["| module | names |", "|---|---|"]
     for module in sorted([*SERVED, *ALIASES]):
-        same = f"as `{ALIASES[module]}`" if module in ALIASES else ", ".join(f"`{name}`" for name in served(module))
-        rows.append(f"| `{module}` | {same} |")
+        names = ", ".join(f"`{name}`" for name in served_names(module))
+        rows.append(f"| `{module}` | {f'as `{ALIASES[module]}`' if module in ALIASES else names} |")
     return "\n".join(rows) + "\n"

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from utils.core.v61 import find, served
+from utils.core.v61 import import_served, served_names
 from utils.datasets.dataset import DetectionDataset, Sample, TrainItem
 from utils.datasets.labels import LabelRecord, LabelSet, ScanReport, scan_labels
 from utils.datasets.loader import Batch, EpochSampler, build_loader, collate
@@ -21,8 +21,8 @@ __all__ = [
     "scan_labels",
 ]
 
-__all__ += served("utils.datasets")  # for scripts that import all
+__all__ += served_names("utils.datasets")  # for scripts that import all
 
 
 def __getattr__(name: str) -> Any:
-    return find("utils.datasets", name)
+    return import_served("utils.datasets", name)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from utils.evaluation.results import EvalResult
 from utils.evaluation.tables import ClassRow, class_rows, mean_row
+from utils.metrics.ap import ApResult
 from utils.metrics.coco import NAMES, CocoFigures
 from utils.plots.curves import plot_confusion, plot_metric_curve, plot_pr_curve
 from utils.plots.names import columns, shorten
@@ -61,11 +62,14 @@ def log_speed(result: EvalResult, shape: str) -> None:
 
 
 def save_plots(result: EvalResult, names: Sequence[str], folder: Path) -> None:
-    """PR, F1, P and R curves and the confusion matrix, under the names v6.1 uses."""
+    """Write the confusion matrix and the curves, under the file names of v6.1."""
     plot_confusion(result.confusion.matrix, names, folder / "confusion_matrix.png")
-    if len(result.ap.classes) == 0:
-        return
-    ap, shown = result.ap, [names[int(c)] for c in result.ap.classes]
-    plot_pr_curve(ap.px, ap.py, ap.ap[:, 0], shown, folder / "PR_curve.png")
+    if len(result.ap.classes):
+        save_curves(result.ap, [names[int(c)] for c in result.ap.classes], folder)
+
+
+def save_curves(ap: ApResult, names: Sequence[str], folder: Path) -> None:
+    """Write the PR, F1, P and R curves of the classes with labels, whose names these are."""
+    plot_pr_curve(ap.px, ap.py, ap.ap[:, 0], names, folder / "PR_curve.png")
     for label, curve, file in (("F1", ap.f1_curve, "F1"), ("Precision", ap.p_curve, "P"), ("Recall", ap.r_curve, "R")):
-        plot_metric_curve(ap.px, curve, shown, folder / f"{file}_curve.png", label)
+        plot_metric_curve(ap.px, curve, names, folder / f"{file}_curve.png", label)

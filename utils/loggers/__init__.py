@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from utils.core.v61 import find
+from utils.core.v61 import import_served
 from utils.loggers.console import ConsoleLogger
 from utils.loggers.mlflow import MlflowLogger
 from utils.loggers.plots_logger import PlotsLogger
@@ -25,4 +25,4 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    return find("utils.loggers", name)
+    return import_served("utils.loggers", name)

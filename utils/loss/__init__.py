@@ -3,7 +3,7 @@
 from typing import Any
 
 from utils.core.boxes import bbox_iou
-from utils.core.v61 import find, served
+from utils.core.v61 import import_served, served_names
 from utils.loss.detection import DetectionLoss, LossItems, scale_gains
 from utils.loss.focal import BCEBlurWithLogitsLoss, FocalLoss, QFocalLoss, smooth_bce
 from utils.loss.targets import Assignment, assign_targets
@@ -24,8 +24,8 @@ __all__ = [
     "smooth_bce",
 ]
 
-__all__ += served("utils.loss")  # for scripts that import all
+__all__ += served_names("utils.loss")  # for scripts that import all
 
 
 def __getattr__(name: str) -> Any:
-    return find("utils.loss", name)
+    return import_served("utils.loss", name)

@@ -3,7 +3,7 @@
 from typing import Any
 
 from utils.core.boxes import bbox_ioa, bbox_iou, box_iou, wh_iou
-from utils.core.v61 import find, served
+from utils.core.v61 import import_served, served_names
 from utils.metrics.ap import ApResult, compute_ap, fitness
 from utils.metrics.confusion import ConfusionMatrix
 from utils.metrics.matching import match_as_v61, match_predictions
@@ -21,8 +21,8 @@ __all__ = [
     "wh_iou",
 ]
 
-__all__ += served("utils.metrics")  # for scripts that import all
+__all__ += served_names("utils.metrics")  # for scripts that import all
 
 
 def __getattr__(name: str) -> Any:
-    return find("utils.metrics", name)
+    return import_served("utils.metrics", name)

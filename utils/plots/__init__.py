@@ -1,9 +1,8 @@
 """Images of data, results and curves. matplotlib is imported only when a figure is made."""
 
-import os
 from typing import Any
 
-from utils.core.v61 import find, served
+from utils.core.v61 import import_served, served_names
 from utils.plots.annotate import color_for
 from utils.plots.batches import plot_batch
 from utils.plots.curves import plot_confusion, plot_metric_curve, plot_pr_curve
@@ -25,10 +24,8 @@ __all__ = [
     "plot_routing",
 ]
 
-__all__ += served("utils.plots")  # for scripts that import all
+__all__ += served_names("utils.plots")  # for scripts that import all
 
 
 def __getattr__(name: str) -> Any:
-    if name == "RANK":
-        return int(os.environ.get("RANK", "-1"))  # of this process among those that torchrun started
-    return find("utils.plots", name)
+    return import_served("utils.plots", name)

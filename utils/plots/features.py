@@ -118,9 +118,13 @@ class FeatureMaps:
         output = OutputFolder(folder)
         for index, feature_map in sorted(self.maps.items()):
             kind = str(getattr(self.layers[index], "type", type(self.layers[index]).__name__)).rpartition(".")[2]
-            stem = file_name(f"stage{index}_{kind}_features")
-            write_image(output.path(f"{stem}.png"), feature_grid(feature_map, channels))
-            np.save(output.path(f"{stem}.npy"), feature_map.float().cpu().numpy())
+            save_feature_map(feature_map, output, file_name(f"stage{index}_{kind}_features"), channels)
+
+
+def save_feature_map(feature_map: Tensor, output: OutputFolder, stem: str, channels: int = 32) -> None:
+    """Write the first channels of a feature map [C, H, W] as ``<stem>.png`` and all, in float32, as ``<stem>.npy``."""
+    write_image(output.path(f"{stem}.png"), feature_grid(feature_map, channels))
+    np.save(output.path(f"{stem}.npy"), feature_map.detach().float().cpu().numpy())
 
 
 class FeatureFiles:

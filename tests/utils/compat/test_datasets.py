@@ -7,7 +7,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from PIL import Image
 
 from utils.core.errors import InputError
 from utils.core.image import write_image
@@ -17,7 +16,6 @@ from utils.datasets import (
     LoadImages,
     LoadStreams,
     LoadWebcam,
-    exif_size,
     img2label_paths,
     letterbox,
 )  # fmt: skip
@@ -106,19 +104,11 @@ def test_images_are_no_streams(folder: Path) -> None:
         LoadStreams(str(folder))
 
 
-def test_size_of_a_turned_image(tmp_path: Path) -> None:
-    exif = Image.Exif()
-    exif[274] = 6
-    Image.new("RGB", (20, 10)).save(tmp_path / "a.jpg", exif=exif)
-    assert exif_size(Image.open(tmp_path / "a.jpg")) == (10, 20)
-    assert exif_size(Image.new("RGB", (20, 10))) == (20, 10)
-
-
 def test_label_files_of_images() -> None:
     assert [Path(path) for path in img2label_paths(["set/images/train/a.jpg"])] == [Path("set/labels/train/a.txt")]
 
 
 def test_letterbox_is_found_in_its_old_places() -> None:
-    from utils.compat import augmentations
+    from utils import augmentations
 
     assert augmentations.letterbox is letterbox

@@ -1,4 +1,4 @@
-"""The door utils.compat.general: names and calls of v6.1."""
+"""Names of utils.general with the arguments of v6.1."""
 
 from __future__ import annotations
 
@@ -14,14 +14,9 @@ import numpy as np
 import pytest
 import torch
 
+import utils.general as general
 from utils.checkpoint import load_checkpoint
-from utils.compat import general
 from utils.core.errors import InputError
-
-
-def test_every_name_of_the_door_is_there() -> None:
-    assert [name for name in general.__all__ if not hasattr(general, name)] == []
-
 
 # --- boxes -----------------------------------------------------------------------------------------------------------
 

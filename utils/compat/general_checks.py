@@ -1,47 +1,63 @@
-"""v6.1's check functions. None installs or fetches anything."""
+"""Check functions of ``utils.general`` of YOLOv5 v6.1, and ``notebook_init``. None installs or fetches anything."""
 
 from __future__ import annotations
 
 import glob
+import importlib
 import importlib.metadata
-import platform
+import os
 import re
-import socket
+import shutil
 import subprocess
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from utils.compat.general.logger import LOGGER
+import torch
+
 from utils.config.dataset_spec import SPLITS, DatasetSpec
 from utils.config.paths import ROOT
+from utils.core.device import select_device
 from utils.core.errors import InputError
+from utils.core.log import SCRIPT_LOG
+from utils.core.memory import free_memory
 from utils.datasets.dataset_labels import GENERATORS
 from utils.inference.window import can_open_window
-from utils.plots.fonts import font_file
 
 
 def is_ascii(s: Any = "") -> bool:
-    """Whether the text of any object, a list of names say, is ASCII."""
+    """Whether the text of any object, such as a list of names, is ASCII."""
     return str(s).isascii()
+
+
+def is_colab() -> bool:
+    """Whether this is a Google Colab notebook."""
+    return "COLAB_GPU" in os.environ or "google.colab" in sys.modules
+
+
+def is_docker() -> bool:
+    """Whether this process is in a container of Docker or Podman."""
+    return any(Path(name).exists() for name in ("/.dockerenv", "/run/.containerenv", "/workspace/.dockerenv"))
 
 
 def check_suffix(
     file: str | Path | Sequence[str | Path] = "yolov5s.pt", suffix: str | Sequence[str] = (".pt",), msg: str = ""
 ) -> None:
-    """Raise InputError for a file, or one of several, whose suffix is another; names without a suffix pass."""
+    """Raise InputError for a file, or one of several, with another suffix; names without a suffix pass."""
     allowed = [suffix] if isinstance(suffix, str) else list(suffix)
     for name in [file] if isinstance(file, (str, Path)) else file:
-        found = Path(name).suffix.lower()
-        if allowed and any(allowed) and found and found not in allowed:
+        actual = Path(name).suffix.lower()
+        if allowed and any(allowed) and actual and actual not in allowed:
             raise InputError(f"{msg}{name}: expected a name ending in {' or '.join(allowed)}")
 
 
 def check_file(file: str | Path, suffix: str | Sequence[str] = "") -> str:
-    """The path of a file given by its path, or by a name to be found in ``data``, ``models`` or ``utils``.
+    """Return the path of a file, given as a path, or as a name to search for in ``data``, ``models`` and ``utils``.
 
     Raises:
-        FileNotFoundError: there is none. InputError: there are several, it is an address, or its suffix is wrong.
+        FileNotFoundError: there is none.
+        InputError: there are several, it is an address, or its suffix is wrong.
     """
     check_suffix(file, suffix)
     name = str(file)
@@ -49,14 +65,17 @@ def check_file(file: str | Path, suffix: str | Sequence[str] = "") -> str:
         return name
     if "://" in name:
         raise InputError(f"{name}: nothing is downloaded; save the file and give its path")
+    parts = Path(name).parts
     folders = [ROOT / folder for folder in ("data", "models", "utils")]
-    found = [path for folder in folders for path in sorted(folder.rglob(glob.escape(Path(name).name)))]
-    found = [path for path in found if path.is_file() and path.parts[-len(Path(name).parts) :] == Path(name).parts]
-    if not found:
-        raise FileNotFoundError(f"{name}: no such file (looked at {Path(name).absolute()}, and in data, models, utils)")
-    if len(found) > 1:
-        raise InputError(f"{name} may be any of {', '.join(map(str, found))}: give the path")
-    return str(found[0])
+    matches = [path for folder in folders for path in sorted(folder.rglob(glob.escape(Path(name).name)))]
+    matches = [path for path in matches if path.is_file() and path.parts[-len(parts) :] == parts]
+    if not matches:
+        raise FileNotFoundError(
+            f"{name}: no such file (searched: {Path(name).absolute()}, and the folders data, models, utils)"
+        )
+    if len(matches) > 1:
+        raise InputError(f"{name} may be any of {', '.join(map(str, matches))}: give the path")
+    return str(matches[0])
 
 
 def check_yaml(file: str | Path, suffix: str | Sequence[str] = (".yaml", ".yml")) -> str:
@@ -66,15 +85,15 @@ def check_yaml(file: str | Path, suffix: str | Sequence[str] = (".yaml", ".yml")
 
 def check_version(current: str, minimum: str, name: str = "version", pinned: bool = False, hard: bool = False) -> bool:
     """Whether a version is at least, or with ``pinned`` exactly, another; ``hard`` raises InputError if not."""
-    have, need = _numbers(current), _numbers(minimum)
-    good = have == need if pinned else have >= need
+    installed, required = _release(current), _release(minimum)
+    good = installed == required if pinned else installed >= required
     if hard and not good:
         raise InputError(f"{name} {minimum} is needed, {current} is installed")
     return good
 
 
-def _numbers(version: str) -> tuple[int, ...]:
-    """ "2.14.1+cpu" -> (2, 14, 1); zeros at the end do not count."""
+def _release(version: str) -> tuple[int, ...]:
+    """ "2.14.1+cpu" -> (2, 14, 1), without zeros at the end."""
     numbers = [int(number) for number in re.findall(r"\d+", re.split(r"[+a-zA-Z]", version)[0])]
     while numbers and numbers[-1] == 0:
         numbers.pop()
@@ -91,21 +110,21 @@ def check_requirements(
 
     Args:
         requirements: a requirements file, one requirement ("numpy>=1.26"), or several.
-        exclude: packages not to ask for.
+        exclude: packages that are not checked.
         install, cmds: without effect.
 
     Returns:
-        Whether all are there.
+        Whether all are installed.
     """
     if isinstance(requirements, Path) or (isinstance(requirements, str) and Path(requirements).suffix == ".txt"):
         lines = Path(requirements).read_text(encoding="utf-8").splitlines()
     else:
         lines = [requirements] if isinstance(requirements, str) else list(requirements)
     wanted = [text for line in lines if (text := line.split("#")[0].split(";")[0].strip()) and text[0] != "-"]
-    missing = [text for text in wanted if _package(text) not in set(exclude) and not _installed(text)]
+    missing = [text for text in wanted if _package(text) not in set(exclude) and not _is_installed(text)]
     if missing:
-        LOGGER.warning("missing or too old: %s; install with: pip install %s", ", ".join(missing),
-                       " ".join(f'"{text}"' for text in missing))  # fmt: skip
+        words = " ".join(f'"{text}"' for text in missing)
+        SCRIPT_LOG.warning("missing or too old: %s; install with: pip install %s", ", ".join(missing), words)
     return not missing
 
 
@@ -113,30 +132,32 @@ def _package(requirement: str) -> str:
     return re.split(r"[\[<>=!~ ]", requirement, maxsplit=1)[0]
 
 
-def _installed(requirement: str) -> bool:
-    """Whether the package is there, and not older than a ``>=`` in the requirement says."""
+def _is_installed(requirement: str) -> bool:
+    """Whether the package is installed, in the version after ``>=`` or a later one."""
     try:
         current = importlib.metadata.version(_package(requirement))
     except importlib.metadata.PackageNotFoundError:
         return False
-    floor = re.search(r">=\s*([\w.]+)", requirement)
-    return floor is None or check_version(current, floor[1])
+    minimum = re.search(r">=\s*([\w.]+)", requirement)
+    return minimum is None or check_version(current, minimum[1])
 
 
 def check_imshow(warn: bool = True) -> bool:
-    """Whether OpenCV can open a window here; warns if not, unless ``warn`` is False."""
+    """Whether OpenCV can open a window here; logs a warning if not, unless ``warn`` is False."""
     works = can_open_window()
     if warn and not works:
-        LOGGER.warning("no window can be opened here")
+        SCRIPT_LOG.warning("no window can be opened here")
     return works
 
 
 def check_dataset(data: str | Path | Mapping[str, Any], autodownload: bool = False) -> dict[str, Any]:
-    """A data yaml as v6.1's dict: ``path``, ``train``, ``val``, ``test`` (absolute, a list when several), ``nc``,
-    ``names``. A dict is returned as it is. Nothing is downloaded; the embedded set is composed if need be.
+    """Read a data yaml as v6.1's dict: ``path``, ``train``, ``val``, ``test`` (absolute; a list when several), ``nc``,
+    ``names``.
+
+    A dict is returned as it is. Nothing is downloaded; the embedded set is generated if it is missing.
 
     Raises:
-        FileNotFoundError: the yaml or the images it names are missing.
+        FileNotFoundError: the yaml or its images are missing.
         InputError: something in the yaml is wrong.
     """
     if isinstance(data, Mapping):
@@ -151,35 +172,8 @@ def check_dataset(data: str | Path | Mapping[str, Any], autodownload: bool = Fal
     return content
 
 
-def is_chinese(s: Any = "") -> bool:
-    """Whether the text of any object has a character of the CJK ideographs (U+4E00 to U+9FFF)."""
-    return any("\u4e00" <= character <= "\u9fff" for character in str(s))
-
-
-def check_python(minimum: str = "3.10") -> None:
-    """Raise InputError: this Python is older than ``minimum``."""
-    check_version(platform.python_version(), minimum, "Python", hard=True)
-
-
-def check_font(font: str | Path = "", progress: bool = False) -> str | None:
-    """The file of the font that labels are drawn with, None for Pillow's own; nothing is fetched.
-
-    A ``font`` that is a file is taken; any other name, v6.1's Arial.ttf say, has no effect, nor has ``progress``.
-    """
-    return str(font) if font and Path(font).is_file() else font_file("")
-
-
-def check_online(host: str = "1.1.1.1", port: int = 443, seconds: float = 5.0) -> bool:
-    """Whether a connection to a host of the internet can be made."""
-    try:
-        with socket.create_connection((host, port), seconds):
-            return True
-    except OSError:
-        return False
-
-
 def check_git_status(path: str | Path = ROOT) -> int:
-    """How many commits a checkout is behind the branch that it follows, as of the last fetch; a warning if any.
+    """Number of commits that a checkout is behind its upstream branch, as of the last fetch; logs a warning if any.
 
     Nothing is fetched. 0 where there is no git, no checkout or no such branch.
     """
@@ -190,5 +184,25 @@ def check_git_status(path: str | Path = ROOT) -> int:
     except (OSError, ValueError, subprocess.SubprocessError):
         return 0
     if behind:
-        LOGGER.warning("%s: %d commits behind, as of the last fetch; git pull gets them", path, behind)
+        SCRIPT_LOG.warning("%s: %d commits behind, as of the last fetch; git pull gets them", path, behind)
     return behind
+
+
+def notebook_init(verbose: bool = True) -> Any:
+    """Log what the machine has, and packages that are missing: the first cell of v6.1's notebooks.
+
+    Returns:
+        The module ``IPython.display``; None without IPython.
+    """
+    check_requirements()
+    if verbose:
+        select_device()
+        free = free_memory(torch.device("cpu"))
+        memory = "?" if free is None else f"{free / 1e9:.1f}"
+        disk = shutil.disk_usage(ROOT)
+        disk_gb = f"{disk.free / 1e9:.1f} of {disk.total / 1e9:.1f} GB"
+        SCRIPT_LOG.info("%s CPUs, %s GB of memory free, %s of the disk free", os.cpu_count(), memory, disk_gb)
+    try:
+        return importlib.import_module("IPython.display")
+    except ImportError:
+        return None

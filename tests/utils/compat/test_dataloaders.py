@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -12,21 +10,12 @@ import pytest
 import torch
 import yaml
 
-from utils.compat.general import scale_coords, xywh2xyxy
-from utils.core.errors import InputError
-from utils.core.image import read_image
 from utils.datasets import (
     LoadImagesAndLabels,
-    _RepeatSampler,
     autosplit,
     create_dataloader,
-    create_folder,
-    dataset_stats,
-    extract_boxes,
-    flatten_recursive,
-    get_hash,
-    verify_image_label,
 )
+from utils.general import scale_coords, xywh2xyxy
 
 
 @pytest.fixture
@@ -98,10 +87,6 @@ def test_each_process_gets_its_share(data: Path, monkeypatch: pytest.MonkeyPatch
     assert len(paths[0] | paths[1]) == 5 and len(paths[0]) == len(paths[1]) == 3
 
 
-def test_a_sampler_without_end() -> None:
-    assert list(islice(_RepeatSampler([1, 2]), 5)) == [1, 2, 1, 2, 1]
-
-
 # Tools ----------------------------------------------------------------------------------------------------------------
 
 
@@ -113,62 +98,3 @@ def test_images_are_dealt_out_as_lists(data: Path) -> None:
     lines = [line for file in lists[:2] if file.exists() for line in file.read_text(encoding="utf-8").splitlines()]
     assert len(lines) == 6 and all((folder.parent / line).is_file() for line in lines)
     assert not lists[2].exists()
-
-
-def test_objects_are_cut_out_by_class(data: Path) -> None:
-    extract_boxes(data.parent)
-    parts = sorted((data.parent / "classifier").rglob("*.jpg"))
-    assert {part.parent.name for part in parts} == {"0", "1"} and len(parts) == 7
-    assert read_image(parts[0]).size
-
-
-def test_a_folder_is_emptied_but_never_the_one_at_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "new/old").mkdir(parents=True)
-    create_folder(tmp_path / "new")
-    assert list((tmp_path / "new").iterdir()) == []
-    monkeypatch.chdir(tmp_path / "new")
-    with pytest.raises(InputError, match="holds the working directory"):
-        create_folder(tmp_path)
-
-
-def test_a_tree_becomes_one_folder(tmp_path: Path) -> None:
-    for name in ("a/1.txt", "b/2.txt"):
-        (tmp_path / "tree" / name).parent.mkdir(parents=True)
-        (tmp_path / "tree" / name).write_text(name, encoding="utf-8")
-    flatten_recursive(tmp_path / "tree")
-    assert sorted(file.name for file in (tmp_path / "tree_flat").iterdir()) == ["1.txt", "2.txt"]
-    (tmp_path / "tree/b/1.txt").write_text("", encoding="utf-8")
-    with pytest.raises(InputError, match="one folder holds one of a name"):
-        flatten_recursive(tmp_path / "tree")
-
-
-def test_a_hash_sees_names_and_sizes(tmp_path: Path) -> None:
-    file = tmp_path / "a"
-    file.write_text("1", encoding="utf-8")
-    before = get_hash([file, tmp_path / "none"])
-    assert get_hash([str(file), str(tmp_path / "none")]) == before
-    file.write_text("12", encoding="utf-8")
-    assert get_hash([file, tmp_path / "none"]) != before
-
-
-def test_one_image_and_its_label_file(data: Path, tmp_path: Path) -> None:
-    image, label = (str(data.parent / kind) for kind in ("images/train/0.png", "labels/train/0.txt"))
-    found = verify_image_label((image, label, ""))
-    assert (found[0], found[1].shape, found[2], found[4:]) == (image, (1, 5), (64, 48), (0, 1, 0, 0, ""))
-    assert verify_image_label((image, str(tmp_path / "no.txt"), ""))[4:8] == (1, 0, 0, 0)
-    Path(label).write_text("0 0.5 0.5 -1 0.5\n", encoding="utf-8")
-    assert "0.txt:1" in verify_image_label((image, label, "x: "))[8]
-    Path(image).write_bytes(b"no image")
-    broken = verify_image_label((image, label, "x: "))
-    assert broken[0] is None and broken[7] == 1 and broken[8].startswith(f"x: {image}: ")
-
-
-def test_counts_of_a_data_set(data: Path) -> None:
-    stats = dataset_stats(data, hub=True)
-    assert stats["nc"] == 2 and stats["test"] is None
-    assert stats["train"]["instance_stats"] == {"total": 5, "per_class": [3, 2]}
-    assert stats["train"]["image_stats"] == {"total": 5, "unlabelled": 0, "per_class": [3, 2]}
-    assert len(stats["train"]["labels"]) == 5
-    hub = data.parent.with_name("set-hub")
-    assert json.loads((hub / "stats.json").read_text(encoding="utf-8")) == stats
-    assert len(list((hub / "images").rglob("*.jpg"))) == 7  # names of train and val are the same here

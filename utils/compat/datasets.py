@@ -1,17 +1,19 @@
-"""Names about images and labels that scripts written for YOLOv5 v6.1 import from ``utils.datasets``."""
+"""Names of ``utils.datasets`` of YOLOv5 v6.1 for inference, and tools around data sets."""
 
 from __future__ import annotations
 
 import logging
+import random
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ImageOps
 
+from utils.config.dataset_spec import SPLITS
 from utils.core.errors import InputError
-from utils.core.files import IMAGE_SUFFIXES, label_path_for
+from utils.core.files import IMAGE_SUFFIXES, find_images, label_path_for
 from utils.core.image import letterbox
 from utils.datasets.sources import VIDEO_SUFFIXES, FileSource, LiveSource, ScreenSource, open_source
 
@@ -19,26 +21,31 @@ LOG = logging.getLogger(__name__)
 IMG_FORMATS = sorted(suffix.removeprefix(".") for suffix in IMAGE_SUFFIXES - VIDEO_SUFFIXES)
 VID_FORMATS = sorted(suffix.removeprefix(".") for suffix in VIDEO_SUFFIXES)
 
+exif_transpose = ImageOps.exif_transpose
+
 Item: TypeAlias = tuple[str, np.ndarray, np.ndarray, Any, str]  # path, CHW RGB, HWC BGR, reader or None, log text
-Items: TypeAlias = tuple[list[str], np.ndarray, list[np.ndarray], None, str]  # the same of several cameras
+Items: TypeAlias = tuple[list[str], np.ndarray, list[np.ndarray], None, str]  # the same for several streams
 
 
 class LoadImages:
-    """Images and frames of videos ready for a model, one by one.
+    """Images and video frames, letterboxed for a model, one by one.
 
     Args:
         path: image, video, folder, pattern or ``.txt`` list.
         img_size: longest side of the model's input in pixels.
         stride: of the model.
-        auto: as little margin as the stride allows; False: a square.
-        vid_stride: of videos, every how many frames one is delivered.
+        auto: pad to the next multiple of the stride; False: to a square.
+        vid_stride: use every such frame of a video.
 
     Attributes:
-        files: the paths. nf: their number, also ``len()``. mode: "image" or "video", of the latest item. frame: number
-            of its frame from 1. cap: the reader of its video, or None.
+        files: the paths.
+        nf: number of paths, also ``len()``.
+        mode: "image" or "video", of the latest item.
+        frame: number of its frame, from 1.
+        cap: the reader of its video, or None.
 
     Raises:
-        FileNotFoundError, InputError: neither image nor video there.
+        FileNotFoundError, InputError: no image and no video there.
     """
 
     def __init__(
@@ -55,7 +62,7 @@ class LoadImages:
         return self.nf
 
     def __iter__(self) -> Iterator[Item]:
-        """(path, letterboxed CHW RGB, image HWC BGR, video reader or None, text for the log).
+        """Yield (path, letterboxed CHW RGB, image HWC BGR, video reader or None, text for the log).
 
         Files that cannot be read are logged at the end.
         """
@@ -66,7 +73,7 @@ class LoadImages:
             self.cap = self._source.video.capture if self._source.video else None
             text = f"{self.mode} {place[str(frame.path)]}/{self.nf} "
             text += f"({frame.number}/{frame.clip.frames}) " if frame.clip else ""
-            chw = _chw(frame.image, self.img_size, self.stride, self.auto)
+            chw = _letterboxed_chw(frame.image, self.img_size, self.stride, self.auto)
             yield str(frame.path), chw, frame.image, self.cap, f"{text}{frame.path}: "
         for problem in self._source.skipped.lines[before:]:
             LOG.warning("skipped: %s", problem)
@@ -80,7 +87,8 @@ class LoadStreams:
         img_size, stride, auto: as for :class:`LoadImages`.
 
     Attributes:
-        sources: the addresses; their number is ``len()``. mode: "stream".
+        sources: the addresses; their number is ``len()``.
+        mode: "stream".
 
     Raises:
         InputError: no stream there, or images instead.
@@ -100,21 +108,21 @@ class LoadStreams:
         return len(self.sources)
 
     def __iter__(self) -> Iterator[Items]:
-        """(addresses, letterboxed [n, 3, h, w] RGB, images HWC BGR, None, ""), when at least one image is new.
+        """Yield (addresses, letterboxed [n, 3, h, w] RGB, images HWC BGR, None, "") whenever an image is new.
 
-        It begins when every stream has sent an image or is given up; what a lost stream sent last is repeated, and
-        one that never sent anything is black. It ends with the last stream.
+        The first item comes when every stream has sent an image or has ended. The last image of a stream that ended
+        is repeated; a stream that sent nothing is black. The iteration ends with the last stream.
         """
         newest: dict[str, np.ndarray] = {}
         try:
             for batch in self._source.batches():
                 newest |= {frame.title: frame.image for frame in batch}
                 if all(reader.title in newest or reader.ended for reader in self._source.readers):
-                    blank = np.zeros_like(batch[0].image)
-                    images = [newest.get(title, blank) for title in self.sources]
-                    auto = self.auto and len({picture.shape for picture in images}) == 1
-                    boxed = [_chw(picture, self.img_size, self.stride, auto) for picture in images]
-                    yield list(self.sources), np.stack(boxed), images, None, ""
+                    black = np.zeros_like(batch[0].image)
+                    images = [newest.get(title, black) for title in self.sources]
+                    auto = self.auto and len({image.shape for image in images}) == 1
+                    inputs = [_letterboxed_chw(image, self.img_size, self.stride, auto) for image in images]
+                    yield list(self.sources), np.stack(inputs), images, None, ""
         finally:
             self._source.close()
 
@@ -137,11 +145,11 @@ class LoadWebcam:
         return 0
 
     def __iter__(self) -> Iterator[Item]:
-        """("webcam.jpg", letterboxed CHW RGB, image HWC BGR, None, text for the log)."""
+        """Yield ("webcam.jpg", letterboxed CHW RGB, image HWC BGR, None, text for the log)."""
         try:
             for frame in self._source:
                 mirrored = np.ascontiguousarray(frame.image[:, ::-1])
-                chw = _chw(mirrored, self.img_size, self.stride, True)
+                chw = _letterboxed_chw(mirrored, self.img_size, self.stride, True)
                 yield "webcam.jpg", chw, mirrored, None, f"webcam {frame.number}: "
         finally:
             self._source.close()
@@ -162,23 +170,48 @@ class LoadScreenshots:
         self.img_size, self.stride, self.auto = img_size, stride, auto
 
     def __iter__(self) -> Iterator[Item]:
-        """(name, letterboxed CHW RGB, image HWC BGR, None, text for the log)."""
+        """Yield (name, letterboxed CHW RGB, image HWC BGR, None, text for the log)."""
         for frame in self._source:
-            chw = _chw(frame.image, self.img_size, self.stride, self.auto)
+            chw = _letterboxed_chw(frame.image, self.img_size, self.stride, self.auto)
             yield frame.title, chw, frame.image, None, f"{frame.title}: "
 
 
-def _chw(image: np.ndarray, side: int, stride: int, auto: bool) -> np.ndarray:
+def _letterboxed_chw(image: np.ndarray, side: int, stride: int, auto: bool) -> np.ndarray:
     """HWC BGR, any size -> letterboxed CHW RGB."""
     boxed, _, _ = letterbox(image, side, stride=stride, auto=auto)
     return np.ascontiguousarray(boxed[..., ::-1].transpose(2, 0, 1))
 
 
-def exif_size(img: Image.Image) -> tuple[int, int]:
-    """(width, height) of a PIL image once it is turned upright by its EXIF orientation."""
-    return ImageOps.exif_transpose(img).size
-
-
 def img2label_paths(img_paths: Sequence[str]) -> list[str]:
-    """The label file of each image."""
+    """Path of the label file of each image."""
     return [str(label_path_for(path)) for path in img_paths]
+
+
+def autosplit(
+    path: str | Path = "../datasets/coco128/images",
+    weights: Sequence[float] = (0.9, 0.1, 0.0),
+    annotated_only: bool = False,
+) -> None:
+    """Split the images of a folder at random: ``autosplit_train.txt``, ``_val`` and ``_test`` beside the folder.
+
+    The same images give the same lists. ``python -m tools.split`` balances classes and keeps copies together.
+
+    Args:
+        weights: shares of the three lists.
+        annotated_only: skip images without a label file.
+
+    Raises:
+        FileNotFoundError: no images there.
+    """
+    folder = Path(path)
+    lines: dict[str, list[str]] = {split: [] for split in SPLITS}
+    for image in find_images([folder]):
+        if not annotated_only or label_path_for(image).exists():
+            (split,) = random.Random(f"0 {image.relative_to(folder)}").choices(SPLITS, weights)
+            lines[split].append(f"./{image.relative_to(folder.parent).as_posix()}\n")
+    for split in SPLITS:
+        file = folder.parent / f"autosplit_{split}.txt"
+        if lines[split]:
+            file.write_text("".join(lines[split]), encoding="utf-8")
+        else:
+            file.unlink(missing_ok=True)

@@ -1,16 +1,16 @@
-"""v6.1's data set and loader, for training and scoring scripts of other people: tuples in place of our records."""
+"""The data set and the loader of ``utils.datasets`` of YOLOv5 v6.1, whose items are tuples."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 from torch.utils.data.distributed import DistributedSampler
 
 from utils.config.hyp import Hyp
@@ -23,7 +23,6 @@ from utils.datasets.labels import scan_labels
 from utils.datasets.loader import QuadCollate, quiet_worker, usable_cpus
 
 LOG = logging.getLogger(__name__)
-HELP_URL = "see 'Your own data' in README.md"
 
 Shapes: TypeAlias = tuple[tuple[int, int], tuple[tuple[float, float], tuple[float, float]]] | None
 Item: TypeAlias = tuple[Tensor, Tensor, str, Shapes]  # CHW RGB uint8; [n, 6]: 0, class, xywhn; path; see below
@@ -34,20 +33,24 @@ class LoadImagesAndLabels(Dataset[Item]):
     """Images with boxes from a folder, a list of images, or several of these.
 
     An item is (image, labels, path, shapes). ``shapes`` of a letterboxed image is ((height, width), ((ratios of
-    height and width), (margins left and above))), None for one that was augmented.
+    height and width), (padding at the left and top))), None for an augmented one.
 
     Args:
-        path, img_size, batch_size, augment, rect, stride, pad: as everywhere.
+        path, img_size, batch_size, augment, rect, stride, pad: as for :class:`utils.datasets.DetectionDataset`.
         hyp: hyper-parameters by name; None: the defaults.
         cache_images: True or "ram", "disk", or False.
         single_cls: all classes count as one.
-        image_weights: off the rectangles; draw images yourself through ``indices``.
+        image_weights: no rectangular batches; choose images through ``indices``.
         prefix: of log lines.
 
     Attributes:
-        img_files, label_files: [n] paths. labels: [n] arrays [k, 5] class, xywh as fractions. segments: [n] lists of
-        polygons. shapes: [n, 2] width and height. indices: which images the items are. batch: [n] number of the
-        batch of each, batch_shapes: [batches, 2] height and width, with ``rect``.
+        img_files, label_files: [n] paths.
+        labels: [n] arrays [k, 5] class, xywh as fractions.
+        segments: [n] lists of polygons.
+        shapes: [n, 2] width and height.
+        indices: the image of each item.
+        batch: [n] batch index of each image.
+        batch_shapes: [batches, 2] height and width, with ``rect``.
 
     Raises:
         FileNotFoundError, InputError: no images, or none that can be used.
@@ -71,17 +74,17 @@ class LoadImagesAndLabels(Dataset[Item]):
         places = [Path(each) for each in ([path] if isinstance(path, (str, Path)) else path)]
         images = find_images(places)
         cache = cache_path_for(images, sources=places)
-        found = scan_labels(
+        scanned = scan_labels(
             images,
             MAX_CLASS,
-            cache_path=cache.with_name(f"{cache.stem}-v61.cache"),  # train.py's own is for one number of classes
+            cache_path=cache.with_name(f"{cache.stem}-v61.cache"),  # that of train.py is for one number of classes
             description=prefix.strip().rstrip(":") or "labels",
             single_cls=single_cls,
         )
         self.img_size, self.stride, self.augment = img_size, stride, augment
         self.rect = rect and not image_weights
         self._data = DetectionDataset(
-            found.records, img_size, augment=augment, hyp=Hyp.from_dict(dict(hyp), "hyp") if hyp else None,
+            scanned.records, img_size, augment=augment, hyp=Hyp.from_dict(dict(hyp), "hyp") if hyp else None,
             rect=self.rect, batch_size=batch_size, stride=stride, pad=pad,
             cache_images=cache_images if isinstance(cache_images, str) else "ram" if cache_images else None,
         )  # fmt: skip
@@ -104,13 +107,13 @@ class LoadImagesAndLabels(Dataset[Item]):
         return item.image, item.targets, item.path, _shapes(item, self.augment)
 
     def _item(self, index: int) -> TrainItem:
-        # An epoch drawn from torch's generator: seeded as other people's scripts seed it, another one in every worker.
+        # Scripts seed torch's generator, whose state differs from worker to worker.
         epoch = int(torch.randint(2**31, (1,))) if self.augment else 0
         return self._data[epoch, self.indices[index]]
 
     @staticmethod
     def collate_fn(batch: Sequence[Item]) -> Items:
-        """Items of equal size as (images [B, 3, H, W], labels [N, 6] with the place in the batch, paths, shapes)."""
+        """Collate items of one size: images [B, 3, H, W], labels [N, 6] with the index in the batch, paths, shapes."""
         images, targets, paths, shapes = zip(*batch)
         for place, rows in enumerate(targets):
             rows[:, 0] = place
@@ -118,14 +121,14 @@ class LoadImagesAndLabels(Dataset[Item]):
 
     @staticmethod
     def collate_fn4(batch: Sequence[Item]) -> Items:
-        """As ``collate_fn``, after every four images were united to one of twice the size."""
+        """As ``collate_fn``, after every four images are joined to one of twice the size."""
         full = batch[: len(batch) // 4 * 4] or batch
         whole = LetterboxInfo((full[0][0].shape[1], full[0][0].shape[2]), (1.0, 1.0), (0.0, 0.0))
-        drawn = int(torch.randint(2**31, (1,)))
-        united = QuadCollate()(
-            [TrainItem(image, rows, path, whole, (drawn, i)) for i, (image, rows, path, _) in enumerate(full)]
+        seed = int(torch.randint(2**31, (1,)))
+        joined = QuadCollate()(
+            [TrainItem(image, rows, path, whole, (seed, i)) for i, (image, rows, path, _) in enumerate(full)]
         )
-        return united.images, united.targets, tuple(united.paths), (None,) * len(united.paths)
+        return joined.images, joined.targets, tuple(joined.paths), (None,) * len(joined.paths)
 
 
 def _shapes(item: TrainItem, augmented: bool) -> Shapes:
@@ -135,19 +138,8 @@ def _shapes(item: TrainItem, augmented: bool) -> Shapes:
     return item.info.original_hw, ((ratio_h, ratio_w), pad_wh)
 
 
-class _RepeatSampler(Sampler[Any]):
-    """Another sampler, over and over again."""
-
-    def __init__(self, sampler: Any) -> None:
-        self.sampler = sampler
-
-    def __iter__(self) -> Iterator[Any]:
-        while True:
-            yield from self.sampler
-
-
 class InfiniteDataLoader(DataLoader[Any]):
-    """A loader whose processes stay from epoch to epoch."""
+    """A data loader that keeps its workers from epoch to epoch."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         kwargs.setdefault("persistent_workers", bool(kwargs.get("num_workers")))
@@ -172,25 +164,26 @@ def create_dataloader(
     prefix: str = "",
     shuffle: bool = False,
 ) -> tuple[InfiniteDataLoader, LoadImagesAndLabels]:
-    """A loader of :class:`LoadImagesAndLabels` and that data set.
+    """Build a :class:`LoadImagesAndLabels` and a data loader for it.
 
     Args:
-        rank: of this process among others, each of which loads its share of the images; -1: it is alone.
-        workers: loader processes, at most one per CPU.
-        quad: unite every four images.
-        shuffle: without effect with ``rect``, whose batches have one shape each.
-        The others: as for the data set.
+        rank: of this process in distributed training, where each loads its part of the images; -1: a single process.
+        workers: at most one per CPU is used.
+        quad: join every four images.
+        shuffle: without effect with ``rect``.
+        others: as for the data set.
+
+    Returns:
+        The loader and the data set.
     """
     if rect and shuffle:
-        LOG.warning("shuffle has no effect with rect: every batch has a shape of its own")
+        LOG.warning("shuffle has no effect with rect: the images of a batch have one shape")
         shuffle = False
     dataset = LoadImagesAndLabels(
         path, imgsz, batch_size, augment, hyp, rect, image_weights, cache, single_cls, int(stride), pad, prefix
     )
     batch_size = min(batch_size, len(dataset))
-    sampler: DistributedSampler[Item] | None = None
-    if rank != -1:
-        sampler = DistributedSampler(dataset, shuffle=shuffle)
+    sampler: DistributedSampler[Item] | None = DistributedSampler(dataset, shuffle=shuffle) if rank != -1 else None
     loader = InfiniteDataLoader(
         dataset,
         batch_size=batch_size,
