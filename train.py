@@ -45,13 +45,13 @@ from utils.core.callbacks import (
     TrainStart,
     ValEnd,
 )
-from utils.core.dist import Ranks, joined
+from utils.core.dist import Ranks, connect_ranks
 from utils.core.errors import InputError
 from utils.core.image import to_model_input
-from utils.core.memory import memory_in_use, peak_memory
+from utils.core.memory import describe_memory_in_use, describe_peak_memory
 from utils.core.names import counted
-from utils.core.output import unlock
-from utils.core.seed import torch_settings_kept
+from utils.core.output import unlock_folder
+from utils.core.seed import torch_settings_restored
 from utils.core.v61 import import_served
 from utils.datasets.loader import Batch
 from utils.datasets.loader_errors import NoBatchError, loader_failure
@@ -154,7 +154,9 @@ def train_epoch(s: Session, epoch: int) -> None:
             leave_out(s, fault, batch)
         else:
             note(s, items, iteration, batch)
-            progress.set_postfix_str("box {:.4f} obj {:.4f} cls {:.4f} ".format(*at.means) + memory_in_use(s.device))
+            progress.set_postfix_str(
+                "box {:.4f} obj {:.4f} cls {:.4f} ".format(*at.means) + describe_memory_in_use(s.device)
+            )
         s.stop.armed = True  # from here on there is something to save
         if s.options.save_steps and at.batches % s.options.save_steps == 0:
             s.ranks.on_main(save_inside, s)
@@ -310,7 +312,7 @@ def trial(options: TrainOptions) -> Mapping[str, float]:
     announce(s)
     with s.stop:
         fit(s)
-    unlock(s.save_dir)
+    unlock_folder(s.save_dir)
     if s.interrupted:
         raise TrialStopped
     s.callbacks.on_train_end(TrainEnd(save_dir=s.save_dir, best=None, epochs_run=s.options.epochs - s.start_epoch))
@@ -322,10 +324,10 @@ def main(options: TrainOptions | argparse.Namespace) -> int:
     options = as_options(TrainOptions, options)
     try:
         # this process alone, or with the others that torchrun started
-        with torch_settings_kept(), joined(options.local_rank) as ranks:
+        with torch_settings_restored(), connect_ranks(options.local_rank) as ranks:
             return train(options, ranks)
     finally:
-        unlock()
+        unlock_folder()
 
 
 def train(options: TrainOptions, ranks: Ranks) -> int:
@@ -365,7 +367,7 @@ def fit_or_save(s: Session) -> int:
 
 def end(s: Session, epochs_run: int) -> int:
     """What follows the last epoch, or the signal to stop; returns the exit code."""
-    LOG.info("peak memory: %s", peak_memory(s.device))
+    LOG.info("peak memory: %s", describe_peak_memory(s.device))
     if not s.ranks.share(s.saver.retry()):
         LOG.error("error: no room for %s; what lies there is older", ", ".join(map(str, s.saver.unwritten)))
         return EXIT_INPUT

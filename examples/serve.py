@@ -32,7 +32,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from tools.app.connections import address_of, listen, serve
 from tools.app.guard import Guard
 from tools.app.uploads import Places, RefusedError, Uploads, answer_to
-from utils.core.errors import InputError, explain
+from utils.core.errors import InputError, explain_error
 from utils.inference import Predictor, Thresholds, input_size, open_weights
 from utils.inference.uploads import decode_upload
 
@@ -131,9 +131,9 @@ def main() -> None:
     except KeyboardInterrupt:
         print("ended")
     except Exception as error:
-        if not explain(error):
+        if not explain_error(error):
             raise
-        sys.exit(f"error: {explain(error)}")
+        sys.exit(f"error: {explain_error(error)}")
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 from torch.nn.modules import activation as torch_activations
 
-from utils.core.errors import InputError, nearest
+from utils.core.errors import InputError, suggestion
 
 KNOWN = (*(name for name in torch_activations.__all__ if name != "MultiheadAttention"), "Identity")
 
@@ -30,7 +30,7 @@ def read_activation(spec: Any, source: str) -> Callable[[], nn.Module]:
     except (SyntaxError, ValueError) as error:
         raise InputError(f"{problem} cannot be read; write it like nn.LeakyReLU(0.1)") from error
     if name not in KNOWN:
-        raise InputError(f"{problem}: '{name}' is no activation of torch.nn{nearest(name, KNOWN)}")
+        raise InputError(f"{problem}: '{name}' is no activation of torch.nn{suggestion(name, KNOWN)}")
 
     def make() -> nn.Module:
         module: nn.Module = getattr(nn, name)(*args, **options)

@@ -13,7 +13,7 @@ from torch import nn
 from models.limits import LARGEST, MOST_MULTIPLE, MOST_REPEATS
 from models.registry import LayerRow, Scale, look_up
 from models.user_modules import place_in_module, settle_modules
-from utils.core.errors import InputError, first_line, nearest
+from utils.core.errors import InputError, first_line, suggestion
 from utils.core.files import every_value, read_yaml
 
 MODELS_DIR = Path(__file__).resolve().parent
@@ -29,9 +29,8 @@ def find_model_yaml(cfg: str | Path) -> Path:
     shipped = {p.name: p for p in sorted(MODELS_DIR.rglob("*.yaml"))}
     if path.name == str(cfg) and path.name in shipped:
         return shipped[path.name]
-    raise FileNotFoundError(
-        f"--cfg {cfg}: no such model yaml (tried {path.absolute()} and the folder models/){nearest(path.name, shipped)}"
-    )
+    hint = suggestion(path.name, shipped)
+    raise FileNotFoundError(f"--cfg {cfg}: no such model yaml (tried {path.absolute()} and the folder models/){hint}")
 
 
 def read_model_yaml(cfg: str | Path | Mapping[str, Any]) -> tuple[dict[str, Any], str]:
@@ -58,7 +57,9 @@ def read_model_yaml(cfg: str | Path | Mapping[str, Any]) -> tuple[dict[str, Any]
     for key in content:
         if key not in known:
             cure = (
-                "; give depth_multiple and width_multiple in its place" if key == "scales" else nearest(str(key), known)
+                "; give depth_multiple and width_multiple in its place"
+                if key == "scales"
+                else suggestion(str(key), known)
             )
             raise InputError(f"{source}: unknown key '{key}'{cure}; known: {', '.join(known)}")
     _check_values(content, source)

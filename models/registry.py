@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 from torch import nn
 
-from utils.core.errors import InputError, nearest
+from utils.core.errors import InputError, suggestion
 
 
 @dataclass(frozen=True)
@@ -169,7 +169,7 @@ def head(row: LayerRow, channels: Sequence[int], scale: Scale) -> LayerPlan:
     nc, anchors, *rest = row.args
     for word, value, kinds in (("nc", nc, int), ("anchors", anchors, (int, list, tuple))):
         if not isinstance(value, kinds):
-            raise row.fail(f"the arguments are [nc, anchors]; '{value}' is not {word}{nearest(str(value), [word])}")
+            raise row.fail(f"the arguments are [nc, anchors]; '{value}' is not {word}{suggestion(str(value), [word])}")
     if isinstance(anchors, int):  # the values are to be found by auto-anchor
         anchors = [list(range(2 * anchors)) for _ in channels]
     if len(anchors) != len(channels):
@@ -192,7 +192,7 @@ def register(rule: str | Rule, name: str | None = None) -> Callable[[M], M]:
         name: the name in the yaml, when it is not the class name.
     """
     if isinstance(rule, str) and rule not in RULES:
-        raise ValueError(f"unknown rule '{rule}'{nearest(rule, RULES)}; known: {', '.join(RULES)}")
+        raise ValueError(f"unknown rule '{rule}'{suggestion(rule, RULES)}; known: {', '.join(RULES)}")
     chosen = RULES[rule] if isinstance(rule, str) else rule
 
     def add(cls: M) -> M:
@@ -223,7 +223,7 @@ def look_up(row: LayerRow) -> Registered:
         of_torch = row.module.startswith("nn.")
         known = sorted(name for name in LAYERS if name.startswith("nn.") == of_torch)
         raise row.fail(
-            f"unknown module '{row.module}'{nearest(row.module, LAYERS)}; known: {', '.join(known)}; "
+            f"unknown module '{row.module}'{suggestion(row.module, LAYERS)}; known: {', '.join(known)}; "
             "a layer of your own: --modules my_layers.py"
         )
     return LAYERS[row.module]

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from utils.config.cli import run_script
 from utils.config.paths import ROOT
-from utils.core.errors import InputError, how_it_ended
+from utils.core.errors import InputError, describe_exit_code
 
 RUNS = Path("runs/demo")
 FOLDER = ["--project", str(RUNS), "--exist-ok"]
@@ -47,7 +47,7 @@ def run(script: str, arguments: list[str]) -> int:
     print(f"\n$ python {' '.join(command)}", flush=True)
     done = subprocess.run([sys.executable, *command], cwd=ROOT, check=False)
     if done.returncode < 0:
-        raise InputError(f"{script}.py {how_it_ended(done.returncode)}")
+        raise InputError(f"{script}.py {describe_exit_code(done.returncode)}")
     return done.returncode  # above 0: it has said why
 
 

@@ -21,7 +21,7 @@ from utils.config.flags import IMAGE_SIZE_FLAGS, option, path, switch
 from utils.config.hyp import Hyp
 from utils.config.paths import ROOT
 from utils.config.sizes import check_img_size
-from utils.core.errors import InputError, nearest
+from utils.core.errors import InputError, suggestion
 from utils.core.names import counted
 from utils.core.output import OutputFolder
 from utils.datasets.dataset import DetectionDataset
@@ -56,7 +56,7 @@ class PreviewOptions:
                 raise InputError(f"{flag} {value} is too small; allowed is {low} or more")
         if self.task not in SPLITS:
             raise InputError(
-                f"--task {self.task} is unknown{nearest(self.task, SPLITS)}; allowed is {', '.join(SPLITS)}"
+                f"--task {self.task} is unknown{suggestion(self.task, SPLITS)}; allowed is {', '.join(SPLITS)}"
             )
         if not self.output:
             raise InputError("--output is empty; give a folder")

@@ -28,7 +28,7 @@ import numpy as np
 from utils.config.cli import run_script
 from utils.config.dataset_spec import SPLITS, DatasetSpec
 from utils.config.flags import option, path, switch
-from utils.core.errors import InputError, nearest
+from utils.core.errors import InputError, suggestion
 from utils.core.files import find_images, label_path_for, open_regular, write_atomic
 from utils.core.names import counted
 from utils.core.output import OutputFolder
@@ -70,7 +70,9 @@ class SplitOptions:
                 raise InputError(f"{flag} is missing; see --help")
         for split in self.pool:
             if split not in SPLITS:
-                raise InputError(f"--pool {split} is unknown{nearest(split, SPLITS)}; allowed is {', '.join(SPLITS)}")
+                raise InputError(
+                    f"--pool {split} is unknown{suggestion(split, SPLITS)}; allowed is {', '.join(SPLITS)}"
+                )
         if self.kfold and self.fractions:
             raise InputError("--kfold and --fractions exclude each other: folds are of equal size; leave one out")
         if self.kfold < 0 or self.kfold == 1:

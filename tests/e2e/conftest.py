@@ -11,7 +11,7 @@ import pytest
 
 import train
 from utils.config.options import TrainOptions
-from utils.core.seed import torch_settings_kept
+from utils.core.seed import torch_settings_restored
 from utils.training.session import Session
 
 Hook = Callable[[Session], None]
@@ -28,7 +28,7 @@ class Training(Protocol):
 @pytest.fixture(autouse=True)
 def settings_of_torch() -> Iterator[None]:
     """What ``prepare`` sets for a run, and ``train.main`` puts back at its end, is put back after any test."""
-    with torch_settings_kept():
+    with torch_settings_restored():
         yield
 
 

@@ -607,7 +607,7 @@ def test_placeholder_anchors_are_refused_unless_they_are_fitted(tmp_path: Path, 
 
 
 HOLD = (
-    "import sys; from pathlib import Path; from utils.core.output import lock; lock(Path(sys.argv[1])); "
+    "import sys; from pathlib import Path; from utils.core.output import lock_folder; lock_folder(Path(sys.argv[1])); "
     "print(flush=True); input()"
 )
 

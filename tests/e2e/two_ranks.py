@@ -29,7 +29,7 @@ from utils.config.dataset_spec import DatasetSpec
 from utils.config.hyp import Hyp
 from utils.config.options import TrainOptions
 from utils.core.callbacks import BatchEnd, Callback
-from utils.core.dist import ALONE, Ranks, joined
+from utils.core.dist import ALONE, Ranks, connect_ranks
 from utils.core.errors import InputError
 from utils.datasets.dataset import DetectionDataset
 from utils.datasets.dataset_labels import load_labels
@@ -324,7 +324,7 @@ def main() -> None:
     sys.modules["utils.evaluation.observers"].plot_batch = lambda *_: None  # type: ignore[attr-defined]
     train.save_plots = lambda *_: None
     sys.modules["utils.training.setup"]._describe = lambda _: None  # type: ignore[attr-defined]
-    with joined() as ranks:
+    with connect_ranks() as ranks:
         answers: dict[str, Any] = {
             "batch norm still": gradients(ranks, 5, "yolov5n_dynamic.yaml", sync_bn=False),
             "batch norm joint": gradients(ranks, 5, "yolov5n.yaml", sync_bn=True),

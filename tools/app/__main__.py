@@ -18,7 +18,7 @@ from pathlib import Path
 from tools.app.connections import address_of, listen, loopback, serve
 from utils.config.app_options import AppOptions
 from utils.config.cli import run_script
-from utils.core.packages import require
+from utils.core.packages import import_optional
 
 LOG = logging.getLogger(__name__)
 WHAT = "python -m tools.app"
@@ -26,7 +26,7 @@ WHAT = "python -m tools.app"
 
 def main(options: AppOptions) -> None:
     for package in ("fastapi", "uvicorn"):
-        require(package, package, WHAT)
+        import_optional(package, package, WHAT)
     with listen(options.host, options.port) as listener:
         # Here and not above: torch takes seconds to import, and a port that is taken should be named at once.
         from models.user_modules import load_modules

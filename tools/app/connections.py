@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from utils.core.errors import InputError
-from utils.core.packages import require
+from utils.core.packages import import_optional
 
 HEAD_S = 10.0  # from the connection, or the last answer, to the end of the next request's header
 STALLED_S = 60.0  # an answer of which nothing is read any more; a video that pauses is asked for again by browsers
@@ -71,7 +71,7 @@ def serve(app: Any, listener: socket.socket, at_end: Callable[[], None] = lambda
 
 def server_of(app: Any, at_end: Callable[[], None] = lambda: None) -> Any:
     """The uvicorn server of :func:`serve`."""
-    uvicorn = require("uvicorn", "uvicorn", "a server")
+    uvicorn = import_optional("uvicorn", "uvicorn", "a server")
 
     class Server(uvicorn.Server):  # type: ignore[name-defined]
         def handle_exit(self, sig: int, frame: Any) -> None:
@@ -88,7 +88,7 @@ def server_of(app: Any, at_end: Callable[[], None] = lambda: None) -> Any:
 
 def _protocol() -> type:
     """Uvicorn's connection with the time limits of this module."""
-    base = require("uvicorn.protocols.http.h11_impl", "uvicorn", "a server").H11Protocol
+    base = import_optional("uvicorn.protocols.http.h11_impl", "uvicorn", "a server").H11Protocol
 
     class Connection(base):  # type: ignore[misc, valid-type]
         """Cut off when its header is late or its answer is not read; the longest idle one makes room for a new one."""

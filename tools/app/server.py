@@ -19,7 +19,7 @@ from tools.app.service import UPLOAD, Service, whole_number
 from tools.app.uploads import Places, RefusedError, Uploads, answer_to
 from tools.app.video_job import TABLE, VideoJob
 from utils.core.errors import InputError
-from utils.core.packages import require
+from utils.core.packages import import_optional
 
 LOG = logging.getLogger(__name__)
 PAGE = Path(__file__).parent / "page"
@@ -36,8 +36,8 @@ NEWS_S, SIGN_OF_LIFE_S = 0.2, 5.0  # how often a video is looked after, and some
 
 def create_app(service: Service, names: Iterable[str] = ()) -> Any:
     """The ASGI application; ``names`` may stand in the Host header besides addresses."""
-    fastapi = require("fastapi", "fastapi", "tools.app")
-    requests = require("starlette.requests", "fastapi", "tools.app")
+    fastapi = import_optional("fastapi", "fastapi", "tools.app")
+    requests = import_optional("starlette.requests", "fastapi", "tools.app")
     # The pages that describe an interface are loaded from elsewhere, hence none.
     app = fastapi.FastAPI(title="yolov5", docs_url=None, redoc_url=None, openapi_url=None)
     calls = Calls(service)
@@ -73,8 +73,8 @@ class Calls:
         limits = service.limits
         self._uploads = Uploads(limits.upload, "--max-upload", limits.uploads, service.folder)
         self._places = Places(limits.waiting)
-        self._answers = require("fastapi.responses", "fastapi", "tools.app")
-        self._in_thread = require("fastapi.concurrency", "fastapi", "tools.app").run_in_threadpool
+        self._answers = import_optional("fastapi.responses", "fastapi", "tools.app")
+        self._in_thread = import_optional("fastapi.concurrency", "fastapi", "tools.app").run_in_threadpool
 
     def part(self, name: str, kind: str) -> Callable[[Any], Any]:
         """What answers with a file of the page."""

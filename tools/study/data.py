@@ -32,7 +32,7 @@ from utils.config.flags import option, path
 from utils.config.paths import ROOT
 from utils.core.errors import InputError
 from utils.core.image import read_image
-from utils.core.output import workshop
+from utils.core.output import temporary_folder
 from utils.datasets.dataset_labels import load_labels
 from utils.datasets.digits import label_text
 from utils.datasets.digits.drawing import NAMES, STYLE, DigitDeck, compose, load_source
@@ -109,7 +109,7 @@ def make_set(name: str, output: Path, source: str = "") -> Path:
     if not source and name not in COMPOSED:
         raise InputError(f"{name}: expected {' or '.join(COMPOSED)}, or another name with --six-conditions-of")
     output.mkdir(parents=True, exist_ok=True)
-    with workshop(output, f".{name}-making-") as making:
+    with temporary_folder(output, f".{name}-making-") as making:
         _make(name, making / name, folder, source)
         with contextlib.suppress(OSError):  # another process may have been first
             (making / name).rename(folder)

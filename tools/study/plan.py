@@ -13,7 +13,7 @@ from models.parser import read_model_yaml
 from tools.study.data import COMPOSED
 from utils.config.hyp import Hyp
 from utils.config.train_options import TrainOptions
-from utils.core.errors import InputError, nearest
+from utils.core.errors import InputError, suggestion
 from utils.core.files import read_yaml
 
 Row = Mapping[str, str]  # of results.csv
@@ -216,7 +216,7 @@ def _known(names: Sequence[Any] | Mapping[str, Any], known: Sequence[str] | Mapp
     for name in names:
         if name not in known:
             raise InputError(
-                f"{where}: '{name}' is unknown{nearest(str(name), list(known))}; known: {', '.join(known)}"
+                f"{where}: '{name}' is unknown{suggestion(str(name), list(known))}; known: {', '.join(known)}"
             )
 
 

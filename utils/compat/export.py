@@ -11,7 +11,7 @@ from models.yolo import Model
 from utils.config.export_options import ELSEWHERE, FORMATS, ExportOptions
 from utils.config.keywords import options_from
 from utils.core.errors import InputError
-from utils.core.packages import require
+from utils.core.packages import import_optional
 from utils.export.job import Job
 from utils.export.report import Row
 from utils.export.run import EXPORTERS, export_all
@@ -25,7 +25,7 @@ def export_formats() -> Any:
     Raises:
         InputError: pandas is not installed.
     """
-    pandas = require("pandas", "pandas", "export_formats()")
+    pandas = import_optional("pandas", "pandas", "export_formats()")
     endings = {exporter.name: exporter.ending for exporter in EXPORTERS}
     rows = [["PyTorch", "-", ".pt", True]]
     rows += [[name, name, endings[name], name not in _NO_GPU] for name in (*FORMATS, *ELSEWHERE)]

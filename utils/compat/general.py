@@ -24,7 +24,7 @@ from utils.checkpoint.format import strip_checkpoint
 from utils.config.paths import ROOT
 from utils.core import boxes as box_math
 from utils.core import files, log
-from utils.core.downloads import Remote
+from utils.core.downloads import RemoteFile
 from utils.core.log import SCRIPT_LOG, LineHandler, setup_logging
 from utils.core.seed import seed_everything
 from utils.core.timing import StageTimer
@@ -188,7 +188,7 @@ def download(
     An archive is only kept when it is not unpacked; ``delete``, ``curl`` and ``threads`` have no effect.
     """
     for address in [url] if isinstance(url, str) else url:
-        fetch(Remote(address), Path(dir), unpack_archive=unzip)
+        fetch(RemoteFile(address), Path(dir), unpack_archive=unzip)
 
 
 def strip_optimizer(f: str | Path = "best.pt", s: str | Path = "") -> None:

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from utils.config.flags import MOST, Flag
-from utils.core.errors import InputError, explain, nearest
-from utils.core.log import LineHandler, leave_to_rank_0, setup_logging, silence
+from utils.core.errors import InputError, explain_error, suggestion
+from utils.core.log import LineHandler, discard_output, setup_logging, wait_for_rank_0
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -36,7 +36,7 @@ class _Parser(argparse.ArgumentParser):
     """Says what is wrong in one line; the list of all options is one ``--help`` away."""
 
     def error(self, message: str) -> NoReturn:
-        leave_to_rank_0()
+        wait_for_rank_0()
         self.exit(EXIT_USAGE, f"{self.prog}: error: {message} (all options: {self.prog} --help)\n")
 
 
@@ -94,7 +94,7 @@ def parse(
         flags = [name for item in fields(options_class) for name in item.metadata["flag"].names]
         word = unknown[0].split("=")[0]
         # People who know the python names write --batch_size.
-        hint = nearest(word.replace("_", "-"), flags) if word.startswith("-") else ""
+        hint = suggestion(word.replace("_", "-"), flags) if word.startswith("-") else ""
         parser.error(f"unknown option '{word}'{hint}")
     given: dict[str, Any] = {
         key: tuple(value) if isinstance(value, list) else value for key, value in vars(values).items()
@@ -150,9 +150,9 @@ def run_script(
 ) -> int:
     """Run a script: parse its options, install the log handler, call ``main`` and return the exit code.
 
-    The code is what ``main`` returns, 0 for None; 1 with one line on stderr when input, files or the machine were at
-    fault (``utils.core.errors.explain``), 128 and the number of the signal after Ctrl-C, SIGTERM or SIGHUP. Every other
-    exception is a bug and keeps its traceback. Option errors leave through SystemExit with code 2.
+    The code is what ``main`` returns, 0 for None; 1 with one line on stderr when input, files or the machine were the
+    cause (:func:`utils.core.errors.explain_error`), 128 plus the number of the signal after Ctrl-C, SIGTERM or SIGHUP.
+    Every other exception is a bug and keeps its traceback. Option errors leave through SystemExit with code 2.
     """
     _open_closed_streams()
     handler = setup_logging()
@@ -168,7 +168,7 @@ def run_script(
     except SystemExit as end:  # of the parser
         sys.exit(_flushed(handler, int(end.code or 0)))
     except Exception as error:
-        line = explain(error)
+        line = explain_error(error)
         if not line:
             raise
         logger.error("error: %s", line)
@@ -182,10 +182,10 @@ def _flushed(handler: LineHandler, code: int) -> int:
         sys.stdout.flush()
     except OSError as error:
         handler.lost = handler.lost or error
-        silence(sys.stdout)
+        discard_output(sys.stdout)
     if code or handler.lost is None:
         return code
-    logger.error("error: lines of this output were lost: %s", explain(handler.lost))
+    logger.error("error: lines of this output were lost: %s", explain_error(handler.lost))
     return EXIT_INPUT
 
 

@@ -12,8 +12,8 @@ from typing import Any
 
 from utils.config.categories import cvat_names, is_cvat, is_labelme, read_categories
 from utils.config.paths import find_yaml
-from utils.core.downloads import Remote, is_sha256, is_url
-from utils.core.errors import InputError, nearest
+from utils.core.downloads import RemoteFile, is_sha256, is_url
+from utils.core.errors import InputError, suggestion
 from utils.core.files import read_yaml, wide_sign
 from utils.core.names import counted
 
@@ -72,7 +72,7 @@ class DatasetSpec:
     crowd: str | None = None
     keypoint_columns: int = 0
     generate: str | None = None
-    download: tuple[Remote, ...] = ()
+    download: tuple[RemoteFile, ...] = ()
     download_script: str | None = None
     searched: tuple[Path, ...] = ()
 
@@ -172,7 +172,7 @@ def _check_keys(content: Mapping[Any, Any], file: Path) -> None:
         word = str(key).lower()
         swapped = [known for known in absent if sorted(known) == sorted(word)]  # short words with two letters swapped
         meant = _MEANT.get(word, swapped[0] if swapped else "")
-        hint = f"; did you mean '{meant}'?" if meant in absent else nearest(word, absent, _MISSPELT)
+        hint = f"; did you mean '{meant}'?" if meant in absent else suggestion(word, absent, _MISSPELT)
         if wide := wide_sign(str(key)):
             hint = f"; {wide}"
         if hint:
@@ -191,7 +191,7 @@ def _text(content: Mapping[Any, Any], key: str, file: Path) -> str | None:
     raise InputError(f"{file}: {key}: {value!r} is not text")
 
 
-def _downloads(entry: Any, file: Path) -> tuple[tuple[Remote, ...], str | None]:
+def _downloads(entry: Any, file: Path) -> tuple[tuple[RemoteFile, ...], str | None]:
     """What ``download:`` holds: addresses (text, ``{url: ..., sha256: ...}``, or a list of these), or a script."""
     if isinstance(entry, str) and not all(map(is_url, entry.split())):
         return (), entry
@@ -208,7 +208,7 @@ def _downloads(entry: Any, file: Path) -> tuple[tuple[Remote, ...], str | None]:
         digest = values.get("sha256")
         if digest is not None and not (isinstance(digest, str) and is_sha256(digest)):
             raise InputError(f"{file}: download: sha256: {digest!r} is not 64 hexadecimal digits; put it in quotes")
-        remotes.append(Remote(values["url"].strip(), digest))
+        remotes.append(RemoteFile(values["url"].strip(), digest))
     return tuple(remotes), None
 
 
@@ -312,7 +312,7 @@ def _image_folders(entry: Any, root: Path, bases: tuple[Path, ...], file: Path) 
     given = entry if isinstance(entry, Mapping) else dict.fromkeys(SPLITS, entry)
     for split, folder in given.items():
         if split not in SPLITS:
-            raise InputError(f"{file}: images: unknown split '{split}'{nearest(str(split), SPLITS)}")
+            raise InputError(f"{file}: images: unknown split '{split}'{suggestion(str(split), SPLITS)}")
         if not isinstance(folder, str) or not folder:
             raise InputError(f"{file}: images: {folder!r} is not a folder")
     return {split: _split_paths(folder, split, root, bases, file)[0] for split, folder in given.items()}

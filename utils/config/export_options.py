@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 
 from utils.config.flags import Named, at_least, fraction, image_sides, image_size_option, one_of, option, path, switch
-from utils.core.errors import InputError, nearest
+from utils.core.errors import InputError, suggestion
 
 AXES = ("batch", "height", "width")
 FORMS = ("auto", "A", "A1", "B", "F", "M")
@@ -120,7 +120,7 @@ class ExportOptions(Named):
             raise InputError(f"--include names no format; known are {', '.join(FORMATS)}")
         for name in self.include:
             if name not in FORMATS + ELSEWHERE:
-                close = nearest(name, FORMATS + ELSEWHERE)
+                close = suggestion(name, FORMATS + ELSEWHERE)
                 raise InputError(f"--include {name}: no such format{close} (known: {', '.join(FORMATS)})")
 
     def _check_combinations(self) -> None:

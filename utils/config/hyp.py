@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from utils.config.paths import find_yaml
-from utils.core.errors import InputError, nearest
+from utils.core.errors import InputError, suggestion
 from utils.core.files import read_yaml
 
 _BOOLEANS = frozenset({"warmup_v61", "attention_decay"})
@@ -143,7 +143,7 @@ class Hyp:
         known = [f.name for f in fields(cls)]
         for key in values:
             if key not in known:
-                raise InputError(f"{source}: unknown hyper-parameter '{key}'{nearest(str(key), known)}")
+                raise InputError(f"{source}: unknown hyper-parameter '{key}'{suggestion(str(key), known)}")
         typed: dict[str, Any] = {key: _typed(key, value, source) for key, value in values.items()}
         hyp = cls(**typed)
         if hyp.temperature_start < hyp.temperature_end:

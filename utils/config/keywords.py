@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from utils.config.cli import parse
 from utils.config.flags import Flag, number_or_name, path
-from utils.core.errors import InputError, nearest
+from utils.core.errors import InputError, suggestion
 from utils.core.log import setup_logging
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def options_from(options_class: type[OptionsT], given: Mapping[str, Any]) -> Opt
     known = {item.name: item for item in fields(options_class)}
     for name in given:
         if name not in known:
-            raise InputError(f"unknown option '{name}'{nearest(name, known)} (all options: {', '.join(known)})")
+            raise InputError(f"unknown option '{name}'{suggestion(name, known)} (all options: {', '.join(known)})")
     if not logging.getLogger().handlers:
         setup_logging()
     values: dict[str, Any] = {name: _as_field(known[name], value) for name, value in given.items() if value is not None}

@@ -27,7 +27,7 @@ _SIGNS_OF_LOSS = ("gloo", "nccl", "closed by peer", "reset by peer", "broken pip
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process and the others of its run; made by :func:`joined`. Every method is for all ranks to call together.
+    """This process and the others of its run, made by :func:`connect_ranks`. All ranks have to call a method together.
 
     Attributes:
         rank, size: number of this process, from 0, and how many there are.
@@ -147,7 +147,7 @@ def _connect() -> Ranks:
 
 
 @contextmanager
-def joined(local_rank: int = -1) -> Iterator[Ranks]:
+def connect_ranks(local_rank: int = -1) -> Iterator[Ranks]:
     """The processes that torchrun started with this one, connected; or this one alone.
 
     The first rank to leave by an error raises it; the others, which fail of the same or because it is gone, end

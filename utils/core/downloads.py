@@ -37,7 +37,7 @@ from utils.core.output import OutputFolder
 SCHEMES = ("http", "https", "file")
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
 GB = 10**9
-MAX_BYTES = 50 * GB  # of one file, and of what one archive holds
+MAX_DOWNLOAD_BYTES = 50 * GB  # of one file, and of what one archive holds
 _LONGEST_NOTES = 1 << 20  # bytes of a name and the like in a tar archive
 _TAR_CONTENT = (*tarfile.REGULAR_TYPES, tarfile.DIRTYPE)  # what has no such notes
 _LONGEST_NAME = 200  # bytes of a file name taken from an address
@@ -48,7 +48,7 @@ _DAMAGE = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOF
 
 
 @dataclass(frozen=True)
-class Remote:
+class RemoteFile:
     """A file to be had from ``url``; ``sha256`` (64 hex digits) is what its content must hash to, if known."""
 
     url: str
@@ -122,7 +122,7 @@ def download(
     sha256: str | None = None,
     progress: bool = False,
     *,
-    max_bytes: int = MAX_BYTES,
+    max_bytes: int = MAX_DOWNLOAD_BYTES,
     by_hand: str = "",
 ) -> Path:
     """Fetch ``url`` into the file ``target``, which is there whole or not at all; an older one is replaced.
@@ -275,7 +275,9 @@ def _members(file: Path) -> Iterator[Iterator[Member]]:
             yield _tar_members(tarred)
 
 
-def unpack(file: Path, folder: Path, *, max_bytes: int = MAX_BYTES, progress: bool = False) -> list[Path]:
+def extract_archive(
+    file: Path, folder: Path, *, max_bytes: int = MAX_DOWNLOAD_BYTES, progress: bool = False
+) -> list[Path]:
     """Unpack a zip, tar or tar.gz archive into a new or empty ``folder``; returns the files, relative to it.
 
     All entries are looked at before the first is written. Only plain files and folders are made, with default rights.

@@ -54,7 +54,7 @@ class UntrainableError(InputError):
     """The numbers broke: other hyper-parameters may train on the same input."""
 
 
-def nearest(word: str, known: Iterable[str], likeness: float = 0.6) -> str:
+def suggestion(word: str, known: Iterable[str], likeness: float = 0.6) -> str:
     """Return "; did you mean 'x'?" for the known name closest to ``word``, or "" when nothing is close.
 
     ``likeness`` is the least share of equal letters; with 0.75 only misspelt words are close.
@@ -73,7 +73,7 @@ def first_line(error: Exception) -> str:
     return line if len(line) <= _LONGEST_LINE else f"{line[:_LONGEST_LINE]}..."  # it may quote what is in a file
 
 
-def how_it_ended(code: int) -> str:
+def describe_exit_code(code: int) -> str:
     """The exit code of a process that did not do its work, in words; a negative one is the signal that ended it."""
     if code >= 0:
         return f"failed (exit code {code})"
@@ -86,7 +86,7 @@ def how_it_ended(code: int) -> str:
     return f"was stopped ({name})" if name in ("SIGTERM", "SIGINT", "SIGHUP") else f"crashed ({name})"
 
 
-def explain(error: Exception) -> str:
+def explain_error(error: Exception) -> str:
     """In one line: what is wrong and its cure, where the input or the machine is the cause; "" for a bug.
 
     The causes are wrong input, files and the system (OSError), text that is not UTF-8, and numbers, nesting or data

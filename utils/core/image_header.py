@@ -13,7 +13,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from utils.core.errors import InputError
 from utils.core.jpeg import JpegHeader, read_header
-from utils.core.packages import require
+from utils.core.packages import import_optional
 
 MAX_PIXELS = 1 << 30  # the limit of OpenCV: 3 GB as uint8 BGR
 _JPEG_HEADER = 1 << 16  # bytes within which most headers end
@@ -117,7 +117,7 @@ def open_with_pillow(stream: IO[bytes]) -> Image.Image:
     """
     start = stream.read(16)
     if start[4:8] == b"ftyp" and start[8:12] in _HEIC_BRANDS:
-        require("pillow_heif", "pillow-heif", "a HEIC image").register_heif_opener()
+        import_optional("pillow_heif", "pillow-heif", "a HEIC image").register_heif_opener()
     Image.init()
     for kind in _KINDS:
         reader, accepts = Image.OPEN.get(kind, (None, None))

@@ -38,7 +38,7 @@ class LineHandler(logging.Handler):
             stream.flush()
         except OSError as error:  # a full disk, or a pipe that nobody reads any more
             self.lost = self.lost or error
-            silence(stream)
+            discard_output(stream)
         except Exception:
             self.handleError(record)
 
@@ -50,7 +50,7 @@ class SafeFormatter(logging.Formatter):
         return printable(super().format(record), keep="\n\t")
 
 
-def silence(stream: TextIO) -> None:
+def discard_output(stream: TextIO) -> None:
     """Let what is written to a stream from now on, and what still waits in it, go nowhere."""
     with contextlib.suppress(OSError, ValueError), Path(os.devnull).open("w") as nowhere:  # ValueError: no descriptor
         os.dup2(nowhere.fileno(), stream.fileno())
@@ -75,7 +75,7 @@ def setup_logging(level: int = logging.INFO) -> LineHandler:
     return handler
 
 
-def leave_to_rank_0(seconds: float = 10) -> None:
+def wait_for_rank_0(seconds: float = 10) -> None:
     """Wait, on the other ranks of torchrun, to be ended with rank 0, which is about to fail with the same message."""
     if os.environ.get("RANK", "0") != "0" and os.environ.get("WORLD_SIZE", "1") != "1":
         time.sleep(seconds)

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 GIB = 2**30
-MEMINFO, GROUPS = Path("/proc/meminfo"), Path("/proc/self/cgroup")
+MEMINFO, CGROUPS = Path("/proc/meminfo"), Path("/proc/self/cgroup")
 # Files of limit and use in version 2 and 1 of Linux' control groups.
 GROUP_ROOTS = {
     Path("/sys/fs/cgroup"): ("memory.max", "memory.current"),
@@ -26,7 +26,7 @@ def free_memory(device: torch.device) -> int | None:
         free, _ = torch.cuda.mem_get_info(device)
         # What torch's allocator keeps without using it is free for torch.
         return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    found = [_available_of_machine(MEMINFO), *(_left_in_group(folder, *names) for folder, names in _groups(GROUPS))]
+    found = [_available_of_machine(MEMINFO), *(_left_in_group(folder, *names) for folder, names in _groups(CGROUPS))]
     return min((value for value in found if value is not None), default=None)
 
 
@@ -71,7 +71,7 @@ def peak_resident() -> int | None:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-def memory_in_use(device: torch.device) -> str:
+def describe_memory_in_use(device: torch.device) -> str:
     """A few words for a progress bar."""
     if device.type == "cuda":
         return f"GPU {torch.cuda.memory_reserved(device) / 1e9:.1f} GB"
@@ -79,7 +79,7 @@ def memory_in_use(device: torch.device) -> str:
     return "" if resident is None else f"RAM {resident / 1e9:.1f} GB"
 
 
-def peak_memory(device: torch.device) -> str:
+def describe_peak_memory(device: torch.device) -> str:
     """What was taken at most, in words: RAM of this process and, on a GPU, its memory."""
     parts: list[str] = []
     if device.type == "cuda":

@@ -93,7 +93,7 @@ def write_table(file: Path, rows: Iterable[Iterable[Any]]) -> None:
 
 
 @contextmanager
-def workshop(parent: Path, prefix: str) -> Iterator[Path]:
+def temporary_folder(parent: Path, prefix: str) -> Iterator[Path]:
     """A new folder below ``parent``, gone with all that is in it at the end, also when a signal ends the program."""
     folder = parent / f"{prefix}{secrets.token_hex(8)}"
     try:
@@ -114,15 +114,15 @@ def run_folder(project: str, name: str, exist_ok: bool) -> Iterator[Path]:
         InputError: another process works in it.
     """
     folder = increment_path(Path(project) / name, exist_ok, mkdir=True)
-    lock(folder)
+    lock_folder(folder)
     try:
         yield folder
     finally:
-        unlock(folder)
+        unlock_folder(folder)
 
 
-def lock(folder: Path) -> None:
-    """Keep other processes out of a folder until :func:`unlock`, or the end of this process, however it ends.
+def lock_folder(folder: Path) -> None:
+    """Keep other processes out of a folder until :func:`unlock_folder`, or the end of this process, however it ends.
 
     Where files cannot be locked (some network drives, read-only folders) there is a warning and no lock.
 
@@ -176,7 +176,7 @@ def _take(handle: int) -> None:
         fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
-def unlock(folder: Path | None = None) -> None:
+def unlock_folder(folder: Path | None = None) -> None:
     """Let others into a folder again, or into all folders of this process."""
     for key in list(_HELD) if folder is None else [os.path.realpath(folder)]:
         handle = _HELD.pop(key, None)

@@ -8,7 +8,7 @@ from typing import Any
 from utils.core.errors import InputError
 
 
-def require(module: str, package: str, why: str, instead: str = "") -> Any:
+def import_optional(module: str, package: str, why: str, instead: str = "") -> Any:
     """Import a module of an optional package.
 
     Args:

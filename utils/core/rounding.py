@@ -19,7 +19,7 @@ from torch import Tensor
 TIMES, TIMES_OF_MEAN = 10, 5
 
 
-def allowed(own: float, floor: float, cap: float, times: float = TIMES) -> float:
+def tolerance(own: float, floor: float, cap: float, times: float = TIMES) -> float:
     """The largest difference that rounding explains.
 
     Args:
@@ -30,7 +30,7 @@ def allowed(own: float, floor: float, cap: float, times: float = TIMES) -> float
 
 
 @dataclass(frozen=True)
-class Gap:
+class OutputDifference:
     """How far outputs are apart, and how far they may be.
 
     Attributes:
@@ -45,56 +45,58 @@ class Gap:
 
 
 @dataclass(frozen=True)
-class Distance:
+class Difference:
     """The largest difference of two tensors and the root of the mean square of all, which has less luck in it."""
 
     largest: float
     typical: float
 
     @classmethod
-    def of(cls, a: Tensor, b: Tensor) -> Distance:
+    def of(cls, a: Tensor, b: Tensor) -> Difference:
         apart = (a.double() - b.double()).abs()
         return cls(float(apart.max()), float(apart.square().mean().sqrt()))
 
-    def __or__(self, other: Distance) -> Distance:
+    def __or__(self, other: Difference) -> Difference:
         """The larger figures of both."""
-        return Distance(max(self.largest, other.largest), max(self.typical, other.typical))
+        return Difference(max(self.largest, other.largest), max(self.typical, other.typical))
 
 
-Groups = Sequence[tuple[str, Tensor]]  # what is measured by one scale each, such as boxes and scores
+OutputGroups = Sequence[tuple[str, Tensor]]  # what is measured by one scale each, such as boxes and scores
 
 
-def distances(a: Groups, b: Groups) -> list[Distance]:
+def differences(a: OutputGroups, b: OutputGroups) -> list[Difference]:
     """Of each group."""
-    return [Distance.of(one, other) for (_, one), (_, other) in zip(a, b, strict=True)]
+    return [Difference.of(one, other) for (_, one), (_, other) in zip(a, b, strict=True)]
 
 
-def gap(expected: Groups, found: Groups, rounding: Callable[[], Sequence[Distance]], floor: float, cap: float) -> Gap:
+def compare_outputs(
+    expected: OutputGroups, found: OutputGroups, rounding: Callable[[], Sequence[Difference]], floor: float, cap: float
+) -> OutputDifference:
     """Compare the outputs of a model in float32 with those of a file or another form of it.
 
     The typical difference may be a tenth of the largest.
 
     Args:
         rounding: measures that of the model, of each group; asked only where a difference is above the floor.
-        floor, cap: of what is allowed of the largest difference, see :func:`allowed`.
+        floor, cap: of what is allowed of the largest difference, see :func:`tolerance`.
     """
-    apart = distances(expected, found)
-    own: Sequence[Distance] = [Distance(0.0, 0.0)] * len(apart)
+    apart = differences(expected, found)
+    own: Sequence[Difference] = [Difference(0.0, 0.0)] * len(apart)
     if any(not (one.largest <= floor and one.typical <= floor / 10) for one in apart):
         own = rounding()
     gaps = []
     for (name, _), one, mine in zip(expected, apart, own):
-        limit = allowed(mine.largest, floor, cap)
-        typical = allowed(mine.typical, floor / 10, cap / 10, TIMES_OF_MEAN)
+        limit = tolerance(mine.largest, floor, cap)
+        typical = tolerance(mine.typical, floor / 10, cap / 10, TIMES_OF_MEAN)
         fault = ""
         if not one.largest <= limit or math.isinf(one.largest):  # also when it is not a number
             fault = f"by {one.largest:.2g} in its {name}, allowed is {limit:.2g}"
         elif not one.typical <= typical:
             fault = f"by {one.typical:.2g} in the mean of its {name}, allowed is {typical:.2g}"
-        gaps.append(Gap(one.largest, limit, fault))
-    return most_telling(gaps)
+        gaps.append(OutputDifference(one.largest, limit, fault))
+    return largest_difference(gaps)
 
 
-def most_telling(gaps: Sequence[Gap]) -> Gap:
+def largest_difference(gaps: Sequence[OutputDifference]) -> OutputDifference:
     """The one with a fault, else the one closest to its limit."""
     return max(gaps, key=lambda one: (bool(one.fault), one.worst / one.limit))

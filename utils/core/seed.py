@@ -37,7 +37,7 @@ def seed_everything(seed: int, deterministic: bool = False) -> None:
 
 
 @contextlib.contextmanager
-def torch_settings_kept() -> Iterator[None]:
+def torch_settings_restored() -> Iterator[None]:
     """Puts back what :func:`seed_everything` sets in torch for the whole process, for the program that called us."""
     enabled = torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()

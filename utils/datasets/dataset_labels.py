@@ -20,7 +20,7 @@ from pathlib import Path
 
 from utils.config.categories import is_cvat, is_labelme
 from utils.config.dataset_spec import DatasetSpec
-from utils.core.errors import InputError, nearest
+from utils.core.errors import InputError, suggestion
 from utils.core.files import find_images
 from utils.datasets.cache import cache_path_for
 from utils.datasets.digits import ensure_digits
@@ -145,7 +145,7 @@ def open_split(
     """
     if spec.generate:
         if spec.generate not in GENERATORS:
-            hint = nearest(spec.generate, GENERATORS)
+            hint = suggestion(spec.generate, GENERATORS)
             raise InputError(f"{spec.source}: generate: '{spec.generate}' is not known{hint}; there is: digits")
         GENERATORS[spec.generate](spec.root)
     names = None if single_cls else spec.names

@@ -19,11 +19,11 @@ from pathlib import Path
 
 from utils.config.dataset_spec import DatasetSpec
 from utils.config.paths import ROOT
-from utils.core.downloads import GB, MAX_BYTES, Remote, download, is_archive, unpack
-from utils.core.errors import InputError, first_line, how_it_ended
+from utils.core.downloads import GB, MAX_DOWNLOAD_BYTES, RemoteFile, download, extract_archive, is_archive
+from utils.core.errors import InputError, describe_exit_code, first_line
 from utils.core.files import IMAGE_SUFFIXES, read_yaml
 from utils.core.names import counted
-from utils.core.output import OutputFolder, workshop
+from utils.core.output import OutputFolder, temporary_folder
 
 LOG = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ _CLUTTER = "__MACOSX"  # notes of the file manager that made the archive
 
 
 def fetch_missing(
-    spec: DatasetSpec, splits: Iterable[str], *, allow_scripts: bool = False, limit_gb: float = MAX_BYTES / GB
+    spec: DatasetSpec, splits: Iterable[str], *, allow_scripts: bool = False, limit_gb: float = MAX_DOWNLOAD_BYTES / GB
 ) -> DatasetSpec:
     """Get the images of ``splits`` by the ``download:`` of the yaml; nothing happens when they are all there.
 
@@ -82,10 +82,10 @@ def _why_missing(spec: DatasetSpec, split: str) -> str:
 
 
 def fetch(
-    remote: Remote,
+    remote: RemoteFile,
     root: Path,
     *,
-    max_bytes: int = MAX_BYTES,
+    max_bytes: int = MAX_DOWNLOAD_BYTES,
     by_hand: str = "",
     unpack_archive: bool = True,
     data_only: bool = False,
@@ -108,7 +108,7 @@ def fetch(
     made = [folder for folder in (root, *root.parents) if not folder.exists()]
     root.mkdir(parents=True, exist_ok=True)
     try:
-        with workshop(root, ".fetching-") as folder:
+        with temporary_folder(root, ".fetching-") as folder:
             file = download(
                 remote.url, folder / name, remote.sha256, progress=True, max_bytes=max_bytes, by_hand=by_hand
             )  # fmt: skip
@@ -117,7 +117,7 @@ def fetch(
                 return
             content = folder / "content"
             content.mkdir()
-            found = unpack(file, content, max_bytes=max_bytes, progress=True)
+            found = extract_archive(file, content, max_bytes=max_bytes, progress=True)
             members = [path for path in found if _CLUTTER not in path.parts]
             if data_only and (others := [path for path in members if not _is_data(path)]):
                 members = [path for path in members if _is_data(path)]
@@ -179,7 +179,7 @@ def _run_script(spec: DatasetSpec, text: str, allowed: bool) -> None:
     except OSError as error:
         raise InputError(f"{spec.source}: the download script cannot run: {first_line(error)}") from error
     if done.returncode:
-        ended = how_it_ended(done.returncode)
+        ended = describe_exit_code(done.returncode)
         raise InputError(f"{spec.source}: the download script {ended}; see its output above")
 
 

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from utils.core.errors import InputError, nearest
+from utils.core.errors import InputError, suggestion
 from utils.core.files import write_atomic
 from utils.core.image import read_image, read_image_for
 from utils.core.names import counted
@@ -67,7 +67,7 @@ class Images:
         folder: Path | None = None,
     ) -> None:
         if cache and cache not in CACHES:
-            raise InputError(f"image cache '{cache}' is not known{nearest(cache, CACHES)}; 'ram' and 'disk' are")
+            raise InputError(f"image cache '{cache}' is not known{suggestion(cache, CACHES)}; 'ram' and 'disk' are")
         self.imgsz = imgsz
         self.training = training
         self.sizes_hw = [self._fit(record.hw) for record in records]

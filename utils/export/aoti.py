@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import torch
 
 from models.dynamic_forms import DynamicForm
-from utils.core.errors import InputError, first_line, how_it_ended
+from utils.core.errors import InputError, describe_exit_code, first_line
 from utils.export.base import Exporter
 from utils.export.exported_program import captured
 from utils.export.job import Job
@@ -64,7 +64,7 @@ def by_the_compiler(error: BaseException) -> InputError | None:
     text = said if isinstance(said, str) else said.decode(errors="replace")
     lines = [line.strip() for line in text.splitlines() if line.strip()] or ["it said nothing"]
     telling = next((line for line in lines if "error" in line.lower() or "No space left" in line), lines[-1])
-    return InputError(f"the C++ compiler {how_it_ended(found.returncode)}: {telling}")
+    return InputError(f"the C++ compiler {describe_exit_code(found.returncode)}: {telling}")
 
 
 def settings(said: dict[str, str]) -> dict[str, Any]:

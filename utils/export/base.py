@@ -17,7 +17,7 @@ from torch import nn
 from models.dynamic_forms import DynamicForm
 from utils.config.export_options import ExportOptions
 from utils.core.errors import InputError
-from utils.core.output import workshop
+from utils.core.output import temporary_folder
 from utils.export.check import Proof, prove
 from utils.export.job import Job
 from utils.inference.backends import open_exported
@@ -122,7 +122,7 @@ def _files(folder: Path) -> set[str]:
 @contextmanager
 def draft(path: Path) -> Iterator[Path]:
     """A path to write to; what is there becomes ``path`` at the end, or nothing is left of it after an error."""
-    with workshop(path.parent, ".export-") as folder:
+    with temporary_folder(path.parent, ".export-") as folder:
         written = folder / path.name
         yield written
         if path.is_dir() and not path.is_symlink():

@@ -20,7 +20,14 @@ from models.fuse import fuse
 from models.memory_format import lay_out
 from utils.core.errors import InputError
 from utils.core.nms import non_max_suppression
-from utils.core.rounding import Distance, Gap, Groups, distances, gap, most_telling
+from utils.core.rounding import (
+    Difference,
+    OutputDifference,
+    OutputGroups,
+    compare_outputs,
+    differences,
+    largest_difference,
+)
 from utils.export.job import Job
 from utils.export.onnx_nms import run_onnx, with_raw
 from utils.inference.backends.base import FileBackend
@@ -67,7 +74,7 @@ def prove(backend: FileBackend, job: Job) -> Proof:
             suppression = suppression_difference(backend, job, images)
             if suppression > TOLERANCE:
                 raise InputError(f"its suppression gives other boxes than detect.py (by {suppression:.2g}): not kept")
-    found = most_telling(gaps)
+    found = largest_difference(gaps)
     if found.fault:
         cure = "; half precision may be too coarse for this model: leave out --half" if job.options.half else ""
         raise InputError(f"differs from PyTorch {found.fault}: not kept{cure}")
@@ -112,7 +119,7 @@ class Reference:
             fuse(self.model)
 
     @torch.no_grad()
-    def gap(self, net: Callable[[Tensor], Any], images: Tensor) -> Gap:
+    def gap(self, net: Callable[[Tensor], Any], images: Tensor) -> OutputDifference:
         """How far the outputs of a file, or of another model, are from PyTorch's, and how far they may be.
 
         Raises:
@@ -132,9 +139,9 @@ class Reference:
         limits = (TOLERANCE, CAP)
         if self.options.int8 or self.options.half:
             limits = (math.inf,) * 2 if self.options.int8 else (HALF_TOLERANCE,) * 2
-        return gap(expected, found, lambda: self.rounding(images), *limits)
+        return compare_outputs(expected, found, lambda: self.rounding(images), *limits)
 
-    def rounding(self, images: Tensor) -> list[Distance]:
+    def rounding(self, images: Tensor) -> list[Difference]:
         """How far float32 is off float64, at most, in three ways: as is, in another layout, with norms not folded."""
         other = copy.deepcopy(self.model)
         lay_out(other, torch.channels_last)
@@ -144,10 +151,10 @@ class Reference:
             exact = self.groups(other.double()(images.double()), images)
         except RuntimeError:  # a layer that takes float32 only: what is left are the ways it can be computed
             exact = self.groups(runs[0], images)
-        each = [distances(self.groups(run, images), exact) for run in runs]
+        each = [differences(self.groups(run, images), exact) for run in runs]
         return [reduce(or_, group) for group in zip(*each)]
 
-    def groups(self, output: Any, images: Tensor) -> Groups:
+    def groups(self, output: Any, images: Tensor) -> OutputGroups:
         """The maps of the levels; or boxes, as shares of the longer side, and scores."""
         if self.maps:
             return [(f"map {level}", one.cpu()) for level, one in enumerate(output)]

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from models.dynamic_forms import DynamicForm
-from utils.core.errors import InputError, how_it_ended
+from utils.core.errors import InputError, describe_exit_code
 from utils.core.yaml_names import dump_yaml
 from utils.export.base import Exporter, missing
 from utils.export.job import Job
@@ -117,7 +117,7 @@ def convert(folder: Path, shape: Sequence[int], half: bool, verbose: bool = Fals
     absent = [name for name in (PARAM, BIN) if not (folder / name).is_file()]
     if done.returncode or absent:
         said = [line for line in done.stdout.splitlines() if line.strip()] or ["it said nothing"]
-        ended = how_it_ended(done.returncode) if done.returncode else f"wrote no {' and no '.join(absent)}"
+        ended = describe_exit_code(done.returncode) if done.returncode else f"wrote no {' and no '.join(absent)}"
         raise InputError(f"pnnx {ended}: {said[-1].strip()}")
 
 

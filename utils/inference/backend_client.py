@@ -12,7 +12,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from utils.core.errors import InputError, how_it_ended
+from utils.core.errors import InputError, describe_exit_code
 from utils.inference.backend_worker import read_message, write_message
 from utils.inference.venvs import command, end, last_word, quiet_environment
 
@@ -81,7 +81,7 @@ class RemoteModel:
             code = self._process.wait(_SECONDS_TO_DIE)
         except subprocess.TimeoutExpired:
             code = 0
-        words = f"the process that runs it {how_it_ended(code)}: {last_word(self._said)}"
+        words = f"the process that runs it {describe_exit_code(code)}: {last_word(self._said)}"
         self._finalizer()
         return words
 

@@ -20,7 +20,7 @@ from utils.config.class_names import ClassNames
 from utils.core.boxes import xyxy2xywh
 from utils.core.files import increment_path
 from utils.core.output import OutputFolder
-from utils.core.packages import require
+from utils.core.packages import import_optional
 from utils.datasets.sources import Frame
 from utils.inference.predictor import ImageDetections
 from utils.inference.window import has_display, in_notebook
@@ -242,7 +242,7 @@ class Detections:
         Raises:
             InputError: pandas is not installed; nothing else needs it.
         """
-        pandas = require("pandas", "pandas", "results.pandas()")
+        pandas = import_optional("pandas", "pandas", "results.pandas()")
 
         def frames(per_image: list[Tensor], columns: Sequence[str]) -> list[Any]:
             named = [*columns, "confidence", "class", "name"]

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import IO
 
 from utils.config.paths import ROOT
-from utils.core.errors import InputError, how_it_ended
+from utils.core.errors import InputError, describe_exit_code
 
 VARIABLE = "YOLOV5_VENVS"
 SECONDS = 3600  # a conversion that takes longer hangs
@@ -139,7 +139,7 @@ def run_program(
         finally:
             end(process)
         if process.returncode:
-            raise InputError(f"{what} {how_it_ended(process.returncode)}: {last_word(said)}")
+            raise InputError(f"{what} {describe_exit_code(process.returncode)}: {last_word(said)}")
 
 
 def end(process: subprocess.Popen[bytes]) -> None:

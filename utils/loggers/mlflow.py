@@ -13,7 +13,7 @@ from utils.config.hyp import Hyp
 from utils.config.options import TrainOptions, to_plain
 from utils.core.callbacks import Callback, FitEpochEnd, TrainEnd, TrainStart
 from utils.core.output import OutputFolder
-from utils.core.packages import require
+from utils.core.packages import import_optional
 from utils.loggers.results_csv import WITHOUT
 
 logger = logging.getLogger(__name__)
@@ -30,7 +30,7 @@ def require_mlflow() -> Any:
         InputError: it is not installed.
     """
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # else it would tell its makers that it is used
-    mlflow = require("mlflow", "mlflow", "--mlflow", WITHOUT)  # very slow to import
+    mlflow = import_optional("mlflow", "mlflow", "--mlflow", WITHOUT)  # very slow to import
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)  # a line for each step of making the database
     return mlflow

@@ -14,7 +14,7 @@ from models.yolo import Model
 from utils.core.callbacks import Callback, FitEpochEnd, TrainEnd, TrainStart, ValEnd
 from utils.core.errors import first_line
 from utils.core.image import read_image
-from utils.core.packages import require
+from utils.core.packages import import_optional
 from utils.loggers.results_csv import WITHOUT
 
 logger = logging.getLogger(__name__)
@@ -26,7 +26,9 @@ def require_tensorboard() -> Any:
     Raises:
         InputError: TensorBoard is not installed.
     """
-    return require("torch.utils.tensorboard", "tensorboard", "--tensorboard", WITHOUT).SummaryWriter  # slow to import
+    return import_optional(
+        "torch.utils.tensorboard", "tensorboard", "--tensorboard", WITHOUT
+    ).SummaryWriter  # slow to import
 
 
 class TensorBoardLogger(Callback):

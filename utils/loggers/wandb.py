@@ -18,7 +18,7 @@ from utils.core.callbacks import Callback, EpochStart, FitEpochEnd, TrainEnd, Tr
 from utils.core.image import read_image
 from utils.core.names import counted
 from utils.core.output import OutputFolder
-from utils.core.packages import require
+from utils.core.packages import import_optional
 from utils.datasets.labels import LabelRecord
 from utils.datasets.loader import Batch
 from utils.loggers.results_csv import WITHOUT
@@ -37,7 +37,7 @@ def require_wandb() -> Any:
         InputError: it is not installed.
     """
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # else it would report its own errors to its makers
-    return require("wandb", "wandb", "--wandb", WITHOUT)  # slow to import
+    return import_optional("wandb", "wandb", "--wandb", WITHOUT)  # slow to import
 
 
 class WandbLogger(Callback):

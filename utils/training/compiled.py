@@ -12,7 +12,7 @@ from torch import Tensor
 
 from models.yolo import Model
 from utils.core.errors import first_line
-from utils.core.rounding import allowed
+from utils.core.rounding import tolerance
 
 LOG = logging.getLogger(__name__)
 # Largest difference of a tensor, relative to its largest value. In float32 two orders of summation were seen to differ
@@ -115,7 +115,7 @@ def _worst(
         limit = AMP_TOLERANCE if amp else MAP_TOLERANCE if name.startswith("map ") else GRADIENT_TOLERANCE
         largest = value.abs().max().clamp(min=1e-6)
         if exact is not None:
-            limit = allowed(float((exact[name] - value).abs().max() / largest), limit, max(limit, CAP))
+            limit = tolerance(float((exact[name] - value).abs().max() / largest), limit, max(limit, CAP))
         judged.append((name, float((found[name] - value).abs().max() / largest), limit))
     # Not-a-number first: it compares as neither larger nor smaller.
     return max(judged, key=lambda each: (each[1] != each[1], each[1] / each[2]))

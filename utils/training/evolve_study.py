@@ -18,7 +18,7 @@ import numpy as np
 
 from utils.core.errors import InputError, first_line
 from utils.core.output import OutputFolder
-from utils.core.packages import require
+from utils.core.packages import import_optional
 from utils.plots.evolve import EVOLVE_METRICS
 from utils.training.evolve_space import Gene, SearchSpace
 
@@ -45,7 +45,7 @@ def require_optuna() -> Any:
     Raises:
         InputError: it is not installed.
     """
-    optuna = require("optuna", "optuna", "--evolve")
+    optuna = import_optional("optuna", "optuna", "--evolve")
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     return optuna
 

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from models.common import Dynamic_conv2d
-from utils.core.errors import InputError, nearest
+from utils.core.errors import InputError, suggestion
 
 LOG = logging.getLogger(__name__)
 
@@ -122,7 +122,7 @@ def build_optimizer(
         InputError: unknown name.
     """
     if name not in OPTIMIZERS:
-        raise InputError(f"--optimizer {name}: expected one of {', '.join(OPTIMIZERS)}{nearest(name, OPTIMIZERS)}")
+        raise InputError(f"--optimizer {name}: expected one of {', '.join(OPTIMIZERS)}{suggestion(name, OPTIMIZERS)}")
     groups: list[dict[str, Any]] = [
         {
             "params": list(group.members.values()),

@@ -17,7 +17,7 @@ from utils.checkpoint.format import strip_checkpoint
 from utils.config.hyp import Hyp
 from utils.config.options import TrainOptions, to_plain
 from utils.core.files import increment_path, write_atomic
-from utils.core.output import OutputFolder, lock
+from utils.core.output import OutputFolder, lock_folder
 
 LOG = logging.getLogger(__name__)
 RESUME_FILE = "resume.pt"  # beside last.pt of a finished run: what --resume needs to extend it
@@ -86,13 +86,13 @@ def sweep(folder: Path) -> None:
 def lock_known(options: TrainOptions) -> None:
     """Refuse at once to share the folder of a run that is going on."""
     if options.exist_ok and (folder := Path(options.project) / options.name).is_dir():
-        lock(folder)
+        lock_folder(folder)
 
 
 def make_folder(options: TrainOptions, hyp: Hyp) -> Path:
     """The run folder, with what this run is made with in ``opt.yaml`` and ``hyp.yaml``."""
     save_dir = increment_path(Path(options.project) / options.name, options.exist_ok, mkdir=True)
-    lock(save_dir)
+    lock_folder(save_dir)
     sweep(OutputFolder(save_dir).path("weights/last.pt").parent)
     for name, content in (("opt", to_plain(options)), ("hyp", hyp.to_dict())):
         text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from utils.core.dist import ALONE, Ranks, joined
+from utils.core.dist import ALONE, Ranks, connect_ranks
 from utils.core.errors import InputError
 
 
@@ -27,14 +27,14 @@ def test_a_process_alone_tells_itself_what_it_knows() -> None:
 
 
 def test_without_a_launcher_a_process_is_alone() -> None:
-    with joined() as ranks:
+    with connect_ranks() as ranks:
         assert ranks is ALONE
 
 
 def test_a_launcher_of_one_process_connects_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in (("RANK", "0"), ("LOCAL_RANK", "0"), ("WORLD_SIZE", "1")):
         monkeypatch.setenv(name, value)
-    with joined(local_rank=0) as ranks:
+    with connect_ranks(local_rank=0) as ranks:
         assert ranks is ALONE
         assert not torch.distributed.is_initialized()
 
@@ -45,13 +45,13 @@ def test_a_local_rank_that_is_not_the_launchers_is_refused(
 ) -> None:
     if variable:
         monkeypatch.setenv("LOCAL_RANK", variable)
-    with pytest.raises(InputError, match=f"--local_rank 0: .*{shown}.*torchrun"), joined(local_rank=0):
+    with pytest.raises(InputError, match=f"--local_rank 0: .*{shown}.*torchrun"), connect_ranks(local_rank=0):
         pass
 
 
 def test_half_of_a_launchers_variables_are_pointed_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(InputError, match=r"WORLD_SIZE is 2, but RANK is not set: .*torchrun"), joined():
+    with pytest.raises(InputError, match=r"WORLD_SIZE is 2, but RANK is not set: .*torchrun"), connect_ranks():
         pass
 
 

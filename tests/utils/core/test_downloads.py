@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from utils.core.downloads import Remote, _Redirects, download, is_url, unpack
+from utils.core.downloads import RemoteFile, _Redirects, download, extract_archive, is_url
 from utils.core.errors import InputError
 
 CONTENT = b"images" * 1000
@@ -158,8 +158,8 @@ def test_an_address_is_told_from_a_script(text: str, expected: bool) -> None:
 
 
 def test_the_file_name_is_the_end_of_the_path_of_the_address() -> None:
-    assert Remote("https://a.org/b/my%20set.zip?x=/y#z").file_name == "my set.zip"
-    assert Remote("https://a.org/b/100%25%20%E7%8C%AB.tar.gz").file_name == "100% 猫.tar.gz"
+    assert RemoteFile("https://a.org/b/my%20set.zip?x=/y#z").file_name == "my set.zip"
+    assert RemoteFile("https://a.org/b/100%25%20%E7%8C%AB.tar.gz").file_name == "100% 猫.tar.gz"
 
 
 @pytest.mark.parametrize(
@@ -170,7 +170,7 @@ def test_the_file_name_is_the_end_of_the_path_of_the_address() -> None:
 )  # fmt: skip
 def test_an_address_that_does_not_end_in_a_plain_file_name_is_refused(end: str) -> None:
     with pytest.raises(InputError, match="does not end in a plain file name, so it is not fetched; save the file"):
-        _ = Remote(f"http://localhost/sets/{end}").file_name
+        _ = RemoteFile(f"http://localhost/sets/{end}").file_name
 
 
 def test_no_redirect_leads_from_https_to_http() -> None:
@@ -218,7 +218,7 @@ def target(tmp_path: Path) -> Path:
 @archives
 def test_files_come_out_as_they_went_in(name: str, tmp_path: Path, target: Path) -> None:
     archive = MAKERS[name](tmp_path / name, {"images/a.jpg": b"a", "labels/a.txt": b"b" * 5000, "./empty": b""})
-    assert unpack(archive, target) == [Path("images/a.jpg"), Path("labels/a.txt"), Path("empty")]
+    assert extract_archive(archive, target) == [Path("images/a.jpg"), Path("labels/a.txt"), Path("empty")]
     assert (target / "labels/a.txt").read_bytes() == b"b" * 5000
 
 
@@ -229,7 +229,7 @@ def test_a_member_that_leads_out_refuses_the_whole_archive_by_name(
 ) -> None:
     archive = MAKERS[name](tmp_path / name, {"good.txt": b"a", evil: b"b"})
     with pytest.raises(InputError) as caught:
-        unpack(archive, target)
+        extract_archive(archive, target)
     stored = evil.replace("\\", "/") if name == "a.zip" else evil
     assert str(caught.value).replace("\\", "/").startswith(f"{archive}: '{stored}': ".replace("\\", "/"))
     assert list(target.iterdir()) == []
@@ -243,7 +243,7 @@ def test_links_and_devices_of_a_tar_are_refused(kind: bytes, tmp_path: Path, tar
         info.type, info.linkname = kind, "/etc/passwd"
         archive.addfile(info)
     with pytest.raises(InputError, match=r"a\.tar: 'odd': is a (link|device)"):
-        unpack(tmp_path / "a.tar", target)
+        extract_archive(tmp_path / "a.tar", target)
 
 
 @pytest.mark.parametrize(("mode", "kind"), [(stat.S_IFLNK, "link"), (stat.S_IFIFO, "device"), (stat.S_IFCHR, "device")])
@@ -253,7 +253,7 @@ def test_links_and_devices_of_a_zip_are_refused(mode: int, kind: str, tmp_path: 
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         archive.writestr(info, "/etc")
     with pytest.raises(InputError, match=rf"a\.zip: 'odd': is a {kind}"):
-        unpack(tmp_path / "a.zip", target)
+        extract_archive(tmp_path / "a.zip", target)
 
 
 @archives
@@ -262,7 +262,7 @@ def test_a_member_with_control_characters_in_its_name_is_refused(
     name: str, evil: str, tmp_path: Path, target: Path
 ) -> None:
     with pytest.raises(InputError, match="has control characters in its name"):
-        unpack(MAKERS[name](tmp_path / name, {"good.txt": b"a", evil: b"b"}), target)
+        extract_archive(MAKERS[name](tmp_path / name, {"good.txt": b"a", evil: b"b"}), target)
     assert list(target.iterdir()) == []
 
 
@@ -270,7 +270,7 @@ def test_a_member_with_control_characters_in_its_name_is_refused(
 def test_a_bomb_is_refused_before_anything_is_written(name: str, tmp_path: Path, target: Path) -> None:
     archive = MAKERS[name](tmp_path / name, {"a": bytes(600_000), "b": bytes(600_000)})
     with pytest.raises(InputError, match=r"'b': the archive holds more than the limit of 0\.001 GB"):
-        unpack(archive, target, max_bytes=1_000_000)
+        extract_archive(archive, target, max_bytes=1_000_000)
     assert list(target.iterdir()) == []
 
 
@@ -283,7 +283,7 @@ def test_a_zip_that_lies_about_its_size_writes_no_more_than_the_limit(tmp_path: 
         data = data[:place] + (10).to_bytes(4, "little") + data[place + 4 :]
     archive.write_bytes(data)
     with pytest.raises(InputError, match=r"a\.zip"):
-        unpack(archive, target, max_bytes=1000)
+        extract_archive(archive, target, max_bytes=1000)
     assert sum(path.stat().st_size for path in target.iterdir()) <= 1000
 
 
@@ -292,7 +292,7 @@ def test_a_damaged_archive_is_one_line(name: str, tmp_path: Path, target: Path) 
     archive = MAKERS[name](tmp_path / name, {"a": bytes(range(256)) * 100})
     archive.write_bytes(archive.read_bytes()[:200])
     with pytest.raises(InputError, match="cannot be unpacked"):
-        unpack(archive, target)
+        extract_archive(archive, target)
 
 
 @pytest.mark.parametrize("kind", [tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, b"g"])
@@ -302,4 +302,4 @@ def test_a_tar_archive_with_a_name_of_megabytes_is_refused_unread(tmp_path: Path
     (tmp_path / "a.tar").write_bytes(entry.tobuf(tarfile.GNU_FORMAT))
     (tmp_path / "new").mkdir()
     with pytest.raises(InputError, match="notes on an entry of 5000000000 bytes; the archive is refused"):
-        unpack(tmp_path / "a.tar", tmp_path / "new")
+        extract_archive(tmp_path / "a.tar", tmp_path / "new")

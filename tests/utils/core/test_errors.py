@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from utils.core.errors import explain, first_line, how_it_ended
+from utils.core.errors import describe_exit_code, explain_error, first_line
 
 
 @pytest.mark.parametrize(
@@ -24,7 +24,7 @@ from utils.core.errors import explain, first_line, how_it_ended
     ],
 )
 def test_the_end_of_a_process_is_told_in_words(code: int, words: str) -> None:
-    assert how_it_ended(code) == words
+    assert describe_exit_code(code) == words
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_what_the_system_and_the_machine_refuse_is_one_line_with_a_cure(
 ) -> None:
     (tmp_path / "file").touch()
     (tmp_path / "bytes").write_bytes(b"a\xff")
-    line = explain(_raised(lambda: action(tmp_path)))
+    line = explain_error(_raised(lambda: action(tmp_path)))
     assert words.format(folder=tmp_path) in line
     assert "\n" not in line
 
@@ -93,17 +93,19 @@ def test_what_the_system_and_the_machine_refuse_is_one_line_with_a_cure(
 )  # fmt: skip
 def test_an_error_number_comes_with_its_cure(number: int, cure: str) -> None:
     reason = os.strerror(number)
-    assert explain(OSError(number, reason, "a.jpg")).startswith(f"a.jpg: {reason[0].lower()}{reason[1:]}; ")
-    assert cure in explain(OSError(number, reason))
+    assert explain_error(OSError(number, reason, "a.jpg")).startswith(f"a.jpg: {reason[0].lower()}{reason[1:]}; ")
+    assert cure in explain_error(OSError(number, reason))
 
 
 def test_a_line_holds_no_control_characters() -> None:
-    assert explain(FileNotFoundError(2, "No such file", "a\n\x1b[31mb\udcff")) == ("a \\x1b[31mb\\udcff: no such file")
+    assert explain_error(FileNotFoundError(2, "No such file", "a\n\x1b[31mb\udcff")) == (
+        "a \\x1b[31mb\\udcff: no such file"
+    )
 
 
 @pytest.mark.parametrize("error", [TypeError("a"), ValueError("b"), KeyError("c"), RuntimeError("d"), AttributeError()])
 def test_a_bug_has_no_explanation(error: Exception) -> None:
-    assert explain(error) == ""
+    assert explain_error(error) == ""
 
 
 def test_a_line_that_quotes_a_whole_file_is_cut() -> None:

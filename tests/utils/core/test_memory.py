@@ -21,7 +21,7 @@ def system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "groups").write_text("9:name=systemd:/\n4:memory:/a/b\n0::/a/b\n")
     roots = {tmp_path / "v2": ("memory.max", "memory.current"), tmp_path / "memory": ("limit", "usage")}
     monkeypatch.setattr(memory, "MEMINFO", tmp_path / "meminfo")
-    monkeypatch.setattr(memory, "GROUPS", tmp_path / "groups")
+    monkeypatch.setattr(memory, "CGROUPS", tmp_path / "groups")
     monkeypatch.setattr(memory, "GROUP_ROOTS", roots)
     return tmp_path
 
@@ -72,7 +72,7 @@ def test_the_peak_is_told_in_gigabytes() -> None:
     resident = memory.peak_resident()
     assert resident is None or 5e7 < resident < 1e12
     if resident is not None:
-        assert memory.peak_memory(CPU).startswith("RAM ")
+        assert memory.describe_peak_memory(CPU).startswith("RAM ")
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries have no such call")

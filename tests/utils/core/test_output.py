@@ -12,7 +12,7 @@ import pytest
 
 from utils.config.paths import ROOT
 from utils.core.errors import InputError
-from utils.core.output import LOCK_FILE, OutputFolder, lock, run_folder, unlock
+from utils.core.output import LOCK_FILE, OutputFolder, lock_folder, run_folder, unlock_folder
 
 
 @pytest.fixture
@@ -64,7 +64,12 @@ def test_an_input_is_never_written_over_under_whatever_name(out: Path, tmp_path:
     assert folder.path("mine.jpg") == out / "mine.jpg"  # of an earlier run
 
 
-CHILD = "import pathlib, sys; from utils.core.output import lock; lock(pathlib.Path(sys.argv[1])); print('got it')"
+CHILD = """
+import pathlib, sys
+from utils.core.output import lock_folder
+lock_folder(pathlib.Path(sys.argv[1]))
+print('got it')
+"""
 
 
 def in_another_process(folder: Path) -> subprocess.CompletedProcess[str]:
@@ -76,7 +81,7 @@ def in_another_process(folder: Path) -> subprocess.CompletedProcess[str]:
 def test_a_second_process_is_kept_out_until_the_first_is_done(out: Path) -> None:
     with run_folder(str(out.parent), out.name, exist_ok=True) as folder:
         assert folder == out
-        lock(out)  # the same process may come again
+        lock_folder(out)  # the same process may come again
         refused = in_another_process(out)
         assert f"{out}: another run is writing there; wait for its end" in refused.stderr
     assert in_another_process(out).stdout == "got it\n"
@@ -85,8 +90,8 @@ def test_a_second_process_is_kept_out_until_the_first_is_done(out: Path) -> None
 def test_a_lock_does_not_outlive_its_process_and_leaves_nothing_behind(out: Path) -> None:
     assert in_another_process(out).stdout == "got it\n"  # which ended without letting go
     assert (out / LOCK_FILE).exists()
-    lock(out)
-    unlock()
+    lock_folder(out)
+    unlock_folder()
     assert list(out.iterdir()) == []
 
 
@@ -95,11 +100,11 @@ def test_where_nothing_can_be_locked_there_is_a_warning(out: Path, monkeypatch: 
         raise OSError(37, "No locks available")
 
     monkeypatch.setattr("utils.core.output._take", fails)
-    lock(out)
+    lock_folder(out)
     assert "cannot be locked (No locks available): do not start a second run there" in caplog.text
 
 
 def test_a_lock_file_that_is_a_link_is_not_followed(out: Path, tmp_path: Path, caplog: Any) -> None:
     (out / LOCK_FILE).symlink_to(tmp_path / "elsewhere")
-    lock(out)
+    lock_folder(out)
     assert "cannot be locked" in caplog.text and not (tmp_path / "elsewhere").exists()

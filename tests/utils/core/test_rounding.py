@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from utils.core.rounding import Distance, allowed, distances, gap
+from utils.core.rounding import Difference, compare_outputs, differences, tolerance
 
 
 def one(values: list[float]) -> list[tuple[str, Tensor]]:
@@ -16,14 +16,14 @@ def one(values: list[float]) -> list[tuple[str, Tensor]]:
 
 
 def compare(expected: list[float], found: list[float], exact: list[float]) -> str:
-    return gap(one(expected), one(found), lambda: distances(one(expected), one(exact)), 1e-4, 5e-2).fault
+    return compare_outputs(one(expected), one(found), lambda: differences(one(expected), one(exact)), 1e-4, 5e-2).fault
 
 
 @pytest.mark.parametrize(
     ("own", "limit"), [(0.0, 1e-4), (1e-5, 1e-4), (1e-3, 1e-2), (0.1, 5e-2), (math.nan, 1e-4), (math.inf, 5e-2)]
 )
 def test_the_limit_is_a_multiple_of_the_models_own_rounding_between_floor_and_cap(own: float, limit: float) -> None:
-    assert allowed(own, 1e-4, 5e-2) == pytest.approx(limit)
+    assert tolerance(own, 1e-4, 5e-2) == pytest.approx(limit)
 
 
 @pytest.mark.parametrize(
@@ -52,15 +52,15 @@ def test_many_small_differences_are_no_rounding_of_few_values() -> None:
 
 
 def test_float64_is_not_run_for_differences_that_every_model_may_have() -> None:
-    def never() -> list[Distance]:
+    def never() -> list[Difference]:
         raise AssertionError
 
-    assert gap(one([0.5]), one([0.500005]), never, 1e-4, 5e-2).limit == 1e-4
+    assert compare_outputs(one([0.5]), one([0.500005]), never, 1e-4, 5e-2).limit == 1e-4
 
 
 def test_the_figure_told_is_that_closest_to_its_limit() -> None:
     expected = [("boxes", torch.zeros(4)), ("scores", torch.zeros(4))]
     found = [("boxes", torch.full((4,), 2e-3)), ("scores", torch.full((4,), 1e-3))]
     exact = [("boxes", torch.full((4,), 1e-3)), ("scores", torch.full((4,), 4e-4))]
-    told = gap(expected, found, lambda: distances(expected, exact), 1e-4, 5e-2)
+    told = compare_outputs(expected, found, lambda: differences(expected, exact), 1e-4, 5e-2)
     assert (told.worst, told.limit, told.fault) == (pytest.approx(1e-3), pytest.approx(4e-3), "")

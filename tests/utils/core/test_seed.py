@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from utils.core.seed import seed_everything, torch_settings_kept
+from utils.core.seed import seed_everything, torch_settings_restored
 
 
 @pytest.fixture(autouse=True)
@@ -47,7 +47,7 @@ def test_a_seed_of_more_than_32_bits_is_accepted() -> None:
 def test_deterministic_asks_torch_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":16:8")
     monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
-    with torch_settings_kept():
+    with torch_settings_restored():
         seed_everything(0, deterministic=True)
         assert torch.are_deterministic_algorithms_enabled()
         assert not torch.backends.cudnn.benchmark

@@ -25,7 +25,7 @@ import numpy as np
 from tqdm import tqdm
 
 from utils.core.errors import InputError
-from utils.core.output import workshop
+from utils.core.output import temporary_folder
 from utils.datasets.digits.drawing import STYLE, DigitDeck, FloatArray, Source, compose, load_source
 
 LOGGER = logging.getLogger(__name__)
@@ -139,7 +139,7 @@ def ensure_digits(root: Path, *, seed: int = 0, counts: Mapping[str, int] | None
         for stale in root.parent.glob(f"{glob.escape(prefix)}*") if locked else ():  # of a process that was killed
             shutil.rmtree(stale, ignore_errors=True)
         LOGGER.info("composing the embedded digits set in %s (once, some seconds)", root)
-        with workshop(root.parent, prefix) as folder:
+        with temporary_folder(root.parent, prefix) as folder:
             _put_aside(root, folder)
             generate_digits(folder / "new", seed=seed, counts=counts)
             with suppress(OSError):  # without a lock (see _folder_lock) another process may have been first

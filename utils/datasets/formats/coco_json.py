@@ -24,7 +24,7 @@ import numpy as np
 
 from utils.config.categories import Categories, parse_categories, read_json, tool_of
 from utils.config.dataset_spec import KEEP
-from utils.core.errors import InputError, nearest
+from utils.core.errors import InputError, suggestion
 from utils.core.files import collector_off
 from utils.core.names import counted
 from utils.datasets.cache import fingerprint, load_cache, save_cache
@@ -196,7 +196,7 @@ class CocoLabels:
         if not names:
             quoted = " (text, where ids are numbers)" if isinstance(category, str) else ""
             return f"category_id {_brief(category)}{quoted} is not among the categories"
-        hint = nearest(names[0], self._names or ())
+        hint = suggestion(names[0], self._names or ())
         return f"category {category} '{names[0]}' is not among the names of the data yaml{hint}"
 
     def _refuse_unknown(self, content: _Content) -> None:
@@ -261,7 +261,7 @@ def _sections(file: Path) -> Mapping[str, Any]:
     for name in _SECTIONS:
         if name not in content:
             hint = tool_of(content)
-            raise InputError(f"{file}: no '{name}'{nearest(name, map(str, content))}; {expected}{hint}")
+            raise InputError(f"{file}: no '{name}'{suggestion(name, map(str, content))}; {expected}{hint}")
         if not isinstance(content[name], list):
             raise InputError(f"{file}: '{name}' is not a list; {expected}")
     return content

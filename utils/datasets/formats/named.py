@@ -11,7 +11,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from utils.core.errors import InputError, nearest
+from utils.core.errors import InputError, suggestion
 from utils.datasets.formats.annotations import NOTE, PixelObject, UnreadableLabels, frame, to_label_file
 from utils.datasets.label_records import BAD_ROW, FOREIGN, Finding, LabelFile
 
@@ -125,7 +125,7 @@ class NamedLabels(ABC):
         return sorted(self._places())
 
     def _foreign(self, item: Shape) -> str:
-        return f"'{item.name}' is not among the names of the data yaml{nearest(item.name, self._class)}"
+        return f"'{item.name}' is not among the names of the data yaml{suggestion(item.name, self._class)}"
 
     def _refuse_unknown(self) -> None:
         """Raise InputError that names the first places of every name that is no class, over all files."""
@@ -149,7 +149,7 @@ class NamedLabels(ABC):
     def _describe_unknown(self) -> str:
         places = {name: found for name, found in self._places().items() if name not in self._class}
         parts = [
-            f"{found[0]}: '{name}'{nearest(name, self._class)} ({len(found)} in all)"
+            f"{found[0]}: '{name}'{suggestion(name, self._class)} ({len(found)} in all)"
             for name, found in list(places.items())[:_SHOWN]
         ]
         more = f" and {len(places) - _SHOWN} more names" if len(places) > _SHOWN else ""

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from utils.core.errors import InputError
-from utils.core.packages import require
+from utils.core.packages import import_optional
 from utils.datasets.sources.base import Clip, Frame, Source
 
 _USAGE = "expected: screen, screen NUMBER, or screen NUMBER LEFT TOP WIDTH HEIGHT"
@@ -35,7 +35,7 @@ class ScreenSource(Source):
         if len(words) not in (0, 1, 5) or not all(word.isdecimal() for word in words):
             raise InputError(f"--source {source}: {_USAGE}")
         self.number, *part = [int(word) for word in words] or [0]
-        mss = require("mss", "mss", "--source screen")
+        mss = import_optional("mss", "mss", "--source screen")
         try:
             self._camera: Any = mss.mss()
             monitors = self._camera.monitors  # the first is all of them together

@@ -16,7 +16,7 @@ import torch
 
 from utils.core.errors import InputError
 from utils.core.memory import free_memory
-from utils.core.packages import require
+from utils.core.packages import import_optional
 from utils.inference import sandbox as trial
 from utils.inference.venvs import run_program
 
@@ -59,7 +59,7 @@ def read_onnx(file: Path) -> tuple[bytes, Any]:
         ValueError: other operations than those of detectors, or weights in other files. Whatever ``onnx`` raises on a
             file that is none.
     """
-    onnx = require("onnx", "onnx", f"the look into {file}")
+    onnx = import_optional("onnx", "onnx", f"the look into {file}")
     model = onnx.load_model_from_string(file.read_bytes())
     model.DiscardUnknownFields()
     if not model.graph.node or not model.graph.input or model.functions or model.training_info:

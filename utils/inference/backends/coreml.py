@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from utils.core.errors import InputError, first_line
-from utils.core.packages import require
+from utils.core.packages import import_optional
 from utils.inference.backends.base import FileBackend, reading
 from utils.inference.backends.metadata import KEY, from_text
 
@@ -29,7 +29,7 @@ class CoreMLBackend(FileBackend):
     def __init__(self, file: Path, device: torch.device, names: Sequence[str] | None = None) -> None:
         if not runs_here():
             raise InputError(f"{file}: Core ML files run on macOS only; on {platform.system()} use another format")
-        coremltools = require("coremltools", "coremltools", f"{file}")
+        coremltools = import_optional("coremltools", "coremltools", f"{file}")
         with reading(file, "a Core ML package"):
             model = coremltools.models.MLModel(str(file))
             text = dict(model.user_defined_metadata)

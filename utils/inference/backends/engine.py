@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from utils.core.errors import InputError
-from utils.core.packages import require
+from utils.core.packages import import_optional
 from utils.inference.backends.base import reading
 from utils.inference.backends.metadata import KEY, Metadata, as_text, from_text
 from utils.inference.backends.size_limits import BoundedBackend
@@ -31,7 +31,7 @@ class EngineBackend(BoundedBackend):
 
     def __init__(self, file: Path, device: torch.device, names: Sequence[str] | None = None) -> None:
         check_device(file, device)
-        tensorrt = require("tensorrt", "tensorrt", f"{file}")
+        tensorrt = import_optional("tensorrt", "tensorrt", f"{file}")
         errors: list[str] = []
         with reading(file, "a TensorRT engine"), gpu(device):
             text, plan = split_engine(file.read_bytes())

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from utils.core.packages import require
+from utils.core.packages import import_optional
 from utils.inference.backends.base import reading
 from utils.inference.backends.metadata import from_json, from_text
 from utils.inference.backends.size_limits import BoundedBackend
@@ -25,7 +25,7 @@ class ExecuTorchBackend(BoundedBackend):
     def __init__(self, file: Path, device: torch.device, names: Sequence[str] | None = None) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that its interface may change
-            runtime = require("executorch.runtime", "executorch", f"{file}")
+            runtime = import_optional("executorch.runtime", "executorch", f"{file}")
         with reading(file, "an ExecuTorch program"):
             # As bytes: a changed file would change the running program.
             program = runtime.Runtime.get().load_program(file.read_bytes())

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from utils.core.errors import InputError
 from utils.core.files import read_yaml
-from utils.core.packages import require
+from utils.core.packages import import_optional
 from utils.inference import sandbox as trial
 from utils.inference.backends.base import FileBackend, reading
 from utils.inference.backends.checked_graph import try_file
@@ -39,7 +39,7 @@ class NcnnBackend(FileBackend):
             check_sums(file, about)
             info = from_text(as_text(about), file, names)
         super().__init__(info, file, device)
-        ncnn = require("ncnn", "ncnn", f"{file}")
+        ncnn = import_optional("ncnn", "ncnn", f"{file}")
         half = bool(about.get(HALF))
         try_once(file, half, info.imgsz)
         net = trial.open_ncnn(ncnn, file / PARAM, half, torch.get_num_threads())

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from utils.core.packages import require
+from utils.core.packages import import_optional
 from utils.inference.backends.base import FileBackend, reading
 from utils.inference.backends.checked_graph import read_onnx, try_once
 from utils.inference.backends.metadata import Metadata, from_text
@@ -29,7 +29,7 @@ class OnnxBackend(FileBackend):
     def __init__(
         self, file: Path, device: torch.device, names: Sequence[str] | None = None, trust: bool = False
     ) -> None:
-        runtime = require("onnxruntime", "onnxruntime", f"{file}")
+        runtime = import_optional("onnxruntime", "onnxruntime", f"{file}")
         settings = runtime.SessionOptions()
         settings.log_severity_level = _SILENT
         settings.intra_op_num_threads = torch.get_num_threads()

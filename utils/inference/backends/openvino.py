@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from utils.core.errors import InputError
-from utils.core.packages import require
+from utils.core.packages import import_optional
 from utils.inference.backends.base import FileBackend, reading
 from utils.inference.backends.checked_graph import read_openvino, try_once
 from utils.inference.backends.metadata import KEY, from_text
@@ -39,7 +39,7 @@ class OpenVINOBackend(FileBackend):
     def __init__(
         self, file: Path, device: torch.device, names: Sequence[str] | None = None, trust: bool = False
     ) -> None:
-        openvino = require("openvino", "openvino", f"{file}")
+        openvino = import_optional("openvino", "openvino", f"{file}")
         with reading(file, "an OpenVINO model"):
             graph, weights = read_openvino(xml_of(file))
             if not trust:
