@@ -73,8 +73,6 @@ REPEATED_NAMES = (
     #
     "GRACE_S",
     #
-    "GROUPS",
-    #
     "IMAGES",
     #
     "INPUT",
@@ -82,8 +80,6 @@ REPEATED_NAMES = (
     "ItemT",
     #
     "Layout",
-    #
-    "MAX_BYTES",
     #
     "MIN_SIDE_PX",
     #
@@ -143,8 +139,6 @@ REPEATED_NAMES = (
     #
     "open_source",
     #
-    "peak_memory",
-    #
     "plain",
     #
     "scaled",
@@ -156,8 +150,6 @@ REPEATED_NAMES = (
     "table",
     #
     "try_once",
-    #
-    "unpack",
     #
     "warm_up",
     #

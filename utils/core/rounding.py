@@ -45,32 +45,36 @@ class OutputDifference:
 
 
 @dataclass(frozen=True)
-class Difference:
+class DifferenceNorms:
     """The largest difference of two tensors and the root of the mean square of all, which has less luck in it."""
 
     largest: float
     typical: float
 
     @classmethod
-    def of(cls, a: Tensor, b: Tensor) -> Difference:
+    def of(cls, a: Tensor, b: Tensor) -> DifferenceNorms:
         apart = (a.double() - b.double()).abs()
         return cls(float(apart.max()), float(apart.square().mean().sqrt()))
 
-    def __or__(self, other: Difference) -> Difference:
+    def __or__(self, other: DifferenceNorms) -> DifferenceNorms:
         """The larger figures of both."""
-        return Difference(max(self.largest, other.largest), max(self.typical, other.typical))
+        return DifferenceNorms(max(self.largest, other.largest), max(self.typical, other.typical))
 
 
 OutputGroups = Sequence[tuple[str, Tensor]]  # what is measured by one scale each, such as boxes and scores
 
 
-def differences(a: OutputGroups, b: OutputGroups) -> list[Difference]:
+def differences(a: OutputGroups, b: OutputGroups) -> list[DifferenceNorms]:
     """Of each group."""
-    return [Difference.of(one, other) for (_, one), (_, other) in zip(a, b, strict=True)]
+    return [DifferenceNorms.of(one, other) for (_, one), (_, other) in zip(a, b, strict=True)]
 
 
 def compare_outputs(
-    expected: OutputGroups, found: OutputGroups, rounding: Callable[[], Sequence[Difference]], floor: float, cap: float
+    expected: OutputGroups,
+    found: OutputGroups,
+    rounding: Callable[[], Sequence[DifferenceNorms]],
+    floor: float,
+    cap: float,
 ) -> OutputDifference:
     """Compare the outputs of a model in float32 with those of a file or another form of it.
 
@@ -81,7 +85,7 @@ def compare_outputs(
         floor, cap: of what is allowed of the largest difference, see :func:`tolerance`.
     """
     apart = differences(expected, found)
-    own: Sequence[Difference] = [Difference(0.0, 0.0)] * len(apart)
+    own: Sequence[DifferenceNorms] = [DifferenceNorms(0.0, 0.0)] * len(apart)
     if any(not (one.largest <= floor and one.typical <= floor / 10) for one in apart):
         own = rounding()
     gaps = []

@@ -21,7 +21,7 @@ from models.memory_format import lay_out
 from utils.core.errors import InputError
 from utils.core.nms import non_max_suppression
 from utils.core.rounding import (
-    Difference,
+    DifferenceNorms,
     OutputDifference,
     OutputGroups,
     compare_outputs,
@@ -141,7 +141,7 @@ class Reference:
             limits = (math.inf,) * 2 if self.options.int8 else (HALF_TOLERANCE,) * 2
         return compare_outputs(expected, found, lambda: self.rounding(images), *limits)
 
-    def rounding(self, images: Tensor) -> list[Difference]:
+    def rounding(self, images: Tensor) -> list[DifferenceNorms]:
         """How far float32 is off float64, at most, in three ways: as is, in another layout, with norms not folded."""
         other = copy.deepcopy(self.model)
         lay_out(other, torch.channels_last)

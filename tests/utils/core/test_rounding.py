@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from utils.core.rounding import Difference, compare_outputs, differences, tolerance
+from utils.core.rounding import DifferenceNorms, compare_outputs, differences, tolerance
 
 
 def one(values: list[float]) -> list[tuple[str, Tensor]]:
@@ -52,7 +52,7 @@ def test_many_small_differences_are_no_rounding_of_few_values() -> None:
 
 
 def test_float64_is_not_run_for_differences_that_every_model_may_have() -> None:
-    def never() -> list[Difference]:
+    def never() -> list[DifferenceNorms]:
         raise AssertionError
 
     assert compare_outputs(one([0.5]), one([0.500005]), never, 1e-4, 5e-2).limit == 1e-4
