@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from pathlib import Path
 from typing import Any, ClassVar
@@ -9,7 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from utils.core.errors import first_line
+from utils.core.errors import InputError, first_line
 from utils.export.base import Exporter, missing
 from utils.export.check import Reference
 from utils.export.exported_program import captured
@@ -72,15 +73,26 @@ def to_onnx(network: nn.Module, job: Job, free: tuple[str, ...], path: Path) -> 
         else:
             axes = {index: axis for index, axis in ((0, "batch"), (2, "height"), (3, "width")) if axis in free}
             named = {INPUT: axes} | {name: _free_output(free, job.options.train) for name in names} if axes else None
-            torch.onnx.export(
-                network, (job.images(),), target, dynamo=False, do_constant_folding=not job.options.train,
-                dynamic_axes=named, **settings,
-            )  # fmt: skip
+            try:
+                torch.onnx.export(
+                    network, (job.images(),), target, dynamo=False, do_constant_folding=not job.options.train,
+                    dynamic_axes=named, **settings,
+                )  # fmt: skip
+            except torch.onnx.errors.UnsupportedOperatorError as error:
+                raise _newer_opset(error, opset) or error from error
     model = onnx.load(target)
     for index, axis in ((0, "batch"), (2, "height"), (3, "width")):
         if axis in free:
             model.graph.input[0].type.tensor_type.shape.dim[index].dim_param = axis
     return model
+
+
+def _newer_opset(error: Exception, opset: int) -> InputError | None:
+    """What to do about an operation that a later opset has; None if none has it."""
+    found = re.search(r"operator 'aten::(\w+)'.* added in version (\d+)", str(error))
+    if found is None:
+        return None
+    return InputError(f"opset {opset} has no operation {found[1]}: pass --opset {found[2]}")
 
 
 def _free_output(free: tuple[str, ...], maps: bool) -> dict[int, str]:

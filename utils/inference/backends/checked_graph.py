@@ -33,12 +33,12 @@ LeakyRelu Less LessOrEqual Log LogSoftmax MatMul MatMulInteger Max MaxPool Min M
 NonZero Not OneHot Or PRelu Pad Pow QLinearConv QLinearMatMul QuantizeLinear Range Reciprocal ReduceL2 ReduceMax
 ReduceMean ReduceMin ReduceProd ReduceSum Relu Reshape Resize Round ScatterElements ScatterND Selu Shape Sigmoid Sign
 Sin Size Slice Softmax Softplus Softsign SpaceToDepth Split Sqrt Squeeze Sub Sum Swish Tanh Tile TopK Transpose Trilu
-Unsqueeze Upsample Where Xor IsInf IsNaN
+Unsqueeze Upsample Where Xor IsInf IsNaN GridSample
 """
 _OPENVINO = """
 Abs Add AdaptiveAvgPool AdaptiveMaxPool AvgPool BatchNormInference Broadcast Ceiling Clamp Concat Const Convert
 ConvertLike Convolution ConvolutionBackpropData Cos CumSum DepthToSpace Divide Einsum ELU Elu Equal Erf Exp FakeQuantize
-FakeConvert Floor FloorMod Gather GatherElements GatherND Gelu Greater GreaterEqual GroupConvolution
+FakeConvert Floor FloorMod Gather GatherElements GatherND Gelu Greater GreaterEqual GridSample GroupConvolution
 GroupConvolutionBackpropData GroupNormalization HardSigmoid HSigmoid HSwish Interpolate Less LessEqual Log LogicalAnd
 LogicalNot LogicalOr LogSoftmax MatMul MaxPool Maximum Minimum Mish Mod Multiply MVN Negative NonMaxSuppression NonZero
 NormalizeL2 NotEqual OneHot Pad Parameter Power PReLU Range ReduceL2 ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum
