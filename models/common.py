@@ -177,10 +177,13 @@ class Dynamic_conv2d(nn.Module):
         residual: bool = False,
     ) -> None:
         super().__init__()
+        whole = {"kernel_size": kernel_size, "stride": stride, "dilation": dilation, "groups": groups, "K": K}
+        for name, value in {**whole, "padding": padding}.items():
+            least = 1 if name in whole else 0
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
         if in_planes % groups or out_planes % groups:
             raise ValueError(f"groups={groups} must divide in_planes={in_planes} and out_planes={out_planes}")
-        if not isinstance(K, int) or K < 1:
-            raise ValueError(f"K must be a whole number of at least 1, got {K}")
         if bias not in (True, False):  # other programs have the ratio of the attention in its place
             raise ValueError(f"bias must be True or False, got {bias}")
         self.in_planes, self.out_planes, self.kernel_size = in_planes, out_planes, kernel_size

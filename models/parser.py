@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import nn
 
+from models.argument_orders import BLOCKS, by_name
 from models.limits import LARGEST, MOST_MULTIPLE, MOST_REPEATS
 from models.registry import LayerRow, Scale, look_up
 from models.user_modules import place_in_module, settle_modules
@@ -217,7 +218,7 @@ def _build(row: LayerRow, channels: Sequence[int], scale: Scale) -> tuple[nn.Mod
         plan = entry.rule(row, channels, scale)
     except InputError:
         raise
-    except (TypeError, ValueError, IndexError) as error:
+    except (TypeError, ValueError, IndexError, ArithmeticError) as error:
         problem = f"{place_in_module(error)}{first_line(error)}"
         raise row.fail(f"cannot be read with arguments {list(row.args)}: {problem}; check them") from error
     later = plan.args if plan.later_args is None else plan.later_args
@@ -227,9 +228,11 @@ def _build(row: LayerRow, channels: Sequence[int], scale: Scale) -> tuple[nn.Mod
         copies = [entry.cls(*(later if copy else plan.args), **row.options) for copy in range(plan.copies)]
     except InputError:
         raise
-    except (TypeError, ValueError, RuntimeError) as error:
+    except (TypeError, ValueError, RuntimeError, ArithmeticError) as error:
         problem = f"cannot be built with arguments {list(plan.args)}: {place_in_module(error)}{first_line(error)}"
-        raise row.fail(f"{problem}; it takes ({', '.join(signature(entry.cls).parameters)})") from error
+        meant = by_name(row.module, row.args) if row.module in BLOCKS else ""
+        takes = f"it takes ({', '.join(signature(entry.cls).parameters)})"
+        raise row.fail("; ".join(filter(None, (problem, takes, meant)))) from error
     layer = copies[0] if plan.copies == 1 else nn.Sequential(*copies)
     _label(layer, row, plan.out_channels)
     return layer, plan.out_channels

@@ -12,13 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from models.argument_orders import BLOCKS, by_name
 from models.common import Dynamic_conv2d
 from models.registry import LayerRow
 from models.user_modules import place_in_module
 from utils.core.errors import InputError, first_line
 
 LOG = logging.getLogger(__name__)
-_BLOCKS = {"Dynamic_conv2d": "DynamicConv", "ODConv2d": "ODConv", "CondConv2d": "CondConv"}  # bare -> with all around
 PROBE_SIZE = 256  # px; a multiple of every stride in use
 
 
@@ -110,25 +110,27 @@ def _check_output(row: LayerRow, strides: list[float], layer: nn.Module, inputs:
 
 
 def _bare_dynamic(rows: Sequence[LayerRow], layers: nn.Sequential) -> str:
-    """A hint where a bare dynamic convolution is written as if its arguments were those of Conv; "" otherwise.
+    """A hint where the arguments of a bare dynamic convolution seem to be in another order; "" otherwise.
 
-    It has no padding of its own, so a kernel above 1 makes the map smaller, which is seldom meant; and in
+    It has no padding of its own, so a kernel above 1 makes the feature map smaller, which is seldom meant; and in
     Dynamic_conv2d, as its authors have it, the ratio of the attention stands where others have the stride.
     """
     for row, layer in zip(reversed(rows), reversed(layers[: len(rows)])):
         one = layer[0] if isinstance(layer, nn.Sequential) else layer
-        if not isinstance(one, Dynamic_conv2d) or type(one).__name__ not in _BLOCKS:
+        if not isinstance(one, Dynamic_conv2d) or type(one).__name__ not in BLOCKS:
             continue
         third = row.args[2] if len(row.args) > 2 else None
         ratio = type(one) is Dynamic_conv2d and isinstance(third, int) and third > 1
-        unpadded = one.kernel_size > 1 and one.padding == 0
-        if ratio or unpadded:
-            padding = "has no padding" if unpadded else ""
+        padding = "has no padding" if one.kernel_size > 1 and one.padding == 0 else ""
+        if one.padding > one.kernel_size * one.dilation:
+            padding = f"has a padding of {one.padding} around a kernel of {one.kernel_size}"
+        if ratio or padding:
             order = "its third argument is the ratio of the attention, not the stride" if ratio else ""
             problem = ", and ".join(filter(None, (padding, order)))
+            meant = by_name(row.module, row.args)
             return (
-                f"layer {row.index}, {row.module}, {problem}: {_BLOCKS[type(one).__name__]} takes "
-                "[outputs, kernel, stride] and keeps the size at stride 1"
+                f"layer {row.index}, {row.module}, {problem}: {BLOCKS[type(one).__name__]} takes "
+                f"[outputs, kernel, stride] and keeps the size at stride 1{f'; {meant}' if meant else ''}"
             )
     return ""
 

@@ -20,7 +20,7 @@ from models.registry import register
 class BiFPN(nn.Module):
     """Mean of ``n`` feature maps with learned weights: y = sum_i w_i x_i / (eps + sum_j w_j), each w_i by a ReLU.
 
-    Starts with equal weights. The convolution after it, which the paper has too, is a row of its own.
+    Starts with equal weights. The convolution after it, which the paper has too, is a separate row.
     """
 
     def __init__(self, n: int, eps: float = 1e-4) -> None:
