@@ -595,8 +595,8 @@ def test_what_a_tflite_file_says_of_itself_is_short(tmp_path: Path) -> None:
 
 def test_a_trial_keeps_to_a_limit_of_the_system_that_is_lower_than_its_own() -> None:
     program = (
-        "import resource, sys; sys.path.insert(0, sys.argv[1]); import trial; "
-        "resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30)); trial.limit(1 << 40, 60); "
+        "import resource, sys; sys.path.insert(0, sys.argv[1]); import sandbox; "
+        "resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30)); sandbox.limit(1 << 40, 60); "
         "print(resource.getrlimit(resource.RLIMIT_AS))"
     )
     done = subprocess.run(
