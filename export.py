@@ -25,7 +25,7 @@ from utils.config.options import ExportOptions
 from utils.config.paths import TRAIN_RUNS
 from utils.core.device import select_device
 from utils.core.v61 import import_served
-from utils.export import export_checkpoint, log_rows
+from utils.export import export_checkpoint, log_results
 
 LOG = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ def main(options: ExportOptions | argparse.Namespace) -> int:
     complete = True
     for weights in files:
         rows = export_checkpoint(weights, options, device)
-        log_rows(rows)
+        log_results(rows)
         made = [row.path for row in rows[1:] if row.path]
         usable = [row.path for row in rows[1:] if row.path and row.ran]
         complete &= len(made) == len(rows) - 1

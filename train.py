@@ -29,7 +29,7 @@ from torch.nn.utils import clip_grad_norm_
 from tqdm import tqdm
 
 from models.dynamic import get_temperature, set_temperature
-from models.routing import entropy_figures
+from models.routing import entropy_metrics
 from models.user_modules import load_modules
 from utils.checkpoint import load_model
 from utils.config.cli import EXIT_INPUT, run_script
@@ -95,7 +95,7 @@ def fit(s: Session) -> int:
         row = figures(s.position, result, rates)
         if s.dynamic:
             row["temperature"] = get_temperature(s.ema.model) or 0.0
-        row |= entropy_figures(s.ema.model, s.routing if result is not None else ())
+        row |= entropy_metrics(s.ema.model, s.routing if result is not None else ())
         s.stopped_early = s.ranks.share(judge(s, epoch, result)) and not last
         s.callbacks.on_fit_epoch_end(FitEpochEnd(epoch=epoch, row=row))
         s.ranks.on_main(save, s, epoch, final=last or s.stopped_early)

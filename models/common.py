@@ -16,10 +16,10 @@ from utils.core.v61 import import_served, served_names
 
 TEMPERATURE = 34.0  # of a dynamic layer at its start, where its row in the model yaml gives none
 
-Size = int | tuple[int, int]  # one number, or (height, width)
+KernelSize = int | tuple[int, int]  # one number, or (height, width)
 
 
-def autopad(kernel: Size, padding: int | None = None) -> Any:
+def autopad(kernel: KernelSize, padding: int | None = None) -> Any:
     """Padding that keeps the size at stride 1 for an odd kernel, unless one is given."""
     if padding is not None:
         return padding
@@ -60,7 +60,14 @@ class Conv(ConvNormAct):
     """
 
     def __init__(
-        self, c1: int, c2: int, k: Size = 1, s: Size = 1, p: int | None = None, g: int = 1, act: bool | nn.Module = True
+        self,
+        c1: int,
+        c2: int,
+        k: KernelSize = 1,
+        s: KernelSize = 1,
+        p: int | None = None,
+        g: int = 1,
+        act: bool | nn.Module = True,
     ) -> None:
         super().__init__()
         self.conv = nn.Conv2d(c1, c2, kernel_size=k, stride=s, padding=autopad(k, p), groups=g, bias=False)

@@ -21,7 +21,7 @@ MOST_PIECES = 10_000  # that one tensor is cut into
 LARGEST = 65_536  # number in a model yaml: channels, classes, sides of kernels
 MOST_MULTIPLE = 100  # of depth and width
 # Numbers in one result of a layer and in all of them, per number of the images; yolov5x6 has 30 and 2000.
-EACH, ALL, AT_LEAST = 512, 25_000, 1 << 26
+_EACH, _ALL, _AT_LEAST = 512, 25_000, 1 << 26
 
 
 class LimitError(InputError):
@@ -29,7 +29,7 @@ class LimitError(InputError):
 
 
 @contextmanager
-def building(source: str, most: int = MOST_PARAMETERS) -> Iterator[None]:
+def bounded_construction(source: str, most: int = MOST_PARAMETERS) -> Iterator[None]:
     """Within it, modules that this thread makes may have so many parameters and parts together.
 
     Raises:
@@ -77,7 +77,7 @@ class BoundedShapes(TorchDispatchMode):
 
     def __init__(self, images: int) -> None:
         super().__init__()
-        self.each, self.left = max(AT_LEAST, EACH * images), max(AT_LEAST, ALL * images)
+        self.each, self.left = max(_AT_LEAST, _EACH * images), max(_AT_LEAST, _ALL * images)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         pieces = self._pieces(func, *args)
@@ -117,7 +117,7 @@ def check_limits(description: str, source: str, build: Callable[[], nn.Module], 
         reached.append(f"layer {layer.i} ({layer.type}): ")
 
     try:
-        with torch.no_grad(), torch.random.fork_rng(devices=[]), torch.device("meta"), building(source):
+        with torch.no_grad(), torch.random.fork_rng(devices=[]), torch.device("meta"), bounded_construction(source):
             model = build()
             for layer in (layer for layer in model.modules() if isinstance(getattr(layer, "type", None), str)):
                 layer.register_forward_pre_hook(reach)

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 
-def fastest_layout(device: torch.device) -> torch.memory_format:
+def fastest_memory_format(device: torch.device) -> torch.memory_format:
     """The layout to train in on a device, by tests/benchmarks/train_step.py.
 
     Channels last on a CPU, where a training step takes about three quarters of the time; bfloat16, torch.compile and
@@ -15,7 +15,7 @@ def fastest_layout(device: torch.device) -> torch.memory_format:
     return torch.channels_last if device.type == "cpu" else torch.contiguous_format
 
 
-def lay_out(model: nn.Module, layout: torch.memory_format) -> None:
+def set_memory_format(model: nn.Module, layout: torch.memory_format) -> None:
     """Lay out the kernels of a model in memory, in place; whoever holds its parameters keeps them.
 
     Only tensors [out, in, h, w] have such layouts: the stacked kernels [K, out, in, h, w] of dynamic convolution stay

@@ -13,7 +13,7 @@ from torch import nn
 from models.argument_orders import BLOCKS, by_name
 from models.limits import LARGEST, MOST_MULTIPLE, MOST_REPEATS
 from models.registry import LayerRow, Scale, look_up
-from models.user_modules import place_in_module, settle_modules
+from models.user_modules import line_in_module, resolve_modules
 from utils.core.errors import InputError, first_line, suggestion
 from utils.core.files import every_value, read_yaml
 
@@ -64,7 +64,7 @@ def read_model_yaml(cfg: str | Path | Mapping[str, Any]) -> tuple[dict[str, Any]
             )
             raise InputError(f"{source}: unknown key '{key}'{cure}; known: {', '.join(known)}")
     _check_values(content, source)
-    settle_modules(content, source, folder)
+    resolve_modules(content, source, folder)
     return content, source
 
 
@@ -219,7 +219,7 @@ def _build(row: LayerRow, channels: Sequence[int], scale: Scale) -> tuple[nn.Mod
     except InputError:
         raise
     except (TypeError, ValueError, IndexError, ArithmeticError) as error:
-        problem = f"{place_in_module(error)}{first_line(error)}"
+        problem = f"{line_in_module(error)}{first_line(error)}"
         raise row.fail(f"cannot be read with arguments {list(row.args)}: {problem}; check them") from error
     later = plan.args if plan.later_args is None else plan.later_args
     try:
@@ -229,7 +229,7 @@ def _build(row: LayerRow, channels: Sequence[int], scale: Scale) -> tuple[nn.Mod
     except InputError:
         raise
     except (TypeError, ValueError, RuntimeError, ArithmeticError) as error:
-        problem = f"cannot be built with arguments {list(plan.args)}: {place_in_module(error)}{first_line(error)}"
+        problem = f"cannot be built with arguments {list(plan.args)}: {line_in_module(error)}{first_line(error)}"
         meant = by_name(row.module, row.args) if row.module in BLOCKS else ""
         takes = f"it takes ({', '.join(signature(entry.cls).parameters)})"
         raise row.fail("; ".join(filter(None, (problem, takes, meant)))) from error

@@ -169,7 +169,7 @@ def layer_names(model: nn.Module) -> dict[str, str]:
     }
 
 
-def entropy_figures(model: nn.Module, stats: Sequence[RoutingStats]) -> dict[str, float]:
+def entropy_metrics(model: nn.Module, stats: Sequence[RoutingStats]) -> dict[str, float]:
     """``routing/<layer>_entropy`` of every routing layer of ``model``, nan for those without figures."""
     known = {layer.name: layer.entropy for layer in stats}
     return {f"routing/{name}_entropy": known.get(name, math.nan) for name in layer_names(model).values()}

@@ -15,18 +15,18 @@ from torch import Tensor, nn
 from models.argument_orders import BLOCKS, by_name
 from models.common import Dynamic_conv2d
 from models.registry import LayerRow
-from models.user_modules import place_in_module
+from models.user_modules import line_in_module
 from utils.core.errors import InputError, first_line
 
 LOG = logging.getLogger(__name__)
-PROBE_SIZE = 256  # px; a multiple of every stride in use
+CHECK_SIZE = 256  # px; a multiple of every stride in use
 
 
 @torch.no_grad()
 def probe(
     model: nn.Module, layers: nn.Sequential, rows: Sequence[LayerRow], channels: int
 ) -> tuple[list[Tensor], list[float]]:
-    """The raw maps of a blank image of ``PROBE_SIZE``, and the stride of each layer in pixels (0: it returned no map).
+    """The raw maps of a blank image of ``CHECK_SIZE``, and the stride of each layer in pixels (0: it returned no map).
 
     What goes wrong is blamed on the row whose layer it was.
     """
@@ -39,14 +39,14 @@ def probe(
         hooks.append(layer.register_forward_pre_hook(partial(_note_input, reached, row)))
         hooks.append(layer.register_forward_hook(partial(_check_output, row, strides)))
     try:
-        _, maps = model(torch.zeros(1, channels, PROBE_SIZE, PROBE_SIZE))
+        _, maps = model(torch.zeros(1, channels, CHECK_SIZE, CHECK_SIZE))
     except InputError:
         raise
     except (RuntimeError, TypeError, ValueError, IndexError) as error:
         row, given = reached[-1]
         raise row.fail(
             f"cannot be run on {_shapes(given)} (channels x height x width, from {list(row.sources)}) at "
-            f"{PROBE_SIZE} px: {place_in_module(error)}{first_line(error)}; check its 'from' and arguments"
+            f"{CHECK_SIZE} px: {line_in_module(error)}{first_line(error)}; check its 'from' and arguments"
             f"{f'; {hint}' if (hint := _bare_dynamic(rows[: row.index], layers)) else ''}"
         ) from error
     finally:
@@ -101,7 +101,7 @@ def _note_input(reached: list[tuple[LayerRow, Any]], row: LayerRow, layer: nn.Mo
 def _check_output(row: LayerRow, strides: list[float], layer: nn.Module, inputs: tuple[Any], output: Any) -> None:
     """Forward hook: notes the stride; later layers were built for the channels that the row's rule promised."""
     if isinstance(output, Tensor) and output.ndim == 4:
-        strides[row.index] = PROBE_SIZE / max(1, output.shape[2])
+        strides[row.index] = CHECK_SIZE / max(1, output.shape[2])
     if isinstance(output, Tensor) and output.shape[1:2] != (layer.promised,):
         raise row.fail(
             f"returned {_shapes(output)} (channels x height x width), its rule promised {layer.promised} channels; "

@@ -157,7 +157,7 @@ def log_unused(model: nn.Module) -> None:
         )  # fmt: skip
 
 
-def log_table(model: nn.Module) -> None:
+def log_layer_table(model: nn.Module) -> None:
     """One line per layer of the yaml: index, source, parameters, module; also what is trained if not everything is."""
     some_frozen = not all(parameter.requires_grad for parameter in model.parameters())
     trained = f" {'trained':>11}" if some_frozen else ""

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 PADDING = 0.447  # mean grey of ImageNet, what v6.1 fills with
 
 
-class Finder(Protocol):
+class DetectionNetwork(Protocol):
     """What is needed of a :class:`models.yolo.Model`, which knows this module and cannot be imported here."""
 
     training: bool
@@ -58,7 +58,7 @@ class View:
 VIEWS = (View(1.0), View(0.83, mirrored=True), View(0.67))
 
 
-def augmented_forward(model: Finder, x: Tensor) -> Tensor:
+def augmented_forward(model: DetectionNetwork, x: Tensor) -> Tensor:
     """Decoded boxes of all views of ``x``, one after the other.
 
     The coarsest level of the full-size view and the finest of the smallest view are left out: very large objects are
@@ -92,7 +92,7 @@ def augmented_forward(model: Finder, x: Tensor) -> Tensor:
 class AugmentedModel(nn.Module):
     """A model that always looks at all views; takes the place of ``net`` where decoded boxes are wanted."""
 
-    def __init__(self, net: Finder) -> None:
+    def __init__(self, net: DetectionNetwork) -> None:
         super().__init__()
         self.net = net
 

@@ -70,7 +70,7 @@ _IMPORTS_RUN = ContextVar("imports_run", default=True)  # whether the imports of
 
 
 @contextmanager
-def yamls_trusted(trusted: bool) -> Iterator[None]:
+def trust_yamls(trusted: bool) -> Iterator[None]:
     """While this is entered with False, yamls count like checkpoints: what they import must have been loaded before.
 
     For yamls that a file names and no person.
@@ -192,14 +192,14 @@ def _failure(path: Path, error: BaseException) -> str:
     return text
 
 
-def place_in_module(error: BaseException) -> str:
+def line_in_module(error: BaseException) -> str:
     """ "my_layers.py:12: " for the innermost line of a loaded file that an error passed through, else ""."""
     names = {str(entry.path): entry.record.file for entry in _LOADED.values()}
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename in names]
     return f"{names[frames[-1].filename]}:{frames[-1].lineno}: " if frames else ""
 
 
-def settle_modules(content: dict[str, Any], source: str, folder: Path | None) -> None:
+def resolve_modules(content: dict[str, Any], source: str, folder: Path | None) -> None:
     """Load what a model yaml imports and note in it, under ``modules``, the files its layers come from.
 
     Args:

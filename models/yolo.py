@@ -16,16 +16,13 @@ from torch import Tensor, nn
 if __name__ == "__main__":  # python models/yolo.py: the packages lie beside its folder, not in it
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-import models.blocks
-import models.dynamic
-import models.experimental
-import models.families  # noqa: F401 -- imported so that their layers are registered
+from models import blocks, dynamic, dynamic_variants, experimental  # noqa: F401 -- importing registers their layers
 from models.activation import read_activation, replace_activations
 from models.fuse import fuse
-from models.limits import building, check_limits
+from models.limits import bounded_construction, check_limits
 from models.parser import MODELS_DIR, find_model_yaml, is_ordinary, parse_model, read_model_yaml, read_rows
 from models.registry import register
-from models.shape_check import PROBE_SIZE, level_problem, probe
+from models.shape_check import CHECK_SIZE, level_problem, probe
 from utils.core.names import counted
 from utils.core.v61 import import_served
 
@@ -129,9 +126,9 @@ class Model(nn.Module):
             self.yaml["anchors"] = anchors if isinstance(anchors, int) else [list(row) for row in anchors]
         rows = read_rows(self.yaml, self.yaml_file)
         self.sources = [row.sources for row in rows]
-        if not is_ordinary(self.yaml, rows, ch, PROBE_SIZE):
-            check_limits(repr(self.yaml), self.yaml_file, self._built, torch.zeros(1, ch, PROBE_SIZE, PROBE_SIZE))
-        with building(self.yaml_file):
+        if not is_ordinary(self.yaml, rows, ch, CHECK_SIZE):
+            check_limits(repr(self.yaml), self.yaml_file, self._built, torch.zeros(1, ch, CHECK_SIZE, CHECK_SIZE))
+        with bounded_construction(self.yaml_file):
             self._built()
         self.names = [str(i) for i in range(self.yaml["nc"])]
         self.imgsz: tuple[int, int] | None = None  # height and width it was trained at, where a checkpoint records it
@@ -193,16 +190,16 @@ class Model(nn.Module):
 
     def info(self, verbose: bool = False, img_size: int = 640) -> None:
         """Log layers, parameters and GFLOPs; with ``verbose`` also a line per layer."""
-        from models.summary import log_table, summarize  # counting needs thop, which is slow to import
+        from models.summary import log_layer_table, summarize  # counting needs thop, which is slow to import
 
         if verbose:
-            log_table(self)
+            log_layer_table(self)
         LOG.info("%s at %d px", summarize(self, img_size), img_size)
 
     def _settle_strides(self, maps: Sequence[Tensor]) -> Tensor:
         """How far each level shrank the probe; anchors go from pixels to cells."""
         head = self.head
-        head.stride = torch.tensor([PROBE_SIZE / level.shape[2] for level in maps])
+        head.stride = torch.tensor([CHECK_SIZE / level.shape[2] for level in maps])
         areas = head.anchors.prod(-1).mean(-1)  # [nl]
         if (areas[-1] - areas[0]) * (head.stride[-1] - head.stride[0]) < 0:
             LOG.warning("%s: anchors are listed from large to small, turned round to fit the strides", self.yaml_file)

@@ -49,19 +49,11 @@ SERVICE_LINKS = {
 REPEATED_NAMES = (
     "ABOUT",
     #
-    "ALL",
-    #
-    "AXES",
-    #
     "CACHES",
     #
     "CAP",
     #
     "COLUMNS",
-    #
-    "DEFAULT_CFG",
-    #
-    "ELSEWHERE",
     #
     "FILE_NAME",
     #
@@ -69,13 +61,7 @@ REPEATED_NAMES = (
     #
     "FORMATS",
     #
-    "FOUND",
-    #
     "GRACE_S",
-    #
-    "IMAGES",
-    #
-    "INPUT",
     #
     "ItemT",
     #
@@ -89,21 +75,11 @@ REPEATED_NAMES = (
     #
     "OPTIMIZERS",
     #
-    "OUTPUT",
-    #
     "OptionsT",
-    #
-    "Part",
     #
     "RECORDS",
     #
-    "Row",
-    #
     "SPLITS",
-    #
-    "Search",
-    #
-    "Size",
     #
     "Source",
     #
@@ -111,17 +87,9 @@ REPEATED_NAMES = (
     #
     "VERSION",
     #
-    "WARM_UP",
-    #
     "as_written",
     #
     "check_fits",
-    #
-    "compare",
-    #
-    "convert",
-    #
-    "draw",
     #
     "end",
     #
@@ -133,10 +101,6 @@ REPEATED_NAMES = (
     #
     "label_text",
     #
-    "log_table",
-    #
-    "markdown_table",
-    #
     "open_source",
     #
     "plain",
@@ -147,17 +111,11 @@ REPEATED_NAMES = (
     #
     "serve",
     #
-    "table",
-    #
     "try_once",
     #
     "warm_up",
     #
     "write",
-    #
-    "write_csv",
-    #
-    "write_files",
 )
 ENTRY_NAMES = {"main", "run", "parse_opt", "LOG", "ROOT"}  # of scripts and modules alike
 

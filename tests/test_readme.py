@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from tools.options_table import SCRIPTS, markdown_table
+from tools.options_table import SCRIPTS, options_markdown
 from utils.config.paths import ROOT
 
 READMES = ("README.md", "README.zh-CN.md")
@@ -22,13 +22,13 @@ def rows_of(readme: str, script: str) -> list[str]:
 
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_the_readme_documents_every_option_as_help_does(script: str) -> None:
-    assert rows_of("README.md", script) == markdown_table(SCRIPTS[script]).splitlines()[2:]
+    assert rows_of("README.md", script) == options_markdown(SCRIPTS[script]).splitlines()[2:]
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_the_chinese_readme_documents_every_option_with_its_default(script: str) -> None:
     ours = [row.split(" | ")[:2] for row in rows_of("README.zh-CN.md", script)]
-    assert ours == [row.split(" | ")[:2] for row in markdown_table(SCRIPTS[script]).splitlines()[2:]]
+    assert ours == [row.split(" | ")[:2] for row in options_markdown(SCRIPTS[script]).splitlines()[2:]]
 
 
 @pytest.mark.parametrize("readme", READMES)

@@ -23,18 +23,18 @@ from models.user_modules import load_modules
 from utils.checkpoint import load_checkpoint
 from utils.checkpoint.find import newest_checkpoint
 from utils.config.cli import EXIT_INPUT, parse, run_script
-from utils.config.export_options import ELSEWHERE, FORMATS, ExportOptions
+from utils.config.export_options import EXPORT_FORMATS, UNAVAILABLE_FORMATS, ExportOptions
 from utils.config.flags import at_least, fraction, image_size, image_size_option, option, path, plain_name, switch
 from utils.config.keywords import options_from
 from utils.config.paths import ROOT, TRAIN_RUNS
 from utils.core.device import select_device
 from utils.core.files import write_atomic
 from utils.core.output import run_folder, write_table
-from utils.export import Row, export_checkpoint, log_rows, table
+from utils.export import ExportResult, export_checkpoint, format_results, log_results
 from utils.plots.compare import Panel, plot_comparison
 
 LOG = logging.getLogger(__name__)
-ALL = FORMATS + ELSEWHERE
+EVERY_FORMAT = (*EXPORT_FORMATS, *UNAVAILABLE_FORMATS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +45,9 @@ class BenchmarkOptions:
     imgsz: int | None = image_size_option("side of the images in pixels")
     batch_size: int = option(1, int, "--batch-size", "images per call")
     data: str = option("", path, "--data", "data yaml; without it: the one recorded in the checkpoint, else digits")
-    include: tuple[str, ...] = option((), str, "--include", f"formats; none: all of {', '.join(FORMATS)}", nargs="+")
+    include: tuple[str, ...] = option(
+        (), str, "--include", f"formats; none: all of {', '.join(EXPORT_FORMATS)}", nargs="+"
+    )
     half: bool = switch("--half", "half precision")
     device: str = option("cpu", str, "--device", "cpu, or the number of a GPU")
     hard_fail: float | None = option(
@@ -74,14 +76,14 @@ class BenchmarkOptions:
     def export_options(self, data: str, output: str) -> ExportOptions:
         """What ``export.py`` would be asked."""
         return ExportOptions(
-            imgsz=(self.imgsz,) if self.imgsz else (), batch_size=self.batch_size, include=self.include or ALL,
+            imgsz=(self.imgsz,) if self.imgsz else (), batch_size=self.batch_size, include=self.include or EVERY_FORMAT,
             half=self.half, data=data, output=output, cache_dir=self.cache_dir,
         )  # fmt: skip
 
 
-def write_files(rows: Sequence[Row], folder: Path) -> None:
+def write_benchmark_files(rows: Sequence[ExportResult], folder: Path) -> None:
     """The table as text, as csv with all digits, and as an image of what runs here."""
-    write_atomic(folder / "benchmarks.txt", ("\n".join(table(rows)) + "\n").encode())
+    write_atomic(folder / "benchmarks.txt", ("\n".join(format_results(rows)) + "\n").encode())
     lines = [["format", "file", "MB", "difference", "ms", "map50", "map", "note"]]
     for row in rows:
         figures = (row.megabytes, row.worst, row.ms, row.map50, row.map)
@@ -102,7 +104,7 @@ def _panel(title: str, values: Sequence[float | None], form: str) -> Panel:
     return Panel(title, [v or 0.0 for v in values], ["-" if v is None else format(v, form) for v in values])
 
 
-def shortfalls(rows: Sequence[Row], floor: float) -> list[str]:
+def shortfalls(rows: Sequence[ExportResult], floor: float) -> list[str]:
     """What ``--hard-fail`` objects to; formats that need something that is not here do not count."""
     failed = [f"{row.format}: {row.note}" for row in rows if not row.made and not row.impossible]
     low = [row for row in rows if row.map is not None and row.map < floor]
@@ -117,7 +119,7 @@ def main(options: BenchmarkOptions) -> int:
     return EXIT_INPUT if objections else 0
 
 
-def benchmark(options: BenchmarkOptions) -> list[Row]:
+def benchmark(options: BenchmarkOptions) -> list[ExportResult]:
     """Make, score and time every format; the rows of the table, which is also written."""
     load_modules(options.modules)
     device = select_device(options.device)
@@ -125,13 +127,13 @@ def benchmark(options: BenchmarkOptions) -> list[Row]:
     data = options.data or load_checkpoint(weights).options.get("data") or ROOT / "data/digits.yaml"
     with run_folder(options.project, options.name, options.exist_ok) as folder:
         rows = export_checkpoint(weights, options.export_options(str(data), str(folder)), device)
-        log_rows(rows)
-        write_files(rows, folder)
+        log_results(rows)
+        write_benchmark_files(rows, folder)
         LOG.info("results are in %s", folder)
     return rows
 
 
-def run(**options: Any) -> list[Row]:
+def run(**options: Any) -> list[ExportResult]:
     """Benchmarks from Python, with the options by their names: ``benchmarks.run(weights="best.pt", imgsz=320)``."""
     return benchmark(options_from(BenchmarkOptions, options))
 

@@ -49,7 +49,7 @@ from utils.training.dry_run import peak_memory, random_images, training_step
 
 LOG = logging.getLogger(__name__)
 
-WARM_UP = 2  # rounds whose times are thrown away
+WARM_UP_ROUNDS = 2  # rounds whose times are thrown away
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,8 +101,8 @@ class Timing:
 
 
 @dataclass(frozen=True)
-class Row:
-    """What is known of one model; the last two are None when no training step ran."""
+class ModelCosts:
+    """What was measured of one model; ``step`` and ``memory_mib`` are None when no training step ran."""
 
     name: str
     summary: ModelSummary
@@ -110,30 +110,40 @@ class Row:
     step: Timing | None = None
     memory_mib: float | None = None
 
-    @property
-    def timings(self) -> dict[str, Timing]:
-        """The times there are, by the key of their column."""
-        return {"forward_ms": self.forward} | ({} if self.step is None else {"step_ms": self.step})
-
 
 @dataclass(frozen=True)
-class Column:
-    """One quantity of the table: its title, its name in the csv file, its value in a row, and how that is written."""
+class CostColumn:
+    """One quantity of the table.
+
+    Attributes:
+        title: in the table.
+        key: in the csv file.
+        value: a number or a time, None where it was not measured.
+        form: format string of the table.
+    """
 
     title: str
     key: str
-    value: Callable[[Row], float | None]
-    text: Callable[[Row], str]
+    value: Callable[[ModelCosts], float | Timing | None]
+    form: str
+
+    def text(self, row: ModelCosts) -> str:
+        return self.form.format(self.value(row))
+
+    def number(self, row: ModelCosts) -> float | None:
+        """The value, of a time the median in milliseconds."""
+        value = self.value(row)
+        return value.median if isinstance(value, Timing) else value
 
 
-COLUMNS = (
-    Column("layers", "layers", lambda row: row.summary.layers, lambda row: f"{row.summary.layers}"),
-    Column("parameters", "parameters", lambda row: row.summary.parameters, lambda row: f"{row.summary.parameters:,}"),
-    Column("GFLOPs", "gflops", lambda row: row.summary.gflops, lambda row: f"{row.summary.gflops:.2f}"),
-    Column("forward ms", "forward_ms", lambda row: row.forward.median, lambda row: str(row.forward)),
-    Column("training step ms", "step_ms", lambda row: row.step.median if row.step else None, lambda row: str(row.step)),
-    Column("peak MiB", "peak_mib", lambda row: row.memory_mib, lambda row: f"{row.memory_mib:,.0f}"),
-)  # fmt: skip
+COST_COLUMNS = (
+    CostColumn("layers", "layers", lambda row: row.summary.layers, "{}"),
+    CostColumn("parameters", "parameters", lambda row: row.summary.parameters, "{:,}"),
+    CostColumn("GFLOPs", "gflops", lambda row: row.summary.gflops, "{:.2f}"),
+    CostColumn("forward ms", "forward_ms", lambda row: row.forward, "{}"),
+    CostColumn("training step ms", "step_ms", lambda row: row.step, "{}"),
+    CostColumn("peak MiB", "peak_mib", lambda row: row.memory_mib, "{:,.0f}"),
+)
 
 
 def load_models(options: CompareOptions) -> list[tuple[str, Model]]:
@@ -155,13 +165,13 @@ def load_models(options: CompareOptions) -> list[tuple[str, Model]]:
 def time_in_turns(runs: Sequence[Callable[[], object]], device: torch.device, repeats: int, what: str) -> list[Timing]:
     """Time of one call of each of ``runs``, which take turns ``repeats`` times after a warm-up."""
     seconds: list[list[float]] = [[] for _ in runs]
-    with tqdm(total=len(runs) * (WARM_UP + repeats), desc=what, leave=False, dynamic_ncols=True) as progress:
-        for turn in range(WARM_UP + repeats):
+    with tqdm(total=len(runs) * (WARM_UP_ROUNDS + repeats), desc=what, leave=False, dynamic_ncols=True) as progress:
+        for turn in range(WARM_UP_ROUNDS + repeats):
             for run, taken in zip(runs, seconds):
                 timer = StageTimer(device)
                 with timer.stage(what):
                     run()
-                if turn >= WARM_UP:
+                if turn >= WARM_UP_ROUNDS:
                     taken.append(timer.seconds[what])
                 progress.update()
     return [Timing.of(taken) for taken in seconds]
@@ -198,9 +208,9 @@ def _readable_errors(name: str) -> Iterator[None]:
         ) from error
 
 
-def compare(
+def compare_models(
     models: Sequence[tuple[str, Model]], options: CompareOptions, imgsz: int, device: torch.device
-) -> list[Row]:
+) -> list[ModelCosts]:
     """Measure the models; one row each, in their order.
 
     Raises:
@@ -218,23 +228,23 @@ def compare(
         forwards = forward_times(nets, options, imgsz, device)
         if not options.notrain:
             steps = [*step_times(nets, options, imgsz, device)]
-    return [Row(*figures) for figures in zip(names, summaries, forwards, steps, memory)]
+    return [ModelCosts(*figures) for figures in zip(names, summaries, forwards, steps, memory)]
 
 
-def measured(rows: Sequence[Row]) -> list[Column]:
+def measured_columns(rows: Sequence[ModelCosts]) -> list[CostColumn]:
     """The columns that have values."""
-    return [column for column in COLUMNS if column.value(rows[0]) is not None]
+    return [column for column in COST_COLUMNS if column.value(rows[0]) is not None]
 
 
-def difference(column: Column, row: Row, reference: Row) -> float | None:
+def difference(column: CostColumn, row: ModelCosts, reference: ModelCosts) -> float | None:
     """Percent by which ``row`` exceeds ``reference``; None where there is nothing to compare."""
-    value, base = column.value(row), column.value(reference)
+    value, base = column.number(row), column.number(reference)
     return None if value is None or not base or row is reference else 100 * (value / base - 1)
 
 
-def _cells(rows: Sequence[Row]) -> list[list[str]]:
+def _cells(rows: Sequence[ModelCosts]) -> list[list[str]]:
     """Title row and a row for each model: value and difference in columns of their own after the name."""
-    columns = measured(rows)
+    columns = measured_columns(rows)
     table = [["model", *[text for column in columns for text in (column.title, "")]]]
     for row in rows:
         cells = [row.name]
@@ -245,21 +255,20 @@ def _cells(rows: Sequence[Row]) -> list[list[str]]:
     return table
 
 
-def text_table(rows: Sequence[Row]) -> str:
+def cost_text(rows: Sequence[ModelCosts]) -> str:
     """The rows for a terminal: numbers to the right, differences behind them."""
     table = _cells(rows)
     widths = [max(map(len, column)) for column in zip(*table)]
     lines = []
     for cells in table:
         padded = [
-            f"{cell:>{width + 1}}" if i % 2 else f"{cell:<{width}}"
-            for i, (cell, width) in enumerate(zip(cells, widths))
+            cell.rjust(width + 1) if i % 2 else cell.ljust(width) for i, (cell, width) in enumerate(zip(cells, widths))
         ]
         lines.append(" ".join(padded).rstrip())
     return "\n".join(lines)
 
 
-def markdown_table(rows: Sequence[Row]) -> str:
+def cost_markdown(rows: Sequence[ModelCosts]) -> str:
     """The rows as a markdown table."""
     joined = [
         [name, *[f"{value} {percent}".strip() for value, percent in zip(cells[::2], cells[1::2])]]
@@ -269,27 +278,28 @@ def markdown_table(rows: Sequence[Row]) -> str:
     return "\n".join([lines[0], f"|---|{'---:|' * (len(joined[0]) - 1)}", *lines[1:]])
 
 
-def write_csv(rows: Sequence[Row], file: Path) -> None:
+def write_cost_csv(rows: Sequence[ModelCosts], file: Path) -> None:
     """One line for each model: every value, quartiles of the times, differences in percent to the first model."""
     lines: list[dict[str, object]] = []
     for row in rows:
         line: dict[str, object] = {"model": row.name}
-        for column in measured(rows):
-            line[column.key] = column.value(row)
+        for column in measured_columns(rows):
+            line[column.key] = column.number(row)
             percent = difference(column, row, rows[0])
             line[f"{column.key}_percent"] = 0.0 if percent is None else round(percent, 3)
-        for key, timing in row.timings.items():
-            line |= {f"{key}_q1": timing.low, f"{key}_q3": timing.high}
+        for column in measured_columns(rows):
+            if isinstance(timing := column.value(row), Timing):
+                line |= {f"{column.key}_q1": timing.low, f"{column.key}_q3": timing.high}
         lines.append(line)
     write_table(file, [list(lines[0]), *(line.values() for line in lines)])
 
 
-def draw(rows: Sequence[Row], file: Path) -> None:
+def plot_costs(rows: Sequence[ModelCosts], file: Path) -> None:
     """The rows as bars, one panel for each column."""
     panels = []
-    for column in measured(rows):
-        timings = [timing for row in rows if (timing := row.timings.get(column.key)) is not None]
-        values = [float(column.value(row) or 0) for row in rows]
+    for column in measured_columns(rows):
+        timings = [timing for row in rows if isinstance(timing := column.value(row), Timing)]
+        values = [float(column.number(row) or 0) for row in rows]
         texts = [column.text(row).partition(" ")[0] for row in rows]
         panels.append(Panel(column.title, values, texts, [(timing.low, timing.high) for timing in timings]))
     plot_comparison([row.name for row in rows], panels, file)
@@ -304,15 +314,15 @@ def main(options: CompareOptions) -> None:
     ]  # a yaml records none
     imgsz = chosen_side(options.imgsz, recorded, max(int(model.stride.max()) for _, model in models))
     with run_folder(options.project, options.name, options.exist_ok) as folder:
-        rows = compare(models, options, imgsz, device)
-        LOG.info("%s", markdown_table(rows) if options.markdown else text_table(rows))
+        rows = compare_models(models, options, imgsz, device)
+        LOG.info("%s", cost_markdown(rows) if options.markdown else cost_text(rows))
         LOG.info(
             "%d px, batch %d; times: medians of %d calls ± half the distance of the quartiles; in brackets: to the "
             "first",
             imgsz, options.batch_size, options.repeats,
         )  # fmt: skip
-        write_csv(rows, folder / "compare.csv")
-        draw(rows, folder / "compare.png")
+        write_cost_csv(rows, folder / "compare.csv")
+        plot_costs(rows, folder / "compare.png")
         LOG.info("results are in %s", folder)
 
 

@@ -18,9 +18,9 @@ from utils.config.cli import run_script
 from utils.config.paths import ROOT
 from utils.core.errors import InputError, describe_exit_code
 
-RUNS = Path("runs/demo")
-FOLDER = ["--project", str(RUNS), "--exist-ok"]
-BEST = str(RUNS / "train/weights/best.pt")
+DEMO_RUNS = Path("runs/demo")
+FOLDER = ["--project", str(DEMO_RUNS), "--exist-ok"]
+BEST = str(DEMO_RUNS / "train/weights/best.pt")
 EPOCHS = "10"
 STEPS = {
     "train": [
@@ -37,7 +37,7 @@ class DemoOptions:
     """``python -m tools.demo`` has no options."""
 
 
-def run(script: str, arguments: list[str]) -> int:
+def run_step(script: str, arguments: list[str]) -> int:
     """One script, its command shown first; returns its exit code.
 
     Raises:
@@ -60,9 +60,9 @@ def best_row(results: Path) -> dict[str, str]:
 def main(_: DemoOptions) -> int:
     start = time.perf_counter()
     for script, arguments in STEPS.items():
-        if code := run(script, arguments):
+        if code := run_step(script, arguments):
             return code
-    folder = ROOT / RUNS
+    folder = ROOT / DEMO_RUNS
     row = best_row(folder / "train/results.csv")
     print(
         f"\ndone in {(time.perf_counter() - start) / 60:.1f} minutes\n"

@@ -29,7 +29,7 @@ SCRIPTS: dict[str, type[DataclassInstance]] = {
 KINDS = (*SCRIPTS, "names")
 
 
-def markdown_table(options_class: type[DataclassInstance]) -> str:
+def options_markdown(options_class: type[DataclassInstance]) -> str:
     """One row per option: its flags, its default (paths relative to the repository, ``-``: none) and its help."""
     rows = ["| option | default | meaning |", "|---|---|---|"]
     for item in fields(options_class):
@@ -65,7 +65,7 @@ class TableOptions:
 def main(options: TableOptions) -> None:
     """Print the table of each named script, of all without names."""
     for name in options.scripts or KINDS:
-        print(names_table() if name == "names" else f"### {name}.py\n\n{markdown_table(SCRIPTS[name])}")
+        print(names_table() if name == "names" else f"### {name}.py\n\n{options_markdown(SCRIPTS[name])}")
 
 
 if __name__ == "__main__":

@@ -35,8 +35,8 @@ from utils.core.device import select_device
 from utils.core.errors import InputError
 
 LOG = logging.getLogger(__name__)
-DEFAULT_CFG = "yolov5n_dynamic.yaml"
-WARM_UP = 2  # calls before the clock counts: the first ones allocate memory and choose algorithms
+PROFILED_CFG = "yolov5n_dynamic.yaml"
+WARM_UP_RUNS = 2  # calls before the clock counts: the first ones allocate memory and choose algorithms
 
 
 @dataclass(frozen=True)
@@ -151,9 +151,9 @@ def _time(
 
     images = torch.full(tuple(shape), 0.5, device=device, dtype=next(model.parameters()).dtype)
     with torch.no_grad(), _around_layers(model, before, after):
-        for _ in range(WARM_UP + repeats):
+        for _ in range(WARM_UP_RUNS + repeats):
             model(images)
-    return [times[WARM_UP:] for times in seconds], shapes
+    return [times[WARM_UP_RUNS:] for times in seconds], shapes
 
 
 def format_profile(rows: Sequence[LayerProfile]) -> list[str]:
@@ -185,7 +185,7 @@ def log_profile(rows: Sequence[LayerProfile]) -> None:
 class ProfileOptions:
     """Options of ``python -m tools.profile``. Raises InputError naming the flag when a value cannot be."""
 
-    cfg: str = option("", str, "--cfg", f"model yaml; with no --weights either: {DEFAULT_CFG}")
+    cfg: str = option("", str, "--cfg", f"model yaml; with no --weights either: {PROFILED_CFG}")
     weights: str = option("", str, "--weights", "checkpoint whose model is measured")
     imgsz: int | None = image_size_option("side of the images in pixels")
     batch_size: int = option(1, int, "--batch-size", "images at a time")
@@ -208,7 +208,7 @@ class ProfileOptions:
 def main(options: ProfileOptions) -> None:
     load_modules(options.modules)
     device = select_device(options.device)
-    model = load_model(options.weights, device)[0] if options.weights else Model(options.cfg or DEFAULT_CFG)
+    model = load_model(options.weights, device)[0] if options.weights else Model(options.cfg or PROFILED_CFG)
     if options.fuse:
         fuse(model.eval())
     imgsz = chosen_side(options.imgsz, [model.imgsz], int(model.stride.max()))
@@ -217,7 +217,7 @@ def main(options: ProfileOptions) -> None:
     log_unused(model)
     LOG.info(
         "%s: GFLOPs and ms per image of %d x %d px, batch %d, median of %d runs on %s",
-        options.weights or options.cfg or DEFAULT_CFG, imgsz, imgsz, options.batch_size, options.repeats, device,
+        options.weights or options.cfg or PROFILED_CFG, imgsz, imgsz, options.batch_size, options.repeats, device,
     )  # fmt: skip
 
 

@@ -146,7 +146,7 @@ def as_plain(layer: RoutingStats, names: Sequence[str], early: bool = False) -> 
     }
 
 
-def write_files(
+def write_routing_files(
     stats: Sequence[RoutingStats], names: Sequence[str], about: dict[str, Any], folder: Path, early: bool = False
 ) -> None:
     """The table, the figures and the images."""
@@ -208,7 +208,7 @@ def main(options: RoutingOptions) -> None:
             found = routed_scores(model, Evaluator(scored, spec.nc, device), conditions)
             log_foreign(found)
             about |= {"map": found.own.map, "map_foreign": {kind: result.map for kind, result in found.foreign.items()}}
-        write_files(stats, spec.names, about, folder, early)
+        write_routing_files(stats, spec.names, about, folder, early)
         LOG.info("results are in %s", folder)
 
 

@@ -26,7 +26,7 @@ import numpy as np
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from models.memory_format import lay_out
+from models.memory_format import set_memory_format
 from models.yolo import Model
 from utils.core.memory import keep_freed_memory
 from utils.training.dry_run import MIB, TrainingStep, _peak_of_tensors, random_images, random_targets
@@ -59,7 +59,7 @@ MODES = {
 def make_step(model: Model, mode: Mode, batch: int, imgsz: int) -> Callable[[], None]:
     """A step on a copy of the model."""
     model = copy.deepcopy(model)
-    lay_out(model, mode.layout)
+    set_memory_format(model, mode.layout)
     images = random_images(model, batch, imgsz, CPU).contiguous(memory_format=mode.layout)
     step = TrainingStep(model, images, random_targets(batch, model.nc, CPU), amp=mode.amp)
     if mode.compiled:

@@ -13,7 +13,7 @@ import torch
 import yaml
 
 from models.dynamic import temperatures
-from models.families import ODConv2d
+from models.dynamic_variants import ODConv2d
 from models.yolo import Model, read_model_yaml
 from utils.checkpoint import load_checkpoint
 from utils.config.options import TrainOptions

@@ -11,7 +11,7 @@ from torch import nn
 from models.common import Dynamic_conv2d
 from models.dynamic import use_form
 from models.dynamic_forms import DynamicForm
-from models.families import CondConv2d, ODConv2d
+from models.dynamic_variants import CondConv2d, ODConv2d
 from models.yolo import Model
 
 KINDS = (Dynamic_conv2d, CondConv2d, ODConv2d)

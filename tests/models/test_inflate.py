@@ -11,7 +11,7 @@ from torch import nn
 
 from models.common import Dynamic_conv2d
 from models.dynamic import DynamicConv, set_temperature
-from models.families import CondConv2d, ODConv2d
+from models.dynamic_variants import CondConv2d, ODConv2d
 from models.inflate import calibrate, inflate
 from models.yolo import Model
 from utils.checkpoint import load_checkpoint, load_model, transfer

@@ -9,21 +9,21 @@ import torch
 from torch import Tensor
 
 from models.common import Dynamic_conv2d
-from models.memory_format import fastest_layout, is_channels_last, lay_out
+from models.memory_format import fastest_memory_format, is_channels_last, set_memory_format
 from models.yolo import Model
 
 LAST = torch.channels_last
 
 
 def test_a_cpu_trains_channels_last_and_other_devices_as_written() -> None:
-    assert fastest_layout(torch.device("cpu")) is LAST
-    assert fastest_layout(torch.device("cuda")) is torch.contiguous_format
+    assert fastest_memory_format(torch.device("cpu")) is LAST
+    assert fastest_memory_format(torch.device("cuda")) is torch.contiguous_format
 
 
 def test_only_kernels_of_four_dimensions_are_laid_out_and_stay_the_same_parameters() -> None:
     model = Model("yolov5n_dynamic.yaml", nc=2)
     before = {name: (p, p.detach().clone()) for name, p in model.named_parameters()}
-    lay_out(model, LAST)
+    set_memory_format(model, LAST)
     for name, p in model.named_parameters():
         assert p is before[name][0]
         assert torch.equal(p, before[name][1])
@@ -49,7 +49,7 @@ def test_maps_and_gradients_are_the_same_in_both_layouts(cfg: str) -> None:
     torch.manual_seed(0)
     model, x = Model(cfg, nc=2).double().train(), torch.rand(2, 3, 64, 64, dtype=torch.float64)
     other = copy.deepcopy(model)
-    lay_out(other, LAST)
+    set_memory_format(other, LAST)
     expected, found = gradients(model, x), gradients(other, x.contiguous(memory_format=LAST))
     for a, b in zip(expected[0], found[0]):
         torch.testing.assert_close(b, a, rtol=1e-9, atol=1e-11)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from models.common import Dynamic_conv2d
-from models.routing import RoutingRecorder, class_presence, entropy_figures, layer_names, routing_stats
+from models.routing import RoutingRecorder, class_presence, entropy_metrics, layer_names, routing_stats
 from models.yolo import Model
 
 LN2 = math.log(2)
@@ -147,7 +147,7 @@ def test_layers_without_a_parent_keep_their_own_name() -> None:
 
 def test_every_layer_has_an_entropy_column_figures_or_not() -> None:
     model = Two()
-    figures = entropy_figures(model, [routing_stats("first", torch.full((2, 2), 0.5))])
+    figures = entropy_metrics(model, [routing_stats("first", torch.full((2, 2), 0.5))])
     assert list(figures) == ["routing/first_entropy", "routing/second_entropy"]
     assert figures["routing/first_entropy"] == pytest.approx(LN2)
     assert math.isnan(figures["routing/second_entropy"])

@@ -17,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from models.common import C3, C3TR, Conv, Dynamic_conv2d, attention2d
 from models.fuse import fuse
 from models.parser import read_model_yaml, read_rows
-from models.summary import count_gflops, log_table, summarize, unused_layers
+from models.summary import count_gflops, log_layer_table, summarize, unused_layers
 from models.yolo import MODELS_DIR, Model
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
@@ -256,7 +256,7 @@ def test_a_row_put_in_without_moving_the_numbers_behind_it_is_warned_of(caplog: 
     content["backbone"].insert(
         9, [-1, 1, "nn.Identity", []]
     )  # the head still takes 17, 20 and 23 instead of 18, 21, 24
-    log_table(Model(content))
+    log_layer_table(Model(content))
     warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert len(warnings) == 1
     assert warnings[0].startswith("layer 24 (C3) changes nothing: no later layer takes its output")

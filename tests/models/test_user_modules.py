@@ -22,10 +22,10 @@ from models.common import Conv
 from models.registry import LAYERS
 from models.user_modules import (
     ModuleRecord,
+    line_in_module,
     load_modules,
     loaded_modules,
     modules_argument,
-    place_in_module,
     require_modules,
 )
 from models.yolo import MODELS_DIR, Model
@@ -339,4 +339,4 @@ def test_an_error_while_a_layer_runs_names_the_line_of_the_file(write: WriteFile
     load_modules([write(GATED.replace("self.gate(x)", "self.gate(x)[:, :, :5]"))])
     with pytest.raises(InputError, match=r"backbone row 4 \(layer 4, GatedConv\): .*: my_layers.py:13: ") as caught:
         Model(content_with(USES_IT))
-    assert place_in_module(caught.value.__cause__ or caught.value) == "my_layers.py:13: "
+    assert line_in_module(caught.value.__cause__ or caught.value) == "my_layers.py:13: "

@@ -10,17 +10,17 @@ import torch
 
 from models.summary import ModelSummary
 from tools.compare import (
-    WARM_UP,
+    WARM_UP_ROUNDS,
     CompareOptions,
-    Row,
+    ModelCosts,
     Timing,
-    draw,
+    cost_markdown,
+    cost_text,
     load_models,
     main,
-    markdown_table,
-    text_table,
+    plot_costs,
     time_in_turns,
-    write_csv,
+    write_cost_csv,
 )
 from utils.config.cli import parse, run_script
 from utils.core.image import read_image
@@ -28,8 +28,10 @@ from utils.core.image import read_image
 CPU = torch.device("cpu")
 
 
-def row(name: str, parameters: int, gflops: float, forward: Timing, step: Timing | None, mib: float | None) -> Row:
-    return Row(name, ModelSummary(200, parameters, parameters, gflops), forward, step, mib)
+def row(
+    name: str, parameters: int, gflops: float, forward: Timing, step: Timing | None, mib: float | None
+) -> ModelCosts:
+    return ModelCosts(name, ModelSummary(200, parameters, parameters, gflops), forward, step, mib)
 
 
 ROWS = [
@@ -94,7 +96,7 @@ def test_a_missing_model_is_one_logged_line_and_no_folder(
 def test_models_take_turns_and_the_warm_up_is_not_counted() -> None:
     order: list[str] = []
     timings = time_in_turns([lambda: order.append("a"), lambda: order.append("b")], CPU, 3, "test")
-    assert order == ["a", "b"] * (WARM_UP + 3)
+    assert order == ["a", "b"] * (WARM_UP_ROUNDS + 3)
     assert len(timings) == 2
 
 
@@ -105,7 +107,7 @@ def test_times_are_medians_and_quartiles_in_milliseconds() -> None:
 
 
 def test_markdown_by_hand() -> None:
-    assert markdown_table(ROWS).splitlines() == [
+    assert cost_markdown(ROWS).splitlines() == [
         "| model | layers | parameters | GFLOPs | forward ms | training step ms | peak MiB |",
         "|---|---:|---:|---:|---:|---:|---:|",
         "| small | 200 | 1,000 | 2.00 | 10.0 ± 1.0 | 40.0 ± 4.0 | 100 |",
@@ -116,7 +118,7 @@ def test_markdown_by_hand() -> None:
 
 def test_the_table_of_the_terminal_has_its_numbers_below_one_another() -> None:
     rows = [row("a", 5, 1.0, Timing(1, 1, 1), None, None), row("long", 10, 1.5, Timing(20, 19, 21), None, None)]
-    assert text_table(rows).splitlines() == [
+    assert cost_text(rows).splitlines() == [
         "model  layers           parameters             GFLOPs            forward ms",
         "a         200                    5               1.00             1.0 ± 0.0",
         "long      200 (+0.0 %)          10 (+100.0 %)    1.50 (+50.0 %)  20.0 ± 1.0 (+1900.0 %)",
@@ -125,14 +127,14 @@ def test_the_table_of_the_terminal_has_its_numbers_below_one_another() -> None:
 
 def test_columns_of_the_training_step_are_left_out_when_there_was_none(tmp_path: Path) -> None:
     rows = [row("a", 5, 1.0, Timing(1, 1, 1), None, None)]
-    write_csv(rows, tmp_path / "compare.csv")
-    for text in (text_table(rows), markdown_table(rows), (tmp_path / "compare.csv").read_text()):
+    write_cost_csv(rows, tmp_path / "compare.csv")
+    for text in (cost_text(rows), cost_markdown(rows), (tmp_path / "compare.csv").read_text()):
         assert "step" not in text
         assert "peak" not in text
 
 
 def test_the_csv_file_has_values_quartiles_and_differences(tmp_path: Path) -> None:
-    write_csv(ROWS, tmp_path / "compare.csv")
+    write_cost_csv(ROWS, tmp_path / "compare.csv")
     with (tmp_path / "compare.csv").open(newline="") as stream:
         first, second = csv.DictReader(stream)
     assert (first["model"], first["parameters"], first["parameters_percent"]) == ("small", "1000", "0.0")
@@ -146,7 +148,7 @@ def test_any_number_of_models_is_drawn(tmp_path: Path, count: int) -> None:
     rows = [
         row(f"model {i} " + "x" * 3 * i, i, 0.5 * i, Timing(i, i, i + 1), Timing(i, i, i), 8 * i) for i in range(count)
     ]
-    draw(rows, tmp_path / "compare.png")
+    plot_costs(rows, tmp_path / "compare.png")
     height, width = read_image(tmp_path / "compare.png").shape[:2]
     assert width > height > 100 + 40 * count
 

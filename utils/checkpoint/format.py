@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from models.dynamic import attention_layers
-from models.limits import building
+from models.limits import bounded_construction
 from models.yolo import Model
 from utils.checkpoint.archive import PICKLE, PLAIN_NAMES, check_values, load_pickle, names_in, read_records
 from utils.checkpoint.foreign import by_content
@@ -199,7 +199,9 @@ def build_model(checkpoint: Checkpoint, source: str, kind: type[Model] = Model) 
         kind: the class to build.
     """
     stored = sum(value.numel() for value in checkpoint.weights.values())
-    with building(source, 4 * stored + _SLACK):  # whatever its yaml says, it can be no larger than its tensors
+    with bounded_construction(
+        source, 4 * stored + _SLACK
+    ):  # whatever its yaml says, it can be no larger than its tensors
         model = kind({**checkpoint.model_yaml, "yaml_file": source}, nc=checkpoint.nc)
     weights = {k: v.float() if v.is_floating_point() else v for k, v in checkpoint.weights.items()}
     try:

@@ -8,13 +8,13 @@ from typing import Any
 from torch import Tensor
 
 from models.yolo import Model
-from utils.config.export_options import ELSEWHERE, FORMATS, ExportOptions
+from utils.config.export_options import EXPORT_FORMATS, UNAVAILABLE_FORMATS, ExportOptions
 from utils.config.keywords import options_from
 from utils.core.errors import InputError
 from utils.core.packages import import_optional
-from utils.export.job import Job
-from utils.export.report import Row
-from utils.export.run import EXPORTERS, export_all
+from utils.export.export_job import ExportJob
+from utils.export.formats import EXPORTERS, export_all
+from utils.export.results import ExportResult
 
 _NO_GPU = ("coreml", "tflite", "edgetpu", "ncnn", "executorch")
 
@@ -28,7 +28,7 @@ def export_formats() -> Any:
     pandas = import_optional("pandas", "pandas", "export_formats()")
     endings = {exporter.name: exporter.ending for exporter in EXPORTERS}
     rows = [["PyTorch", "-", ".pt", True]]
-    rows += [[name, name, endings[name], name not in _NO_GPU] for name in (*FORMATS, *ELSEWHERE)]
+    rows += [[name, name, endings[name], name not in _NO_GPU] for name in (*EXPORT_FORMATS, *UNAVAILABLE_FORMATS)]
     return pandas.DataFrame(rows, columns=["Format", "Argument", "Suffix", "GPU"])
 
 
@@ -48,8 +48,8 @@ def _export(name: str, model: Model, im: Tensor, file: str | Path, **options: An
     """
     height, width = im.shape[2:]
     given = {"include": [name], "imgsz": [height, width], "batch_size": len(im), **options}
-    job = Job(model.eval(), options_from(ExportOptions, given), (height, width), Path(file).with_suffix(""))
-    row = export_all(job, Row(format="pytorch", path=Path(file)))[-1]
+    job = ExportJob(model.eval(), options_from(ExportOptions, given), (height, width), Path(file).with_suffix(""))
+    row = export_all(job, ExportResult(format="pytorch", path=Path(file)))[-1]
     if row.path is None:
         raise InputError(f"{name} was not made: {row.note}")
     return str(row.path)

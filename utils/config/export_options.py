@@ -7,27 +7,34 @@ from dataclasses import dataclass, fields
 from utils.config.flags import Named, at_least, fraction, image_sides, image_size_option, one_of, option, path, switch
 from utils.core.errors import InputError, suggestion
 
-AXES = ("batch", "height", "width")
-FORMS = ("auto", "A", "A1", "B", "F", "M")
-# Where suppression inside can be asked for, and where --train has a meaning.
-WITH_NMS = ("onnx",)
-WITH_TRAIN = ("torchscript", "onnx")
-WITH_INT8 = ("onnx", "openvino", "tflite")
-INT8_WEIGHTS = ("tflite",)  # of these only the weights, which need no images
-FORMATS = (
-    "torchscript", "onnx", "openvino", "engine", "coreml", "saved_model", "pb", "tflite", "ncnn", "executorch",
-    "pt2", "aoti", "static", "yolov5",
-)  # fmt: skip
-# Known by name, made by other programs: see utils/export/unsupported.py.
-ELSEWHERE = ("edgetpu", "tfjs")
-
-# Options that only some formats have a use for.
-_ONLY_FOR: dict[str, tuple[str, ...]] = {
-    "optimize": ("torchscript",), "simplify": ("onnx",), "opset": ("onnx",), "workspace": ("engine",),
+AXES = ("batch", "height", "width")  # of the input, that can be free in an exported file
+FORMS = ("auto", "A", "A1", "B", "F", "M")  # see models/dynamic_forms.py
+EXPORT_FORMATS = (
+    *("torchscript", "onnx", "openvino", "engine", "coreml", "saved_model", "pb", "tflite", "ncnn", "executorch"),
+    *("pt2", "aoti", "static", "yolov5"),
+)
+# Formats that v6.1 names and this program does not make -> why, and how to get there.
+UNAVAILABLE_FORMATS = {
+    "edgetpu": "the Edge TPU takes files that are 8-bit throughout, in which this detector loses its objects; its "
+    "compiler is on no package index (a file compiled elsewhere runs: detect.py --weights NAME_edgetpu.tflite)",
+    "tfjs": "not made by this program, which could not run it beside PyTorch; tensorflowjs_converter --input_format "
+    "tf_saved_model NAME_saved_model NAME_web_model makes it of a SavedModel (--include saved_model)",
+}
+# Formats in which an option has a meaning: with those of the first table, others are refused; with those of the second
+# an option that none of the formats uses is reported.
+_REFUSED_ELSEWHERE = {"nms": ("onnx",), "train": ("torchscript", "onnx"), "int8": ("onnx", "openvino", "tflite")}
+_NEW_GRAPHS = EXPORT_FORMATS[: EXPORT_FORMATS.index("static")]  # all but checkpoints
+_USED_BY: dict[str, tuple[str, ...]] = {
+    "optimize": ("torchscript",),
+    "simplify": ("onnx",),
+    "opset": ("onnx",),
+    "workspace": ("engine",),
     "venvs": ("tflite", "saved_model", "pb"),
-    "half": tuple(name for name in FORMATS if name != "static"),
-    **dict.fromkeys(("dynamic", "dynamic_axes"), tuple(name for name in FORMATS if name not in ("static", "yolov5"))),
-}  # fmt: skip
+    "half": (*_NEW_GRAPHS, "yolov5"),
+    "dynamic": _NEW_GRAPHS,
+    "dynamic_axes": _NEW_GRAPHS,
+}
+_INT8_WITHOUT_IMAGES = {"tflite"}  # only the weights are stored so
 _OF_NMS = frozenset({"agnostic_nms", "topk_per_class", "topk_all", "iou_thres", "conf_thres"})
 
 
@@ -62,7 +69,7 @@ class ExportOptions(Named):
     iou_thres: float = option(0.45, float, "--iou-thres", "with --nms: IoU above which two boxes are one object")
     conf_thres: float = option(0.25, float, "--conf-thres", "with --nms: drop detections below this confidence")
     include: tuple[str, ...] = option(
-        ("torchscript", "onnx"), str, "--include", f"formats: {', '.join(FORMATS)}", nargs="+"
+        ("torchscript", "onnx"), str, "--include", f"formats: {', '.join(EXPORT_FORMATS)}", nargs="+"
     )
     dynamic_form: str = option(
         "auto", str, "--dynamic-form", "how dynamic layers are computed; auto: what suits each format", choices=FORMS
@@ -88,7 +95,7 @@ class ExportOptions(Named):
             name, flag = item.name, item.metadata["flag"].names[0]
             if name not in self.given or getattr(self, name) == item.default:
                 continue
-            formats = _ONLY_FOR.get(name)
+            formats = _USED_BY.get(name)
             if name == "inplace":
                 lines.append(f"{flag} has no effect: the head never works in place")
             elif name in _OF_NMS and not self.nms:
@@ -117,27 +124,23 @@ class ExportOptions(Named):
 
     def _check_formats(self) -> None:
         if not self.include:
-            raise InputError(f"--include names no format; known are {', '.join(FORMATS)}")
+            raise InputError(f"--include names no format; known are {', '.join(EXPORT_FORMATS)}")
         for name in self.include:
-            if name not in FORMATS + ELSEWHERE:
-                close = suggestion(name, FORMATS + ELSEWHERE)
-                raise InputError(f"--include {name}: no such format{close} (known: {', '.join(FORMATS)})")
+            if name not in (*EXPORT_FORMATS, *UNAVAILABLE_FORMATS):
+                close = suggestion(name, (*EXPORT_FORMATS, *UNAVAILABLE_FORMATS))
+                raise InputError(f"--include {name}: no such format{close} (known: {', '.join(EXPORT_FORMATS)})")
 
     def _check_combinations(self) -> None:
         if self.half and self.int8:
             raise InputError("--half and --int8 exclude each other: the values are stored one way or the other")
         if self.train and (self.nms or self.half or self.int8):
             raise InputError("--train gives maps to be trained on: leave out --nms, --half and --int8")
-        if self.int8 and not self.data and not set(self.include) <= set(INT8_WEIGHTS):
+        if self.int8 and not self.data and not set(self.include) <= _INT8_WITHOUT_IMAGES:
             raise InputError("--int8 measures its scales on images: name the data set with --data")
-        for flag, wanted, able in (
-            ("--nms", self.nms, WITH_NMS),
-            ("--train", self.train, WITH_TRAIN),
-            ("--int8", self.int8, WITH_INT8),
-        ):
-            others = [name for name in self.include if name in FORMATS and name not in able]
-            if wanted and others:
-                raise InputError(f"{flag} is there for {', '.join(able)}, not for --include {' '.join(others)}")
+        for name, able in _REFUSED_ELSEWHERE.items():
+            others = [other for other in self.include if other in EXPORT_FORMATS and other not in able]
+            if getattr(self, name) and others:
+                raise InputError(f"--{name} is there for {', '.join(able)}, not for --include {' '.join(others)}")
         if self.dynamic_form == "A1" and (self.batch_size > 1 or "batch" in self.free_axes):
             raise InputError("--dynamic-form A1 computes one image: leave out --batch-size and a free batch")
         if self.dynamic_form == "A" and "batch" in self.free_axes:

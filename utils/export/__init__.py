@@ -1,6 +1,6 @@
 """Files for other programs out of a trained model."""
 
 from utils.export.checkpoint import export_checkpoint
-from utils.export.report import Row, log_rows, table
+from utils.export.results import ExportResult, format_results, log_results
 
-__all__ = ["Row", "export_checkpoint", "log_rows", "table"]
+__all__ = ["ExportResult", "export_checkpoint", "format_results", "log_results"]

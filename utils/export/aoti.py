@@ -12,8 +12,8 @@ import torch
 from models.dynamic_forms import DynamicForm
 from utils.core.errors import InputError, describe_exit_code, first_line
 from utils.export.base import Exporter
+from utils.export.export_job import ExportJob
 from utils.export.exported_program import captured
-from utils.export.job import Job
 from utils.inference.backends.aoti import PROCESSOR
 
 
@@ -24,7 +24,7 @@ class AOTInductorExporter(Exporter):
     ending = "_aoti.pt2"
     fixed_forms: ClassVar[tuple[DynamicForm, ...]] = (DynamicForm.SINGLE,)
 
-    def obstacle(self, job: Job) -> str | None:
+    def obstacle(self, job: ExportJob) -> str | None:
         from torch._inductor.cpp_builder import get_cpp_compiler
 
         try:
@@ -33,7 +33,7 @@ class AOTInductorExporter(Exporter):
             return f"it takes a C++ compiler (apt install g++, or CXX=path): {first_line(error)}"
         return None
 
-    def write(self, job: Job, path: Path) -> list[str]:
+    def write(self, job: ExportJob, path: Path) -> list[str]:
         from torch._inductor import aoti_compile_and_package
         from torch._inductor.utils import fresh_inductor_cache
 

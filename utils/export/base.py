@@ -19,7 +19,7 @@ from utils.config.export_options import ExportOptions
 from utils.core.errors import InputError
 from utils.core.output import temporary_folder
 from utils.export.check import Proof, prove
-from utils.export.job import Job
+from utils.export.export_job import ExportJob
 from utils.inference.backends import open_exported
 
 LOG = logging.getLogger(__name__)
@@ -49,7 +49,7 @@ class Exporter:
     can_free: ClassVar[tuple[str, ...]] = ("batch", "height", "width")
     always_free: ClassVar[bool] = False
 
-    def obstacle(self, job: Job) -> str | None:
+    def obstacle(self, job: ExportJob) -> str | None:
         """Why the file cannot be made here, known before any work is done; None if it can."""
         return missing(self.packages)
 
@@ -76,15 +76,15 @@ class Exporter:
         """The axes of the input that any number fits."""
         return self.can_free if self.always_free else tuple(a for a in options.free_axes if a in self.can_free)
 
-    def path(self, job: Job) -> Path:
+    def path(self, job: ExportJob) -> Path:
         """Where the file (or folder) goes."""
         return job.stem.with_name(job.stem.name + self.ending)
 
-    def write(self, job: Job, path: Path) -> list[str]:
+    def write(self, job: ExportJob, path: Path) -> list[str]:
         """Make the file at ``path``, which is a draft; returns what there is to tell."""
         raise NotImplementedError
 
-    def check(self, job: Job, path: Path) -> tuple[nn.Module | None, Proof]:
+    def check(self, job: ExportJob, path: Path) -> tuple[nn.Module | None, Proof]:
         """Open the file at ``path`` and hold it against PyTorch.
 
         Returns:

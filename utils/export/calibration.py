@@ -12,12 +12,12 @@ from torch import Tensor
 from utils.config.dataset_spec import DatasetSpec
 from utils.core.image import letterbox, read_image, to_model_input
 from utils.datasets.dataset_labels import load_labels
-from utils.export.job import Job
+from utils.export.export_job import ExportJob
 
-IMAGES = 64
+MOST_CALIBRATION_IMAGES = 64
 
 
-def calibration_batches(job: Job, most: int = IMAGES) -> Iterator[Tensor]:
+def calibration_batches(job: ExportJob, most: int = MOST_CALIBRATION_IMAGES) -> Iterator[Tensor]:
     """Batches [B, 3, H, W] in 0..1 of up to ``most`` images of the training split, evenly spread over it.
 
     Without a training split they come from the one that is scored.

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.fuse import fuse
-from models.memory_format import lay_out
+from models.memory_format import set_memory_format
 from utils.core.errors import InputError
 from utils.core.nms import non_max_suppression
 from utils.core.rounding import (
@@ -28,7 +28,7 @@ from utils.core.rounding import (
     differences,
     largest_difference,
 )
-from utils.export.job import Job
+from utils.export.export_job import ExportJob
 from utils.export.onnx_nms import run_onnx, with_raw
 from utils.inference.backends.base import FileBackend
 from utils.inference.backends.metadata import Metadata
@@ -60,7 +60,7 @@ class Proof:
     exact: bool = False
 
 
-def prove(backend: FileBackend, job: Job) -> Proof:
+def prove(backend: FileBackend, job: ExportJob) -> Proof:
     """Run the file at several batches and sizes, as far as its axes are free, beside the model itself.
 
     Raises:
@@ -110,7 +110,7 @@ def sample_images(batch: int, hw: tuple[int, int]) -> Tensor:
 class Reference:
     """The model in PyTorch, its norms folded unless maps are compared."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: ExportJob) -> None:
         self.maps, self.options = job.options.train, job.options
         self.plain, self.model = job.model, copy.deepcopy(job.model).eval()
         if self.maps:
@@ -144,7 +144,7 @@ class Reference:
     def rounding(self, images: Tensor) -> list[DifferenceNorms]:
         """How far float32 is off float64, at most, in three ways: as is, in another layout, with norms not folded."""
         other = copy.deepcopy(self.model)
-        lay_out(other, torch.channels_last)
+        set_memory_format(other, torch.channels_last)
         runs = [self.model(images), other(images.contiguous(memory_format=torch.channels_last))]
         runs += [] if self.maps else [self.plain(images)]
         try:
@@ -171,7 +171,7 @@ def raw_and_found(backend: FileBackend, images: Tensor) -> tuple[Tensor, Tensor]
     return found, raw
 
 
-def suppression_difference(backend: FileBackend, job: Job, images: Tensor) -> float:
+def suppression_difference(backend: FileBackend, job: ExportJob, images: Tensor) -> float:
     """The largest difference between the suppression inside a file and our own of the same candidates."""
     options, largest = job.options, 0.0
     found, raw = raw_and_found(backend, images)

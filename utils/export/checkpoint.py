@@ -23,14 +23,14 @@ from utils.datasets.loader import build_loader
 from utils.evaluation import Evaluator
 from utils.export.base import check_writable
 from utils.export.check import sample_images, time_ms
-from utils.export.job import Job
-from utils.export.report import Row
-from utils.export.run import Scorer, export_all
+from utils.export.export_job import ExportJob
+from utils.export.formats import Scorer, export_all
+from utils.export.results import ExportResult
 
 LOG = logging.getLogger(__name__)
 
 
-def export_checkpoint(weights: Path, options: ExportOptions, device: torch.device) -> list[Row]:
+def export_checkpoint(weights: Path, options: ExportOptions, device: torch.device) -> list[ExportResult]:
     """All formats of ``--include`` of one checkpoint; the first row is the checkpoint itself.
 
     Raises:
@@ -40,7 +40,7 @@ def export_checkpoint(weights: Path, options: ExportOptions, device: torch.devic
     temperature = get_temperature(model)
     LOG.info("weights: %s%s", weights, "" if temperature is None else f", dynamic layers at T={temperature:g}")
     size = chosen_size(options.imgsz, [model.imgsz], int(model.stride.max()))
-    job = Job(model, options, size, stem_of(weights, options.output), (weights, Path(options.data)))
+    job = ExportJob(model, options, size, stem_of(weights, options.output), (weights, Path(options.data)))
     check_writable(job.stem.parent)
     score = scorer(job) if options.data else None
     return export_all(job, baseline(job, weights, score), score)
@@ -56,7 +56,7 @@ def stem_of(weights: Path, output: str) -> Path:
     return folder / weights.stem
 
 
-def scorer(job: Job) -> Scorer:
+def scorer(job: ExportJob) -> Scorer:
     """What gives mAP@.5 and mAP@.5:.95 on the val split of ``--data``, with square images of the export's size."""
     options, side = job.options, job.hw[0]
     spec = DatasetSpec.load(options.data)
@@ -78,10 +78,10 @@ def scorer(job: Job) -> Scorer:
     return score
 
 
-def baseline(job: Job, weights: Path, score: Scorer | None) -> Row:
+def baseline(job: ExportJob, weights: Path, score: Scorer | None) -> ExportResult:
     """How fast and good the checkpoint is in PyTorch, norms folded."""
     model = copy.deepcopy(job.model)
     fuse(model)
     ms = time_ms(model, sample_images(job.options.batch_size, job.hw).to(job.device))
     map50, map_ = score(model) if score else (None, None)
-    return Row(format="pytorch", path=weights, ms=ms, map50=map50, map=map_)
+    return ExportResult(format="pytorch", path=weights, ms=ms, map50=map50, map=map_)

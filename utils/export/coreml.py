@@ -13,8 +13,8 @@ from torch import nn
 from models.dynamic_forms import DynamicForm
 from utils.export.base import Exporter
 from utils.export.check import Proof
+from utils.export.export_job import ExportJob
 from utils.export.exported_program import captured
-from utils.export.job import Job
 from utils.inference.backends.coreml import OUTPUT, runs_here
 
 LARGEST_BATCH, LARGEST_SIDE = 256, 4096  # images, pixels: Core ML needs a limit of a free axis
@@ -30,7 +30,7 @@ class CoreMLExporter(Exporter):
     forms = (DynamicForm.MERGED, DynamicForm.MATMUL, DynamicForm.PATCHES)
     for_one = None
 
-    def write(self, job: Job, path: Path) -> list[str]:
+    def write(self, job: ExportJob, path: Path) -> list[str]:
         import coremltools
 
         half = job.options.half
@@ -49,11 +49,11 @@ class CoreMLExporter(Exporter):
         coremltools.models.MLModel(spec, weights_dir=model.weights_dir, skip_model_load=True).save(str(path))
         return ["half precision"] if half else []
 
-    def check(self, job: Job, path: Path) -> tuple[nn.Module | None, Proof]:
+    def check(self, job: ExportJob, path: Path) -> tuple[nn.Module | None, Proof]:
         return super().check(job, path) if runs_here() else (None, Proof(None, None, NOT_COMPARED))
 
 
-def described(spec: Any, job: Job) -> Any:
+def described(spec: Any, job: ExportJob) -> Any:
     """Set the size of the export as the default one, and limits that Core ML accepts for free axes."""
     taken = spec.description.input[0].type.multiArrayType
     taken.shape[:] = [job.options.batch_size, 3, *job.hw]

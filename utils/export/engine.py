@@ -16,8 +16,8 @@ import torch
 from models.dynamic_forms import DynamicForm
 from utils.core.errors import InputError
 from utils.export.base import Exporter
-from utils.export.job import Job
-from utils.export.onnx import INPUT, to_onnx
+from utils.export.export_job import ExportJob
+from utils.export.onnx import ONNX_INPUT, to_onnx
 from utils.inference.backends.engine import gpu, listener, with_about
 
 _OPSET = 17  # the last of the older exporter that TensorRT 10 knows as well
@@ -33,14 +33,14 @@ class EngineExporter(Exporter):
     forms: ClassVar[tuple[DynamicForm, ...]] = (DynamicForm.MERGED, DynamicForm.MATMUL, DynamicForm.PATCHES)
     for_one = None
 
-    def obstacle(self, job: Job) -> str | None:
+    def obstacle(self, job: ExportJob) -> str | None:
         if job.device.type != "cuda":
             if torch.cuda.is_available():
                 return "TensorRT tries its kernels out on the GPU: give --device 0"
             return "there is no CUDA device here; an engine fits the GPU it is made on, so run this there (--device 0)"
         return super().obstacle(job)
 
-    def write(self, job: Job, path: Path) -> list[str]:
+    def write(self, job: ExportJob, path: Path) -> list[str]:
         free = self.free(job.options)
         network = job.network(self.form(job.options), free)
         through = path.with_name("through.onnx")
@@ -51,7 +51,7 @@ class EngineExporter(Exporter):
         return ["half precision"] if job.options.half else []
 
 
-def built(graph: bytes, job: Job, free: tuple[str, ...]) -> bytes:
+def built(graph: bytes, job: ExportJob, free: tuple[str, ...]) -> bytes:
     """The engine of an ONNX graph.
 
     Raises:
@@ -72,14 +72,14 @@ def built(graph: bytes, job: Job, free: tuple[str, ...]) -> bytes:
     config.set_memory_pool_limit(tensorrt.MemoryPoolType.WORKSPACE, job.options.workspace * _GIGABYTE)
     config.clear_flag(tensorrt.BuilderFlag.TF32)  # 10 bits of the values, so 1e-3 off
     if free:
-        config.add_optimization_profile(profile(builder, job, free))
+        config.add_optimization_profile(optimization_profile(builder, job, free))
     plan = builder.build_serialized_network(network, config)
     if plan is None:
         raise InputError(f"TensorRT finds no way to compute it: {errors[0] if errors else 'see --verbose'}")
     return bytes(plan)
 
 
-def profile(builder: Any, job: Job, free: tuple[str, ...]) -> Any:
+def optimization_profile(builder: Any, job: ExportJob, free: tuple[str, ...]) -> Any:
     """The least, the usual and the largest input of a network with free axes."""
     stride = int(job.model.stride.max())
     usual = (job.options.batch_size, *job.hw)
@@ -88,5 +88,5 @@ def profile(builder: Any, job: Job, free: tuple[str, ...]) -> Any:
         for ends in ((1, stride, stride), usual, job.most())
     ]
     made = builder.create_optimization_profile()
-    made.set_shape(INPUT, *((batch, 3, height, width) for batch, height, width in sizes))
+    made.set_shape(ONNX_INPUT, *((batch, 3, height, width) for batch, height, width in sizes))
     return made

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from utils.export.base import Exporter
+from utils.export.export_job import ExportJob
 from utils.export.exported_program import captured
-from utils.export.job import Job
 from utils.inference.backends.executorch import ABOUT
 
 _XNNPACK = "XnnpackBackend"
@@ -28,7 +28,7 @@ class ExecuTorchExporter(Exporter):
     packages: ClassVar[dict[str, str]] = {"executorch": "executorch"}
     for_one = None  # XNNPACK leaves a computed kernel to the portable operators, which take a hundred times as long
 
-    def write(self, job: Job, path: Path) -> list[str]:
+    def write(self, job: ExportJob, path: Path) -> list[str]:
         from executorch.exir import to_edge_transform_and_lower
 
         job = replace(job, model=copy.deepcopy(job.model).cpu())

@@ -12,7 +12,7 @@ from torch import nn
 from torch.export import Dim
 
 from utils.export.base import Exporter
-from utils.export.job import Job
+from utils.export.export_job import ExportJob
 from utils.inference.backends.exported_program import ABOUT
 
 
@@ -22,7 +22,7 @@ class ExportedProgramExporter(Exporter):
     name = "pt2"
     ending = ".pt2"
 
-    def obstacle(self, job: Job) -> str | None:
+    def obstacle(self, job: ExportJob) -> str | None:
         layout = "torch.export.pt2_archive.constants"  # each tensor a record of its own, as we read it
         try:
             known = hasattr(importlib.import_module(layout), "WEIGHTS_CONFIG_FILENAME_FORMAT")
@@ -30,7 +30,7 @@ class ExportedProgramExporter(Exporter):
             known = False
         return None if known else f"it takes torch 2.9 or newer, this is {torch.__version__}"
 
-    def write(self, job: Job, path: Path) -> list[str]:
+    def write(self, job: ExportJob, path: Path) -> list[str]:
         free = self.free(job.options)
         network = job.network(self.form(job.options), free)
         program = captured(network, job, free)
@@ -42,7 +42,7 @@ class ExportedProgramExporter(Exporter):
         return []
 
 
-def captured(network: nn.Module, job: Job, free: tuple[str, ...], bounded: bool = False) -> Any:
+def captured(network: nn.Module, job: ExportJob, free: tuple[str, ...], bounded: bool = False) -> Any:
     """The network as an ``ExportedProgram``; height and width stay multiples of the stride.
 
     Args:

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from models.dynamic_forms import DynamicForm
 from utils.export.base import Exporter
 from utils.export.check import cases, sample_images
-from utils.export.job import Job
-from utils.export.network import ExportNetwork, MapNetwork
+from utils.export.export_job import ExportJob
+from utils.export.export_network import ExportNetwork, MapNetwork
 from utils.inference.backends import open_exported
 
 LOG = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ class FirstRows(nn.Module):
 
 
 @dataclass(frozen=True)
-class Part(Job):
+class FirstRowsJob(ExportJob):
     """A job for the first rows of its model."""
 
     rows: int = 0
@@ -53,7 +53,7 @@ class Part(Job):
 
 
 @dataclass(frozen=True)
-class Search:
+class FaultyLayerSearch:
     """Attempts to export parts of a model.
 
     Args:
@@ -61,7 +61,7 @@ class Search:
     """
 
     exporter: Exporter
-    job: Job
+    job: ExportJob
     run: bool
 
     def fails(self, rows: int, dynamic: bool = True) -> bool:
@@ -69,7 +69,7 @@ class Search:
         options = replace(self.job.options, train=False, nms=False, int8=False, simplify=False)
         if not dynamic:
             options = replace(options, dynamic=False, dynamic_axes=())
-        part = Part(self.job.model, options, self.job.hw, self.job.stem, rows=rows)
+        part = FirstRowsJob(self.job.model, options, self.job.hw, self.job.stem, rows=rows)
         with tempfile.TemporaryDirectory(prefix="export-") as folder:
             path = Path(folder) / self.exporter.path(part).name
             try:
@@ -102,9 +102,9 @@ class Search:
         return good
 
 
-def faulty_layer(exporter: Exporter, job: Job, run: bool) -> str:
+def faulty_layer(exporter: Exporter, job: ExportJob, run: bool) -> str:
     """The first layer that cannot be exported, with its row of the model yaml, and the way out; "" if none is found."""
-    search = Search(exporter, job, run)
+    search = FaultyLayerSearch(exporter, job, run)
     index = search.index()
     if index is None:
         return ""

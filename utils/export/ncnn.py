@@ -18,7 +18,7 @@ from models.dynamic_forms import DynamicForm
 from utils.core.errors import InputError, describe_exit_code
 from utils.core.yaml_names import dump_yaml
 from utils.export.base import Exporter, missing
-from utils.export.job import Job
+from utils.export.export_job import ExportJob
 from utils.inference.backends.ncnn import ABOUT, BIN, HALF, PARAM, SUMS, checksum
 
 _SECONDS = 900  # of the largest models on a slow machine with room to spare
@@ -34,7 +34,7 @@ class NcnnExporter(Exporter):
     forms = (DynamicForm.SINGLE, DynamicForm.MERGED, DynamicForm.MATMUL, DynamicForm.PATCHES)
     can_free = ()
 
-    def obstacle(self, job: Job) -> str | None:
+    def obstacle(self, job: ExportJob) -> str | None:
         needed = {
             module: name for module, name in self.packages.items() if module != "pnnx" or not shutil.which("pnnx")
         }
@@ -44,14 +44,14 @@ class NcnnExporter(Exporter):
             return "an ncnn file takes one image a call (a batch is cut into ones when it is used): no --batch-size"
         return None
 
-    def write(self, job: Job, path: Path) -> list[str]:
+    def write(self, job: ExportJob, path: Path) -> list[str]:
         half, verbose = job.options.half, job.options.verbose
         job = job.on_cpu()  # images stay float32
         network = job.network(self.form(job.options), ())
         path.mkdir()
         with tempfile.TemporaryDirectory(prefix="ncnn-") as folder:
             trace(network, job.images(), Path(folder) / _TRACED)
-            convert(Path(folder), tuple(job.images().shape), half, verbose)
+            run_pnnx(Path(folder), tuple(job.images().shape), half, verbose)
             for name in (PARAM, BIN):
                 shutil.move(Path(folder) / name, path / name)
         check_layers(path / PARAM)
@@ -86,7 +86,7 @@ def program() -> list[str]:
     raise InputError("the program pnnx is missing: pip install pnnx")
 
 
-def convert(folder: Path, shape: Sequence[int], half: bool, verbose: bool = False) -> None:
+def run_pnnx(folder: Path, shape: Sequence[int], half: bool, verbose: bool = False) -> None:
     """Let pnnx write ``PARAM`` and ``BIN`` beside the traced network in ``folder``.
 
     Names are relative to the folder: pnnx takes no others everywhere.

@@ -13,13 +13,13 @@ from torch import Tensor, nn
 from utils.core.errors import InputError, first_line
 from utils.export.base import Exporter, missing
 from utils.export.check import Reference
+from utils.export.export_job import ExportJob
 from utils.export.exported_program import captured
-from utils.export.job import Job
-from utils.export.onnx_nms import RAW, run_onnx, with_nms
+from utils.export.onnx_nms import RAW_OUTPUT, run_onnx, with_nms
 from utils.export.quantize import LEAST_OPSET, MOST_OPSET, quantized
 
 NEW_EXPORTER = 18  # the least opset of the exporter on torch.export; below it there is only the older one
-INPUT, OUTPUT = "images", RAW
+ONNX_INPUT = "images"
 
 
 class OnnxExporter(Exporter):
@@ -29,11 +29,11 @@ class OnnxExporter(Exporter):
     ending = ".onnx"
     packages: ClassVar[dict[str, str]] = {"onnx": "onnx", "onnxruntime": "onnxruntime"}
 
-    def obstacle(self, job: Job) -> str | None:
+    def obstacle(self, job: ExportJob) -> str | None:
         extra = {"onnxscript": job.options.opset >= NEW_EXPORTER, "onnxslim": job.options.simplify}
         return missing({**self.packages, **{name: name for name, wanted in extra.items() if wanted}})
 
-    def write(self, job: Job, path: Path) -> list[str]:
+    def write(self, job: ExportJob, path: Path) -> list[str]:
         import onnx
 
         options, free, notes = job.options, self.free(job.options), []
@@ -56,15 +56,15 @@ class OnnxExporter(Exporter):
         return notes
 
 
-def to_onnx(network: nn.Module, job: Job, free: tuple[str, ...], path: Path) -> Any:
+def to_onnx(network: nn.Module, job: ExportJob, free: tuple[str, ...], path: Path) -> Any:
     """The network as an ``onnx.ModelProto`` with named free axes."""
     import onnx
 
     opset, target = job.options.opset, str(path)
     if job.options.int8:
         opset = min(max(opset, LEAST_OPSET), MOST_OPSET)
-    names = [OUTPUT] if not job.options.train else [f"{OUTPUT}{level}" for level in range(job.model.head.nl)]
-    settings: dict[str, Any] = {"opset_version": opset, "input_names": [INPUT], "output_names": names}
+    names = [RAW_OUTPUT] if not job.options.train else [f"{RAW_OUTPUT}{level}" for level in range(job.model.head.nl)]
+    settings: dict[str, Any] = {"opset_version": opset, "input_names": [ONNX_INPUT], "output_names": names}
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # deprecation of the older exporter; traced sizes are checked on the file
         if opset >= NEW_EXPORTER:
@@ -72,7 +72,9 @@ def to_onnx(network: nn.Module, job: Job, free: tuple[str, ...], path: Path) -> 
             torch.onnx.export(program, (job.images(),), target, dynamo=True, external_data=False, **settings)
         else:
             axes = {index: axis for index, axis in ((0, "batch"), (2, "height"), (3, "width")) if axis in free}
-            named = {INPUT: axes} | {name: _free_output(free, job.options.train) for name in names} if axes else None
+            named = (
+                {ONNX_INPUT: axes} | {name: _free_output(free, job.options.train) for name in names} if axes else None
+            )
             try:
                 torch.onnx.export(
                     network, (job.images(),), target, dynamo=False, do_constant_folding=not job.options.train,
@@ -102,7 +104,7 @@ def _free_output(free: tuple[str, ...], maps: bool) -> dict[int, str]:
     return axes
 
 
-def simplified(model: Any, job: Job, free: tuple[str, ...]) -> tuple[Any, str]:
+def simplified(model: Any, job: ExportJob, free: tuple[str, ...]) -> tuple[Any, str]:
     """The graph with constants folded and what is double left out, and what to say; the old graph if that fails."""
     import onnxslim
 
@@ -115,7 +117,7 @@ def simplified(model: Any, job: Job, free: tuple[str, ...]) -> tuple[Any, str]:
     return slim, f"simplified, {len(model.graph.node)} to {len(slim.graph.node)} nodes"
 
 
-def _check(graph: Any, job: Job, images: Tensor) -> None:
+def _check(graph: Any, job: ExportJob, images: Tensor) -> None:
     """Raise ValueError: a graph computes something else than the model."""
 
     def run(images: Tensor) -> Any:

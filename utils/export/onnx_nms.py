@@ -10,7 +10,7 @@ from torch import Tensor
 
 from utils.config.export_options import ExportOptions
 
-RAW, FOUND = "output", "detections"
+RAW_OUTPUT = "output"
 _CLASS_STEP_PX, _MIN_SIDE_PX = 7680.0, 2.0  # those of utils.core.nms
 _ALL = 1_000_000
 
@@ -119,7 +119,7 @@ def with_nms(model: Any, classes: int, options: ExportOptions) -> Any:
         shift=_TOGETHER if options.agnostic_nms else _APART, limit=_LIMITED if limited else _UNLIMITED,
     )  # fmt: skip
     tail = onnx.parser.parse_model(text)
-    joined = onnx.compose.merge_models(model, tail, io_map=[(RAW, RAW)])
+    joined = onnx.compose.merge_models(model, tail, io_map=[(RAW_OUTPUT, RAW_OUTPUT)])
     used = {name for node in joined.graph.node for name in node.input}
     for tensor in [tensor for tensor in joined.graph.initializer if tensor.name not in used]:
         joined.graph.initializer.remove(tensor)
@@ -138,7 +138,7 @@ def with_raw(model: Any) -> Any:
 
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
-    copy.graph.output.append(onnx.helper.make_tensor_value_info(RAW, onnx.TensorProto.FLOAT, None))
+    copy.graph.output.append(onnx.helper.make_tensor_value_info(RAW_OUTPUT, onnx.TensorProto.FLOAT, None))
     return copy
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from utils.export.base import Exporter
-from utils.export.job import Job
+from utils.export.export_job import ExportJob
 from utils.export.onnx import to_onnx
 from utils.export.quantize import quantized
 
@@ -21,7 +21,7 @@ class OpenVINOExporter(Exporter):
     ending = "_openvino_model"
     packages: ClassVar[dict[str, str]] = {"openvino": "openvino", "onnx": "onnx"}
 
-    def write(self, job: Job, path: Path) -> list[str]:
+    def write(self, job: ExportJob, path: Path) -> list[str]:
         import openvino
 
         half = job.options.half

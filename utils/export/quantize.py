@@ -9,12 +9,12 @@ from typing import Any
 from torch import Tensor
 
 from utils.export.calibration import calibration_batches
-from utils.export.job import Job
+from utils.export.export_job import ExportJob
 
 LEAST_OPSET, MOST_OPSET = 13, 17  # from a scale per channel on; up to the exporter that keeps the layers' names
 
 
-def quantized(model: Any, job: Job, folder: Path) -> Any:
+def quantized(model: Any, job: ExportJob, folder: Path) -> Any:
     """``model`` with 8-bit convolutions.
 
     The head stays as it is, since scores and pixels share its maps, and so does the attention of dynamic layers, which

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from models.dynamic_forms import DynamicForm
-from utils.export.job import Job
+from utils.export.export_job import ExportJob
 from utils.export.onnx import to_onnx
 from utils.export.tflite import Shares, TensorFlowExporter, fixed
 from utils.inference.backends.frozen_graph import FrozenGraphBackend
@@ -31,18 +31,18 @@ class SavedModelExporter(TensorFlowExporter):
     stack = ONNX2TF
     backend: ClassVar[type[TensorFlowBackend]] = SavedModelBackend
 
-    def obstacle(self, job: Job) -> str | None:
+    def obstacle(self, job: ExportJob) -> str | None:
         if job.options.half:
             return "holds float32; leave out --half"
         return super().obstacle(job)
 
-    def write(self, job: Job, path: Path) -> list[str]:
+    def write(self, job: ExportJob, path: Path) -> list[str]:
         about, through = self.through_onnx(job, path)
         self.convert(job, source=str(through), target=str(path))
         (path / ABOUT).write_text(about.to_json(), encoding="utf-8")
         return fixed(job.options)
 
-    def through_onnx(self, job: Job, path: Path) -> tuple[Metadata, Path]:
+    def through_onnx(self, job: ExportJob, path: Path) -> tuple[Metadata, Path]:
         """What is to be said about the file, and the ONNX file on the way to it."""
         job = replace(job, options=replace(job.options, opset=_OPSET))
         network = job.network(self.form(job.options), ())
@@ -58,7 +58,7 @@ class FrozenGraphExporter(SavedModelExporter):
     ending = ".pb"
     backend = FrozenGraphBackend
 
-    def write(self, job: Job, path: Path) -> list[str]:
+    def write(self, job: ExportJob, path: Path) -> list[str]:
         about, through = self.through_onnx(job, path)
         self.convert(job, source=str(through), target=str(path), about=about.to_json())
         return fixed(job.options)

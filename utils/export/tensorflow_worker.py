@@ -15,7 +15,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-ABOUT = "yolov5_dynamic_about"  # the node of a frozen graph that holds what is to be said about it
+ABOUT_NODE = "yolov5_dynamic_about"  # the node of a frozen graph that holds what is to be said about it
 
 
 def to_tflite(work: dict[str, Any]) -> None:
@@ -75,7 +75,7 @@ def to_frozen_graph(work: dict[str, Any]) -> None:
     frozen = convert_variables_to_constants_v2(tf.saved_model.load(folder).signatures["serving_default"])
     graph = frozen.graph.as_graph_def()
     with tf.Graph().as_default() as extra:
-        tf.constant(work["about"], name=ABOUT)
+        tf.constant(work["about"], name=ABOUT_NODE)
     graph.node.extend(extra.as_graph_def().node)
     Path(work["target"]).write_bytes(graph.SerializeToString())
     shutil.rmtree(folder)

@@ -15,7 +15,7 @@ from models.dynamic_forms import DynamicForm
 from utils.config.export_options import ExportOptions
 from utils.export.base import Exporter
 from utils.export.check import Proof, prove
-from utils.export.job import Job
+from utils.export.export_job import ExportJob
 from utils.inference.backends.tensorflow import ABOUT, TensorFlowBackend
 from utils.inference.backends.tflite import TFLiteBackend
 from utils.inference.venvs import LITERT_TORCH, Stack, run_program
@@ -52,14 +52,14 @@ class TensorFlowExporter(Exporter):
     stack: ClassVar[Stack]
     backend: ClassVar[type[TensorFlowBackend]]
 
-    def obstacle(self, job: Job) -> str | None:
+    def obstacle(self, job: ExportJob) -> str | None:
         return super().obstacle(job) or self.stack.missing(job.options.venvs)
 
-    def check(self, job: Job, path: Path) -> tuple[nn.Module, Proof]:
+    def check(self, job: ExportJob, path: Path) -> tuple[nn.Module, Proof]:
         backend = self.backend(path, job.device, venvs=job.options.venvs)
         return backend, prove(backend, job)
 
-    def convert(self, job: Job, **work: Any) -> None:
+    def convert(self, job: ExportJob, **work: Any) -> None:
         """Let the converter do its work in its own environment."""
         python = self.stack.require(self.name, job.options.venvs)
         run_program(python, CONVERTER, [json.dumps({"to": self.name, **work})])
@@ -70,7 +70,7 @@ def fixed(options: ExportOptions) -> list[str]:
     return ["batch and size are fixed: the format has no free axes here"] if options.free_axes else []
 
 
-def in_float32(job: Job) -> Job:
+def in_float32(job: ExportJob) -> ExportJob:
     """The same work with a network and images in float32."""
     return replace(job, options=replace(job.options, half=False))
 
@@ -89,7 +89,7 @@ class TFLiteExporter(TensorFlowExporter):
     stack = LITERT_TORCH
     backend = TFLiteBackend
 
-    def write(self, job: Job, path: Path) -> list[str]:
+    def write(self, job: ExportJob, path: Path) -> list[str]:
         options = job.options
         weights = "float16" if options.half else "int8" if options.int8 else "float32"
         exact = in_float32(job)

@@ -11,7 +11,7 @@ from torch import nn
 
 from utils.export.base import Exporter
 from utils.export.check import Proof, prove
-from utils.export.job import Job
+from utils.export.export_job import ExportJob
 from utils.inference.backends import open_exported
 from utils.inference.backends.base import NeedsTrustError
 from utils.inference.backends.torchscript import CONFIG
@@ -24,7 +24,7 @@ class TorchScriptExporter(Exporter):
     ending = ".torchscript"
     always_free = True
 
-    def write(self, job: Job, path: Path) -> list[str]:
+    def write(self, job: ExportJob, path: Path) -> list[str]:
         free = self.free(job.options)
         network = job.network(self.form(job.options), free)
         with warnings.catch_warnings(), torch.no_grad():
@@ -40,7 +40,7 @@ class TorchScriptExporter(Exporter):
         notes = ["deprecated by PyTorch, which has pt2 in its place"]
         return [*notes, "optimized for phones"] if job.options.optimize else notes
 
-    def check(self, job: Job, path: Path) -> tuple[nn.Module, Proof]:
+    def check(self, job: ExportJob, path: Path) -> tuple[nn.Module, Proof]:
         try:
             backend, note = open_exported(path, job.device), ""
         except NeedsTrustError:

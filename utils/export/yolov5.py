@@ -26,7 +26,7 @@ from utils.config.export_options import ExportOptions
 from utils.core.errors import InputError
 from utils.export.base import Exporter
 from utils.export.check import Proof, Reference, sample_images, time_ms
-from utils.export.job import Job
+from utils.export.export_job import ExportJob
 
 LOG = logging.getLogger(__name__)
 # Layers whose official form is known from files -> its class, and the attributes it has beside its parts.
@@ -46,7 +46,7 @@ class YOLOv5Exporter(Exporter):
     name = "yolov5"
     ending = "_yolov5.pt"
 
-    def obstacle(self, job: Job) -> str | None:
+    def obstacle(self, job: ExportJob) -> str | None:
         dynamic = [name for name, module in job.model.named_modules() if isinstance(module, Dynamic_conv2d)]
         if dynamic:
             return (
@@ -63,13 +63,13 @@ class YOLOv5Exporter(Exporter):
     def free(self, options: ExportOptions) -> tuple[str, ...]:
         return self.can_free
 
-    def write(self, job: Job, path: Path) -> list[str]:
+    def write(self, job: ExportJob, path: Path) -> list[str]:
         by_name = types.ModuleType("by_name")  # of a pickle module torch.save uses the Pickler only
         vars(by_name)["Pickler"] = _NamePickler
         torch.save(official_content(job), path, pickle_module=by_name, pickle_protocol=2)
         return ["never opened by the official code"]
 
-    def check(self, job: Job, path: Path) -> tuple[nn.Module, Proof]:
+    def check(self, job: ExportJob, path: Path) -> tuple[nn.Module, Proof]:
         model = load_model(path, job.device)[0]
         fuse(model)
         images = sample_images(job.options.batch_size, job.hw).to(job.device)
@@ -89,7 +89,7 @@ class _NamePickler(pickle._Pickler):  # the one in Python: that in C does not as
             super().save_global(obj, name)  # type: ignore[misc]
 
 
-def official_content(job: Job) -> dict[str, Any]:
+def official_content(job: ExportJob) -> dict[str, Any]:
     """What an official file holds after training: a finished model, nothing to resume."""
     model = copy.deepcopy(job.model).cpu()
     holder = stand_in("models.yolo.Model")()

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
-from models.memory_format import fastest_layout, lay_out
+from models.memory_format import fastest_memory_format, set_memory_format
 from models.yolo import Model
 from utils.config.hyp import Hyp
 from utils.loss.detection import DetectionLoss, scale_gains
@@ -80,8 +80,8 @@ def random_targets(batch: int, nc: int, device: torch.device) -> Tensor:
 
 def training_step(model: Model, batch: int, imgsz: int, device: torch.device, amp: bool | None = None) -> TrainingStep:
     """A step of ``model``, which is moved to ``device`` and laid out as in training."""
-    layout = fastest_layout(device)
-    lay_out(model.to(device), layout)
+    layout = fastest_memory_format(device)
+    set_memory_format(model.to(device), layout)
     images = random_images(model, batch, imgsz, device).contiguous(memory_format=layout)
     return TrainingStep(model, images, random_targets(batch, model.nc, device), amp)
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import yaml
 
 from models.dynamic import temperatures
-from models.user_modules import yamls_trusted
+from models.user_modules import trust_yamls
 from models.yolo import Model
 from utils.checkpoint import load_checkpoint
 from utils.config.hyp import Hyp
@@ -157,7 +157,7 @@ def evolve(options: TrainOptions, train: Train) -> int:
     search = _open(options, train)
     LOG.info("searching %d hyper-parameters in %s", len(search.space.searched), search.folder)
     try:
-        with yamls_trusted(search.trusted):
+        with trust_yamls(search.trusted):
             while _trials(search) < (search.options.evolve or 0):
                 _one_trial(search)
     except TrialStopped:
@@ -246,7 +246,7 @@ def _open(options: TrainOptions, train: Train) -> Search:
         LOG.info("going on with the search in %s", folder)
     else:
         hyp_file = find_yaml(options.hyp, "data/hyps")
-    with yamls_trusted(trusted):
+    with trust_yamls(trusted):
         space = SearchSpace.around(Hyp.load(hyp_file), read_yaml(hyp_file), without=_fixed(options))
     for name, text in (
         ("opt", yaml.safe_dump(to_plain(options), sort_keys=False)),

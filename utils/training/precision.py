@@ -8,7 +8,7 @@ import math
 import torch
 from torch import Tensor
 
-from models.shape_check import PROBE_SIZE
+from models.shape_check import CHECK_SIZE
 from models.yolo import Model
 from utils.core.errors import InputError
 
@@ -80,4 +80,4 @@ def deviation(model: Model, images: Tensor, dtype: torch.dtype) -> float:
 def _noise(model: Model, device: torch.device) -> Tensor:
     """[2, C, side, side] always the same."""
     generator = torch.Generator().manual_seed(0)
-    return torch.rand(2, model.yaml["ch"], PROBE_SIZE, PROBE_SIZE, generator=generator).to(device)
+    return torch.rand(2, model.yaml["ch"], CHECK_SIZE, CHECK_SIZE, generator=generator).to(device)

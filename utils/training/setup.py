@@ -16,9 +16,9 @@ from torch import Tensor
 from models.common import TEMPERATURE
 from models.dynamic import temperatures
 from models.inflate import DEVIATION, calibrate
-from models.memory_format import fastest_layout, lay_out
+from models.memory_format import fastest_memory_format, set_memory_format
 from models.routing import layer_names
-from models.summary import log_table, summarize
+from models.summary import log_layer_table, summarize
 from models.yolo import Model
 from utils.checkpoint import load_checkpoint, transfer
 from utils.config.dataset_spec import DatasetSpec
@@ -306,8 +306,8 @@ def _assemble(
         val, imgsz, stride, batch_size=2 * options.batch_size, workers=options.workers, ranks=ranks,
         niceness=WORKER_NICENESS,
     )  # fmt: skip
-    layout = fastest_layout(device)
-    lay_out(model, layout)
+    layout = fastest_memory_format(device)
+    set_memory_format(model, layout)
     plan = plan_steps(options.epochs, len(loader), options.batch_size, hyp)
     decay = hyp.weight_decay * plan.decay_factor
     gains = scale_gains(hyp, head.nl, head.nc, imgsz)
@@ -371,7 +371,7 @@ def _listeners(
 
 def _describe(session: Session) -> None:
     if session.options.evolve is None:  # else it would be said in every trial
-        log_table(session.model)
+        log_layer_table(session.model)
     LOG.info("%s at 640 px", summarize(session.model))
     LOG.info(session.plan.describe())
     if session.ranks.size > 1:

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from models.dynamic import get_temperature, set_temperature
-from models.memory_format import lay_out
+from models.memory_format import set_memory_format
 from models.yolo import Model
 from utils.checkpoint import Checkpoint, load_checkpoint, load_model, save_checkpoint, transfer
 from utils.checkpoint.format import strip_checkpoint
@@ -55,7 +55,7 @@ def test_the_file_opens_with_an_empty_allow_list(model: Model, tmp_path: Path) -
 
 def test_the_file_does_not_depend_on_the_layout_in_memory(model: Model, tmp_path: Path) -> None:
     save_checkpoint(tmp_path / "plain.pt", checkpoint_of(model, date="today"))
-    lay_out(model, torch.channels_last)
+    set_memory_format(model, torch.channels_last)
     save_checkpoint(tmp_path / "last.pt", checkpoint_of(model, date="today"))
     assert (tmp_path / "last.pt").read_bytes() == (tmp_path / "plain.pt").read_bytes()
     strip_checkpoint(tmp_path / "last.pt")

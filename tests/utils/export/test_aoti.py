@@ -17,7 +17,7 @@ import torch
 from utils.checkpoint import load_model
 from utils.config.options import ExportOptions
 from utils.core.errors import InputError
-from utils.export import Row, export_checkpoint
+from utils.export import ExportResult, export_checkpoint
 from utils.inference.backends import DetectMultiBackend, open_exported
 from utils.inference.backends.aoti import PROCESSOR, said_by
 from utils.inference.weights import open_weights
@@ -40,7 +40,7 @@ needs_compiler = pytest.mark.skipif(not compiler_is_there(), reason="no C++ comp
 
 
 @pytest.fixture(scope="module")
-def made(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> tuple[Row, str]:
+def made(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> tuple[ExportResult, str]:
     """The row of one package with free axes, and what was warned about while it was made."""
     warned: list[str] = []
     handler = logging.Handler(logging.WARNING)
@@ -57,7 +57,7 @@ def made(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> tuple[Row, str
 
 
 @pytest.fixture(scope="module")
-def package(made: tuple[Row, str]) -> Path:
+def package(made: tuple[ExportResult, str]) -> Path:
     assert made[0].path is not None
     return made[0].path
 
@@ -81,7 +81,7 @@ def no_code_runs(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @needs_compiler
 def test_a_package_with_free_axes_equals_pytorch_at_any_batch_and_size(
-    made: tuple[Row, str], package: Path, tiny: Tiny
+    made: tuple[ExportResult, str], package: Path, tiny: Tiny
 ) -> None:
     assert made[0].worst is not None and made[0].worst < 1e-4
     assert sorted(path.name for path in package.parent.iterdir()) == ["dynamic_aoti.pt2"]
@@ -99,7 +99,7 @@ def test_a_package_with_free_axes_equals_pytorch_at_any_batch_and_size(
 
 @needs_compiler
 def test_a_package_is_opened_for_those_who_trust_it_and_that_is_said(
-    made: tuple[Row, str], package: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    made: tuple[ExportResult, str], package: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert "trust" not in made[1]  # our own file, just made
     with pytest.raises(InputError, match=r"is machine code, .* give --trust"):

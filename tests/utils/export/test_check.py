@@ -16,8 +16,8 @@ from models.dynamic import set_temperature
 from models.yolo import Model
 from utils.checkpoint import load_checkpoint, load_model, save_checkpoint
 from utils.config.options import ExportOptions
-from utils.export import Row, export_checkpoint
-from utils.export.job import Job
+from utils.export import ExportResult, export_checkpoint
+from utils.export.export_job import ExportJob
 
 Change = Callable[[Model], None]
 
@@ -35,13 +35,13 @@ def magnifying(tiny: Callable[[str], Path], tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def export_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Row]:
+def export_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., ExportResult]:
     """Export a model whose file is made of a changed copy, as a wrong exporter would."""
 
-    def run(weights: Path, change: Change, **given: Any) -> Row:
-        original = Job.network
+    def run(weights: Path, change: Change, **given: Any) -> ExportResult:
+        original = ExportJob.network
 
-        def network(job: Job, *how: Any) -> Any:
+        def network(job: ExportJob, *how: Any) -> Any:
             model = copy.deepcopy(job.model)
             with torch.no_grad():
                 change(model)
@@ -49,7 +49,7 @@ def export_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[
 
         usual = {"include": ("torchscript",), "imgsz": (64,), "output": str(tmp_path / "out")}
         with monkeypatch.context() as patch:
-            patch.setattr(Job, "network", network)
+            patch.setattr(ExportJob, "network", network)
             return export_checkpoint(weights, ExportOptions(**{**usual, **given}), torch.device("cpu"))[1]
 
     return run
@@ -59,7 +59,7 @@ def export_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[
     ("name", "dynamic"), [("onnx", False), ("onnx", True), ("openvino", True), ("torchscript", True)]
 )
 def test_a_correct_file_of_a_model_that_magnifies_rounding_is_kept(
-    magnifying: Path, export_changed: Callable[..., Row], name: str, dynamic: bool
+    magnifying: Path, export_changed: Callable[..., ExportResult], name: str, dynamic: bool
 ) -> None:
     for package in {"onnx": ("onnxruntime",), "openvino": ("openvino", "onnx")}.get(name, ()):
         pytest.importorskip(package)
@@ -79,7 +79,7 @@ def weights_of(model: nn.Module) -> dict[str, nn.Parameter]:
 
 @pytest.mark.parametrize("magnified", [False, True])
 def test_a_layer_whose_weights_are_one_percent_off_is_found_in_every_place(
-    magnifying: Path, tiny: Callable[[str], Path], export_changed: Callable[..., Row], magnified: bool
+    magnifying: Path, tiny: Callable[[str], Path], export_changed: Callable[..., ExportResult], magnified: bool
 ) -> None:
     weights = magnifying if magnified else tiny("dynamic")
     kept = []
@@ -111,7 +111,11 @@ def other_temperature(model: Model) -> None:
 @pytest.mark.parametrize("change", [other_activation, swapped_classes, other_temperature])
 @pytest.mark.parametrize("magnified", [False, True])
 def test_another_activation_order_of_classes_or_temperature_is_found(
-    magnifying: Path, tiny: Callable[[str], Path], export_changed: Callable[..., Row], magnified: bool, change: Change
+    magnifying: Path,
+    tiny: Callable[[str], Path],
+    export_changed: Callable[..., ExportResult],
+    magnified: bool,
+    change: Change,
 ) -> None:
     row = export_changed(magnifying if magnified else tiny("dynamic"), change)
     assert not row.made

@@ -23,14 +23,14 @@ import export
 import val
 from tools import benchmark as benchmarks
 from utils.checkpoint import load_checkpoint, load_model, save_checkpoint
-from utils.config.export_options import ELSEWHERE, FORMATS
+from utils.config.export_options import EXPORT_FORMATS, UNAVAILABLE_FORMATS
 from utils.config.options import DetectOptions, ExportOptions, ValOptions
 from utils.config.paths import ROOT
 from utils.core.errors import InputError
-from utils.export import Row, export_checkpoint, table
+from utils.export import ExportResult, export_checkpoint, format_results
 from utils.export.base import Exporter, draft
+from utils.export.formats import EXPORTERS
 from utils.export.onnx import OnnxExporter
-from utils.export.run import EXPORTERS
 from utils.inference.autoshape import AutoShape
 from utils.inference.backends import DetectMultiBackend, open_exported
 from utils.inference.weights import build_predictor
@@ -64,7 +64,7 @@ def test_one_failing_format_does_not_stop_the_others(
 
 
 def test_a_file_that_computes_something_else_is_not_kept(exported: Exported, monkeypatch: pytest.MonkeyPatch) -> None:
-    from utils.export.network import ExportHead
+    from utils.export.export_network import ExportHead
 
     original = ExportHead._boxes
     monkeypatch.setattr(ExportHead, "_boxes", lambda self, level, y: original(self, level, y) * 1.01)
@@ -98,13 +98,15 @@ def test_the_exit_code_tells_whether_all_was_made(tiny: Tiny, tmp_path: Path, mo
         weights=(str(tiny("static")),), include=("torchscript",), imgsz=(64,), output=str(tmp_path), inplace=True
     )
     assert export.main(options) == 0
-    monkeypatch.setattr(export, "export_checkpoint", lambda *_: [Row(format="pytorch"), Row(format="onnx", note="x")])
+    monkeypatch.setattr(
+        export, "export_checkpoint", lambda *_: [ExportResult(format="pytorch"), ExportResult(format="onnx", note="x")]
+    )
     assert export.main(options) == 1
 
 
 def test_the_table_leaves_out_columns_without_figures() -> None:
-    rows = [Row(format="pytorch", ms=12.34), Row(format="onnx", note="no")]
-    assert table(rows) == [
+    rows = [ExportResult(format="pytorch", ms=12.34), ExportResult(format="onnx", note="no")]
+    assert format_results(rows) == [
         "format   file    ms",
         "pytorch  -     12.3  not made:",
         "onnx     -        -  not made: no",
@@ -237,8 +239,8 @@ def test_benchmarks_write_table_csv_and_plot(tiny: Tiny, ants: Path, tmp_path: P
 
 def test_hard_fail_objects_to_failures_and_to_a_low_map_but_not_to_missing_packages() -> None:
     rows = [
-        Row(format="pytorch", path=Path("a"), map=0.3), Row(format="onnx", path=Path("b"), map=0.1),
-        Row(format="pt2", note="broken"), Row(format="coreml", note="no package", impossible=True),
+        ExportResult(format="pytorch", path=Path("a"), map=0.3), ExportResult(format="onnx", path=Path("b"), map=0.1),
+        ExportResult(format="pt2", note="broken"), ExportResult(format="coreml", note="no package", impossible=True),
     ]  # fmt: skip
     assert benchmarks.shortfalls(rows, 0.2) == ["pt2: broken", "onnx: mAP@.5:.95 0.100 is below 0.2"]
 
@@ -248,16 +250,16 @@ def test_a_file_that_does_not_run_here_is_in_the_tables_but_not_in_the_image(
 ) -> None:
     (tmp_path / "a.pt").write_bytes(b"x" * 2_000_000)
     rows = [
-        Row(format="pytorch", path=tmp_path / "a.pt", ms=1.0),
-        Row(format="coreml", path=tmp_path / "a.pt", note="Core ML runs on macOS only"),
+        ExportResult(format="pytorch", path=tmp_path / "a.pt", ms=1.0),
+        ExportResult(format="coreml", path=tmp_path / "a.pt", note="Core ML runs on macOS only"),
     ]
     drawn: list[Any] = []
     monkeypatch.setattr(benchmarks, "plot_comparison", lambda names, *_: drawn.append(list(names)))
-    benchmarks.write_files(rows, tmp_path)
+    benchmarks.write_benchmark_files(rows, tmp_path)
     assert drawn == [["pytorch"]]
     assert (rows[1].made, rows[1].ran) == (True, False)
     assert (tmp_path / "benchmarks.csv").read_text().splitlines()[2] == "coreml,a.pt,2,,,,,Core ML runs on macOS only"
-    assert table(rows)[2].split(maxsplit=4) == ["coreml", "a.pt", "2.0", "-", "Core ML runs on macOS only"]
+    assert format_results(rows)[2].split(maxsplit=4) == ["coreml", "a.pt", "2.0", "-", "Core ML runs on macOS only"]
 
 
 def test_what_is_not_known_of_a_format_is_a_gap_with_a_dash_in_the_image(
@@ -265,20 +267,22 @@ def test_what_is_not_known_of_a_format_is_a_gap_with_a_dash_in_the_image(
 ) -> None:
     (tmp_path / "a.pt").write_bytes(b"x")
     rows = [
-        Row(format="pytorch", path=tmp_path / "a.pt", ms=1.0, map50=0.5, map=0.0),  # a true zero is written as such
-        Row(format="onnx", path=tmp_path / "a.pt", ms=2.0),
+        ExportResult(
+            format="pytorch", path=tmp_path / "a.pt", ms=1.0, map50=0.5, map=0.0
+        ),  # a true zero is written as such
+        ExportResult(format="onnx", path=tmp_path / "a.pt", ms=2.0),
     ]
     drawn: dict[str, Any] = {}
     monkeypatch.setattr(
         benchmarks, "plot_comparison", lambda _, panels, *__: drawn.update({p.title: p for p in panels})
     )
-    benchmarks.write_files(rows, tmp_path)
+    benchmarks.write_benchmark_files(rows, tmp_path)
     assert drawn["mAP@.5:.95"].texts == ["0.000", "-"]
     assert drawn["mAP@.5:.95"].values == [0.0, 0.0]
     assert drawn["ms per image"].texts == ["1.0", "2.0"]
 
 
-@pytest.mark.parametrize("exporter", EXPORTERS[: len(FORMATS)], ids=lambda exporter: exporter.name)
+@pytest.mark.parametrize("exporter", EXPORTERS[: len(EXPORT_FORMATS)], ids=lambda exporter: exporter.name)
 def test_one_image_a_call_is_computed_with_its_own_kernel_where_the_runtime_is_fast_at_that(
     exporter: Exporter,
 ) -> None:
@@ -292,7 +296,7 @@ def test_one_image_a_call_is_computed_with_its_own_kernel_where_the_runtime_is_f
 
 
 def test_every_format_that_can_be_asked_for_has_one_exporter_in_the_order_of_the_documentation() -> None:
-    assert tuple(exporter.name for exporter in EXPORTERS) == FORMATS + ELSEWHERE
+    assert tuple(exporter.name for exporter in EXPORTERS) == (*EXPORT_FORMATS, *UNAVAILABLE_FORMATS)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])

@@ -16,8 +16,8 @@ from models.registry import LAYERS, register
 from models.yolo import Model
 from utils.checkpoint import Checkpoint, save_checkpoint
 from utils.config.options import ExportOptions
-from utils.export import Row, export_checkpoint
-from utils.export.run import printed_to
+from utils.export import ExportResult, export_checkpoint
+from utils.export.formats import printed_to
 
 
 class RowMeans(nn.Module):
@@ -39,12 +39,12 @@ class Eigen(nn.Module):
 
 
 @pytest.fixture
-def export_with(tmp_path: Path) -> Iterator[Callable[..., Row]]:
+def export_with(tmp_path: Path) -> Iterator[Callable[..., ExportResult]]:
     """Export a tiny model with a layer of a given class as its layer 2."""
     for layer in (RowMeans, Eigen):
         register("same")(layer)
 
-    def run(layer: type[nn.Module], name: str, **given: Any) -> Row:
+    def run(layer: type[nn.Module], name: str, **given: Any) -> ExportResult:
         conv = [[-1, 1, "Conv", [8, 3, 2]]]
         content = {
             "nc": 3, "depth_multiple": 1.0, "width_multiple": 1.0, "anchors": [[10, 13, 16, 30], [30, 61, 62, 45]],
@@ -68,7 +68,7 @@ def export_with(tmp_path: Path) -> Iterator[Callable[..., Row]]:
 
 
 def test_a_layer_that_takes_one_size_only_is_named_with_the_way_out(
-    export_with: Callable[..., Row], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    export_with: Callable[..., ExportResult], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("onnxruntime")
     row = export_with(RowMeans, "onnx", dynamic=True)
@@ -84,7 +84,7 @@ def test_a_layer_that_takes_one_size_only_is_named_with_the_way_out(
 
 
 def test_a_layer_that_a_format_does_not_know_is_named(
-    export_with: Callable[..., Row], caplog: pytest.LogCaptureFixture
+    export_with: Callable[..., ExportResult], caplog: pytest.LogCaptureFixture
 ) -> None:
     pytest.importorskip("onnxruntime")
     row = export_with(Eigen, "onnx")
@@ -93,7 +93,7 @@ def test_a_layer_that_a_format_does_not_know_is_named(
 
 
 def test_a_failure_that_is_of_no_layer_names_none(
-    export_with: Callable[..., Row], monkeypatch: pytest.MonkeyPatch
+    export_with: Callable[..., ExportResult], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: Any, **__: Any) -> None:
         raise RuntimeError("no way")

@@ -11,7 +11,7 @@ import pytest
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
-from utils.export.unsupported import REASONS  # noqa: E402
+from utils.config.export_options import UNAVAILABLE_FORMATS  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -67,5 +67,5 @@ def test_formats_of_v61_that_are_made_elsewhere_are_named_with_the_way_there(
     assert [(row.format, row.made, row.impossible) for row in rows[1:]] == [
         ("torchscript", True, False), ("edgetpu", False, True),
     ]  # fmt: skip
-    assert rows[2].note == REASONS["edgetpu"]
-    assert all(len(reason) > 20 for reason in REASONS.values())
+    assert rows[2].note == UNAVAILABLE_FORMATS["edgetpu"]
+    assert all(len(reason) > 20 for reason in UNAVAILABLE_FORMATS.values())

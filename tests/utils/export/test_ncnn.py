@@ -124,7 +124,7 @@ def pnnx(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Pat
 def test_the_converter_is_told_shape_precision_and_names(pnnx: Callable[[str], Path]) -> None:
     lines = f"import sys; open({PARAM!r}, 'w').write(' '.join(sys.argv[1:])); open({BIN!r}, 'w')"
     folder = pnnx(lines)
-    exporter.convert(folder, (1, 3, 32, 64), half=True)
+    exporter.run_pnnx(folder, (1, 3, 32, 64), half=True)
     told = (folder / PARAM).read_text().split()
     assert told == ["model.pt", "inputshape=[1,3,32,64]", "fp16=1", f"ncnnparam={PARAM}", f"ncnnbin={BIN}"]
 
@@ -151,7 +151,7 @@ def test_a_converter_that_fails_is_one_line(
 ) -> None:
     monkeypatch.setattr(exporter, "_SECONDS", 1)
     with pytest.raises(InputError) as caught:
-        exporter.convert(pnnx(lines), (1, 3, 32, 32), half=False)
+        exporter.run_pnnx(pnnx(lines), (1, 3, 32, 32), half=False)
     assert str(caught.value) == message
 
 

@@ -15,8 +15,8 @@ import torch
 from utils.checkpoint import load_model
 from utils.config.options import ExportOptions
 from utils.core.errors import InputError
-from utils.export.job import Job
-from utils.export.network import ExportNetwork
+from utils.export.export_job import ExportJob
+from utils.export.export_network import ExportNetwork
 from utils.export.tensorflow import FrozenGraphExporter, SavedModelExporter
 from utils.export.tflite import Shares, TFLiteExporter
 from utils.inference.backends import DetectMultiBackend
@@ -78,7 +78,7 @@ def test_what_the_converter_of_tflite_gets_computes_what_the_model_does(
 ) -> None:
     given: dict[str, Any] = {}
 
-    def convert(_: Any, job: Job, **work: Any) -> None:
+    def convert(_: Any, job: ExportJob, **work: Any) -> None:
         given.update(work, answer=torch.export.load(work["source"]).module()(rows))
         Path(work["target"]).write_bytes(b"model")
 
@@ -86,7 +86,7 @@ def test_what_the_converter_of_tflite_gets_computes_what_the_model_does(
     model, _ = load_model(tiny("dynamic"))
     wanted = ExportOptions(include=("tflite",), dynamic=True, **options)
     rows = torch.rand(wanted.batch_size, 64, 96, 3)
-    notes = TFLiteExporter().write(Job(model, wanted, (64, 96), tmp_path / "a"), tmp_path / "a.tflite")
+    notes = TFLiteExporter().write(ExportJob(model, wanted, (64, 96), tmp_path / "a"), tmp_path / "a.tflite")
     assert given["weights"] == weights
     assert notes[0].startswith("batch and size are fixed")
     assert notes[1:] == ([] if weights == "float32" else [f"weights in {weights}"])

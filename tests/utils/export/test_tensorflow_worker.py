@@ -185,7 +185,7 @@ def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callab
 
 
 HALF = "open(work['target'], 'w').write('half')\n"
-FORMATS = ("saved_model", "pb", "tflite")
+EXPORT_FORMATS = ("saved_model", "pb", "tflite")
 
 
 @pytest.mark.parametrize(
@@ -201,9 +201,9 @@ def test_a_converter_that_fails_is_told_for_each_format_and_leaves_nothing(
 ) -> None:
     pytest.importorskip("onnx")
     stand_in(lines)
-    rows = exported("static", include=(*FORMATS, "static", "torchscript"), output=str(tmp_path / "out"))
-    told = {row.format: row.note for row in rows if row.format in FORMATS}
-    assert sorted(told) == sorted(FORMATS)
+    rows = exported("static", include=(*EXPORT_FORMATS, "static", "torchscript"), output=str(tmp_path / "out"))
+    told = {row.format: row.note for row in rows if row.format in EXPORT_FORMATS}
+    assert sorted(told) == sorted(EXPORT_FORMATS)
     assert all(f"the converter {note}" in reason for reason in told.values()), told
     assert [file.name for file in (tmp_path / "out").iterdir()] == ["static.torchscript"]  # the others go on
 
@@ -214,7 +214,7 @@ def test_each_format_asks_the_converter_for_itself_under_the_names_its_files_hav
     pytest.importorskip("onnx")
     log = tmp_path / "asked"
     stand_in(f"open({str(log)!r}, 'a').write(sys.argv[1] + chr(10)); assert os.path.getsize(work['source']) > 1000")
-    for name in FORMATS:
+    for name in EXPORT_FORMATS:
         exported("dynamic", include=(name,), output=str(tmp_path / "aus gang 图"))
     asked = {work["to"]: work for work in map(json.loads, log.read_text(encoding="utf-8").splitlines())}
     endings = {name: Path(work["target"]).name for name, work in asked.items()}

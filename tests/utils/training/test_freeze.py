@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pytest
 import torch
 
-from models.summary import log_table, summarize
+from models.summary import log_layer_table, summarize
 from models.yolo import Model
 from utils.core.errors import InputError
 from utils.training.freeze import FrozenLayers, layers_to_freeze
@@ -84,7 +84,7 @@ def test_a_frozen_head_still_gives_maps_to_train_on(model: Model) -> None:
 def test_a_table_tells_what_is_trained_in_each_layer(model: Model, caplog: pytest.LogCaptureFixture) -> None:
     FrozenLayers(model, (1, "model.2.cv1"))
     with caplog.at_level(logging.INFO):
-        log_table(model)
+        log_layer_table(model)
     rows = [message.split() for message in caplog.messages]
     assert rows[0] == ["from", "parameters", "trained", "module"]
     assert rows[1] == ["0", "-1", "1760", "1760", "Conv"]  # 3*16*6*6 weights and 2*16 of the norm
@@ -96,7 +96,7 @@ def test_a_table_tells_what_is_trained_in_each_layer(model: Model, caplog: pytes
 def test_without_frozen_layers_the_table_has_no_such_column(model: Model, caplog: pytest.LogCaptureFixture) -> None:
     FrozenLayers(model, (0,))
     with caplog.at_level(logging.INFO):
-        log_table(model)
+        log_layer_table(model)
     assert "trained" not in caplog.text
 
 

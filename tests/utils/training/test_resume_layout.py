@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from models.memory_format import lay_out
+from models.memory_format import set_memory_format
 from utils.checkpoint.format import plain
 from utils.training.optim import build_optimizer
 from utils.training.optimizer_state import load_gradients, load_optimizer_state, optimizer_state, pending_gradients
@@ -16,7 +16,7 @@ LAST = torch.channels_last
 def make() -> tuple[nn.Conv2d, torch.optim.Optimizer]:
     torch.manual_seed(0)
     model = nn.Conv2d(3, 4, 3)
-    lay_out(model, LAST)
+    set_memory_format(model, LAST)
     return model, build_optimizer(model, "AdamW")
 
 

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from utils.checkpoint.format import is_of
+from utils.config.export_options import AXES
 from utils.config.sizes import DEFAULT_SIZE, recorded_size
 from utils.core.errors import InputError
 
 LOG = logging.getLogger(__name__)
 VERSION = "1"
 KEY = "yolov5_dynamic"  # tells our own files from those of other programs
-AXES = ("batch", "height", "width")
 _STRIDE = 32
 _MOST = 65_536  # classes, pixels of a side, images a call
 

@@ -25,7 +25,7 @@ from utils.core.names import counted
 from utils.export.base import Exporter
 from utils.export.calibration import calibration_batches
 from utils.export.check import Proof, Reference, sample_images, time_ms
-from utils.export.job import Job
+from utils.export.export_job import ExportJob
 
 # Dynamic layer -> the static one of the same arguments; a bare convolution becomes a Conv without activation.
 COUNTERPARTS = {
@@ -41,7 +41,7 @@ class StaticExporter(Exporter):
     name = "static"
     ending = "_static.pt"
 
-    def obstacle(self, job: Job) -> str | None:
+    def obstacle(self, job: ExportJob) -> str | None:
         if not any(isinstance(module, Dynamic_conv2d) for module in job.model.modules()):
             return "the model has no dynamic layers"
         return None if job.options.data else "it takes the mean attention over a data set: name one with --data"
@@ -49,7 +49,7 @@ class StaticExporter(Exporter):
     def free(self, options: ExportOptions) -> tuple[str, ...]:
         return self.can_free
 
-    def write(self, job: Job, path: Path) -> list[str]:
+    def write(self, job: ExportJob, path: Path) -> list[str]:
         model, seen = collapse(job)
         save_checkpoint(
             path,
@@ -60,7 +60,7 @@ class StaticExporter(Exporter):
         )  # fmt: skip
         return [f"mean attention of {counted(seen, 'image')}"]
 
-    def check(self, job: Job, path: Path) -> tuple[nn.Module, Proof]:
+    def check(self, job: ExportJob, path: Path) -> tuple[nn.Module, Proof]:
         model = load_model(path, job.device)[0]
         fuse(model)
         images = sample_images(job.options.batch_size, job.hw).to(job.device)
@@ -84,7 +84,7 @@ class Means:
 
 
 @torch.no_grad()
-def collapse(job: Job) -> tuple[Model, int]:
+def collapse(job: ExportJob) -> tuple[Model, int]:
     """The static model, and the number of images its attentions are averaged over."""
     dynamic = {name: module for name, module in job.model.named_modules() if isinstance(module, Dynamic_conv2d)}
     means = {name: Means() for name in dynamic}

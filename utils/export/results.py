@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 LOG = logging.getLogger(__name__)
-COLUMNS = ("format", "file", "MB", "difference", "allowed", "ms", "mAP@.5", "mAP@.5:.95", "")
+RESULT_COLUMNS = ("format", "file", "MB", "difference", "allowed", "ms", "mAP@.5", "mAP@.5:.95", "")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class ExportResult:
     """One format of one model.
 
     Attributes:
@@ -65,18 +65,18 @@ def _text(value: float | None, form: str) -> str:
     return "-" if value is None else format(value, form)
 
 
-def table(rows: Sequence[Row]) -> list[str]:
+def format_results(rows: Sequence[ExportResult]) -> list[str]:
     """Lines of text in columns; columns that are empty in all rows are left out."""
-    cells = [COLUMNS, *(row.cells() for row in rows)]
-    kept = [i for i in range(len(COLUMNS)) if i < 2 or any(line[i] not in ("", "-") for line in cells[1:])]
+    cells = [RESULT_COLUMNS, *(row.cells() for row in rows)]
+    kept = [i for i in range(len(RESULT_COLUMNS)) if i < 2 or any(line[i] not in ("", "-") for line in cells[1:])]
     widths = {i: max(len(line[i]) for line in cells) for i in kept}
-    left = (0, 1, len(COLUMNS) - 1)
+    left = (0, 1, len(RESULT_COLUMNS) - 1)
     lines = [
         "  ".join(line[i].ljust(widths[i]) if i in left else line[i].rjust(widths[i]) for i in kept) for line in cells
     ]
     return [line.rstrip() for line in lines]
 
 
-def log_rows(rows: Sequence[Row]) -> None:
-    for line in table(rows):
+def log_results(rows: Sequence[ExportResult]) -> None:
+    for line in format_results(rows):
         LOG.info(line)

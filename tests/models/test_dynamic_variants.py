@@ -12,7 +12,7 @@ from torch import nn
 
 from models.common import Conv, Dynamic_conv2d
 from models.dynamic import C3Dynamic, DynamicBottleneck, DynamicConv, attention_layers, get_temperature, set_temperature
-from models.families import C3SE, CondConv, CondConv2d, ODConv, ODConv2d, SEConv
+from models.dynamic_variants import C3SE, CondConv, CondConv2d, ODConv, ODConv2d, SEConv
 from models.fuse import fold_into_kernels, fuse
 from models.yolo import Model
 from utils.core.errors import InputError

@@ -13,14 +13,14 @@ from models.dynamic import get_temperature
 from models.dynamic_forms import DynamicForm
 from models.yolo import Model
 from utils.config.export_options import ExportOptions
-from utils.export.network import ExportNetwork, MapNetwork
+from utils.export.export_network import ExportNetwork, MapNetwork
 from utils.inference.backends.metadata import Metadata
 
-MOST_IMAGES = 8
+LARGEST_FREE_BATCH = 8
 
 
 @dataclass(frozen=True)
-class Job:
+class ExportJob:
     """A model and what is to be made of it.
 
     Attributes:
@@ -40,7 +40,7 @@ class Job:
     def device(self) -> torch.device:
         return next(self.model.parameters()).device
 
-    def on_cpu(self) -> Job:
+    def on_cpu(self) -> ExportJob:
         """The same in float32 on the processor, for converters that take nothing else."""
         model = self.model if self.device.type == "cpu" else copy.deepcopy(self.model).cpu()
         return replace(self, model=model, options=replace(self.options, half=False))
@@ -58,7 +58,7 @@ class Job:
         A little more than the size of the export where this is the least, so that two sizes can be tried.
         """
         least = 2 * int(self.model.stride.max())
-        return max(MOST_IMAGES, self.options.batch_size), max(self.hw[0], least), max(self.hw[1], least)
+        return max(LARGEST_FREE_BATCH, self.options.batch_size), max(self.hw[0], least), max(self.hw[1], least)
 
     def images(self, batch: int | None = None) -> Tensor:
         """A batch of the size of the export to run the network on."""

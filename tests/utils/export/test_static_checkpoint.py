@@ -14,8 +14,8 @@ from models.common import Dynamic_conv2d
 from models.yolo import Model
 from utils.checkpoint import load_model
 from utils.config.options import ExportOptions
-from utils.export.job import Job
-from utils.export.static import collapse, static_yaml
+from utils.export.export_job import ExportJob
+from utils.export.static_checkpoint import collapse, static_yaml
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def test_a_model_that_looks_the_same_at_every_image_loses_nothing(
             layer.start_neutral()
             if layer.bias is not None:
                 nn.init.normal_(layer.bias)
-    job = Job(model, ExportOptions(data=str(ants), batch_size=2), (64, 64), Path("unused"))
+    job = ExportJob(model, ExportOptions(data=str(ants), batch_size=2), (64, 64), Path("unused"))
     static, seen = collapse(job)
     images = torch.rand(2, 3, 64, 64)
     torch.testing.assert_close(static(images)[0], model(images)[0], rtol=1e-3, atol=1e-2)

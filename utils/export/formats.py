@@ -11,9 +11,11 @@ import tempfile
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import ClassVar
 
 from torch import nn
 
+from utils.config.export_options import UNAVAILABLE_FORMATS
 from utils.core.errors import InputError, first_line
 from utils.core.output import OutputFolder
 from utils.export.aoti import AOTInductorExporter
@@ -21,22 +23,36 @@ from utils.export.base import Exporter, draft
 from utils.export.coreml import CoreMLExporter
 from utils.export.engine import EngineExporter
 from utils.export.executorch import ExecuTorchExporter
+from utils.export.export_job import ExportJob
 from utils.export.exported_program import ExportedProgramExporter
 from utils.export.faulty_layer import faulty_layer
-from utils.export.job import Job
 from utils.export.ncnn import NcnnExporter
 from utils.export.onnx import OnnxExporter
 from utils.export.openvino import OpenVINOExporter
-from utils.export.report import Row
-from utils.export.static import StaticExporter
+from utils.export.results import ExportResult
+from utils.export.static_checkpoint import StaticExporter
 from utils.export.tensorflow import FrozenGraphExporter, SavedModelExporter
 from utils.export.tflite import TFLiteExporter
 from utils.export.torchscript import TorchScriptExporter
-from utils.export.unsupported import REASONS, Elsewhere
 from utils.export.yolov5 import YOLOv5Exporter
 
 LOG = logging.getLogger(__name__)
 _LONG = 120  # characters of what a library says
+
+
+class UnavailableFormat(Exporter):
+    """A format that is only named."""
+
+    name: str  # type: ignore[misc]
+    ending: ClassVar[str] = ""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def obstacle(self, job: ExportJob) -> str | None:
+        return UNAVAILABLE_FORMATS[self.name]
+
+
 EXPORTERS: tuple[Exporter, ...] = (
     TorchScriptExporter(),
     OnnxExporter(),
@@ -52,12 +68,12 @@ EXPORTERS: tuple[Exporter, ...] = (
     AOTInductorExporter(),
     StaticExporter(),
     YOLOv5Exporter(),
-    *map(Elsewhere, REASONS),
+    *(UnavailableFormat(name) for name in UNAVAILABLE_FORMATS),
 )
 Scorer = Callable[[nn.Module], tuple[float, float]]  # a model -> mAP@.5, mAP@.5:.95
 
 
-def export_all(job: Job, source: Row, score: Scorer | None = None) -> list[Row]:
+def export_all(job: ExportJob, source: ExportResult, score: Scorer | None = None) -> list[ExportResult]:
     """Make every format of ``--include``.
 
     Args:
@@ -75,14 +91,14 @@ def export_all(job: Job, source: Row, score: Scorer | None = None) -> list[Row]:
             possible.append(exporter)
             continue
         LOG.warning("%s cannot be made: %s", exporter.name, reason)
-        rows.append(Row(format=exporter.name, note=reason, impossible=True))
+        rows.append(ExportResult(format=exporter.name, note=reason, impossible=True))
     for exporter in possible:
         LOG.info("%s ...", exporter.name)
         rows.append(_export(exporter, job, source, score))
     return sorted(rows, key=lambda row: [source.format, *(e.name for e in wanted)].index(row.format))
 
 
-def _obstacle(exporter: Exporter, job: Job) -> str | None:
+def _obstacle(exporter: Exporter, job: ExportJob) -> str | None:
     reason = exporter.obstacle(job)
     if reason is None:
         try:
@@ -94,7 +110,7 @@ def _obstacle(exporter: Exporter, job: Job) -> str | None:
     return reason
 
 
-def _export(exporter: Exporter, job: Job, source: Row, score: Scorer | None) -> Row:
+def _export(exporter: Exporter, job: ExportJob, source: ExportResult, score: Scorer | None) -> ExportResult:
     path, log = exporter.path(job), job.stem.with_name(f"{job.stem.name}.{exporter.name}.log")
     unproved, written = path, False
     log.unlink(missing_ok=True)  # of an earlier attempt
@@ -110,18 +126,18 @@ def _export(exporter: Exporter, job: Job, source: Row, score: Scorer | None) -> 
         LOG.debug("%s", exporter.name, exc_info=True)
         reason = _reason(error, exporter, job, written, log).replace(str(unproved), path.name)
         LOG.warning("%s was not made: %s", exporter.name, reason)
-        return Row(format=exporter.name, note=reason)
+        return ExportResult(format=exporter.name, note=reason)
     log.unlink(missing_ok=True)  # warnings about a file that is fine
     if map_ is not None and source.map is not None and not proof.exact:
         notes.append(f"mAP@.5:.95 {map_ - source.map:+.3f}")
     notes += [proof.note] if proof.note else []
-    return Row(
+    return ExportResult(
         format=exporter.name, path=path, worst=proof.worst, limit=proof.limit, ms=proof.ms, map50=map50, map=map_,
         note=", ".join(notes),
     )  # fmt: skip
 
 
-def _reason(error: Exception, exporter: Exporter, job: Job, written: bool, log: Path) -> str:
+def _reason(error: Exception, exporter: Exporter, job: ExportJob, written: bool, log: Path) -> str:
     """Why a file was not made, in one line: what the library says, the layer it is about, where the full text is."""
     reason = first_line(error)
     if len(reason) > _LONG:  # then comes how to ask for help

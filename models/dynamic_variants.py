@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.attention import KernelRouting, PooledNorm, calibrate_logits
-from models.common import C3, TEMPERATURE, Bottleneck, Conv, Dynamic_conv2d, Size
+from models.common import C3, TEMPERATURE, Bottleneck, Conv, Dynamic_conv2d, KernelSize
 from models.dynamic import DynamicBlock
 from models.dynamic_forms import convolve
 from models.registry import register
@@ -235,8 +235,8 @@ class SEConv(Conv):
         self,
         c1: int,
         c2: int,
-        k: Size = 1,
-        s: Size = 1,
+        k: KernelSize = 1,
+        s: KernelSize = 1,
         p: int | None = None,
         g: int = 1,
         act: bool | nn.Module = True,
