@@ -38,13 +38,15 @@ from utils.core.device import select_device
 from utils.core.errors import InputError
 from utils.core.files import write_atomic
 from utils.core.names import counted, file_name
+from utils.core.nms import EVAL_THRESHOLDS, Thresholds
+from utils.core.nms_defaults import CONF_THRES, IOU_THRES
 from utils.core.output import OutputFolder, run_folder
 from utils.core.seed import seed_everything
 from utils.core.v61 import import_served
 from utils.datasets.dataset_labels import load_labels
 from utils.datasets.fetch import fetch_missing
 from utils.datasets.labels import LabelRecord, LabelSet
-from utils.evaluation import EvalResult, Evaluator, NmsSettings
+from utils.evaluation import EvalResult, Evaluator
 from utils.evaluation.batches import validation_loader
 from utils.evaluation.coco_results import CocoResults, Truth, find_annotations, make_truth, read_truth
 from utils.evaluation.evaluator import Observer
@@ -127,7 +129,7 @@ def size_of(options: ValOptions, model: Detector | FileBackend) -> int:
     return max(height, width)
 
 
-def build_evaluator(options: ValOptions, subject: Subject, nms: NmsSettings, pad: float = 0.5) -> Evaluator:
+def build_evaluator(options: ValOptions, subject: Subject, thresholds: Thresholds, pad: float = 0.5) -> Evaluator:
     """An evaluator of the split: rectangular images, unless ``--no-rect`` or an exported file takes one size only."""
     model = subject.model
     imgsz = size_of(options, model)
@@ -140,7 +142,7 @@ def build_evaluator(options: ValOptions, subject: Subject, nms: NmsSettings, pad
     if options.half and not half:
         LOG.warning("--half needs a GPU: running in float32")
     return Evaluator(
-        loader, subject.spec.nc, subject.device, nms, single_cls=options.single_cls, half=half,
+        loader, subject.spec.nc, subject.device, thresholds, single_cls=options.single_cls, half=half,
         hybrid=options.save_hybrid, matcher=match_as_v61 if options.v61_matching else match_predictions,
     )  # fmt: skip
 
@@ -151,7 +153,8 @@ def score(options: ValOptions) -> Scores:
     spec, records = subject.spec, subject.labels.records
     options = replace(options, imgsz=size_of(options, subject.model))  # the size that is told at the end
     truth = find_truth(options, spec, records) if options.save_json else None
-    evaluator = build_evaluator(options, subject, NmsSettings(options.conf_thres, options.iou_thres))
+    thresholds = replace(EVAL_THRESHOLDS, conf=options.conf_thres, iou=options.iou_thres)
+    evaluator = build_evaluator(options, subject, thresholds)
     with run_folder(options.project, options.name, options.exist_ok) as folder:
         return score_in(
             OutputFolder(folder, partial(files_in_use, options, subject)), options, subject, evaluator, truth
@@ -233,10 +236,11 @@ def compare(options: ValOptions) -> None:
     saving = (options.save_txt, options.save_hybrid, options.save_conf, options.save_json)
     if any(saving):
         LOG.warning("--task %s writes no detections: the --save options do nothing", options.task)
-    # What detect.py uses: thousands of candidates below 0.25 would be most of the time.
-    conf = 0.25 if speed and "conf_thres" not in options.given else options.conf_thres
-    iou = 0.45 if speed and "iou_thres" not in options.given else options.iou_thres
+    # Speed is measured with the thresholds of detect.py: thousands of candidates would take most of the time.
+    conf = CONF_THRES if speed and "conf_thres" not in options.given else options.conf_thres
+    iou = IOU_THRES if speed and "iou_thres" not in options.given else options.iou_thres
     options = replace(options, save_hybrid=False)
+    thresholds = replace(EVAL_THRESHOLDS, conf=conf, iou=iou)
     files = [Path(name) for name in options.weights] or [newest_checkpoint(TRAIN_RUNS, "best.pt")]
     rows, subject = [], None
     names = short_names(files)
@@ -245,9 +249,8 @@ def compare(options: ValOptions) -> None:
         subject = open_subject(options, (str(file),), subject)
         for side in (options.imgsz,) if speed else options.study_sizes:
             imgsz = size_of(replace(options, imgsz=side), subject.model)
-            evaluator = build_evaluator(
-                replace(options, imgsz=imgsz), subject, NmsSettings(conf, iou), pad=0.0 if speed else 0.5
-            )  # fmt: skip
+            sized = replace(options, imgsz=imgsz)
+            evaluator = build_evaluator(sized, subject, thresholds, pad=0.0 if speed else 0.5)
             warm_up(subject, options.batch_size, imgsz)
             dynamic = bool(temperatures(subject.model))
             rows.append(StudyRow(name, dynamic, subject.parameters, imgsz, evaluator.run(subject.model)))

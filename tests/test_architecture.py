@@ -79,8 +79,6 @@ REPEATED_NAMES = (
     #
     "RECORDS",
     #
-    "SPLITS",
-    #
     "Source",
     #
     "TOLERANCE",

@@ -46,35 +46,11 @@ NOT_YET_CLEAN = (
     #
     "utils/config",
     #
-    "utils/core/boxes.py",
-    #
-    "utils/core/callbacks.py",
-    #
-    "utils/core/dist.py",
-    #
-    "utils/core/downloads.py",
-    #
-    "utils/core/errors.py",
-    #
     "utils/core/files.py",
     #
     "utils/core/image.py",
     #
     "utils/core/jpeg.py",
-    #
-    "utils/core/log.py",
-    #
-    "utils/core/memory.py",
-    #
-    "utils/core/nms.py",
-    #
-    "utils/core/nms_kernel.py",
-    #
-    "utils/core/output.py",
-    #
-    "utils/core/rounding.py",
-    #
-    "utils/core/v61.py",
     #
     "utils/core/xml_file.py",
     #

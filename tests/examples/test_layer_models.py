@@ -16,7 +16,7 @@ from models.yolo import Model
 from tools import compare
 from utils.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from utils.config.options import ExportOptions, TrainOptions
-from utils.core.seed import torch_settings_kept
+from utils.core.seed import torch_settings_restored
 from utils.export import export_checkpoint
 
 FOLDER = Path(__file__).resolve().parents[2] / "examples/layers"
@@ -56,7 +56,7 @@ def trained(
             models.extend([session.model, copy.deepcopy(session.model)])
             return session
 
-        with torch_settings_kept(), pytest.MonkeyPatch.context() as patch:
+        with torch_settings_restored(), pytest.MonkeyPatch.context() as patch:
             patch.setattr(train, "prepare", prepare)
             train.main(options)
         ended, started = (model.state_dict() for model in models)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from utils.config.flags import at_least, fraction, image_sides, image_size_option, option, path, switch
 from utils.core.errors import InputError
+from utils.core.nms_defaults import CONF_THRES, IOU_THRES, MAX_DET
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,9 +16,9 @@ class AppOptions:
     weights: str = option("", path, "--weights", "model file; without it: the newest best.pt below runs/train")
     data: str = option("", path, "--data", "data yaml with the class names, for a file that holds none")
     imgsz: tuple[int, ...] = image_size_option("image size in pixels: one side, or h w", nargs="+")
-    conf_thres: float = option(0.25, float, "--conf-thres", "confidence that the page starts with")
-    iou_thres: float = option(0.45, float, "--iou-thres", "IoU of NMS that the page starts with")
-    max_det: int = option(1000, int, "--max-det", "most detections in one picture that the page starts with")
+    conf_thres: float = option(CONF_THRES, float, "--conf-thres", "confidence that the page starts with")
+    iou_thres: float = option(IOU_THRES, float, "--iou-thres", "IoU of NMS that the page starts with")
+    max_det: int = option(MAX_DET, int, "--max-det", "most detections in one picture that the page starts with")
     device: str = option("", str, "--device", "cpu or 0; empty: the first GPU if there is one", may_be_empty=True)
     half: bool = switch("--half", "half precision on a GPU")
     host: str = option("127.0.0.1", str, "--host", "address to listen at; 0.0.0.0: every one of the machine")

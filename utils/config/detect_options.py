@@ -17,6 +17,7 @@ from utils.config.flags import (
 )
 from utils.config.paths import ROOT
 from utils.core.errors import InputError
+from utils.core.nms_defaults import CONF_THRES, IOU_THRES, MAX_DET
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,9 +37,9 @@ class DetectOptions(Named):
     )  # fmt: skip
     data: str = option("", path, "--data", "data yaml with the class names, for a file that holds none")
     imgsz: tuple[int, ...] = image_size_option("image size in pixels: one side, or h w", nargs="+")
-    conf_thres: float = option(0.25, float, "--conf-thres", "drop detections below this confidence")
-    iou_thres: float = option(0.45, float, "--iou-thres", "IoU above which NMS takes two boxes for one object")
-    max_det: int = option(1000, int, "--max-det", "most detections in one image")
+    conf_thres: float = option(CONF_THRES, float, "--conf-thres", "drop detections below this confidence")
+    iou_thres: float = option(IOU_THRES, float, "--iou-thres", "IoU above which NMS takes two boxes for one object")
+    max_det: int = option(MAX_DET, int, "--max-det", "most detections in one image")
     device: str = option("", str, "--device", "cpu or 0; empty: the first GPU if there is one", may_be_empty=True)
     view_img: bool = switch("--view-img", "show the results in a window")
     save_txt: bool = switch("--save-txt", "write the detections as label files")

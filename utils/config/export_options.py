@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields
 
 from utils.config.flags import Named, at_least, fraction, image_sides, image_size_option, one_of, option, path, switch
 from utils.core.errors import InputError, suggestion
+from utils.core.nms_defaults import CONF_THRES, IOU_THRES
 
 AXES = ("batch", "height", "width")  # of the input, that can be free in an exported file
 FORMS = ("auto", "A", "A1", "B", "F", "M")  # see models/dynamic_forms.py
@@ -66,8 +67,8 @@ class ExportOptions(Named):
     agnostic_nms: bool = switch("--agnostic-nms", "with --nms: boxes of different classes suppress each other")
     topk_per_class: int = option(100, int, "--topk-per-class", "with --nms: most detections of one class in an image")
     topk_all: int = option(100, int, "--topk-all", "with --nms: most detections in one image, rows of the output")
-    iou_thres: float = option(0.45, float, "--iou-thres", "with --nms: IoU above which two boxes are one object")
-    conf_thres: float = option(0.25, float, "--conf-thres", "with --nms: drop detections below this confidence")
+    iou_thres: float = option(IOU_THRES, float, "--iou-thres", "with --nms: IoU above which two boxes are one object")
+    conf_thres: float = option(CONF_THRES, float, "--conf-thres", "with --nms: drop detections below this confidence")
     include: tuple[str, ...] = option(
         ("torchscript", "onnx"), str, "--include", f"formats: {', '.join(EXPORT_FORMATS)}", nargs="+"
     )

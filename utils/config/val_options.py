@@ -21,6 +21,7 @@ from utils.config.flags import (
 )
 from utils.config.paths import ROOT
 from utils.core.errors import InputError
+from utils.core.nms_defaults import EVAL_CONF_THRES, EVAL_IOU_THRES
 
 STUDY_SIZES = tuple(range(256, 1536 + 1, 128))  # v6.1's
 
@@ -43,8 +44,10 @@ class ValOptions(Named):
     )
     batch_size: int = option(32, int, "--batch-size", "images per batch")
     imgsz: int | None = image_size_option("longer side of the images in pixels")
-    conf_thres: float = option(0.001, float, "--conf-thres", "drop detections below this confidence")
-    iou_thres: float = option(0.6, float, "--iou-thres", "IoU above which NMS takes two boxes for one object")
+    conf_thres: float = option(EVAL_CONF_THRES, float, "--conf-thres", "drop detections below this confidence")
+    iou_thres: float = option(
+        EVAL_IOU_THRES, float, "--iou-thres", "IoU above which NMS takes two boxes for one object"
+    )
     task: str = option(
         "val", str, "--task", "split to score; speed: time each model; study: each model at many sizes", choices=TASKS
     )  # fmt: skip

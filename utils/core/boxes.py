@@ -1,7 +1,7 @@
-"""Arithmetic on boxes and polygons: formats, mapping between images, overlaps.
+"""Arithmetic on boxes and polygons: conversion of formats, mapping between images, overlaps.
 
-Every function is pure (the argument is never changed) and takes either tensors or numpy arrays, answering in kind.
-Formats: ``xyxy`` two opposite corners, ``xywh`` centre and size, trailing ``n`` fractions of the image, else pixels.
+The functions take tensors or numpy arrays, return the same type, and never change their arguments. Formats: ``xyxy``
+corners, ``xywh`` centre and size; in pixels, or with the suffix ``n`` as fractions of the image.
 """
 
 from __future__ import annotations
@@ -17,40 +17,40 @@ Array = TypeVar("Array", torch.Tensor, np.ndarray)
 
 
 def _library(values: Any) -> Any:
-    """The module whose functions (stack, maximum, clip, arctan: same names in both) fit ``values``."""
+    """Return torch or numpy, whose functions of the same name (stack, maximum, clip) take ``values``."""
     return torch if isinstance(values, torch.Tensor) else np
 
 
 def _assemble(like: Array, columns: Sequence[Any]) -> Array:
-    """Four new columns, followed by whatever columns ``like`` carries behind its box (confidence, class)."""
+    """Return four new columns, followed by the columns of ``like`` after the fourth (confidence, class)."""
     lib = _library(like)
     box = lib.stack(list(columns), -1)
     return box if like.shape[-1] == 4 else lib.concatenate([box, like[..., 4:]], -1)
 
 
 def xyxy2xywh(boxes: Array) -> Array:
-    """Corners [..., 4+] to centre and size; columns after the fourth are passed through."""
+    """Convert corners [..., 4+] to centre and size; columns after the fourth are kept."""
     left, top, right, bottom = (boxes[..., i] for i in range(4))
     return _assemble(boxes, [(left + right) / 2, (top + bottom) / 2, right - left, bottom - top])
 
 
 def xywh2xyxy(boxes: Array) -> Array:
-    """Centre and size [..., 4+] to corners; columns after the fourth are passed through."""
+    """Convert centre and size [..., 4+] to corners; columns after the fourth are kept."""
     centre, half = boxes[..., :2], boxes[..., 2:4] / 2
     low, high = centre - half, centre + half
     return _assemble(boxes, [low[..., 0], low[..., 1], high[..., 0], high[..., 1]])
 
 
 def xywhn2xyxy(boxes: Array, w: float = 640, h: float = 640, padw: float = 0, padh: float = 0) -> Array:
-    """Fractions of a ``w`` x ``h`` image [..., 4+] to pixel corners on a canvas where it starts at (padw, padh)."""
+    """Convert fractions of a ``w`` x ``h`` image [..., 4+] to pixel corners, shifted by (padw, padh)."""
     left, top, right, bottom = (xywh2xyxy(boxes)[..., i] for i in range(4))
     return _assemble(boxes, [left * w + padw, top * h + padh, right * w + padw, bottom * h + padh])
 
 
 def xyxy2xywhn(boxes: Array, w: float = 640, h: float = 640, clip: bool = False, eps: float = 0.0) -> Array:
-    """Pixel corners [..., 4+] to centre and size as fractions of a ``w`` x ``h`` image.
+    """Convert pixel corners [..., 4+] to centre and size as fractions of a ``w`` x ``h`` image.
 
-    ``clip`` first cuts the corners to the image, less ``eps`` pixels at the far edges, so that centres stay below 1.
+    ``clip`` first limits the corners to the image, less ``eps`` pixels on the right and bottom edges.
     """
     inside = clip_coords(boxes, (h - eps, w - eps)) if clip else boxes
     x, y, width, height = (xyxy2xywh(inside)[..., i] for i in range(4))
@@ -58,12 +58,12 @@ def xyxy2xywhn(boxes: Array, w: float = 640, h: float = 640, clip: bool = False,
 
 
 def xyn2xy(points: Array, w: float = 640, h: float = 640, padw: float = 0, padh: float = 0) -> Array:
-    """Points [..., 2], fractions of a ``w`` x ``h`` image, to pixels on a canvas where it starts at (padw, padh)."""
+    """Convert points [..., 2] from fractions of a ``w`` x ``h`` image to pixels, shifted by (padw, padh)."""
     return _library(points).stack([points[..., 0] * w + padw, points[..., 1] * h + padh], -1)
 
 
 def segment2box(points: np.ndarray, width: float = 640, height: float = 640) -> np.ndarray:
-    """Corners [4] around the points [m, 2] of a polygon that lie inside the image; zeros when none does."""
+    """Return the corners [4] around those points [m, 2] of a polygon that are inside the image; zeros without any."""
     limit = np.array([width, height])
     visible = points[((points >= 0) & (points <= limit)).all(1)]  # [v, 2]
     if len(visible) == 0:
@@ -72,7 +72,7 @@ def segment2box(points: np.ndarray, width: float = 640, height: float = 640) -> 
 
 
 def segments2boxes(segments: Sequence[np.ndarray]) -> np.ndarray:
-    """The xywh box [n, 4] around each polygon [m, 2], in the unit of the polygons."""
+    """Return the xywh box [n, 4] around each polygon [m, 2], in the unit of the polygons."""
     if len(segments) == 0:
         return np.zeros((0, 4), dtype=np.float32)
     corners = np.stack([np.concatenate([points.min(0), points.max(0)]) for points in segments])  # [n, 4]
@@ -80,9 +80,9 @@ def segments2boxes(segments: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def resample_segments(segments: Sequence[np.ndarray], n: int = 1000) -> list[np.ndarray]:
-    """Each polygon as ``n`` points [n, 2], evenly spaced in vertex index between its first and last vertex.
+    """Resample each polygon to ``n`` points [n, 2], evenly spaced in vertex index from its first to its last vertex.
 
-    The closing edge is not walked: repeat the first vertex at the end if it should be.
+    Repeat the first vertex at the end for points on the closing edge.
     """
     resampled = []
     for points in segments:
@@ -93,16 +93,16 @@ def resample_segments(segments: Sequence[np.ndarray], n: int = 1000) -> list[np.
 
 
 def clip_coords(boxes: Array, hw: Sequence[float]) -> Array:
-    """Corners [..., 4+] cut to an image of (height, width), which may be an image's whole shape."""
+    """Clip corners [..., 4+] to an image; ``hw`` begins with height and width."""
     lib, height, width = _library(boxes), hw[0], hw[1]
     limits = (width, height, width, height)
     return _assemble(boxes, [lib.clip(boxes[..., i], 0, limit) for i, limit in enumerate(limits)])
 
 
 def unscale_coords(boxes: Array, ratio_wh: Sequence[float], pad_wh: Sequence[float], hw: Sequence[float]) -> Array:
-    """Corners [..., 4+] on a letterboxed canvas back to the original image (height, width), clipped to it.
+    """Map corners [..., 4+] on a letterboxed image back to the original image of (height, width), clipped to it.
 
-    Inverse of ``x * ratio + pad``, each axis with its own ratio and pad.
+    Inverse of ``x * ratio + pad``, with ratio and padding per axis.
     """
     moved = [(boxes[..., i] - pad_wh[i % 2]) / ratio_wh[i % 2] for i in range(4)]
     return clip_coords(_assemble(boxes, moved), hw)
@@ -114,14 +114,14 @@ def scale_coords(
     image_hw: Sequence[float],
     ratio_pad: tuple[Sequence[float], Sequence[float]] | None = None,
 ) -> Array:
-    """Corners [..., 4+] on the network's input back to the image they came from, clipped to it.
+    """Map corners [..., 4+] on the model input back to the original image, clipped to it.
 
     Args:
-        net_hw: height and width of the network's input.
+        net_hw: height and width of the model input.
         boxes: pixel corners on that input.
-        image_hw: height and width of the image (its whole shape will do).
-        ratio_pad: (ratio_wh, pad_wh) as ``letterbox`` gave them; without it a centred letterbox of one scale is
-            assumed. Unlike v6.1, which used the first ratio for both axes, each axis has its own.
+        image_hw: height and width of the image, or its shape.
+        ratio_pad: (ratio_wh, pad_wh) as returned by ``letterbox``; default: a centred letterbox with one ratio. v6.1
+            uses the first ratio for both axes.
     """
     if ratio_pad is None:
         gain = min(net_hw[0] / image_hw[0], net_hw[1] / image_hw[1])
@@ -131,7 +131,7 @@ def scale_coords(
 
 
 def _overlap_area(first: Array, second: Array) -> Array:
-    """Area shared by corner boxes whose shapes broadcast; zero when they are apart."""
+    """Return the area of the intersection of corner boxes whose shapes broadcast."""
     lib = _library(first)
     low, high = lib.maximum(first[..., :2], second[..., :2]), lib.minimum(first[..., 2:4], second[..., 2:4])
     sides = lib.clip(high - low, 0, None)
@@ -143,7 +143,7 @@ def _area(boxes: Array) -> Array:
 
 
 def box_iou(first: Array, second: Array) -> Array:
-    """IoU of every corner box in [n, 4] with every one in [m, 4]: [n, m]; not-a-number for two boxes without area."""
+    """Return the IoU [n, m] of all pairs of corner boxes [n, 4] and [m, 4]; nan for two boxes without area."""
     rows, columns = first[:, None], second[None]
     shared = _overlap_area(rows, columns)
     union = _area(rows) + _area(columns) - shared
@@ -160,16 +160,16 @@ def bbox_iou(
     CIoU: bool = False,
     eps: float = 1e-7,
 ) -> torch.Tensor:
-    """IoU, or one of its relatives, of boxes row by row; differentiable.
+    """Return the IoU, GIoU, DIoU or CIoU of boxes row by row; differentiable.
 
     Args:
         box1: [n, 4], or [4] to compare one box with all of ``box2``.
         box2: [n, 4].
         x1y1x2y2: corners; False for centre and size.
-        GIoU: less the share of the enclosing box that neither covers (arXiv 1902.09630).
-        DIoU: less the squared distance of the centres over the enclosing diagonal (arXiv 1911.08287).
-        CIoU: DIoU less a term for differing aspect ratios (same paper), whose weight takes no gradient.
-        eps: keeps divisions finite; as in v6.1 it is added to the heights, the union and the enclosing measure.
+        GIoU: subtract the share of the enclosing box that neither box covers (arXiv 1902.09630).
+        DIoU: subtract the squared distance of the centres over the squared enclosing diagonal (arXiv 1911.08287).
+        CIoU: DIoU minus a term for different aspect ratios (same paper), whose weight has no gradient.
+        eps: avoids division by zero; as in v6.1 it is added to the heights, the union and the enclosing area.
 
     Returns:
         [n].
@@ -202,12 +202,12 @@ def bbox_iou(
 
 
 def bbox_ioa(box: Array, boxes: Array, eps: float = 1e-7) -> Array:
-    """Share of each box in [n, 4] that one box [4] covers: [n] (corners)."""
+    """Return the share [n] of each box [n, 4] that one box [4] covers (corners)."""
     return _overlap_area(box, boxes) / (_area(boxes) + eps)
 
 
 def wh_iou(first: Array, second: Array) -> Array:
-    """IoU [n, m] of sizes [n, 2] and [m, 2] as if the boxes shared a corner: position is left out."""
+    """Return the IoU [n, m] of boxes with sizes [n, 2] and [m, 2] and one common corner."""
     smaller = _library(first).minimum(first[:, None], second[None])  # [n, m, 2]
     shared = smaller[..., 0] * smaller[..., 1]
     union = (first[:, 0] * first[:, 1])[:, None] + (second[:, 0] * second[:, 1])[None] - shared

@@ -1,7 +1,4 @@
-"""What training tells the outside: event records, the base class of listeners, and the list that calls them.
-
-Callbacks observe. Nothing that changes weights belongs into one.
-"""
+"""Events of training, the base class of callbacks, and the list that calls them. Callbacks never change weights."""
 
 from __future__ import annotations
 
@@ -18,10 +15,9 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class TrainStart:
-    """Everything is built, the first epoch is about to begin.
+    """The first epoch is about to start.
 
-    ``labels`` are all training boxes, [N, 5] class and normalised centre box. ``resumed_epoch`` is the index of the
-    first epoch that will run: 0 for a new run.
+    ``labels`` are all boxes of the training set; ``resumed_epoch`` is the index of the first epoch: 0 for a new run.
     """
 
     save_dir: Path
@@ -33,7 +29,7 @@ class TrainStart:
 
 @dataclass(frozen=True, kw_only=True)
 class EpochStart:
-    """Epoch ``epoch`` (from 0) begins; ``temperature`` is that of dynamic convolution, None for a static model."""
+    """Epoch ``epoch`` (from 0) starts; ``temperature`` is that of the dynamic layers, None for a static model."""
 
     epoch: int
     epochs: int
@@ -42,10 +38,10 @@ class EpochStart:
 
 @dataclass(frozen=True, kw_only=True)
 class BatchEnd:
-    """One training batch is done.
+    """A training iteration is finished.
 
-    ``index`` counts within the epoch, ``iteration`` over the whole run. ``batch`` has ``images`` [B, 3, H, W] uint8,
-    ``targets`` [N, 6] and ``paths``; its class lives on a higher floor. ``losses`` are box, objectness and class.
+    ``index`` counts within the epoch, ``iteration`` over the whole run. ``batch`` is a :class:`utils.datasets.Batch`.
+    ``losses`` are box, objectness and class loss.
     """
 
     epoch: int
@@ -57,7 +53,7 @@ class BatchEnd:
 
 @dataclass(frozen=True, kw_only=True)
 class EpochEnd:
-    """The training part of an epoch is over. ``losses`` are the epoch's means of box, objectness and class loss."""
+    """The training part of an epoch is finished; ``losses`` are the means of box, objectness and class loss."""
 
     epoch: int
     losses: tuple[float, ...]
@@ -67,9 +63,10 @@ class EpochEnd:
 
 @dataclass(frozen=True, kw_only=True)
 class ValEnd:
-    """A validation is done. ``metrics`` are figures by column name, ``per_class_ap`` is the mAP by class name.
+    """A validation is finished.
 
-    ``routing`` has a ``RoutingStats`` per dynamic layer, none for a static model; the class lives on a higher floor.
+    ``metrics`` are values by column of results.csv, ``per_class_ap`` is the mAP@.5:.95 by class name. ``routing`` has a
+    :class:`models.routing.RoutingStats` per dynamic layer.
     """
 
     epoch: int
@@ -80,7 +77,7 @@ class ValEnd:
 
 @dataclass(frozen=True, kw_only=True)
 class FitEpochEnd:
-    """Training and validation of an epoch are over; ``row`` is its line of the results file, without the epoch."""
+    """Training and validation of an epoch are finished; ``row`` is its row of results.csv, without the epoch."""
 
     epoch: int
     row: Mapping[str, float]
@@ -88,7 +85,7 @@ class FitEpochEnd:
 
 @dataclass(frozen=True, kw_only=True)
 class CheckpointSaved:
-    """A checkpoint lies at ``path``; ``best`` tells whether it is the best so far."""
+    """A checkpoint was written to ``path``; ``best``: it is the best so far."""
 
     path: Path
     epoch: int
@@ -97,7 +94,7 @@ class CheckpointSaved:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainEnd:
-    """The run is over. ``best`` is the best checkpoint, or None when none was written."""
+    """The run is finished. ``best`` is the best checkpoint, None when there is none."""
 
     save_dir: Path
     best: Path | None
@@ -105,96 +102,85 @@ class TrainEnd:
 
 
 class Callback:
-    """Base of all listeners: every method does nothing, so a subclass writes only those it needs."""
+    """Base of all callbacks: each method does nothing, and a subclass overrides those it needs."""
 
     def on_train_start(self, event: TrainStart) -> None:
-        """The run begins."""
+        """The run starts."""
 
     def on_train_epoch_start(self, event: EpochStart) -> None:
-        """An epoch begins."""
+        """An epoch starts."""
 
     def on_train_batch_end(self, event: BatchEnd) -> None:
-        """A batch is done."""
+        """A training iteration is finished."""
 
     def on_train_epoch_end(self, event: EpochEnd) -> None:
-        """The training part of an epoch is over."""
+        """The training part of an epoch is finished."""
 
     def on_val_end(self, event: ValEnd) -> None:
-        """A validation is done."""
+        """A validation is finished."""
 
     def on_fit_epoch_end(self, event: FitEpochEnd) -> None:
-        """An epoch is over, validation included."""
+        """An epoch is finished, with its validation."""
 
     def on_model_save(self, event: CheckpointSaved) -> None:
         """A checkpoint has been written."""
 
     def on_train_end(self, event: TrainEnd) -> None:
-        """The run is over."""
+        """The run is finished."""
+
+
+def _forward(name: str) -> Any:
+    """The method ``name`` of :class:`Callbacks`: it calls the same method of each callback in the list."""
+
+    def method(self: Callbacks, event: Any) -> None:
+        self.notify(name, event)
+
+    return method
 
 
 class Callbacks(Callback):
-    """Passes each event to a list of callbacks, in order. An exception in one of them ends the run, as bugs should.
+    """Passes each event to a list of callbacks, in order.
 
-    But not an OSError: that a curve or a table cannot be written, for want of room, is a warning and not worth a run.
-
-    Being a callback itself, it can also be an entry of another list.
+    An exception of a callback ends the run, but an OSError, such as of a full disk, is only a warning. Scripts with a
+    training loop for v6.1 register functions by the name of an event instead, and call ``run``.
     """
 
     def __init__(self, callbacks: Iterable[Callback] = ()) -> None:
         self._callbacks = list(callbacks)
         self._actions: dict[str, list[dict[str, Any]]] = {}
 
-    def __len__(self) -> int:
-        return len(self._callbacks)
-
     def add(self, callback: Callback) -> None:
-        """Append a callback; it hears the events from now on."""
+        """Append a callback."""
         self._callbacks.append(callback)
 
-    # v6.1's use, as a register of functions by the names of events: scripts with a loop of their own call ``run``.
+    def notify(self, name: str, event: Any) -> None:
+        """Call the method ``name`` of each callback with an event."""
+        for callback in self._callbacks:
+            try:
+                getattr(callback, name)(event)
+            except OSError as error:
+                logger.warning("%s: %s could not write, the run continues: %s", name, type(callback).__name__, error)
+
+    on_train_start = _forward("on_train_start")
+    on_train_epoch_start = _forward("on_train_epoch_start")
+    on_train_batch_end = _forward("on_train_batch_end")
+    on_train_epoch_end = _forward("on_train_epoch_end")
+    on_val_end = _forward("on_val_end")
+    on_fit_epoch_end = _forward("on_fit_epoch_end")
+    on_model_save = _forward("on_model_save")
+    on_train_end = _forward("on_train_end")
 
     def register_action(self, hook: str, name: str = "", callback: Callable[..., Any] | None = None) -> None:
-        """Have ``run(hook)`` call a function."""
+        """Register a function that ``run(hook)`` calls."""
         if not callable(callback):
             raise TypeError(f"callback {callback!r} of {hook} is not a function")
         self._actions.setdefault(hook, []).append({"name": name, "callback": callback})
 
     def get_registered_actions(self, hook: str | None = None) -> Any:
-        """The functions of one event, or of all by its name, as dicts with ``name`` and ``callback``."""
+        """The functions of one event, or of all by the name of the event, as dicts with ``name`` and ``callback``."""
         return self._actions.get(hook, []) if hook else self._actions
 
     def run(self, hook: str, *args: Any, **kwargs: Any) -> None:
         """Call the functions registered for an event, in order."""
         for action in self._actions.get(hook, ()):
             action["callback"](*args, **kwargs)
-
-    def _tell(self, name: str, event: Any) -> None:
-        for callback in self._callbacks:
-            try:
-                getattr(callback, name)(event)
-            except OSError as error:
-                logger.warning("%s: not written by %s, the run goes on: %s", name, type(callback).__name__, error)
-
-    def on_train_start(self, event: TrainStart) -> None:
-        self._tell("on_train_start", event)
-
-    def on_train_epoch_start(self, event: EpochStart) -> None:
-        self._tell("on_train_epoch_start", event)
-
-    def on_train_batch_end(self, event: BatchEnd) -> None:
-        self._tell("on_train_batch_end", event)
-
-    def on_train_epoch_end(self, event: EpochEnd) -> None:
-        self._tell("on_train_epoch_end", event)
-
-    def on_val_end(self, event: ValEnd) -> None:
-        self._tell("on_val_end", event)
-
-    def on_fit_epoch_end(self, event: FitEpochEnd) -> None:
-        self._tell("on_fit_epoch_end", event)
-
-    def on_model_save(self, event: CheckpointSaved) -> None:
-        self._tell("on_model_save", event)
-
-    def on_train_end(self, event: TrainEnd) -> None:
-        self._tell("on_train_end", event)

@@ -1,4 +1,4 @@
-"""From the text of ``--device`` to a torch device."""
+"""Selection of the torch device from ``--device``."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import platform
 import torch
 
 from utils.core.errors import InputError
+from utils.core.names import counted
 
 logger = logging.getLogger(__name__)
 
@@ -17,34 +18,33 @@ def select_device(device: str = "") -> torch.device:
 
     Args:
         device: "" for the first GPU if there is one, else the CPU; "cpu"; a GPU number "0"; several "0,1", of which
-            the first is the one returned. "cuda:0" is read as "0".
+            the first is returned. "cuda:0" means "0".
 
     Raises:
-        InputError: not a device, or a GPU that is not there.
+        InputError: not a device, or a missing GPU.
     """
-    wanted = str(device).strip().lower().replace("cuda:", "")
+    name = str(device).strip().lower().replace("cuda:", "")
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if wanted == "cpu" or (wanted == "" and count == 0):
-        chosen = torch.device("cpu")
-        what = f"CPU, {torch.get_num_threads()} threads"
+    if name == "cpu" or (name == "" and count == 0):
+        selected = torch.device("cpu")
+        description = f"CPU, {torch.get_num_threads()} threads"
     else:
-        numbers = _gpu_numbers(device, wanted or "0", count)
-        chosen = torch.device("cuda", numbers[0])
-        what = ", ".join(_describe_gpu(number) for number in numbers)
-    logger.info("torch %s, Python %s, %s", torch.__version__, platform.python_version(), what)
-    return chosen
+        numbers = _gpu_numbers(device, name or "0", count)
+        selected = torch.device("cuda", numbers[0])
+        description = ", ".join(_describe_gpu(number) for number in numbers)
+    logger.info("torch %s, Python %s, %s", torch.__version__, platform.python_version(), description)
+    return selected
 
 
-def _gpu_numbers(device: str, wanted: str, count: int) -> list[int]:
-    words = [word.strip() for word in wanted.split(",")]
+def _gpu_numbers(device: str, name: str, count: int) -> list[int]:
+    words = [word.strip() for word in name.split(",")]
     if not all(word.isdecimal() for word in words) or len(set(words)) != len(words):
         raise InputError(f"--device {device!r} is not a device; use cpu, a GPU number such as 0, or a list such as 0,1")
     numbers = [int(word) for word in words]
     missing = [number for number in numbers if number >= count]
     if missing:
-        there = f"torch sees {count} GPU{'s' if count != 1 else ''}"
         cure = f"use 0 to {count - 1} or cpu" if count else "use --device cpu"
-        raise InputError(f"--device {device}: no GPU {missing[0]} here, {there}; {cure}")
+        raise InputError(f"--device {device}: no GPU {missing[0]} here, torch sees {counted(count, 'GPU')}; {cure}")
     return numbers
 
 

@@ -1,7 +1,7 @@
-"""The processes of a run that ``torchrun`` started, and how they keep in step. A process alone skips all of it.
+"""Distributed training: the processes that ``torchrun`` started, and their communication.
 
-Whatever they tell one another travels between CPUs (gloo), gradients between GPUs where there are any (NCCL). A rank
-that fails or dies closes its connections, so that those which wait for it are told at once.
+Objects are exchanged between CPUs (gloo), gradients between GPUs if there are any (NCCL). A rank that fails closes its
+connections, so that the ranks which wait for it get an error at once.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from torch import Tensor, distributed, nn
 from utils.core.errors import InputError, first_line
 
 T = TypeVar("T")
-# One rank may be busy for long while the others wait: with a download, with the labels of a very large set.
+# The other ranks wait while one downloads, or reads the labels of a very large data set.
 WAIT = datetime.timedelta(days=1)
-_SIGNS_OF_LOSS = ("gloo", "nccl", "closed by peer", "reset by peer", "broken pipe")
+_CONNECTION_ERRORS = ("gloo", "nccl", "closed by peer", "reset by peer", "broken pipe")
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Ranks:
     """This process and the others of its run, made by :func:`connect_ranks`. All ranks have to call a method together.
 
     Attributes:
-        rank, size: number of this process, from 0, and how many there are.
+        rank, size: number of this process, from 0, and number of all processes.
         local_rank, local_size: the same on this machine.
     """
 
@@ -38,16 +38,16 @@ class Ranks:
     size: int = 1
     local_rank: int = 0
     local_size: int = 1
-    store: Any = field(default=None, repr=False, compare=False)  # where the ranks leave notes
+    store: Any = field(default=None, repr=False, compare=False)  # key-value store of all ranks
 
     @property
     def main(self) -> bool:
-        """This is rank 0, which writes files and talks to people."""
+        """Whether this is rank 0, which writes files and logs."""
         return self.rank == 0
 
     @property
     def launcher(self) -> str:
-        """How such a run is started again."""
+        """The command that starts such a run."""
         if self.size == 1:
             return "python"
         machines = self.size // self.local_size
@@ -55,17 +55,17 @@ class Ranks:
         return f"torchrun{elsewhere} --nproc_per_node={self.local_size}"
 
     def sum(self, tensor: Tensor) -> Tensor:
-        """The sum of the tensors that all ranks give; ``tensor`` itself is changed to it."""
+        """Replace ``tensor`` by the sum of the tensors of all ranks, in place, and return it."""
         if self.size > 1:
             distributed.all_reduce(tensor)
         return tensor
 
     def any(self, flag: bool) -> bool:
-        """Whether it is True on some rank."""
+        """Whether ``flag`` is True on any rank."""
         return bool(self.sum(torch.tensor(int(flag)))) if self.size > 1 else flag
 
     def gather(self, value: T) -> list[T]:
-        """What each rank gives, in their order, on all of them."""
+        """Return the values of all ranks, in the order of the ranks."""
         if self.size == 1:
             return [value]
         values: list[Any] = [None] * self.size
@@ -73,7 +73,7 @@ class Ranks:
         return values
 
     def share(self, value: T) -> T:
-        """What rank 0 gives."""
+        """Return the value of rank 0."""
         if self.size == 1:
             return value
         values = [value]
@@ -81,11 +81,11 @@ class Ranks:
         return values[0]
 
     def on_main(self, work: Callable[..., T], *args: Any, **options: Any) -> T:
-        """Do some work on rank 0 while the others wait; all get its result."""
+        """Call a function on rank 0 while the others wait, and return its result on all ranks."""
         return self.share(work(*args, **options) if self.main else None)  # type: ignore[return-value]
 
     def first_on_machine(self, work: Callable[[], T]) -> T:
-        """Do some work on one rank of each machine, then on the others there, who find the files it left."""
+        """Call a function on one rank of each machine, then on the others, which can use the files it wrote."""
         if self.size == 1:
             return work()
         result = [work()] if self.local_rank == 0 else []
@@ -93,28 +93,28 @@ class Ranks:
         return result[0] if result else work()
 
     def spread(self, module: nn.Module) -> None:
-        """Give all ranks the tensors that ``module`` has on rank 0."""
+        """Copy the tensors of ``module`` from rank 0 to all ranks."""
         if self.size == 1:
             return
         by_type: dict[torch.dtype, list[Tensor]] = {}
         for tensor in module.state_dict().values():
             by_type.setdefault(tensor.dtype, []).append(tensor)
         for tensors in by_type.values():
-            flat = torch.cat([tensor.reshape(-1) for tensor in tensors])  # one message, whatever the memory formats
+            flat = torch.cat([tensor.reshape(-1) for tensor in tensors])  # one message for all memory formats
             distributed.broadcast(flat, src=0)
             for tensor, part in zip(tensors, flat.split([tensor.numel() for tensor in tensors])):
                 tensor.copy_(part.view_as(tensor))
 
     def lost(self, error: BaseException) -> bool:
-        """Whether an error says that the connection to another rank is gone."""
+        """Whether an error means that the connection to another rank is lost."""
         text = str(error).lower()
-        return self.size > 1 and isinstance(error, RuntimeError) and any(sign in text for sign in _SIGNS_OF_LOSS)
+        return self.size > 1 and isinstance(error, RuntimeError) and any(sign in text for sign in _CONNECTION_ERRORS)
 
     def fails_first(self) -> bool:
-        """Whether no other rank has asked this before: it is for the first one that fails to say why."""
+        """Whether this is the first rank that calls it: the first one that fails reports the error."""
         try:
             return int(self.store.add("failed", 1)) == 1
-        except RuntimeError:  # the store went with the process that kept it
+        except RuntimeError:  # the process with the store has ended
             return True
 
 
@@ -122,7 +122,7 @@ ALONE = Ranks()
 
 
 def _number(name: str) -> int:
-    """A variable that torchrun sets."""
+    """Read an environment variable that torchrun sets."""
     try:
         return int(os.environ[name])
     except (KeyError, ValueError) as error:
@@ -148,16 +148,17 @@ def _connect() -> Ranks:
 
 @contextmanager
 def connect_ranks(local_rank: int = -1) -> Iterator[Ranks]:
-    """The processes that torchrun started with this one, connected; or this one alone.
+    """Connect the processes that torchrun started; yield ``ALONE`` if there is only this one.
 
-    The first rank to leave by an error raises it; the others, which fail of the same or because it is gone, end
-    silently with exit code 1.
+    The first rank that fails raises its error; the others, which fail by the same cause or by the lost connection, end
+    with exit code 1 and no message.
 
     Args:
-        local_rank: that of the command line, where old launchers put it; -1: it has none.
+        local_rank: value of the option ``--local_rank`` that old launchers add; -1: not given.
 
     Raises:
-        InputError: ``local_rank`` without a launcher, or one that it contradicts; no connection, or a lost one.
+        InputError: ``local_rank`` without a launcher, or another one than that of the launcher; no connection, or a
+            lost one.
     """
     known = os.environ.get("LOCAL_RANK")
     if local_rank >= 0 and str(local_rank) != known:
@@ -173,9 +174,9 @@ def connect_ranks(local_rank: int = -1) -> Iterator[Ranks]:
         yield ranks
     except Exception as error:
         if not ranks.fails_first():
-            time.sleep(1)  # to end before the other has said it would have torchrun end that one as well
+            time.sleep(1)  # torchrun ends all ranks with the first one that ends: let the other report its error first
             raise SystemExit(1) from None
         if ranks.lost(error):
-            raise InputError(f"another process of this run is gone: {first_line(error)}") from error
+            raise InputError(f"another process of this run has ended: {first_line(error)}") from error
         raise
-    distributed.destroy_process_group()  # not after an error: it would wait for the others
+    distributed.destroy_process_group()  # after an error it would wait for the others

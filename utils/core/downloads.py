@@ -1,7 +1,4 @@
-"""Fetch a file, and unpack an archive, in a way that can be trusted with what strangers offer.
-
-Nothing here runs unless it is called, and it is called only where a user asked for it (``--download``).
-"""
+"""Safe download of files and extraction of archives from untrusted addresses, only used with ``--download``."""
 
 from __future__ import annotations
 
@@ -38,28 +35,28 @@ SCHEMES = ("http", "https", "file")
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
 GB = 10**9
 MAX_DOWNLOAD_BYTES = 50 * GB  # of one file, and of what one archive holds
-_LONGEST_NOTES = 1 << 20  # bytes of a name and the like in a tar archive
-_TAR_CONTENT = (*tarfile.REGULAR_TYPES, tarfile.DIRTYPE)  # what has no such notes
+_LARGEST_HEADER = 1 << 20  # bytes of a long name or other header in a tar archive
+_TAR_CONTENT = (*tarfile.REGULAR_TYPES, tarfile.DIRTYPE)  # types of entries that are no header
 _LONGEST_NAME = 200  # bytes of a file name taken from an address
-TIMEOUT_S = 30  # without a byte from the other side
+TIMEOUT_S = 30  # without a byte from the server
 _CHUNK = 1 << 20
-# What the readers of damaged or encrypted archives raise.
+# Exceptions for damaged or encrypted archives.
 _DAMAGE = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, RuntimeError, OSError)
 
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A file to be had from ``url``; ``sha256`` (64 hex digits) is what its content must hash to, if known."""
+    """A file at ``url``; ``sha256`` (64 hex digits) is the hash that its content must have, if known."""
 
     url: str
     sha256: str | None = None
 
     @property
     def file_name(self) -> str:
-        """The last part of the address, which the file is saved under.
+        """The last part of the address, under which the file is saved.
 
         Raises:
-            InputError: it is not a plain file name, or would be another one when decoded once more.
+            InputError: it is not a plain file name, or it is URL-encoded twice.
         """
         try:
             name = unquote(urlsplit(self.url).path.rpartition("/")[2], errors="strict")
@@ -74,7 +71,7 @@ class RemoteFile:
 
 
 def is_url(text: str) -> bool:
-    """Whether a text is one word that begins like an address, whatever its scheme."""
+    """Whether a text is one word that begins with a scheme, such as ``https://``."""
     return re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*://\S+", text.strip()) is not None
 
 
@@ -84,7 +81,7 @@ def is_sha256(text: str) -> bool:
 
 
 def is_archive(name: str | Path) -> bool:
-    """Whether a file name ends as one of ``ARCHIVES`` does."""
+    """Whether a file name has a suffix of ``ARCHIVES``."""
     return str(name).lower().endswith(ARCHIVES)
 
 
@@ -92,7 +89,7 @@ def is_archive(name: str | Path) -> bool:
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
-    """Follows only to http and https, and never from https to http."""
+    """Follows redirects to http and https only, and never from https to http."""
 
     def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
         scheme = urlsplit(newurl).scheme.lower()
@@ -102,14 +99,14 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
 
 
 def _open(url: str) -> tuple[AbstractContextManager[IO[bytes]], int | None]:
-    """The stream behind an address, and its length in bytes where that is told."""
+    """Open an address; return the stream and its length in bytes, if known."""
     parts = urlsplit(url)
     if parts.scheme.lower() == "file":
         if parts.netloc not in ("", "localhost"):
             raise urllib.error.URLError("file:// takes three slashes and the path of a file of this machine")
         path = Path(url2pathname(parts.path))
         return open_regular(path), path.stat().st_size
-    # A client that names itself is served where the default name of the library is turned away.
+    # Some servers refuse the default user agent of urllib.
     request = urllib.request.Request(url, headers={"User-Agent": "yolov5-dynamic", "Accept-Encoding": "identity"})
     reply = urllib.request.build_opener(_Redirects).open(request, timeout=TIMEOUT_S)
     length = reply.headers.get("Content-Length")
@@ -125,21 +122,21 @@ def download(
     max_bytes: int = MAX_DOWNLOAD_BYTES,
     by_hand: str = "",
 ) -> Path:
-    """Fetch ``url`` into the file ``target``, which is there whole or not at all; an older one is replaced.
+    """Fetch ``url`` into the file ``target``, completely or not at all; an older file is replaced.
 
     Args:
         url: http, https or file address.
-        target: the file to write; its folder is made.
+        target: the file to write; its folder is made if needed.
         sha256: refuse any other content.
         progress: show a bar.
         max_bytes: refuse to fetch more.
-        by_hand: what to do with a file fetched elsewhere, for messages; default: save it as ``target``.
+        by_hand: how to do it by hand, for messages; default: save the file as ``target``.
 
     Returns:
         ``target``.
 
     Raises:
-        InputError: address of another kind, no network, too short, too long, another content; names the address.
+        InputError: unknown scheme, no network, wrong length, wrong content; names the address.
     """
     scheme = urlsplit(url).scheme.lower()
     if scheme not in SCHEMES:
@@ -167,7 +164,7 @@ def download(
 
 
 def _reason(error: Exception) -> str:
-    """What went wrong, in one line, without the wrappings of urllib."""
+    """Return the cause of an error in one line, without the wrappers of urllib."""
     if isinstance(error, urllib.error.HTTPError):
         return f"the server answered {error.code} {error.reason}"
     if isinstance(error, urllib.error.URLError):
@@ -176,12 +173,12 @@ def _reason(error: Exception) -> str:
 
 
 def _missing_folders(folder: Path) -> list[Path]:
-    """``folder`` and its parents as far as they do not exist, innermost first."""
+    """Return ``folder`` and those of its parents that do not exist, innermost first."""
     return [path for path in (folder, *folder.parents) if not path.exists()]
 
 
 def _save(url: str, draft: Path, progress: bool, max_bytes: int) -> str:
-    """Write what ``url`` gives to ``draft`` and return its SHA-256; ValueError for a wrong length."""
+    """Write the content of ``url`` to ``draft`` and return its SHA-256; ValueError for a wrong length."""
     source, length = _open(url)
     digest, got = hashlib.sha256(), 0
     with source as stream:
@@ -201,7 +198,7 @@ def _save(url: str, draft: Path, progress: bool, max_bytes: int) -> str:
             file.flush()
             os.fsync(file.fileno())
     if length is not None and got != length:
-        raise ValueError(f"{got} bytes came, {length} were announced")
+        raise ValueError(f"{got} bytes came, {length} were declared")
     return digest.hexdigest()
 
 
@@ -209,17 +206,17 @@ def _save(url: str, draft: Path, progress: bool, max_bytes: int) -> str:
 
 
 @dataclass(frozen=True)
-class Member:
+class ArchiveMember:
     """One entry of an archive: ``name`` as stored, ``size`` in bytes as declared, and a way to read it."""
 
     name: str
     size: int
     folder: bool
-    kind: str  # "" for files and folders, else what it is instead
+    kind: str  # "" for files and folders, else "link" or "device"
     open: Callable[[], IO[bytes] | None]
 
     def path(self) -> PurePosixPath:
-        """Where it belongs below the target; ValueError when that is not below it."""
+        """Return its path below the target folder; ValueError when it would be elsewhere or has a bad name."""
         name = self.name.replace("\\", "/")
         path = PurePosixPath(name)
         if printable(name) != name:
@@ -237,36 +234,41 @@ class Member:
         return path
 
 
-_KINDS = {0: "", stat.S_IFREG: "", stat.S_IFDIR: "", stat.S_IFLNK: "link"}  # of what Unix programs note in a zip
+_KINDS = {
+    0: "",
+    stat.S_IFREG: "",
+    stat.S_IFDIR: "",
+    stat.S_IFLNK: "link",
+}  # file types that Unix programs store in a zip
 
 
-def _zip_members(archive: zipfile.ZipFile) -> Iterator[Member]:
+def _zip_members(archive: zipfile.ZipFile) -> Iterator[ArchiveMember]:
     for info in archive.infolist():
         kind = _KINDS.get(stat.S_IFMT(info.external_attr >> 16), "device")
-        yield Member(info.filename, info.file_size, info.is_dir(), kind, partial(archive.open, info))
+        yield ArchiveMember(info.filename, info.file_size, info.is_dir(), kind, partial(archive.open, info))
 
 
 class _TarInfo(tarfile.TarInfo):
-    """An entry of a tar archive whose name is short: names are read into memory at whatever length they claim."""
+    """An entry of a tar archive with a limit of its header: long names are read into memory as a whole."""
 
     @classmethod
     def frombuf(cls, buf: Any, encoding: str, errors: str) -> Any:
-        """Raises ValueError: a name, or other notes on an entry, of more than ``_LONGEST_NOTES`` bytes."""
+        """Raises ValueError: a header with a long name or the like of more than ``_LARGEST_HEADER`` bytes."""
         entry = super().frombuf(buf, encoding, errors)
-        if entry.type not in _TAR_CONTENT and entry.size > _LONGEST_NOTES:
-            raise ValueError(f"has notes on an entry of {entry.size} bytes")
+        if entry.type not in _TAR_CONTENT and entry.size > _LARGEST_HEADER:
+            raise ValueError(f"has the header of an entry with {entry.size} bytes")
         return entry
 
 
-def _tar_members(archive: tarfile.TarFile) -> Iterator[Member]:
+def _tar_members(archive: tarfile.TarFile) -> Iterator[ArchiveMember]:
     for info in archive:
         kind = "" if info.isreg() or info.isdir() else "link" if info.issym() or info.islnk() else "device"
-        yield Member(info.name, info.size, info.isdir(), kind, partial(archive.extractfile, info))
+        yield ArchiveMember(info.name, info.size, info.isdir(), kind, partial(archive.extractfile, info))
 
 
 @contextmanager
-def _members(file: Path) -> Iterator[Iterator[Member]]:
-    """The entries of an archive, which stays open for as long as they are read."""
+def _members(file: Path) -> Iterator[Iterator[ArchiveMember]]:
+    """Open an archive and yield its entries."""
     if file.name.lower().endswith(".zip"):
         with zipfile.ZipFile(file) as zipped:
             yield _zip_members(zipped)
@@ -280,11 +282,11 @@ def extract_archive(
 ) -> list[Path]:
     """Unpack a zip, tar or tar.gz archive into a new or empty ``folder``; returns the files, relative to it.
 
-    All entries are looked at before the first is written. Only plain files and folders are made, with default rights.
+    All entries are checked before the first is written. Only plain files and folders are made, with default rights.
 
     Raises:
         InputError: damaged, encrypted, or an entry that is a link or device, or would lie outside ``folder``, or more
-            than ``max_bytes`` in all; names the archive and the entry. What was written by then is left in ``folder``.
+            than ``max_bytes`` in all; names the archive and the entry. Files written before stay in ``folder``.
     """
     place = str(file)
     try:
@@ -315,7 +317,7 @@ def extract_archive(
     return written
 
 
-def _write(member: Member, folder: OutputFolder, left: int) -> int | None:
+def _write(member: ArchiveMember, folder: OutputFolder, left: int) -> int | None:
     """Write one entry below ``folder`` and return its bytes, None for a folder; ValueError beyond ``left`` bytes."""
     if member.folder:
         folder.path(member.path() / "a")  # makes the folder that a file "a" would lie in
@@ -325,7 +327,7 @@ def _write(member: Member, folder: OutputFolder, left: int) -> int | None:
     if source is None:
         raise ValueError("has no content")
     with source, target.open("wb") as file:
-        # What an archive says of sizes need not be true.
+        # The declared sizes may be wrong.
         while chunk := source.read(_CHUNK):
             size += len(chunk)
             if size > left:

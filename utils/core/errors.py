@@ -1,5 +1,4 @@
-"""The one exception type that means "the input is wrong", so that scripts print it as a line and never hide a bug; and
-how other things that went wrong are put into a line."""
+"""``InputError``, which scripts report in one line, and the one-line reports of errors of the system."""
 
 from __future__ import annotations
 
@@ -33,7 +32,7 @@ _CURES = {
     errno.ENOMEM: "close other programs, or take a smaller --batch-size, --imgsz or --workers",
     errno.EPIPE: "the program that read this output has ended",
 }
-# What the system and torch report as a ValueError or RuntimeError, which otherwise are bugs.
+# Messages of the system and of torch in a ValueError or RuntimeError; other messages of these types are bugs.
 _OF_THE_SYSTEM = (
     ("embedded null byte", "a path or name holds a null byte (\\0); remove it"),
     ("embedded null character", "a path or name holds a null byte (\\0); remove it"),
@@ -47,34 +46,34 @@ _OF_THE_SYSTEM = (
 
 
 class InputError(ValueError):
-    """A mistake in what the user gave: a file, an option, a yaml key. The message names it and the cure."""
+    """Wrong input: a file, an option, a yaml key. The message names it and the cure."""
 
 
 class UntrainableError(InputError):
-    """The numbers broke: other hyper-parameters may train on the same input."""
+    """The loss is not finite: other hyper-parameters may train on the same input."""
 
 
 def suggestion(word: str, known: Iterable[str], likeness: float = 0.6) -> str:
-    """Return "; did you mean 'x'?" for the known name closest to ``word``, or "" when nothing is close.
+    """Return "; did you mean 'x'?" with the known name closest to ``word``, or "" when none is close.
 
-    ``likeness`` is the least share of equal letters; with 0.75 only misspelt words are close.
+    ``likeness`` is the smallest ratio of equal letters; with 0.75 only misspelt words are close.
     """
     close = difflib.get_close_matches(word, list(known), n=1, cutoff=likeness)
     return f"; did you mean '{close[0]}'?" if close else ""
 
 
 def first_line(error: Exception) -> str:
-    """The first line of an exception's message that says what is wrong, or its type when it has none.
+    """Return the first useful line of an exception's message, or its type when there is none.
 
-    Libraries in C++ begin with lines that end in a place of their own source, such as ``core.cpp:84:``.
+    Messages of C++ libraries begin with lines that end in a position in their source, such as ``core.cpp:84:``.
     """
     lines = (str(error).strip() or type(error).__name__).splitlines()
     line = next((line for line in lines if not _PLACE.search(line)), lines[0])
-    return line if len(line) <= _LONGEST_LINE else f"{line[:_LONGEST_LINE]}..."  # it may quote what is in a file
+    return line if len(line) <= _LONGEST_LINE else f"{line[:_LONGEST_LINE]}..."  # it may quote a file
 
 
 def describe_exit_code(code: int) -> str:
-    """The exit code of a process that did not do its work, in words; a negative one is the signal that ended it."""
+    """Describe the exit code of a process that failed; a negative one is the signal that ended it."""
     if code >= 0:
         return f"failed (exit code {code})"
     try:
@@ -87,10 +86,10 @@ def describe_exit_code(code: int) -> str:
 
 
 def explain_error(error: Exception) -> str:
-    """In one line: what is wrong and its cure, where the input or the machine is the cause; "" for a bug.
+    """Return one line with the error and its cure if the input or the machine is the cause; "" for a bug.
 
-    The causes are wrong input, files and the system (OSError), text that is not UTF-8, and numbers, nesting or data
-    beyond what the machine can do.
+    Causes are wrong input, files and the system (OSError), text that is not UTF-8, and numbers, nesting or data that
+    are too large for the machine.
     """
     if isinstance(error, OSError):
         text = _of_system(error)
@@ -114,7 +113,7 @@ def explain_error(error: Exception) -> str:
 
 
 def _of_system(error: OSError) -> str:
-    """An error of the system as "file: reason; cure"; one that was raised with words of its own keeps them."""
+    """Return an error of the system as "file: reason; cure"; one with a custom message is not changed."""
     if not error.strerror:
         return str(error) or type(error).__name__
     files = " -> ".join(

@@ -1,4 +1,4 @@
-"""Logging for the scripts. Modules only ask for ``logging.getLogger(__name__)``; a handler is installed here, once."""
+"""Logging of the scripts. Modules only call ``logging.getLogger(__name__)``; the handler is installed here, once."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _COLOURS = {"red": 31, "green": 32, "yellow": 33, "blue": 34, "magenta": 35, "cy
 
 
 class LineHandler(logging.Handler):
-    """Writes each record above a running progress bar instead of through the middle of it; errors go to stderr.
+    """Writes each record above a running progress bar; errors go to stderr.
 
     Attributes:
-        lost: why lines could not be written, if so: the work is worth more than they are, so it goes on.
+        lost: why lines could not be written, if so; the program continues without them.
     """
 
     def __init__(self) -> None:
@@ -29,14 +29,14 @@ class LineHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         stream = sys.stderr if record.levelno >= logging.ERROR else sys.stdout
-        bar_class = getattr(sys.modules.get("tqdm"), "tqdm", None)  # only if somebody else has imported it
+        bar_class = getattr(sys.modules.get("tqdm"), "tqdm", None)
         try:
             if bar_class is None:
                 stream.write(self.format(record) + "\n")
             else:
                 bar_class.write(self.format(record), file=stream)
             stream.flush()
-        except OSError as error:  # a full disk, or a pipe that nobody reads any more
+        except OSError as error:  # a full disk, or a pipe whose reader has ended
             self.lost = self.lost or error
             discard_output(stream)
         except Exception:
@@ -44,22 +44,22 @@ class LineHandler(logging.Handler):
 
 
 class SafeFormatter(logging.Formatter):
-    """Escapes what a terminal would obey: names of classes and files come from others."""
+    """Escapes control characters, since names of classes and files come from other people."""
 
     def format(self, record: logging.LogRecord) -> str:
         return printable(super().format(record), keep="\n\t")
 
 
 def discard_output(stream: TextIO) -> None:
-    """Let what is written to a stream from now on, and what still waits in it, go nowhere."""
+    """Discard what is written to a stream from now on, and the content of its buffer."""
     with contextlib.suppress(OSError, ValueError), Path(os.devnull).open("w") as nowhere:  # ValueError: no descriptor
         os.dup2(nowhere.fileno(), stream.fileno())
 
 
 def setup_logging(level: int = logging.INFO) -> LineHandler:
-    """Send log records to stdout, errors to stderr, as plain lines; a second call only sets the level.
+    """Send log records to stdout and errors to stderr as plain lines; a second call only sets the level.
 
-    Called by scripts. Characters that a stream cannot show, as names that are not UTF-8 have them, are escaped.
+    Called by scripts. Characters that a stream cannot encode, such as of names that are not UTF-8, are escaped.
     """
     root = logging.getLogger()
     root.setLevel(level)
@@ -76,13 +76,13 @@ def setup_logging(level: int = logging.INFO) -> LineHandler:
 
 
 def wait_for_rank_0(seconds: float = 10) -> None:
-    """Wait, on the other ranks of torchrun, to be ended with rank 0, which is about to fail with the same message."""
+    """On the other ranks of torchrun, wait to be ended by it, since rank 0 is about to fail with the same message."""
     if os.environ.get("RANK", "0") != "0" and os.environ.get("WORLD_SIZE", "1") != "1":
         time.sleep(seconds)
 
 
 def colorstr(text: str, *styles: str, stream: TextIO | None = None) -> str:
-    """Return ``text`` in the given styles ("blue", "bold" ...) when ``stream`` (default stdout) is a terminal.
+    """Return ``text`` in the given styles ("blue", "bold" ...) if ``stream`` (default stdout) is a terminal.
 
     Raises:
         KeyError: unknown style.
@@ -93,18 +93,18 @@ def colorstr(text: str, *styles: str, stream: TextIO | None = None) -> str:
 
 
 class ScriptLogger(logging.Logger):
-    """Writes INFO and above to stdout until the program that uses it installs a handler of its own.
+    """Writes INFO and above to stdout until a program installs its own handler.
 
-    v6.1 installed its handler on import, and scripts count on seeing its lines.
+    v6.1 installs a handler on import, and scripts rely on its output.
     """
 
     def __init__(self, name: str) -> None:
         super().__init__(name, logging.INFO)
-        self.parent = logging.getLogger(name)  # so its handlers and level hold here too
+        self.parent = logging.getLogger(name)  # for its handlers and level
 
     def isEnabledFor(self, level: int) -> bool:
-        quiet = self.parent.level if self.parent is not None else logging.NOTSET
-        return level >= quiet and super().isEnabledFor(level)
+        minimum = self.parent.level if self.parent is not None else logging.NOTSET
+        return level >= minimum and super().isEnabledFor(level)
 
     def callHandlers(self, record: logging.LogRecord) -> None:
         if self.hasHandlers():
@@ -113,4 +113,4 @@ class ScriptLogger(logging.Logger):
             print(record.getMessage())
 
 
-SCRIPT_LOG = ScriptLogger("yolov5")  # of the names that other people's scripts import
+SCRIPT_LOG = ScriptLogger("yolov5")  # the LOGGER that scripts for v6.1 import

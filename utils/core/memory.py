@@ -1,4 +1,4 @@
-"""Memory: how much there is, how much was taken, and keeping what the C library would hand back and fetch again."""
+"""Free and used memory, and a setting of the C library's allocator."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 
 GIB = 2**30
 MEMINFO, CGROUPS = Path("/proc/meminfo"), Path("/proc/self/cgroup")
-# Files of limit and use in version 2 and 1 of Linux' control groups.
+# Files with the limit and the usage, in version 2 and 1 of Linux' control groups.
 GROUP_ROOTS = {
     Path("/sys/fs/cgroup"): ("memory.max", "memory.current"),
     Path("/sys/fs/cgroup/memory"): ("memory.limit_in_bytes", "memory.usage_in_bytes"),
@@ -21,13 +21,13 @@ _NO_LIMIT = 2**31 - 1
 
 
 def free_memory(device: torch.device) -> int | None:
-    """Bytes that this process can still take on a device, within the limits of its container; None if nobody knows."""
+    """Return the bytes that this process can allocate on a device, in the limits of its container; None: unknown."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
-        # What torch's allocator keeps without using it is free for torch.
+        # Memory that torch's allocator has reserved but does not use is free.
         return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    found = [_available_of_machine(MEMINFO), *(_left_in_group(folder, *names) for folder, names in _groups(CGROUPS))]
-    return min((value for value in found if value is not None), default=None)
+    limits = [_available_of_machine(MEMINFO), *(_left_in_group(folder, *names) for folder, names in _groups(CGROUPS))]
+    return min((value for value in limits if value is not None), default=None)
 
 
 def _available_of_machine(file: Path) -> int | None:
@@ -39,7 +39,7 @@ def _available_of_machine(file: Path) -> int | None:
 
 
 def _groups(listing: Path) -> Iterator[tuple[Path, tuple[str, str]]]:
-    """Folders of the control groups this process is in, each with the groups around it, and the files to look at."""
+    """Yield the folders of this process's control groups, each with its parent groups, and the names of their files."""
     try:
         lines = listing.read_text(encoding="utf-8").splitlines()
     except OSError:  # not Linux
@@ -49,12 +49,12 @@ def _groups(listing: Path) -> Iterator[tuple[Path, tuple[str, str]]]:
         for root, names in GROUP_ROOTS.items():
             if kinds == ("memory" if root.name == "memory" else ""):
                 inner = root / group.lstrip("/")
-                # Inside a container the path may be the one seen from outside; then only the root is there.
+                # Inside a container the path may be that of the host; then only the root exists.
                 yield from ((folder, names) for folder in (inner, *inner.parents) if folder.is_relative_to(root))
 
 
 def _left_in_group(folder: Path, limit: str, used: str) -> int | None:
-    """Bytes left below the limit of a control group; None without a limit."""
+    """Return the bytes left below the limit of a control group; None without a limit."""
     try:
         most, now = (int((folder / name).read_text(encoding="ascii")) for name in (limit, used))
     except (OSError, ValueError):  # no such group, or "max"
@@ -63,7 +63,7 @@ def _left_in_group(folder: Path, limit: str, used: str) -> int | None:
 
 
 def peak_resident() -> int | None:
-    """The most bytes of RAM this process has had at one time; None on Windows."""
+    """Return the peak RAM of this process in bytes; None on Windows."""
     try:
         import resource
     except ImportError:
@@ -72,7 +72,7 @@ def peak_resident() -> int | None:
 
 
 def describe_memory_in_use(device: torch.device) -> str:
-    """A few words for a progress bar."""
+    """Describe the memory in use, for a progress bar."""
     if device.type == "cuda":
         return f"GPU {torch.cuda.memory_reserved(device) / 1e9:.1f} GB"
     resident = peak_resident()
@@ -80,24 +80,24 @@ def describe_memory_in_use(device: torch.device) -> str:
 
 
 def describe_peak_memory(device: torch.device) -> str:
-    """What was taken at most, in words: RAM of this process and, on a GPU, its memory."""
+    """Describe the peak RAM of this process and, on a GPU, its peak memory."""
     parts: list[str] = []
     if device.type == "cuda":
         used, kept = torch.cuda.max_memory_allocated(device), torch.cuda.max_memory_reserved(device)
         parts.append(f"GPU {used / 1e9:.2f} GB ({kept / 1e9:.2f} GB reserved)")
     resident = peak_resident()
     if resident is not None:
-        parts.append(f"RAM {resident / 1e9:.2f} GB, without the loader processes")
+        parts.append(f"RAM {resident / 1e9:.2f} GB, without the workers")
     return ", ".join(parts)
 
 
 def keep_freed_memory() -> bool:
-    """Let glibc keep what is freed for the next allocation; True if that was possible. For the whole process.
+    """Let glibc keep freed memory for the next allocation, in the whole process; return whether that is possible.
 
-    A map of some megabytes is otherwise handed back to the system and fetched again, page by page and filled with
-    zeros, several hundred times a training step.
+    Feature maps of some megabytes are otherwise returned to the system and allocated again, page by page and filled
+    with zeros, several hundred times per training step.
     """
     if not sys.platform.startswith("linux"):
         return False
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # other C libraries have none, or one that does nothing
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # missing or without effect in other C libraries
     return mallopt is not None and bool(mallopt(_MMAP_THRESHOLD, _NO_LIMIT) and mallopt(_TRIM_THRESHOLD, -1))

@@ -1,4 +1,4 @@
-"""Names that others chose (classes, files, addresses), made fit for a terminal, a table and a file system; counts."""
+"""Names from other people (classes, files, addresses) for a terminal, a table and a file system; counted nouns."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import unicodedata
 from collections.abc import Iterable
 from typing import Any
 
-LONGEST_BYTES = 100  # of a file name made of a class name: room is left for what is put before and behind it
+LONGEST_BYTES = 100  # of a file name made from a class name; a prefix and a suffix may be added to it
 _JOINERS = "\u200c\u200d"  # invisible, but part of Persian words and of many emoji
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
 _FORMULA = "=+-@\t\r\n＝＋－＠"
@@ -21,10 +21,10 @@ _RESERVED = frozenset(
 
 
 def printable(text: object, keep: str = "") -> str:
-    """``str(text)`` with everything escaped that a terminal obeys instead of showing it.
+    """Return ``str(text)`` with escapes for all characters that a terminal interprets: ESC becomes ``\\x1b``.
 
-    These are control characters, marks that change the direction of writing, and halves of characters, as file names
-    that are not UTF-8 have them: ESC becomes ``\\x1b``. ``keep`` lists characters that stay.
+    These are control characters, marks that change the direction of writing, and surrogates (file names that are not
+    UTF-8 have them). ``keep`` lists characters that are not escaped.
     """
     shown = str(text)
     if shown.isprintable():
@@ -36,12 +36,12 @@ def printable(text: object, keep: str = "") -> str:
 
 
 def excerpt(text: str, longest: int) -> str:
-    """The start of a text as it may stand in a message, with ``...`` where it has more than ``longest`` characters."""
+    """Return the first ``longest`` characters of a text for a message, and ``...`` if there are more."""
     return printable(text[:longest]) + "..." * (len(text) > longest)
 
 
 def counted(number: int, noun: str) -> str:
-    """``1 epoch``, ``2 epochs``, ``2 boxes``, ``2 entries``."""
+    """Return ``1 epoch``, ``2 epochs``, ``2 boxes``, ``2 entries``."""
     if number == 1:
         return f"1 {noun}"
     if noun.endswith(("s", "x", "tch")):
@@ -54,9 +54,9 @@ def _shows(character: str) -> bool:
 
 
 def csv_cell(value: Any) -> Any:
-    """A cell of a table: text is made printable, and gets a ``'`` before it where a spreadsheet would compute it.
+    """Return a cell for a table: text is made printable, and begins with ``'`` if a spreadsheet would compute it.
 
-    Numbers stay as they are, also as text.
+    Numbers are not changed, also as text.
     """
     if not isinstance(value, str) or _NUMBER.fullmatch(value):
         return value
@@ -65,13 +65,13 @@ def csv_cell(value: Any) -> Any:
 
 
 def file_name(text: str, longest: int = LONGEST_BYTES) -> str:
-    """``text`` as the name of one file or folder on any system, and ``text`` itself where it is such a name already.
+    """Return ``text`` as a name of a file or folder that every system accepts.
 
-    Characters that some system refuses become ``_``. What had to be changed ends in a hash of ``text``, so different
-    texts give different names.
+    Characters that a system refuses become ``_``. A changed name ends in a hash of ``text``, so different texts give
+    different names.
 
     Args:
-        longest: most bytes of the name in UTF-8.
+        longest: maximum bytes of the name in UTF-8.
     """
     kept = "".join("_" if c in _NOT_IN_FILE_NAMES or not _shows(c) else c for c in text).strip(". ")
     if kept.partition(".")[0].rstrip().upper() in _RESERVED:
@@ -82,7 +82,7 @@ def file_name(text: str, longest: int = LONGEST_BYTES) -> str:
 
 
 def file_names(names: Iterable[str]) -> dict[str, str]:
-    """A file name for each of the class names of a model, all different even where upper and lower case are one."""
+    """Return a file name for each class name of a model; they also differ when upper and lower case do not count."""
     chosen: dict[str, str] = {}
     taken: set[str] = set()
     for name in dict.fromkeys(names):

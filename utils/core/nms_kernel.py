@@ -1,7 +1,7 @@
-"""The innermost step of the suppression: torchvision's compiled kernel, without the price of importing torchvision.
+"""The NMS kernel of torchvision, without importing torchvision.
 
-``import torchvision`` takes as long as ``import torch``, and only one of its kernels is wanted. The kernels lie in a
-library of their own, which torch can load by itself in a few milliseconds.
+``import torchvision`` takes as long as ``import torch``. Its kernels are in a separate library, which torch can load in
+a few milliseconds.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from torch import Tensor
 
 
 def nms(boxes: Tensor, scores: Tensor, iou_thres: float) -> Tensor:
-    """Indices [k] of the boxes that survive, best first.
+    """Return the indices [k] of the boxes that NMS keeps, best first.
 
     Args:
         boxes: [n, 4] corners.
         scores: [n].
-        iou_thres: of two boxes that overlap more, the one with the lower score goes.
+        iou_thres: of two boxes with a higher IoU, the one with the lower score is dropped.
     """
     _load_kernels()
     kept: Tensor = torch.ops.torchvision.nms(boxes, scores, iou_thres)
@@ -29,22 +29,22 @@ def nms(boxes: Tensor, scores: Tensor, iou_thres: float) -> Tensor:
 
 @lru_cache(maxsize=1)
 def _load_kernels() -> None:
-    """Make ``torch.ops.torchvision`` known: from the library alone where it can be found, else by the import."""
-    if _known():
+    """Register ``torch.ops.torchvision``: from the library if it is there, else by importing torchvision."""
+    if _is_registered():
         return
-    spec = importlib.util.find_spec("torchvision")  # finds the package and runs nothing of it
+    spec = importlib.util.find_spec("torchvision")  # does not import the package
     folders = (spec.submodule_search_locations if spec else None) or ()
     for library in (file for folder in folders for file in sorted(Path(folder).glob("_C*"))):
         try:
             torch.ops.load_library(library)
-        except OSError:  # not a library, or one that needs what only the package's own import sets up
+        except OSError:  # not a library, or one that needs the import of the package
             continue
-        if _known():
+        if _is_registered():
             return
     import torchvision  # noqa: F401
 
 
-def _known() -> bool:
+def _is_registered() -> bool:
     try:
         return bool(torch.ops.torchvision.nms)
     except AttributeError:

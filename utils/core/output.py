@@ -1,4 +1,4 @@
-"""Where a command writes: in its own folder, never over what it reads, and never beside another run in that folder."""
+"""Output of commands: in one folder, never over an input file, and never together with another run in that folder."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from utils.core.files import increment_path, write_atomic
 from utils.core.names import csv_cell
 
 LOG = logging.getLogger(__name__)
-LOCK_FILE = ".lock"  # of a run folder, there while a process works in it
-_HELD: dict[str, int] = {}  # folders that this process has locked -> handle of the lock file
+LOCK_FILE = ".lock"  # exists in a run folder while a process works there
+_HELD: dict[str, int] = {}  # folder that this process has locked -> handle of the lock file
 
 
 class OutputFolder:
-    """The folder that a command writes into; every path below it is made by :meth:`path`.
+    """The folder that a command writes to; :meth:`path` checks every path below it.
 
     Args:
-        folder: made when the first path is asked for.
-        inputs: gives the files that the command reads. Asked once, when an output file is there already.
+        folder: made with the first path.
+        inputs: returns the files that the command reads; called once, when an output file exists already.
     """
 
     def __init__(self, folder: str | Path, inputs: Callable[[], Iterable[str | Path]] = tuple) -> None:
@@ -39,19 +39,18 @@ class OutputFolder:
 
     @classmethod
     def of(cls, folder: Path | OutputFolder) -> OutputFolder:
-        """``folder`` itself, or a folder for output without inputs to be spared."""
+        """Return ``folder`` itself, or an output folder without input files."""
         return folder if isinstance(folder, OutputFolder) else cls(folder)
 
     def below(self, name: str) -> OutputFolder:
-        """The folder ``name`` in this one, with the same inputs. Raises InputError: a link leads elsewhere."""
+        """Return the folder ``name`` in this one, with the same inputs. Raises InputError: a link leads elsewhere."""
         return OutputFolder(self.path(name), self._inputs)
 
     def path(self, relative: str | PurePath, make: bool = True) -> Path:
-        """The file ``relative`` below the folder; its own folder is made, unless ``make`` is off.
+        """Return the path ``relative`` below the folder; its parent folder is made, unless ``make`` is off.
 
         Raises:
-            InputError: it would lie elsewhere, by its parts or by a link on the way, or it is a file that is read,
-                under whatever name.
+            InputError: the path is outside the folder, by ``..`` or by a link, or it is an input file, under any name.
         """
         inside, target = Path(relative), self.folder / relative
         if inside.is_absolute() or inside.drive or ".." in inside.parts or "\0" in str(inside):
@@ -66,38 +65,38 @@ class OutputFolder:
         return target
 
     def _input_at(self, target: Path) -> str | None:
-        """The input that lies at ``target``, under this or another name."""
+        """Return the input file that ``target`` is, under this or another name."""
         try:
-            found = target.stat()
+            existing = target.stat()
         except FileNotFoundError:
             return None
         if self._known is None:
             self._known = {}
             for name in self._inputs():
                 with suppress(OSError, ValueError):
-                    state = os.stat(name)  # noqa: PTH116  (of very many files)
+                    state = os.stat(name)  # noqa: PTH116  (faster for many files)
                     self._known[state.st_dev, state.st_ino] = str(name)
-        return self._known.get((found.st_dev, found.st_ino))
+        return self._known.get((existing.st_dev, existing.st_ino))
 
 
 def csv_text(rows: Iterable[Iterable[Any]]) -> str:
-    """Rows of cells as they stand in a table; names in them are harmless, see :func:`utils.core.names.csv_cell`."""
+    """Return rows of cells as csv text; names are made safe by :func:`utils.core.names.csv_cell`."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([csv_cell(cell) for cell in row] for row in rows)
     return text.getvalue()
 
 
 def write_table(file: Path, rows: Iterable[Iterable[Any]]) -> None:
-    """Write rows of cells, the header first, as a csv file that is there whole or not at all."""
+    """Write rows of cells, the header first, as a csv file, completely or not at all."""
     write_atomic(file, csv_text(rows).encode())
 
 
 @contextmanager
 def temporary_folder(parent: Path, prefix: str) -> Iterator[Path]:
-    """A new folder below ``parent``, gone with all that is in it at the end, also when a signal ends the program."""
+    """Make a new folder below ``parent``, and remove it with its content at the end, also after a signal."""
     folder = parent / f"{prefix}{secrets.token_hex(8)}"
     try:
-        folder.mkdir(0o700)  # within: a signal may come as soon as it is there
+        folder.mkdir(0o700)  # inside the try: a signal may come at once
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -108,7 +107,7 @@ def temporary_folder(parent: Path, prefix: str) -> Iterator[Path]:
 
 @contextmanager
 def run_folder(project: str, name: str, exist_ok: bool) -> Iterator[Path]:
-    """The folder of a run, made and locked while the body of the ``with`` is running.
+    """Make the folder of a run, and lock it for the body of the ``with`` statement.
 
     Raises:
         InputError: another process works in it.
@@ -122,9 +121,9 @@ def run_folder(project: str, name: str, exist_ok: bool) -> Iterator[Path]:
 
 
 def lock_folder(folder: Path) -> None:
-    """Keep other processes out of a folder until :func:`unlock_folder`, or the end of this process, however it ends.
+    """Lock a folder for this process until :func:`unlock_folder` or the end of the process.
 
-    Where files cannot be locked (some network drives, read-only folders) there is a warning and no lock.
+    If files cannot be locked (some network drives, read-only folders), there is a warning and no lock.
 
     Raises:
         InputError: another process has locked it.
@@ -145,12 +144,12 @@ def lock_folder(folder: Path) -> None:
 
 
 def _open_locked(file: str) -> int:
-    """A handle of the lock file, locked; BlockingIOError when another process has the lock."""
+    """Open and lock a lock file, and return its handle; BlockingIOError when another process has the lock."""
     while True:
         handle = os.open(file, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o644)
         try:
-            _take(handle)
-            with suppress(FileNotFoundError):  # the one who had the lock has just removed the file
+            _lock_file(handle)
+            with suppress(FileNotFoundError):  # another process has just removed the file
                 if os.path.samestat(os.fstat(handle), os.stat(file)):  # noqa: PTH116
                     return handle
         except OSError as error:
@@ -161,10 +160,10 @@ def _open_locked(file: str) -> int:
         os.close(handle)
 
 
-def _take(handle: int) -> None:
-    """Lock an open file for this process; OSError when another one has it.
+def _lock_file(handle: int) -> None:
+    """Lock an open file for this process; OSError when another process has locked it.
 
-    The lock belongs to the process: it dies with it, and loader processes that are forked later do not keep it.
+    The lock ends with the process; workers that are forked later do not inherit it.
     """
     if sys.platform == "win32":
         import msvcrt
@@ -177,7 +176,7 @@ def _take(handle: int) -> None:
 
 
 def unlock_folder(folder: Path | None = None) -> None:
-    """Let others into a folder again, or into all folders of this process."""
+    """Unlock a folder, or all folders of this process."""
     for key in list(_HELD) if folder is None else [os.path.realpath(folder)]:
         handle = _HELD.pop(key, None)
         if handle is None:

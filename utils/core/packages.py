@@ -1,4 +1,4 @@
-"""Packages that only some options need; none is ever installed by the program."""
+"""Optional packages, which only some options need; the program never installs one."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ def import_optional(module: str, package: str, why: str, instead: str = "") -> A
         module: what to import.
         package: what ``pip`` calls the package.
         why: what needs it, for the message.
-        instead: what to do without it, for the message.
+        instead: another way without it, for the message.
 
     Raises:
-        InputError: it is not there; names the command that installs it.
+        InputError: it is not installed; names the command that installs it.
     """
     try:
         return importlib.import_module(module)

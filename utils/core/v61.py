@@ -6,7 +6,7 @@ such names ends in
     def __getattr__(name: str) -> Any:
         return import_served("models.common", name)
 
-or, when it has no code of its own, consists of ``__all__, __getattr__ = only_served(__name__)``.
+or, when it has no other code, consists of ``__all__, __getattr__ = only_served(__name__)``.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Scoring a model on a data set."""
 
-from utils.evaluation.evaluator import Evaluator, NmsSettings
+from utils.evaluation.evaluator import Evaluator
 from utils.evaluation.results import EvalResult, ImageResult, Tally
 
-__all__ = ["EvalResult", "Evaluator", "ImageResult", "NmsSettings", "Tally"]
+__all__ = ["EvalResult", "Evaluator", "ImageResult", "Tally"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -13,7 +12,7 @@ from tqdm import tqdm
 from utils.core.boxes import xywhn2xyxy
 from utils.core.dist import ALONE, Ranks
 from utils.core.image import LetterboxInfo, to_model_input
-from utils.core.nms import non_max_suppression
+from utils.core.nms import EVAL_THRESHOLDS, Thresholds, non_max_suppression
 from utils.core.timing import StageTimer
 from utils.datasets.loader import Batch
 from utils.datasets.loader_errors import supplied
@@ -22,16 +21,7 @@ from utils.loss import DetectionLoss
 from utils.metrics import ConfusionMatrix, match_predictions
 from utils.metrics.matching import Matcher
 
-__all__ = ["EvalResult", "Evaluator", "ImageResult", "NmsSettings", "Observer"]
-
-
-@dataclass(frozen=True)
-class NmsSettings:
-    """Thresholds of the suppression; the defaults are those of scoring."""
-
-    conf: float = 0.001
-    iou: float = 0.6
-    max_det: int = 300
+__all__ = ["EvalResult", "Evaluator", "ImageResult", "Observer"]
 
 
 class Observer(Protocol):
@@ -49,7 +39,7 @@ class Evaluator:
         batches: gives :class:`Batch` objects; its length is the number of batches.
         nc: number of classes; with ``single_cls`` every prediction counts as class 0.
         device: where to run.
-        nms: suppression thresholds.
+        thresholds: arguments of NMS.
         half: run under autocast (float16 on a GPU, bfloat16 on a CPU); the weights themselves stay as they are.
         hybrid: give observers the detections with the labels mixed in as well; the figures are made without these.
         matcher: decides which detections are correct.
@@ -61,7 +51,7 @@ class Evaluator:
         batches: Iterable[Batch],
         nc: int,
         device: torch.device,
-        nms: NmsSettings | None = None,
+        thresholds: Thresholds = EVAL_THRESHOLDS,
         *,
         single_cls: bool = False,
         half: bool = False,
@@ -69,7 +59,7 @@ class Evaluator:
         matcher: Matcher = match_predictions,
         ranks: Ranks = ALONE,
     ) -> None:
-        self.batches, self.nc, self.device, self.nms = batches, nc, device, nms or NmsSettings()
+        self.batches, self.nc, self.device, self.thresholds = batches, nc, device, thresholds
         self.single_cls, self.half, self.hybrid = single_cls, half, hybrid
         self.matcher, self.ranks = matcher, ranks
 
@@ -130,10 +120,10 @@ class Evaluator:
             yield batch
 
     def _suppress(self, decoded: Tensor, labels: Sequence[Tensor] = ()) -> list[Tensor]:
+        conf, iou, max_det = self.thresholds.conf, self.thresholds.iou, self.thresholds.max_det
         return non_max_suppression(
-            decoded, self.nms.conf, self.nms.iou, multi_label=True, agnostic=self.single_cls, labels=labels,
-            max_det=self.nms.max_det,
-        )  # fmt: skip
+            decoded, conf, iou, multi_label=True, agnostic=self.single_cls, labels=labels, max_det=max_det
+        )
 
     def _per_image(
         self, batch: Batch, found: Sequence[Tensor], mixed: Sequence[Tensor] | None

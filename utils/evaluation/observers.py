@@ -12,6 +12,7 @@ from models.routing import RoutingRecorder, RoutingStats, class_presence
 from utils.core.boxes import xyxy2xywhn
 from utils.core.dist import ALONE, Ranks
 from utils.core.files import write_atomic
+from utils.core.nms_defaults import CONF_THRES
 from utils.core.output import OutputFolder
 from utils.datasets.label_text import label_text
 from utils.datasets.loader import Batch
@@ -22,7 +23,7 @@ from utils.plots.batches import plot_batch
 class BatchPlots:
     """``val_batchN_labels.jpg`` and ``val_batchN_pred.jpg`` of the first batches, side by side comparable."""
 
-    def __init__(self, folder: Path, names: Sequence[str], batches: int = 3, conf: float = 0.25) -> None:
+    def __init__(self, folder: Path, names: Sequence[str], batches: int = 3, conf: float = CONF_THRES) -> None:
         self.folder, self.names, self.batches, self.conf = folder, names, batches, conf
 
     def on_batch(self, index: int, batch: Batch, detections: list[Tensor]) -> None:

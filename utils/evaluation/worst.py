@@ -12,6 +12,7 @@ from torch import Tensor
 
 from utils.core.boxes import box_iou
 from utils.core.image import read_image
+from utils.core.nms_defaults import CONF_THRES
 from utils.core.output import write_table
 from utils.datasets.loader import Batch
 from utils.evaluation.results import ImageResult
@@ -41,7 +42,7 @@ class WorstImages:
         keep: how many images are drawn.
     """
 
-    def __init__(self, names: Sequence[str], conf: float = 0.25, keep: int = 16) -> None:
+    def __init__(self, names: Sequence[str], conf: float = CONF_THRES, keep: int = 16) -> None:
         self.names, self.conf, self.keep = names, conf, keep
         self.counts: list[Counts] = []
         self._worst: list[tuple[int, int, Counts, Case]] = []  # a heap: the least bad first

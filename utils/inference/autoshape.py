@@ -22,6 +22,7 @@ from utils.core.boxes import scale_coords
 from utils.core.errors import InputError
 from utils.core.image import decode_image, letterbox, read_image, to_model_input, to_uint8
 from utils.core.nms import non_max_suppression
+from utils.core.nms_defaults import CONF_THRES, IOU_THRES, MAX_DET
 from utils.core.timing import StageTimer
 from utils.inference.results import Detections
 
@@ -59,10 +60,10 @@ class AutoShape(nn.Module):
             LOG.info(text + "sets another", size_text(self.imgsz))
         self.names = ClassNames(model.names)  # type: ignore[arg-type]
         self.stride: int | Tensor = model.stride  # type: ignore[assignment]
-        self.conf, self.iou = 0.25, 0.45
+        self.conf, self.iou = CONF_THRES, IOU_THRES
         self.agnostic, self.multi_label, self.amp = False, False, False
         self.classes: Sequence[int] | None = None
-        self.max_det = 1000
+        self.max_det = MAX_DET
 
     @torch.no_grad()
     def forward(

@@ -16,7 +16,7 @@ from utils.core.boxes import scale_coords
 from utils.core.errors import InputError
 from utils.core.image import letterbox, to_model_input
 from utils.core.names import printable
-from utils.core.nms import non_max_suppression
+from utils.core.nms import Thresholds
 from utils.core.timing import StageTimer
 from utils.inference.backends.base import FileBackend
 
@@ -46,23 +46,6 @@ class ImageDetections:
         # A plural s is for latin names only.
         named = [(n, printable(self.names[c][:_LONGEST_NAME])) for c, n in sorted(counts.items())]
         return ", ".join(f"{n} {name}{'s' * (n > 1 and name.isascii())}" for n, name in named) or "nothing"
-
-
-@dataclass(frozen=True)
-class Thresholds:
-    """Arguments of NMS, see :func:`utils.core.nms.non_max_suppression`."""
-
-    conf: float = 0.25
-    iou: float = 0.45
-    max_det: int = 1000
-    classes: Sequence[int] | None = None
-    agnostic: bool = False
-
-    def nms(self, decoded: Tensor) -> list[Tensor]:
-        """[B, N, nc + 5] -> for each image [k, 6], in pixels of the network's input."""
-        return non_max_suppression(
-            decoded, self.conf, self.iou, self.classes, self.agnostic, max_det=self.max_det
-        )  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from utils.core.boxes import box_iou
+from utils.core.nms_defaults import CONF_THRES, IOU_THRES
 
 LOG = logging.getLogger(__name__)
 
@@ -37,7 +38,7 @@ class ConfusionMatrix:
     """
 
     def __init__(
-        self, nc: int, conf: float = 0.25, iou_thres: float = 0.45, count_unmatched_images: bool = True
+        self, nc: int, conf: float = CONF_THRES, iou_thres: float = IOU_THRES, count_unmatched_images: bool = True
     ) -> None:
         """Start with zeros.
 

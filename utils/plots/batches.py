@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from utils.core.image import write_image
+from utils.core.nms_defaults import CONF_THRES
 from utils.plots.annotate import Annotator, color_for
 from utils.plots.names import LONGEST_ON_SHEET, drawn_name
 
@@ -26,7 +27,7 @@ def plot_batch(
     names: Sequence[str] = (),
     max_images: int = 16,
     max_side: int = 1920,
-    conf_thres: float = 0.25,
+    conf_thres: float = CONF_THRES,
 ) -> None:
     """Write a grid of images with their boxes and file names.
 

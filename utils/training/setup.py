@@ -40,7 +40,7 @@ from utils.datasets.dataset_labels import load_labels
 from utils.datasets.fetch import fetch_missing
 from utils.datasets.labels import LabelRecord
 from utils.datasets.loader import build_loader, sampler_of
-from utils.evaluation import Evaluator, NmsSettings
+from utils.evaluation import Evaluator
 from utils.evaluation.batches import validation_loader
 from utils.loggers import (
     ConsoleLogger,
@@ -326,7 +326,7 @@ def _assemble(
         scaler=scaler, amp=amp, watch=NumberWatch(model, options.skip_nonfinite, scaler.is_enabled(), ranks),
         loader=loader, sampler=sampler_of(loader), records=train_data.records,
         evaluator=Evaluator(
-            val_loader, spec.nc, device, NmsSettings(), single_cls=options.single_cls, half=amp, ranks=ranks
+            val_loader, spec.nc, device, single_cls=options.single_cls, half=amp, ranks=ranks
         ),
         norms=NormWarmUp(model, enabled=not hyp.warmup_v61, shared=ranks.size > 1),
         plan=plan, stopper=EarlyStopping(options.patience),

@@ -77,7 +77,7 @@ def test_a_file_address_is_copied(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("short.bin", "100 bytes came, 6000 were announced"),
+        ("short.bin", "100 bytes came, 6000 were declared"),
         ("none.bin", "the server answered 404 Not Found"),
         ("aside.bin", "sent on to ftp://localhost/x"),
         ("local.bin", "file:///etc/hostname"),
@@ -301,5 +301,5 @@ def test_a_tar_archive_with_a_name_of_megabytes_is_refused_unread(tmp_path: Path
     entry.type, entry.size = kind, 5_000_000_000
     (tmp_path / "a.tar").write_bytes(entry.tobuf(tarfile.GNU_FORMAT))
     (tmp_path / "new").mkdir()
-    with pytest.raises(InputError, match="notes on an entry of 5000000000 bytes; the archive is refused"):
+    with pytest.raises(InputError, match="header of an entry with 5000000000 bytes; the archive is refused"):
         extract_archive(tmp_path / "a.tar", tmp_path / "new")

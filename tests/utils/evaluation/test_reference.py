@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,10 +15,11 @@ from utils.checkpoint import load_model
 from utils.config.dataset_spec import DatasetSpec
 from utils.config.hyp import Hyp
 from utils.core.image import read_image
+from utils.core.nms import EVAL_THRESHOLDS
 from utils.datasets.dataset import DetectionDataset
 from utils.datasets.dataset_labels import load_labels
 from utils.datasets.loader import build_loader
-from utils.evaluation import Evaluator, NmsSettings
+from utils.evaluation import Evaluator
 from utils.evaluation.coco_results import CocoResults, find_annotations, read_truth
 from utils.inference import Predictor
 from utils.loss import DetectionLoss, scale_gains
@@ -55,7 +57,7 @@ def test_scores_of_the_official_model(golden, shared_weights, tiny_coco, name: s
     annotations = find_annotations(tiny_coco, "val")
     assert annotations is not None
     collected = CocoResults(read_truth(annotations, records, tiny_coco.names))
-    evaluator = Evaluator(loader, 80, torch.device("cpu"), NmsSettings(iou=iou), matcher=match_as_v61)
+    evaluator = Evaluator(loader, 80, torch.device("cpu"), replace(EVAL_THRESHOLDS, iou=iou), matcher=match_as_v61)
     result = evaluator.run(detector, observers=[collected])
     assert (result.images, result.labels) == (run["images"], run["labels"])
     assert result.detections == pytest.approx(run["detections"], abs=3)

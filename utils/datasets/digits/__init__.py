@@ -24,13 +24,13 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from utils.config.dataset_spec import SPLITS
 from utils.core.errors import InputError
 from utils.core.output import temporary_folder
 from utils.datasets.digits.drawing import STYLE, DigitDeck, FloatArray, Source, compose, load_source
 
 LOGGER = logging.getLogger(__name__)
 
-SPLITS = ("train", "val", "test")
 DEFAULT_COUNTS: Mapping[str, int] = {"train": 800, "val": 160, "test": 80}
 DEFAULT_HW: tuple[tuple[int, int], ...] = ((320, 320), (240, 320), (320, 240))
 MARKER = "digits.json"
