@@ -67,7 +67,6 @@ def test_a_callback_added_later_hears_what_follows() -> None:
     callbacks.on_train_end(EVENTS["on_train_end"])
     callbacks.add(Recorder("late", heard))
     callbacks.on_train_end(EVENTS["on_train_end"])
-    assert len(callbacks) == 1
     assert len(heard) == 1
 
 
@@ -95,4 +94,4 @@ def test_a_callback_that_finds_no_room_to_write_costs_a_warning_only(caplog: pyt
     heard: list[tuple[str, str, Any]] = []
     Callbacks([Full(), Recorder("next", heard)]).on_fit_epoch_end(FitEpochEnd(epoch=0, row={}))
     assert [name for name, *_ in heard] == ["next"]
-    assert "not written by Full, the run goes on: [Errno 28] No space left" in caplog.text
+    assert "Full could not write, the run continues: [Errno 28] No space left" in caplog.text
