@@ -40,7 +40,7 @@ def test_torchvision_itself_is_not_imported() -> None:
 
 def test_where_the_library_is_not_found_the_package_is_imported(monkeypatch: pytest.MonkeyPatch) -> None:
     nms_kernel._load_kernels.cache_clear()
-    monkeypatch.setattr(nms_kernel, "_known", lambda: False)
+    monkeypatch.setattr(nms_kernel, "_is_registered", lambda: False)
     monkeypatch.setattr(nms_kernel.importlib.util, "find_spec", lambda _: None)
     boxes, scores = some_boxes(20)
     assert len(nms(boxes, scores, 1.0)) == 20

@@ -99,7 +99,7 @@ def test_where_nothing_can_be_locked_there_is_a_warning(out: Path, monkeypatch: 
     def fails(handle: int) -> None:
         raise OSError(37, "No locks available")
 
-    monkeypatch.setattr("utils.core.output._take", fails)
+    monkeypatch.setattr("utils.core.output._lock_file", fails)
     lock_folder(out)
     assert "cannot be locked (No locks available): do not start a second run there" in caplog.text
 
