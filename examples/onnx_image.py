@@ -1,4 +1,4 @@
-"""Objects in an image by an ONNX file and ONNX Runtime alone: no torch, nothing of this repository.
+"""Detect objects in an image by an ONNX file and ONNX Runtime alone: no torch, no code of this repository.
 
 python export.py --weights best.pt --include onnx --nms
 pip install onnxruntime opencv-python-headless
@@ -14,17 +14,17 @@ import numpy as np
 import onnxruntime
 
 
-def main(model: str, picture: str) -> None:
+def main(model: str, image_file: str) -> None:
     try:
         session = onnxruntime.InferenceSession(Path(model).read_bytes(), providers=["CPUExecutionProvider"])
         about = {key: json.loads(value) for key, value in session.get_modelmeta().custom_metadata_map.items()}
-    except Exception as error:  # those of ONNX Runtime have no class in common
+    except Exception as error:  # the exceptions of ONNX Runtime have no common class
         sys.exit(f"{model}: not a model of export.py ({str(error).strip().splitlines()[-1]})")
     if not about.get("nms"):
         sys.exit(f"{model}: export it with --nms")
-    image = cv2.imread(picture) if Path(picture).is_file() else None
+    image = cv2.imread(image_file) if Path(image_file).is_file() else None
     if image is None:
-        sys.exit(f"{picture}: no readable image")
+        sys.exit(f"{image_file}: no readable image")
     height, width = about["imgsz"]
     scale = min(height / image.shape[0], width / image.shape[1])
     size = (round(image.shape[1] * scale), round(image.shape[0] * scale))

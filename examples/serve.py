@@ -7,9 +7,9 @@
 
 ``--weights`` is a checkpoint or an exported file. ``POST /detect`` answers with ``width``, ``height``, ``detections``:
 for each ``name``, ``class``, ``confidence`` and ``box`` (x1, y1, x2, y2 in pixels, inside the image). An error is
-``{"detail": text}`` with status 400 (no image), 403 (asked under a foreign name or by a page of another site), 408 (too
-slow), 413 (too many bytes or pixels) or 503 (too many at a time). ``GET /health`` names the classes. Who asks by a name
-and not by an address, such as ``http://detection:8000/``, is answered after ``--allow-host detection``.
+``{"detail": text}`` with status 400 (no image), 403 (unknown host name, or a page of another site), 408 (too slow), 413
+(too many bytes or pixels) or 503 (too many at a time). ``GET /health`` names the classes. For requests by a host name
+and not by an address, such as ``http://detection:8000/``, give ``--allow-host detection``.
 """
 
 from __future__ import annotations
@@ -29,17 +29,16 @@ from fastapi.responses import JSONResponse
 from starlette.requests import ClientDisconnect
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from tools.app.connections import address_of, listen, serve
+from tools.app.connections import address_of, create_server, listen
 from tools.app.guard import Guard
-from tools.app.uploads import Places, RefusedError, Uploads, answer_to
+from tools.app.uploads import RefusedError, UploadReceiver, UploadSlots, decode_upload, status_and_detail
 from utils.core.errors import InputError, explain_error
 from utils.inference import Predictor, Thresholds, input_size, open_weights
-from utils.inference.uploads import decode_upload
 
 MAX_BYTES, MAX_PIXELS = 20 * 2**20, 50_000_000
 AT_A_TIME = 8  # images in memory; further ones wait on disk
-ALL_UPLOADS = 40 * MAX_BYTES  # bytes of uploads on their way
-MOST_PARTS = 100  # of a form
+ALL_UPLOADS = 40 * MAX_BYTES  # bytes of uploads that are not complete
+MAX_PARTS = 100  # of a form
 
 
 def create_app(
@@ -49,33 +48,40 @@ def create_app(
     max_pixels: int = MAX_PIXELS,
     names: Sequence[str] = (),
 ) -> FastAPI:
-    """The service around a predictor; ``model`` is the name it gives itself, by ``names`` it may be called."""
-    # The pages that describe an interface are loaded from elsewhere, hence none.
+    """Return the service around a predictor.
+
+    Args:
+        predictor: the model.
+        model: its name, for ``/health``.
+        max_bytes, max_pixels: of an image.
+        names: host names that are allowed besides addresses.
+    """
+    # FastAPI's own pages load scripts from another host, hence none.
     app = FastAPI(title="detection", docs_url=None, redoc_url=None, openapi_url=None)
     one_at_a_time = threading.Lock()
-    uploads, places = Uploads(max_bytes, "this service", ALL_UPLOADS), Places(AT_A_TIME)
+    uploads, slots = UploadReceiver(max_bytes, "this service", ALL_UPLOADS), UploadSlots(AT_A_TIME)
 
-    def find(content_type: str, file: IO[bytes]) -> dict[str, Any]:
+    def predict(content_type: str, file: IO[bytes]) -> dict[str, Any]:
         image = decode_upload(file_of(content_type, file.read()), max_pixels)
         with one_at_a_time:
-            found = predictor(image)
+            detections = predictor(image)
         rows = []
-        for *box, confidence, kind in found.boxes.tolist():
-            about = {"name": found.names[int(kind)], "class": int(kind), "confidence": round(confidence, 4)}
-            rows.append({**about, "box": [round(side, 1) for side in box]})
+        for *box, confidence, kind in detections.boxes.tolist():
+            label = {"name": detections.names[int(kind)], "class": int(kind), "confidence": round(confidence, 4)}
+            rows.append({**label, "box": [round(side, 1) for side in box]})
         return {"width": image.shape[1], "height": image.shape[0], "detections": rows}
 
-    @app.get("/health")  # without a thread of its own: those may all wait for the model
+    @app.get("/health")  # without a thread: all of them may be waiting for the model
     async def health() -> dict[str, Any]:
         return {"model": model, "classes": list(predictor.names)}
 
     @app.post("/detect")
     async def detect(request: Request) -> dict[str, Any]:
-        async with uploads.receive(request) as file, places.one():
-            return await run_in_threadpool(find, request.headers.get("content-type", ""), file)
+        async with uploads.receive(request) as file, slots.slot():
+            return await run_in_threadpool(predict, request.headers.get("content-type", ""), file)
 
     async def refuse(request: Request, error: Exception) -> JSONResponse:
-        status, detail = answer_to(error)
+        status, detail = status_and_detail(error)
         return JSONResponse({"detail": detail}, status)
 
     for problem in (RefusedError, InputError, ClientDisconnect):
@@ -85,7 +91,7 @@ def create_app(
 
 
 def file_of(content_type: str, body: bytes) -> bytes:
-    """The one file of a form (``curl -F``); a body of any other type is the file itself.
+    """Return the one file of a form (``curl -F``); a body of any other type is the file itself.
 
     Raises:
         InputError: a form with no file, or with several.
@@ -96,9 +102,9 @@ def file_of(content_type: str, body: bytes) -> bytes:
     if header.get_content_type() != "multipart/form-data" or not boundary:
         return body
     separator = b"\r\n--" + boundary.encode("ascii", "replace")
-    parts = (b"\r\n" + body).split(separator, MOST_PARTS + 2)[1:-1]
-    if len(parts) > MOST_PARTS:
-        raise InputError(f"the form has more than {MOST_PARTS} parts; send one image: curl -F image=@image.jpg")
+    parts = (b"\r\n" + body).split(separator, MAX_PARTS + 2)[1:-1]
+    if len(parts) > MAX_PARTS:
+        raise InputError(f"the form has more than {MAX_PARTS} parts; send one image: curl -F image=@image.jpg")
     heads_and_files = [part.partition(b"\r\n\r\n")[::2] for part in parts]
     files = [file for head, file in heads_and_files if b"filename" in head.lower()]
     if len(files) != 1:
@@ -106,7 +112,7 @@ def file_of(content_type: str, body: bytes) -> bytes:
     return files[0]
 
 
-def load(weights: str, imgsz: int | None, device: str, conf: float) -> Predictor:
+def load_predictor(weights: str, imgsz: int | None, device: str, conf: float) -> Predictor:
     chosen = torch.device(device)
     model, _ = open_weights([weights], chosen)
     return Predictor(model, chosen, input_size(model, (imgsz,) if imgsz else ()), Thresholds(conf))
@@ -118,16 +124,16 @@ def main() -> None:
     parser.add_argument("--imgsz", type=int, help="longest side of the network's input; none: that of --weights")
     parser.add_argument("--conf", type=float, default=0.25, help="drop detections below this confidence")
     parser.add_argument("--device", default="cpu", help="cpu or cuda:0")
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen at; 0.0.0.0: every one of the machine")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen at; 0.0.0.0: all of the machine")
     parser.add_argument("--port", type=int, default=8000)
-    parser.add_argument("--allow-host", nargs="+", default=[], help="names by which this machine may be called")
+    parser.add_argument("--allow-host", nargs="+", default=[], help="further host names of this machine")
     options = parser.parse_args()
     try:
         with listen(options.host, options.port) as listener:
-            predictor = load(options.weights, options.imgsz, options.device, options.conf)
+            predictor = load_predictor(options.weights, options.imgsz, options.device, options.conf)
             app = create_app(predictor, Path(options.weights).name, names=[options.host, *options.allow_host])
             print(f"answering at {address_of(listener)}detect; Ctrl-C ends it", flush=True)
-            serve(app, listener)
+            create_server(app).run(sockets=[listener])
     except KeyboardInterrupt:
         print("ended")
     except Exception as error:

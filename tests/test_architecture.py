@@ -61,15 +61,11 @@ REPEATED_NAMES = (
     #
     "FORMATS",
     #
-    "GRACE_S",
-    #
     "ItemT",
     #
     "Layout",
     #
     "MIN_SIDE_PX",
-    #
-    "MOST",
     #
     "NAMES",
     #
@@ -106,8 +102,6 @@ REPEATED_NAMES = (
     "scaled",
     #
     "score",
-    #
-    "serve",
     #
     "try_once",
     #

@@ -108,15 +108,15 @@ def service(eager_weights: Path) -> Iterator[Callable[..., Answer]]:
     """``service(path, body) -> answer`` of examples/serve.py, listening on this machine."""
     pytest.importorskip("fastapi")
     pytest.importorskip("uvicorn")
-    from tools.app.connections import server_of
+    from tools.app.connections import create_server
 
     spec = importlib.util.spec_from_file_location("serve", ROOT / "examples/serve.py")
     assert spec and spec.loader
     serve = importlib.util.module_from_spec(spec)
     sys.modules["serve"] = serve  # its annotations are looked up there
     spec.loader.exec_module(serve)
-    app = serve.create_app(serve.load(str(eager_weights), 96, "cpu", 0.25), "eager.pt", 20_000, 10_000)
-    server = server_of(app)
+    app = serve.create_app(serve.load_predictor(str(eager_weights), 96, "cpu", 0.25), "eager.pt", 20_000, 10_000)
+    server = create_server(app)
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
     listener.listen()  # who asks before the server runs waits

@@ -32,13 +32,9 @@ NOT_YET_CLEAN = (
     #
     "val.py",
     #
-    "examples",
-    #
     "models",
     #
     "tools",
-    #
-    "tools/app",
     #
     "tools/study",
     #

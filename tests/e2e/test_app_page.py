@@ -1,7 +1,7 @@
 """The web page in a real browser: opened, clicked, photographed. Needs Chromium or Chrome on the PATH.
 
 The browser is driven over a pipe by its own protocol (https://chromedevtools.github.io/devtools-protocol/), so nothing
-else has to be installed. With APP_SCREENSHOTS=folder the pictures of the page are kept there.
+else has to be installed. With APP_SCREENSHOTS=folder the images of the page are kept there.
 """
 
 from __future__ import annotations
@@ -205,12 +205,12 @@ def quiet(browser: Browser) -> None:
 
 @pytest.fixture(scope="session")
 def scene(blurred_noise: Callable[..., np.ndarray]) -> Scene:
-    """``scene(seed)``: a picture of 180 x 120 pixels."""
+    """``scene(seed)``: an image of 180 x 120 pixels."""
     return lambda seed: blurred_noise(seed, (120, 180))
 
 
 @pytest.fixture
-def pictures(tmp_path: Path, scene: Scene) -> list[Path]:
+def images(tmp_path: Path, scene: Scene) -> list[Path]:
     files = [tmp_path / "first.png", tmp_path / "zweites Bild ü.png"]
     for seed, file in enumerate(files):
         file.write_bytes(cv2.imencode(".png", scene(seed))[1].tobytes())
@@ -238,7 +238,7 @@ def found_at(lively_weights: Path) -> Callable[..., list[list[float]]]:
 def shown(browser: Browser) -> list[list[str]]:
     """The rows of the table."""
     rows: list[list[str]] = browser.js(
-        "[...document.querySelectorAll('#found tbody tr')].map(row => [...row.cells].map(cell => cell.textContent))"
+        "[...document.querySelectorAll('#detections tbody tr')].map(row => [...row.cells].map(c => c.textContent))"
     )
     return rows
 
@@ -259,10 +259,10 @@ def assert_table_is(browser: Browser, boxes: list[list[float]]) -> None:
     assert [row[2] for row in got] == [row[2] for row in expected][:300]
 
 
-def test_pictures_thresholds_and_kernels(
-    browser: Browser, pictures: list[Path], scene: Scene, found_at: Callable[..., list[list[float]]]
+def test_images_thresholds_and_kernels(
+    browser: Browser, images: list[Path], scene: Scene, found_at: Callable[..., list[list[float]]]
 ) -> None:
-    browser.choose("#files", pictures)
+    browser.choose("#files", images)
     assert_table_is(browser, found_at(scene(0), 0.25))
 
     # The slider, by the keyboard: every step of 0.01 gives what detect.py gives.
@@ -274,11 +274,11 @@ def test_pictures_thresholds_and_kernels(
         assert browser.js("+document.getElementById('conf').dataset.value") == conf
         assert_table_is(browser, expected)
         counts.add(len(expected))
-    assert len(counts) > 1, "the picture is too easy for this test"
+    assert len(counts) > 1, "the image is too easy for this test"
     assert min(counts) > 0
 
-    # The other picture, by the mouse, has its own boxes at the moved threshold.
-    browser.until("[...document.querySelectorAll('#items button')].every(one => one.textContent.includes('found'))")
+    # The other image, by the mouse, has its own boxes at the moved threshold.
+    browser.until("[...document.querySelectorAll('#items button')].every(one => one.textContent.includes('objects'))")
     browser.click("#items li:nth-child(2) button")
     assert_table_is(browser, found_at(scene(1), 0.28))
     weights = browser.js("[...document.querySelectorAll('.layer')].map(one => [one.dataset.layer, "
@@ -294,11 +294,11 @@ def test_pictures_thresholds_and_kernels(
 
 
 def test_the_canvas_has_the_colour_of_the_class_where_the_best_box_is(
-    browser: Browser, pictures: list[Path], scene: Scene, found_at: Callable[..., list[list[float]]]
+    browser: Browser, images: list[Path], scene: Scene, found_at: Callable[..., list[list[float]]]
 ) -> None:
     from utils.plots.annotate import color_for
 
-    browser.choose("#files", pictures[:1])
+    browser.choose("#files", images[:1])
     boxes = found_at(scene(0), 0.25)
     assert_table_is(browser, boxes)
     browser.until("document.getElementById('canvas').dataset.scale")
@@ -312,18 +312,18 @@ def test_the_canvas_has_the_colour_of_the_class_where_the_best_box_is(
     column = [tuple(pixels[i : i + 3]) for i in range(0, 20, 4)]
     assert color_for(int(kind))[::-1] in column
     assert color_for(int(kind))[::-1] != tuple(scene(0)[int(y2) - 1, int((x1 + x2) / 2), ::-1])
-    picture = browser.photograph("boxes")
-    assert picture.shape == (900, 1280, 3)
-    near = np.abs(picture.astype(int) - color_for(int(kind))).max(2) < 8
+    image = browser.photograph("boxes")
+    assert image.shape == (900, 1280, 3)
+    near = np.abs(image.astype(int) - color_for(int(kind))).max(2) < 8
     assert near.sum() > 100, "the colour of the class is nowhere in the window"
     quiet(browser)
 
 
 def test_classes_labels_downloads_and_removal(
-    browser: Browser, pictures: list[Path], scene: Scene, found_at: Callable[..., list[list[float]]], tmp_path: Path
+    browser: Browser, images: list[Path], scene: Scene, found_at: Callable[..., list[list[float]]], tmp_path: Path
 ) -> None:
     browser("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path / "got"))
-    browser.choose("#files", pictures[:1])
+    browser.choose("#files", images[:1])
     boxes = found_at(scene(0), 0.25)
     assert_table_is(browser, boxes)
     browser.click("#class-filter summary")
@@ -332,7 +332,7 @@ def test_classes_labels_downloads_and_removal(
     assert 0 < len(bees) < len(boxes)
     assert_table_is(browser, bees)
     browser.click("#save-json")
-    browser.click("#save-picture")
+    browser.click("#save-image")
     names = ["first-boxes.png", "first.json"]
     end = time.monotonic() + 30
     while not (tmp_path / "got").is_dir() or sorted(file.name for file in (tmp_path / "got").iterdir()) != names:
@@ -352,13 +352,13 @@ def test_classes_labels_downloads_and_removal(
     quiet(browser)
 
 
-def test_what_is_refused_stands_on_the_page(browser: Browser, pictures: list[Path], tmp_path: Path) -> None:
-    (tmp_path / "broken.jpg").write_bytes(b"no picture at all")
+def test_what_is_refused_stands_on_the_page(browser: Browser, images: list[Path], tmp_path: Path) -> None:
+    (tmp_path / "broken.jpg").write_bytes(b"no image at all")
     (tmp_path / "broken.mp4").write_bytes(b"no video at all")
-    browser.choose("#files", [tmp_path / "broken.jpg", tmp_path / "broken.mp4", pictures[0]])
+    browser.choose("#files", [tmp_path / "broken.jpg", tmp_path / "broken.mp4", images[0]])
     browser.until("document.querySelectorAll('.problem').length === 2")
     text = browser.js("document.getElementById('problems').innerText")
-    assert "broken.jpg: this is no picture" in text
+    assert "broken.jpg: this is no image" in text
     assert "broken.mp4: this is no video" in text
     browser.click(".problem button")
     browser.until("document.querySelectorAll('.problem').length === 1")
@@ -416,10 +416,10 @@ def test_a_video_can_be_cancelled_and_the_next_is_worked_on(browser: Browser, tm
     quiet(browser)
 
 
-def test_a_picture_can_be_dropped_onto_the_page(
-    browser: Browser, pictures: list[Path], scene: Scene, found_at: Callable[..., list[list[float]]]
+def test_an_image_can_be_dropped_onto_the_page(
+    browser: Browser, images: list[Path], scene: Scene, found_at: Callable[..., list[list[float]]]
 ) -> None:
-    content = base64.b64encode(pictures[0].read_bytes()).decode()
+    content = base64.b64encode(images[0].read_bytes()).decode()
     browser.js(
         f"(() => {{const bytes = Uint8Array.from(atob('{content}'), one => one.charCodeAt(0));"
         "const carried = new DataTransfer(); carried.items.add(new File([bytes], 'dropped.png', {type: 'image/png'}));"
@@ -431,8 +431,8 @@ def test_a_picture_can_be_dropped_onto_the_page(
     quiet(browser)
 
 
-def test_it_fits_narrow_windows_and_dark_ones(browser: Browser, pictures: list[Path]) -> None:
-    browser.choose("#files", pictures)
+def test_it_fits_narrow_windows_and_dark_ones(browser: Browser, images: list[Path]) -> None:
+    browser.choose("#files", images)
     browser.until("+document.getElementById('count').dataset.count > 0")
     grounds = []
     for name, width, dark in (("wide", 1440, False), ("narrow", 390, False), ("dark", 1440, True)):

@@ -1,1 +1,1 @@
-"""A web page to try a model on pictures and videos: ``python -m tools.app --weights best.pt``."""
+"""A web page to try a model on images and videos: ``python -m tools.app --weights best.pt``."""

@@ -1,9 +1,9 @@
-"""A web page on this machine: drop pictures or a video, move the thresholds, see which kernels dynamic layers use.
+"""A web page on this machine: open images or a video, move the thresholds, see which kernels dynamic layers use.
 
     pip install fastapi uvicorn
     python -m tools.app --weights runs/train/exp/weights/best.pt      # then open http://127.0.0.1:8000/
 
-The page asks nobody but this program for anything. Ctrl-C ends it, and what was uploaded is deleted.
+The page sends requests to this program only. Ctrl-C ends it, and all uploads are deleted.
 """
 
 from __future__ import annotations
@@ -15,40 +15,39 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tools.app.connections import address_of, listen, loopback, serve
+from tools.app.connections import address_of, create_server, is_loopback, listen
 from utils.config.app_options import AppOptions
 from utils.config.cli import run_script
 from utils.core.packages import import_optional
 
 LOG = logging.getLogger(__name__)
-WHAT = "python -m tools.app"
 
 
 def main(options: AppOptions) -> None:
     for package in ("fastapi", "uvicorn"):
-        import_optional(package, package, WHAT)
+        import_optional(package, package, "python -m tools.app")
     with listen(options.host, options.port) as listener:
-        # Here and not above: torch takes seconds to import, and a port that is taken should be named at once.
+        # Here and not above: torch takes seconds to import, and a port in use should be reported at once.
         from models.user_modules import load_modules
-        from tools.app.engine import Engine, open_predictor
+        from tools.app.model_thread import ModelThread, open_predictor
         from tools.app.server import create_app
         from tools.app.service import Limits, Service
 
-        os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # a broken frame is counted, not lamented
+        os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # broken frames are counted, not reported one by one
         load_modules(options.modules)
         predictor, file = open_predictor(options)
         limits = Limits(upload=options.max_upload * 10**6, frames=options.max_frames)
-        with tempfile.TemporaryDirectory(prefix="yolov5-app-") as folder, Engine(predictor, file, options) as engine:
-            service = Service(engine, Path(folder), limits)
+        with (
+            tempfile.TemporaryDirectory(prefix="yolov5-app-") as folder,
+            ModelThread(predictor, file, options) as model,
+            contextlib.closing(Service(model, Path(folder), limits)) as service,
+            contextlib.suppress(KeyboardInterrupt),
+        ):
             LOG.info("open %s in a browser; Ctrl-C ends it", address_of(listener))
-            if not loopback(listener):
-                LOG.warning("--host %s: everybody who reaches this machine can use the page", options.host)
-            try:
-                with contextlib.suppress(KeyboardInterrupt):
-                    app = create_app(service, [options.host, *options.allow_host])
-                    serve(app, listener, at_end=service.close_soon)
-            finally:
-                service.close()
+            if not is_loopback(listener):
+                LOG.warning("--host %s: everyone who reaches this machine can use the page", options.host)
+            app = create_app(service, [options.host, *options.allow_host])
+            create_server(app, service.stop_events).run(sockets=[listener])
     LOG.info("ended")
 
 

@@ -1,7 +1,7 @@
-"""The connections of a server: where it listens, how many it keeps, and how long it waits for those that say nothing.
+"""The connections of a server: address, number, and time limits for clients that are slow or send nothing.
 
-Uvicorn, the server, limits how many may be connected and how long a connection rests between two requests. Somebody who
-connects and sends nothing, or half a header, or reads no answer, it would wait for without end: see :func:`serve`.
+Uvicorn, the server, limits the number of connections and the pause between two requests. It has no limit for a client
+that connects and sends nothing, sends part of a header, or does not read an answer: see :func:`create_server`.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from typing import Any
 from utils.core.errors import InputError
 from utils.core.packages import import_optional
 
-HEAD_S = 10.0  # from the connection, or the last answer, to the end of the next request's header
-STALLED_S = 60.0  # an answer of which nothing is read any more; a video that pauses is asked for again by browsers
-MOST = 256  # connections
-_MOST_HEADER_BYTES = 16_384
-_MOST_SECONDS_TO_END = 3
+HEADER_TIME_S = 10.0  # from the connection, or the last answer, to the end of the next request's header
+READ_TIME_S = 60.0  # for an answer that is not read; browsers request the rest of a paused video again
+MAX_CONNECTIONS = 256
+_MAX_HEADER_BYTES = 16_384
+_SHUTDOWN_TIME_S = 3
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens there.
+    """Return a socket that listens at an address of this machine.
 
     Raises:
-        InputError: no such address here, or the port is taken or reserved.
+        InputError: no such address here, or the port is used or reserved.
     """
     try:
         family, _, _, _, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
@@ -37,7 +37,7 @@ def listen(host: str, port: int) -> socket.socket:
         if os.name == "posix":  # a port that was in use a moment ago is free; elsewhere this would take it from others
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(place)
-        listener.listen(MOST)
+        listener.listen(MAX_CONNECTIONS)
     except (OSError, OverflowError) as error:
         listener.close()
         reason = error.strerror if isinstance(error, OSError) else error
@@ -49,28 +49,27 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def address_of(listener: socket.socket) -> str:
-    """What to type into a browser on this machine."""
+    """Return the address to open in a browser on this machine."""
     host, port = listener.getsockname()[:2]
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
     return f"http://{f'[{host}]' if ':' in host else host}:{port}/"
 
 
-def loopback(listener: socket.socket) -> bool:
-    """Whether only this machine reaches it."""
+def is_loopback(listener: socket.socket) -> bool:
+    """Return whether only this machine reaches the address."""
     host = str(listener.getsockname()[0])
     return host == "::1" or host.startswith("127.")
 
 
-def serve(app: Any, listener: socket.socket, at_end: Callable[[], None] = lambda: None) -> None:
-    """Answer until a signal comes; then raises KeyboardInterrupt, unless that signal was ignored before (``nohup``).
+def create_server(app: Any, at_end: Callable[[], None] = lambda: None) -> Any:
+    """Return a uvicorn server with the limits of this module; ``server.run(sockets=[listener])`` answers requests.
 
-    ``at_end`` is called when the signal comes, while answers are still being sent.
+    ``run`` returns after a signal: it raises KeyboardInterrupt, unless that signal was ignored before (``nohup``).
+
+    Args:
+        app: ASGI application.
+        at_end: called when the signal arrives, while answers are still being sent.
     """
-    server_of(app, at_end).run(sockets=[listener])
-
-
-def server_of(app: Any, at_end: Callable[[], None] = lambda: None) -> Any:
-    """The uvicorn server of :func:`serve`."""
     uvicorn = import_optional("uvicorn", "uvicorn", "a server")
 
     class Server(uvicorn.Server):  # type: ignore[name-defined]
@@ -79,64 +78,69 @@ def server_of(app: Any, at_end: Callable[[], None] = lambda: None) -> Any:
             super().handle_exit(sig, frame)
 
     config = uvicorn.Config(
-        app, http=_protocol(), ws="none", lifespan="off", log_config=None, log_level="error", access_log=False,
-        server_header=False, limit_concurrency=MOST + 1, h11_max_incomplete_event_size=_MOST_HEADER_BYTES,
-        timeout_graceful_shutdown=_MOST_SECONDS_TO_END,
-    )  # fmt: skip
+        app,
+        http=_connection_class(),
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        log_level="error",
+        access_log=False,
+        server_header=False,
+        limit_concurrency=MAX_CONNECTIONS + 1,
+        h11_max_incomplete_event_size=_MAX_HEADER_BYTES,
+        timeout_graceful_shutdown=_SHUTDOWN_TIME_S,
+    )
     return Server(config)
 
 
-def _protocol() -> type:
-    """Uvicorn's connection with the time limits of this module."""
+def _connection_class() -> type:
+    """Return uvicorn's connection class with the time limits of this module."""
     base = import_optional("uvicorn.protocols.http.h11_impl", "uvicorn", "a server").H11Protocol
 
     class Connection(base):  # type: ignore[misc, valid-type]
-        """Cut off when its header is late or its answer is not read; the longest idle one makes room for a new one."""
+        """Closed when its header is late or its answer is not read; the longest idle one is closed for a new one."""
 
-        head_due: asyncio.TimerHandle | None = None  # while no request is being answered
-        read_due: asyncio.TimerHandle | None = None  # while nothing more can be sent
+        header_timer: asyncio.TimerHandle | None = None  # set while no request is being answered
+        read_timer: asyncio.TimerHandle | None = None  # set while nothing more can be sent
 
         def connection_made(self, transport: asyncio.Transport) -> None:
             super().connection_made(transport)
-            self._watch()
-            if len(self.connections) > MOST:
-                idle = [other for other in self.connections if other.head_due is not None and other is not self]
+            self._update_header_timer()
+            if len(self.connections) > MAX_CONNECTIONS:
+                idle = [other for other in self.connections if other.header_timer is not None and other is not self]
                 if idle:
-                    min(idle, key=lambda other: other.head_due.when()).transport.abort()
+                    min(idle, key=lambda other: other.header_timer.when()).transport.abort()
 
         def connection_lost(self, exc: Exception | None) -> None:
-            _cancel(self.head_due)
-            _cancel(self.read_due)
+            for timer in (self.header_timer, self.read_timer):
+                if timer is not None:
+                    timer.cancel()
             super().connection_lost(exc)
 
         def data_received(self, data: bytes) -> None:
             super().data_received(data)
-            self._watch()
+            self._update_header_timer()
 
         def on_response_complete(self) -> None:
             super().on_response_complete()
-            self._watch()
+            self._update_header_timer()
 
         def pause_writing(self) -> None:
             super().pause_writing()
-            self.read_due = self.loop.call_later(STALLED_S, self.transport.abort)
+            self.read_timer = self.loop.call_later(READ_TIME_S, self.transport.abort)
 
         def resume_writing(self) -> None:
             super().resume_writing()
-            _cancel(self.read_due)
-            self.read_due = None
+            if self.read_timer is not None:
+                self.read_timer.cancel()
+                self.read_timer = None
 
-        def _watch(self) -> None:
+        def _update_header_timer(self) -> None:
             answering = self.cycle is not None and not self.cycle.response_complete
-            if answering:
-                _cancel(self.head_due)
-                self.head_due = None
-            elif self.head_due is None:
-                self.head_due = self.loop.call_later(HEAD_S, self.transport.abort)
+            if not answering and self.header_timer is None:
+                self.header_timer = self.loop.call_later(HEADER_TIME_S, self.transport.abort)
+            elif answering and self.header_timer is not None:
+                self.header_timer.cancel()
+                self.header_timer = None
 
     return Connection
-
-
-def _cancel(timer: asyncio.TimerHandle | None) -> None:
-    if timer is not None:
-        timer.cancel()

@@ -1,4 +1,4 @@
-"""What every request passes first, and what every answer carries: nobody but the page itself uses this program."""
+"""Checks of every request, and security headers of every answer: only the page itself may use this program."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Message, Receive, Send], Awaitable[None]]
 
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[^\s:@/?#\[\]]+)(?::\d+)?")
-# data: is the icon. The page has no inline script or style, and nothing may be loaded from elsewhere.
+# data: is the icon. The page has no inline script or style, and loads nothing from other hosts.
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; media-src 'self'; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -29,12 +29,12 @@ HEADERS = {
 
 
 class Guard:
-    """Around an ASGI application.
+    """ASGI middleware that answers requests of other pages with status 403.
 
-    * The Host header has to be an address, ``localhost`` or one of ``names``: a page of a stranger may let its own name
-      point at this machine ("DNS rebinding"), but then it is that name which stands in the header.
-    * What begins with ``private`` answers to this page, and to what is no browser, but not to a page of another origin,
-      also on another port of this machine.
+    * The Host header must be an address, ``localhost`` or one of ``names``: a foreign page may let its own host name
+      point at this machine ("DNS rebinding"), but then the header holds that name.
+    * Paths that begin with ``private`` answer this page and programs other than browsers, but no page of another
+      origin, also none of another port of this machine.
     """
 
     def __init__(self, app: Application, names: frozenset[str] = frozenset(), private: str = "/api/") -> None:
@@ -45,35 +45,36 @@ class Guard:
             await self.app(scope, receive, send)
             return
 
-        async def send_marked(message: Message) -> None:
+        async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [
-                    *message.get("headers", []),
-                    *((name.encode(), value.encode()) for name, value in HEADERS.items()),
-                ]
+                added = [(name.encode(), value.encode()) for name, value in HEADERS.items()]
+                message["headers"] = [*message.get("headers", []), *added]
             await send(message)
 
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
         problem = self.problem(scope["path"], headers)
-        if problem:
-            await _refuse(send_marked, problem)
-        else:
-            await self.app(scope, receive, send_marked)
+        if not problem:
+            await self.app(scope, receive, send_with_headers)
+            return
+        body = json.dumps({"detail": problem}).encode()
+        kind = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+        await send_with_headers({"type": "http.response.start", "status": 403, "headers": kind})
+        await send_with_headers({"type": "http.response.body", "body": body})
 
     def problem(self, path: str, headers: MutableMapping[str, str]) -> str:
-        """What is wrong with a request for ``path``, "" when nothing is."""
+        """Return what is wrong with a request for ``path``, "" if nothing is."""
         host = headers.get("host", "")
-        if not self._known(host):
+        if not self._is_known(host):
             shown = host[:80].encode("ascii", "backslashreplace").decode()
             return f"the Host header '{shown}' is not this program; use its address, localhost, or --allow-host {shown}"
         if not path.startswith(self.private):
             return ""
         foreign = headers.get("origin", f"http://{host}") not in (f"http://{host}", f"https://{host}")
         if foreign or headers.get("sec-fetch-site", "none") not in ("same-origin", "none"):
-            return "only the page of this program may ask for this"
+            return "only the page of this program may send this request"
         return ""
 
-    def _known(self, host: str) -> bool:
+    def _is_known(self, host: str) -> bool:
         parts = _HOST.fullmatch(host.lower())
         if parts is None:
             return False
@@ -83,10 +84,3 @@ class Guard:
         except ValueError:
             return name in self.names
         return True
-
-
-async def _refuse(send: Send, problem: str) -> None:
-    body = json.dumps({"detail": problem}).encode()
-    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-    await send({"type": "http.response.start", "status": 403, "headers": headers})
-    await send({"type": "http.response.body", "body": body})

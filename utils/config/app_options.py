@@ -18,16 +18,16 @@ class AppOptions:
     imgsz: tuple[int, ...] = image_size_option("image size in pixels: one side, or h w", nargs="+")
     conf_thres: float = option(CONF_THRES, float, "--conf-thres", "confidence that the page starts with")
     iou_thres: float = option(IOU_THRES, float, "--iou-thres", "IoU of NMS that the page starts with")
-    max_det: int = option(MAX_DET, int, "--max-det", "most detections in one picture that the page starts with")
+    max_det: int = option(MAX_DET, int, "--max-det", "most detections in one image that the page starts with")
     device: str = option("", str, "--device", "cpu or 0; empty: the first GPU if there is one", may_be_empty=True)
     half: bool = switch("--half", "half precision on a GPU")
-    host: str = option("127.0.0.1", str, "--host", "address to listen at; 0.0.0.0: every one of the machine")
+    host: str = option("127.0.0.1", str, "--host", "address to listen at; 0.0.0.0: all addresses of the machine")
     allow_host: tuple[str, ...] = option(
-        (), str, "--allow-host", "further names by which browsers may call this machine", nargs="+"
+        (), str, "--allow-host", "further host names of this machine that browsers may use", nargs="+"
     )
     port: int = option(8000, int, "--port", "port to listen at; 0: a free one")
-    max_upload: int = option(200, int, "--max-upload", "most MB of a picture or video")
-    max_frames: int = option(10_000, int, "--max-frames", "most frames of a video that are looked at")
+    max_upload: int = option(200, int, "--max-upload", "most MB of an image or video")
+    max_frames: int = option(10_000, int, "--max-frames", "most frames of a video that are processed")
     trust: bool = switch("--trust", "open a model file that may run code of its maker")
     modules: tuple[str, ...] = option(
         (), path, "--modules", "python files with layers of your own, which are run", nargs="+", repeat=True
@@ -37,9 +37,7 @@ class AppOptions:
         image_sides(self.imgsz)
         fraction("--conf-thres", self.conf_thres)
         fraction("--iou-thres", self.iou_thres)
-        for flag, value in (
-            ("--max-det", self.max_det), ("--max-upload", self.max_upload), ("--max-frames", self.max_frames),
-        ):  # fmt: skip
-            at_least(flag, value, 1)
+        for name in ("max_det", "max_upload", "max_frames"):
+            at_least(f"--{name.replace('_', '-')}", getattr(self, name), 1)
         if not 0 <= self.port <= 65535:
             raise InputError(f"--port {self.port} is no port; allowed is 0 to 65535")

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 
-from tools.app.engine import Engine
+from tools.app.model_thread import ModelThread
 from tools.app.service import Limits, Service
 from utils.config.app_options import AppOptions
 from utils.inference import Predictor, Thresholds
@@ -36,7 +36,7 @@ class Answer(NamedTuple):
 
 
 class Site:
-    """A running service: ``site("/api/model")``, ``site("/api/pictures", content)``."""
+    """A running service: ``site("/api/model")``, ``site("/api/images", content)``."""
 
     def __init__(self, service: Service, address: str) -> None:
         self.service, self.address = service, address
@@ -54,9 +54,9 @@ class Site:
         except urllib.error.HTTPError as error:
             return Answer(error.code, error.read(), {k.lower(): v for k, v in error.headers.items()})
 
-    def news(self, key: str) -> list[dict[str, Any]]:
+    def events(self, key: str) -> list[dict[str, Any]]:
         """All states of a video until it is done."""
-        with self.open(f"/api/videos/{key}/news") as stream:
+        with self.open(f"/api/videos/{key}/events") as stream:
             lines = [line.decode() for line in stream]
         return [json.loads(line[6:]) for line in lines if line.startswith("data: ")]
 
@@ -64,10 +64,10 @@ class Site:
 @contextlib.contextmanager
 def running(service: Service) -> Iterator[Site]:
     """The service, listening on this machine."""
-    from tools.app.connections import server_of
+    from tools.app.connections import create_server
     from tools.app.server import create_app
 
-    server = server_of(create_app(service))
+    server = create_server(create_app(service))
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
     listener.listen()  # who asks before the server runs waits
@@ -98,8 +98,8 @@ def start(predictor_of: Callable[..., Predictor]) -> Callable[..., contextlib.Ab
 
     @contextlib.contextmanager
     def run(folder: Path, cfg: str = "yolov5n_dynamic.yaml", limits: Limits | None = None) -> Iterator[Site]:
-        engine = Engine(predictor_of(cfg), Path("tiny.pt"), AppOptions())
-        with engine, running(Service(engine, folder, limits or Limits())) as site:
+        model = ModelThread(predictor_of(cfg), Path("tiny.pt"), AppOptions())
+        with model, running(Service(model, folder, limits or Limits())) as site:
             yield site
 
     return run
@@ -109,10 +109,10 @@ def start(predictor_of: Callable[..., Predictor]) -> Callable[..., contextlib.Ab
 def site(
     start: Callable[..., contextlib.AbstractContextManager[Site]], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Site]:
-    """A service with small limits: 300 KB, 20,000 pixels, 20 frames, 2 pictures kept, 2 videos at a time."""
+    """A service with small limits: 300 KB, 20,000 pixels, 20 frames, 2 images kept, 2 videos at a time."""
     pytest.importorskip("fastapi")
     pytest.importorskip("uvicorn")
-    small = Limits(upload=300_000, pixels=20_000, frames=20, pictures=2, waiting=2, videos=2, results=2)
+    small = Limits(upload=300_000, pixels=20_000, frames=20, images=2, waiting=2, videos=2, results=2)
     with start(tmp_path_factory.mktemp("videos"), limits=small) as running_site:
         yield running_site
 
@@ -134,11 +134,11 @@ def video(tmp_path_factory: pytest.TempPathFactory, blurred_noise: Callable[...,
 
 
 @pytest.fixture(scope="session")
-def picture(blurred_noise: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:
+def image_of(blurred_noise: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:
     return blurred_noise
 
 
 @pytest.fixture(scope="session")
 def png_of() -> Callable[[np.ndarray], bytes]:
-    """``png_of(picture)``: the bytes of a file."""
+    """``png_of(image)``: the bytes of a file."""
     return lambda image: cv2.imencode(".png", image)[1].tobytes()

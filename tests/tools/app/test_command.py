@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from tools.app.__main__ import main
-from tools.app.connections import address_of, listen, loopback
+from tools.app.connections import address_of, is_loopback, listen
 from tools.app.guard import Guard
 from utils.config.app_options import AppOptions
 from utils.config.cli import parse, run_script
@@ -89,7 +89,7 @@ def test_an_address_that_is_not_ours_is_named() -> None:
 def test_the_address_to_open_is_one_that_a_browser_takes() -> None:
     with listen("0.0.0.0", 0) as everywhere, listen("127.0.0.1", 0) as here:
         assert address_of(everywhere) == f"http://127.0.0.1:{everywhere.getsockname()[1]}/"
-        assert (loopback(everywhere), loopback(here)) == (False, True)
+        assert (is_loopback(everywhere), is_loopback(here)) == (False, True)
 
 
 # --- who may ask -----------------------------------------------------------------------------------------------------
@@ -127,7 +127,7 @@ def test_only_the_page_itself_may_ask(path: str, headers: dict[str, str], allowe
 def test_a_stranger_is_turned_away_and_every_answer_carries_the_policy(site: Any) -> None:
     refused = site("/api/model", Host="evil.example")
     assert (refused.status, "evil.example" in refused.json["detail"]) == (403, True)
-    assert site("/api/pictures", b"-", Origin="http://evil.example").status == 403
+    assert site("/api/images", b"-", Origin="http://evil.example").status == 403
     for path in ("/", "/style.css", "/app.js", "/api/model", "/api/nothing"):
         headers = site(path).headers
         assert "default-src 'none'; script-src 'self'" in headers["content-security-policy"]
@@ -136,7 +136,7 @@ def test_a_stranger_is_turned_away_and_every_answer_carries_the_policy(site: Any
 
 
 def test_nothing_but_the_parts_of_the_page_can_be_fetched(site: Any) -> None:
-    for path in ("/engine.py", "/../engine.py", "/%2e%2e/engine.py", "/page/index.html", "/docs", "/openapi.json"):
+    for path in ("/server.py", "/../server.py", "/%2e%2e/server.py", "/page/index.html", "/docs", "/openapi.json"):
         assert site(path).status == 404, path
 
 
@@ -187,7 +187,7 @@ def test_a_signal_ends_it_cleanly_in_the_middle_of_a_video(
         request = urllib.request.Request(f"{address}api/videos?stride=2", video(200), method="POST")
         with opener.open(request, timeout=60) as answer:
             key = json.loads(answer.read())["id"]
-        with opener.open(f"{address}api/videos/{key}/news", timeout=60) as news:
+        with opener.open(f"{address}api/videos/{key}/events", timeout=60) as news:
             assert json.loads(news.readline()[6:])["status"] == "running"
             assert [path.name[:11] for path in tmp_path.iterdir()] == ["yolov5-app-"]
             before = time.monotonic()

@@ -26,7 +26,7 @@ HEAD = b"POST /size HTTP/1.1\r\nHost: localhost\r\n"
 Address = tuple[str, int]
 
 
-def small_app(received: uploads.Uploads) -> Any:
+def small_app(received: uploads.UploadReceiver) -> Any:
     """``POST /size`` answers with the length of the body, ``GET /much`` with 30 MB."""
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
 
@@ -50,7 +50,7 @@ def small_app(received: uploads.Uploads) -> Any:
 @contextlib.contextmanager
 def serving(app: Any) -> Iterator[Any]:
     """A running server, with its ``address``."""
-    server = connections.server_of(app)
+    server = connections.create_server(app)
     with connections.listen("127.0.0.1", 0) as listener:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
         thread.start()
@@ -63,17 +63,17 @@ def serving(app: Any) -> Iterator[Any]:
 
 
 @pytest.fixture
-def received(monkeypatch: pytest.MonkeyPatch) -> uploads.Uploads:
+def received(monkeypatch: pytest.MonkeyPatch) -> uploads.UploadReceiver:
     """Uploads of at most 100 kB, 250 kB in all, that have half a second and one more per 200 kB."""
-    monkeypatch.setattr(uploads, "GRACE_S", 0.5)
-    monkeypatch.setattr(uploads, "SLOWEST", 200_000)
-    monkeypatch.setattr(connections, "HEAD_S", 0.4)
-    monkeypatch.setattr(connections, "STALLED_S", 0.4)
-    return uploads.Uploads(100_000, "--most", 250_000)
+    monkeypatch.setattr(uploads, "STALL_TIME_S", 0.5)
+    monkeypatch.setattr(uploads, "MIN_BYTES_PER_S", 200_000)
+    monkeypatch.setattr(connections, "HEADER_TIME_S", 0.4)
+    monkeypatch.setattr(connections, "READ_TIME_S", 0.4)
+    return uploads.UploadReceiver(100_000, "--most", 250_000)
 
 
 @pytest.fixture
-def address(received: uploads.Uploads) -> Iterator[Address]:
+def address(received: uploads.UploadReceiver) -> Iterator[Address]:
     with serving(small_app(received)) as server:
         yield server.address
 
@@ -120,7 +120,7 @@ def test_the_second_header_of_a_connection_has_a_limit_too(address: Address) -> 
 @pytest.mark.parametrize(
     "framing", [b"Content-Length: 90000\r\n\r\n0123456789", b"Transfer-Encoding: chunked\r\n\r\nff\r\n01"]
 )
-def test_a_body_that_stops_is_refused(address: Address, received: uploads.Uploads, framing: bytes) -> None:
+def test_a_body_that_stops_is_refused(address: Address, received: uploads.UploadReceiver, framing: bytes) -> None:
     with socket.create_connection(address) as line:
         line.sendall(HEAD + framing)
         answer = ended(line)
@@ -136,11 +136,11 @@ def test_a_body_that_came_fast_may_stop_no_longer_than_another() -> None:
             await asyncio.sleep(3600)
 
     async def upload() -> None:
-        async with uploads.Uploads(2 * 10**8, "--most", 10**9).receive(Burst()):
+        async with uploads.UploadReceiver(2 * 10**8, "--most", 10**9).receive(Burst()):
             pytest.fail("it never came to its end")
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(uploads.RefusedError, match="too slow"):
-        patch.setattr(uploads, "GRACE_S", 0.1)
+        patch.setattr(uploads, "STALL_TIME_S", 0.1)
         asyncio.run(asyncio.wait_for(upload(), 30))
 
 
@@ -165,7 +165,7 @@ def test_a_body_that_trickles_is_refused_while_one_of_ordinary_speed_is_not(addr
         assert ended(line).endswith(b"90000")
 
 
-def test_an_answer_that_nobody_reads_is_given_up(received: uploads.Uploads) -> None:
+def test_an_answer_that_nobody_reads_is_given_up(received: uploads.UploadReceiver) -> None:
     with serving(small_app(received)) as server, socket.create_connection(server.address) as line:
         line.sendall(b"GET /much HTTP/1.1\r\nHost: localhost\r\n\r\n")
         for wanted in (True, False):  # it is there, and then it is not
@@ -175,7 +175,7 @@ def test_an_answer_that_nobody_reads_is_given_up(received: uploads.Uploads) -> N
                 time.sleep(0.01)
 
 
-def test_uploads_on_their_way_have_a_limit_together(address: Address, received: uploads.Uploads) -> None:
+def test_uploads_on_their_way_have_a_limit_together(address: Address, received: uploads.UploadReceiver) -> None:
     with contextlib.ExitStack() as stack:
         for _ in range(2):
             line = stack.enter_context(socket.create_connection(address))
@@ -190,10 +190,10 @@ def test_uploads_on_their_way_have_a_limit_together(address: Address, received: 
 
 
 def test_of_too_many_connections_the_longest_idle_one_makes_room(
-    received: uploads.Uploads, monkeypatch: pytest.MonkeyPatch
+    received: uploads.UploadReceiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connections, "HEAD_S", 60)
-    monkeypatch.setattr(connections, "MOST", 5)
+    monkeypatch.setattr(connections, "HEADER_TIME_S", 60)
+    monkeypatch.setattr(connections, "MAX_CONNECTIONS", 5)
     with serving(small_app(received)) as server, contextlib.ExitStack() as stack:
         idle = []
         for _ in range(8):
@@ -206,7 +206,7 @@ KINDS: dict[str, Callable[[socket.socket], None]] = {
     "says nothing": lambda line: None,
     "part of a header": lambda line: line.sendall(b"POST /api/p"),
     "half a body": lambda line: line.sendall(
-        b"POST /api/pictures HTTP/1.1\r\nHost: localhost\r\nContent-Length: 200000\r\n\r\n" + b"x" * 100_000
+        b"POST /api/images HTTP/1.1\r\nHost: localhost\r\nContent-Length: 200000\r\n\r\n" + b"x" * 100_000
     ),
     "half a video": lambda line: line.sendall(
         b"POST /api/videos HTTP/1.1\r\nHost: localhost\r\nContent-Length: 200000\r\n\r\n" + b"x" * 100_000
@@ -216,7 +216,7 @@ KINDS: dict[str, Callable[[socket.socket], None]] = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_beside_30_idle_clients_20_others_are_served(site: Any, picture: Any, png_of: Any, kind: str) -> None:
+def test_beside_30_idle_clients_20_others_are_served(site: Any, image_of: Any, png_of: Any, kind: str) -> None:
     address = ("127.0.0.1", int(site.address.rpartition(":")[2]))
     with contextlib.ExitStack() as stack:
         for _ in range(30):
@@ -224,5 +224,5 @@ def test_beside_30_idle_clients_20_others_are_served(site: Any, picture: Any, pn
             line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             KINDS[kind](line)
         with ThreadPoolExecutor(20) as pool:
-            answers = list(pool.map(lambda n: site("/api/pictures", png_of(picture(n))), range(20)))
+            answers = list(pool.map(lambda n: site("/api/images", png_of(image_of(n))), range(20)))
     assert {answer.status for answer in answers} == {200}

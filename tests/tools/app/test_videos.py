@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 
 from tools.app import video_job
-from tools.app.engine import Engine, Look
+from tools.app.model_thread import ModelOutput, ModelThread
 from tools.app.service import Limits, Service
+from tools.app.uploads import looks_like_video
 from utils.inference import Predictor
-from utils.inference.uploads import looks_like_video
 
 pytest.importorskip("fastapi")
 
@@ -43,14 +43,14 @@ def wait_until(condition: Callable[[], bool], seconds: float = 20) -> None:
 @pytest.fixture
 def slow(site: Any, monkeypatch: pytest.MonkeyPatch) -> threading.Event:
     """The model takes its time; set the event to let it go on."""
-    go, look = threading.Event(), site.service.engine.look
+    go, predict = threading.Event(), site.service.model.predict
 
-    def slowly(image: np.ndarray) -> Look:
+    def slowly(image: np.ndarray) -> ModelOutput:
         go.wait(0.15)
-        found: Look = look(image)
+        found: ModelOutput = predict(image)
         return found
 
-    monkeypatch.setattr(site.service.engine, "look", slowly)
+    monkeypatch.setattr(site.service.model, "predict", slowly)
     return go
 
 
@@ -59,7 +59,7 @@ def test_a_video_comes_back_with_boxes_table_and_routing(
 ) -> None:
     content = video(8)
     key = site("/api/videos?conf=0.4&stride=2", content).json["id"]
-    states = site.news(key)
+    states = site.events(key)
     assert [state["status"] for state in states[:-1]] == ["running"] * (len(states) - 1)
     last = states[-1]
     assert (last["status"], last["frames"], last["total"], last["fps"], last["note"]) == ("done", 4, 4, 5.0, "")
@@ -94,9 +94,9 @@ def test_a_video_comes_back_with_boxes_table_and_routing(
 
 
 def test_two_videos_at_a_time_do_not_disturb_each_other(site: Any, video: Callable[..., bytes]) -> None:
-    alone = site.news(site("/api/videos", video(8)).json["id"])[-1]
+    alone = site.events(site("/api/videos", video(8)).json["id"])[-1]
     keys = [site("/api/videos", video(frames)).json["id"] for frames in (8, 6)]
-    first, second = (site.news(key)[-1] for key in keys)
+    first, second = (site.events(key)[-1] for key in keys)
     assert first == alone
     assert (second["status"], second["frames"]) == ("done", 6)
     for key in keys:
@@ -109,7 +109,7 @@ def test_while_it_is_in_work_there_are_previews_and_a_way_to_cancel(
     before = folders(site)
     key = site("/api/videos", video(20)).json["id"]
     assert site(f"/api/videos/{key}/result").status == 404
-    with site.open(f"/api/videos/{key}/news") as news:
+    with site.open(f"/api/videos/{key}/events") as news:
         wait_until(lambda: site(f"/api/videos/{key}/preview").status == 200)
         shown = cv2.imdecode(np.frombuffer(site(f"/api/videos/{key}/preview").body, np.uint8), cv2.IMREAD_COLOR)
         assert shown.shape == (64, 96, 3)
@@ -127,9 +127,9 @@ def test_a_video_ends_when_its_visitor_goes_away(
 ) -> None:
     key = site("/api/videos", video(20)).json["id"]
     job = site.service.video(key)
-    with site.open(f"/api/videos/{key}/news") as news:
+    with site.open(f"/api/videos/{key}/events") as news:
         news.readline()
-        monkeypatch.setattr(video_job, "GRACE_S", 0.3)
+        monkeypatch.setattr(video_job, "NO_LISTENER_S", 0.3)
         time.sleep(0.6)
         assert job.running  # somebody listens
     wait_until(lambda: not job.running)
@@ -143,13 +143,13 @@ def test_more_videos_at_a_time_are_refused_and_old_results_make_room(
 ) -> None:
     keys = [site("/api/videos", video(6)).json["id"] for _ in range(2)]
     answer = site("/api/videos", video(6))
-    assert (answer.status, answer.json["detail"][:25]) == (503, "2 videos are in work alre")
+    assert (answer.status, answer.json["detail"][:25]) == (503, "2 videos are being proces")
     slow.set()
     for _ in range(2):
         for key in keys:
-            site.news(key)
+            site.events(key)
         keys.append(site("/api/videos", video(6)).json["id"])
-    site.news(keys[-1])
+    site.events(keys[-1])
     kept = [site(f"/api/videos/{key}/result").status for key in keys]
     assert kept == [404, 200, 200, 200]  # two results, and the one that was in work when the first made room
     assert sorted(path.name for path in folders(site)) == sorted(keys[1:])
@@ -183,9 +183,9 @@ def test_a_refused_video_leaves_nothing_behind(site: Any, query: str, body: byte
 def test_too_many_frames_or_pixels_are_refused_with_the_way_out(site: Any, video: Callable[..., bytes]) -> None:
     answer = site("/api/videos", video(21))
     assert (answer.status, answer.json["detail"][:57]) == (
-        413, "the video has 21 frames to look at, allowed are 20: look ",
+        413, "the video has 21 frames to process, allowed are 20: take ",
     )  # fmt: skip
-    assert site.news(site("/api/videos?stride=2", video(21)).json["id"])[-1]["frames"] == 11
+    assert site.events(site("/api/videos?stride=2", video(21)).json["id"])[-1]["frames"] == 11
     answer = site("/api/videos", video(2, (160, 160)))
     assert (answer.status, answer.json["detail"][:37]) == (413, "the frames have 160 x 160 pixels, all")
 
@@ -194,25 +194,25 @@ def test_a_header_that_lies_about_the_frames_does_not_get_around_the_limit(
     site: Any, video: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("utils.datasets.sources.video.plausible_count", lambda _: None)
-    last = site.news(site("/api/videos", video(21)).json["id"])[-1]
+    last = site.events(site("/api/videos", video(21)).json["id"])[-1]
     assert (last["status"], last["frames"], last["total"]) == ("done", 20, None)
-    assert last["note"].startswith("Only the first 20 frames were looked at")
+    assert last["note"].startswith("Only the first 20 frames were processed")
 
 
 def test_a_failure_in_the_middle_is_told_and_leaves_nothing_behind(
     site: Any, video: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(image: np.ndarray) -> Look:
+    def broken(image: np.ndarray) -> ModelOutput:
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr(site.service.engine, "look", broken)
+    monkeypatch.setattr(site.service.model, "predict", broken)
     key = site("/api/videos", video(6)).json["id"]
-    last = site.news(key)[-1]
-    assert (last["status"], last["detail"]) == ("failed", "something went wrong here; the terminal says what")
+    last = site.events(key)[-1]
+    assert (last["status"], last["detail"]) == ("failed", "something went wrong here; the terminal shows what")
     assert list((site.service.folder / key).iterdir()) == []
 
 
-def test_videos_that_end_while_the_room_is_looked_at_do_not_disturb(tmp_path: Path) -> None:
+def test_videos_that_end_while_the_limit_is_checked_do_not_disturb(tmp_path: Path) -> None:
     service = Service(None, tmp_path, Limits())  # type: ignore[arg-type]
 
     class Ending:
@@ -229,7 +229,7 @@ def test_videos_that_end_while_the_room_is_looked_at_do_not_disturb(tmp_path: Pa
             pass
 
     service._videos.update(a=Ending(), b=Ending())  # type: ignore[arg-type]
-    service.check_room()
+    service.check_video_limit()
     wait_until(lambda: list(service._videos) == ["b"])
 
 
@@ -246,30 +246,30 @@ def test_an_upload_that_is_broken_off_leaves_nothing_behind(site: Any) -> None:
 
 
 def test_the_model_answers_in_the_order_of_the_questions(
-    predictor_of: Callable[..., Predictor], picture: Any, monkeypatch: pytest.MonkeyPatch
+    predictor_of: Callable[..., Predictor], image_of: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Many threads at once: each gets the answer to its own picture, and the model runs in one thread."""
+    """Many threads at once: each gets the answer to its own image, and the model runs in one thread."""
     from utils.config.app_options import AppOptions
 
-    with Engine(predictor_of(), Path("a.pt"), AppOptions()) as engine:
+    with ModelThread(predictor_of(), Path("a.pt"), AppOptions()) as model:
         seen: set[int] = set()
-        forward = engine.predictor.model.forward
+        forward = model.predictor.model.forward
         monkeypatch.setattr(
-            engine.predictor.model, "forward", lambda *given: seen.add(threading.get_ident()) or forward(*given)
+            model.predictor.model, "forward", lambda *given: seen.add(threading.get_ident()) or forward(*given)
         )
-        answers: dict[int, Look] = {}
+        answers: dict[int, ModelOutput] = {}
         threads = [
-            threading.Thread(target=lambda n=n: answers.update({n: engine.look(picture(n))})) for n in range(6)
+            threading.Thread(target=lambda n=n: answers.update({n: model.predict(image_of(n))})) for n in range(6)
         ]  # fmt: skip
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
         assert len(seen) == 1
-        for number, look in answers.items():
-            alone = engine.look(picture(number))
-            assert look.candidates.rows.equal(alone.candidates.rows)
-            assert all(np.array_equal(look.routing[name], alone.routing[name]) for name in alone.routing)
+        for number, output in answers.items():
+            alone = model.predict(image_of(number))
+            assert output.candidates.rows.equal(alone.candidates.rows)
+            assert all(np.array_equal(output.routing[name], alone.routing[name]) for name in alone.routing)
 
 
 @pytest.mark.parametrize(
@@ -287,5 +287,5 @@ def test_the_model_answers_in_the_order_of_the_questions(
         (b"", False),
     ],
 )
-def test_only_containers_with_the_pictures_inside_reach_the_video_library(head: bytes, video: bool) -> None:
+def test_only_containers_with_the_images_inside_reach_the_video_library(head: bytes, video: bool) -> None:
     assert looks_like_video(head) is video

@@ -1,8 +1,8 @@
-// Which kernels the dynamic layers used: a bar per layer, and for a video its course in time.
+// Routing weights of the dynamic layers: a bar per layer, and for a video its course in time.
 
-const COLOURS = 8; // classes k0 ... k7 of the style sheet; then they repeat
+const COLORS = 8; // classes k0 ... k7 of the style sheet; then they repeat
 
-/** An element with a class name and a text. */
+/** Make an element with a class name and a text. */
 export function make(tag, className = "", text = "") {
   const element = document.createElement(tag);
   if (className) element.className = className;
@@ -32,7 +32,7 @@ function legend(kernels) {
   const line = make("p", "legend");
   for (let k = 0; k < kernels; k += 1) {
     const item = make("span");
-    item.append(make("span", `swatch k${k % COLOURS}`), `kernel ${k}`);
+    item.append(make("span", `swatch k${k % COLORS}`), `kernel ${k}`);
     line.append(item);
   }
   return line;
@@ -42,9 +42,10 @@ function row(layer, weights, course) {
   const item = make("li", "layer");
   item.dataset.layer = layer.name;
   const title = make("div", "layer-title");
-  const rule = layer.sums_to_one ? `softmax${layer.temperature ? `, temperature ${+layer.temperature.toPrecision(4)}` : ""}` : "sigmoid, each kernel by itself";
+  const temperature = layer.temperature ? `, temperature ${+layer.temperature.toPrecision(4)}` : "";
+  const rule = layer.sums_to_one ? `softmax${temperature}` : "sigmoid, each kernel by itself";
   title.append(make("b", "", `Layer ${layer.name}`), make("span", "", `${layer.kind} · ${rule}`));
-  title.append(make("span", "strongest", verdict(weights)));
+  title.append(make("span", "strongest", strongest(weights)));
   const bar = layer.sums_to_one ? stack(weights) : meters(weights);
   bar.setAttribute("role", "img");
   bar.setAttribute("aria-label", weights.map((weight, k) => `kernel ${k}: ${weight.toFixed(3)}`).join(", "));
@@ -58,47 +59,48 @@ function row(layer, weights, course) {
   return item;
 }
 
-function verdict(weights) {
+function strongest(weights) {
   const most = Math.max(...weights);
   if (weights.length > 1 && most - Math.min(...weights) < 0.005) return "all kernels alike";
   return `most: kernel ${weights.indexOf(most)}`;
 }
 
-/** Weights that sum to one, side by side. */
+/** One bar of weights that sum to one, side by side. */
 function stack(weights) {
   const bar = make("div", "stack");
   weights.forEach((weight, k) => {
-    const part = make("span", `k${k % COLOURS}`, weight >= 0.07 ? weight.toFixed(2) : "");
+    const part = make("span", `k${k % COLORS}`, weight >= 0.07 ? weight.toFixed(2) : "");
     part.style.width = `${100 * weight}%`;
-    part.title = `kernel ${k}: ${weight.toFixed(4)}`;
-    part.dataset.weight = weight;
-    bar.append(part);
+    bar.append(withWeight(part, weight, k));
   });
   return bar;
 }
 
-/** Independent weights from 0 to 1, a meter each. */
+/** One meter for each of the independent weights from 0 to 1. */
 function meters(weights) {
   const bar = make("div", "meters");
   weights.forEach((weight, k) => {
-    const part = make("div");
-    const fill = make("i", `k${k % COLOURS}`);
+    const [part, fill] = [make("div"), make("i", `k${k % COLORS}`)];
     fill.style.width = `${100 * Math.min(1, weight)}%`;
-    part.title = `kernel ${k}: ${weight.toFixed(4)}`;
-    part.dataset.weight = weight;
     part.append(fill, make("em", "", weight.toFixed(2)));
-    bar.append(part);
+    bar.append(withWeight(part, weight, k));
   });
   return bar;
 }
 
-/** Stacked shares from left (the beginning) to right. */
+function withWeight(part, weight, k) {
+  part.title = `kernel ${k}: ${weight.toFixed(4)}`;
+  part.dataset.weight = weight;
+  return part;
+}
+
+/** Paint stacked shares from left (the beginning) to right. */
 function paintCourse(strip, course) {
   const ratio = window.devicePixelRatio || 1;
   strip.width = Math.max(course.length, Math.round(strip.clientWidth * ratio));
   strip.height = Math.round(34 * ratio);
-  const pen = strip.getContext("2d");
-  const colours = course[0].map((_, k) => colourOf(k));
+  const context = strip.getContext("2d");
+  const colors = course[0].map((_, k) => colorOf(k));
   course.forEach((weights, index) => {
     const from = Math.floor((index * strip.width) / course.length);
     const to = Math.floor(((index + 1) * strip.width) / course.length);
@@ -106,17 +108,17 @@ function paintCourse(strip, course) {
     let y = 0;
     weights.forEach((weight, k) => {
       const height = (weight / sum) * strip.height;
-      pen.fillStyle = colours[k];
-      pen.fillRect(from, y, to - from, height + 0.5);
+      context.fillStyle = colors[k];
+      context.fillRect(from, y, to - from, height + 0.5);
       y += height;
     });
   });
 }
 
-function colourOf(kernel) {
-  const probe = make("span", `k${kernel % COLOURS}`);
-  document.body.append(probe);
-  const colour = getComputedStyle(probe).backgroundColor;
-  probe.remove();
-  return colour;
+function colorOf(kernel) {
+  const sample = make("span", `k${kernel % COLORS}`);
+  document.body.append(sample);
+  const color = getComputedStyle(sample).backgroundColor;
+  sample.remove();
+  return color;
 }

@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 import pytest
 
+from tools.app.uploads import UploadTooLargeError, decode_upload
 from utils.core.errors import InputError
-from utils.inference.uploads import UploadTooLargeError, decode_upload
 
 IMAGE = np.zeros((40, 50, 3), np.uint8)
 
@@ -49,7 +49,7 @@ def test_a_second_size_behind_the_pixels_of_a_png_does_not_count(second: bytes) 
 def test_what_has_no_header_that_is_understood_is_not_decoded_to_find_its_size(
     content: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("utils.inference.uploads.decode_image", lambda *_: pytest.fail("decoded"))
+    monkeypatch.setattr("tools.app.uploads.decode_image", lambda *_: pytest.fail("decoded"))
     with pytest.raises(InputError, match="this is no image"):
         decode_upload(content, 1000)
 
