@@ -130,6 +130,17 @@ def test_a_parameter_without_gradient_does_not_stop_the_training(answers: Answer
     assert [found["idle_parameter"] for found in answers] == [{"code": 0, "spare": 1.0, "batches": 3}] * 2
 
 
+def test_calibration_and_temperature_span_are_the_same_on_both_in_every_step(answers: Answers) -> None:
+    first, second = (found["dynamic_start"] for found in answers)
+    assert first == second  # to the last bit: weights of all routings, and T of model and average
+    steps = first["steps"]
+    assert [step[:2] for step in steps] == [pytest.approx([max(1, 34 - 33 * i / 6)] * 2) for i in range(12)]
+    assert len({step[2] for step in steps}) >= 4 and first["equal kernels"]  # an optimizer step takes 3 batches
+    # The images of the calibration do not depend on how many processes there are.
+    assert first["start"] == pytest.approx(first["alone"], rel=1e-6)
+    assert first["inflated"] not in (0, pytest.approx(first["start"], rel=1e-3))
+
+
 def test_torchrun_starts_the_processes_and_what_cannot_work_is_said_once(tmp_path: Path, toy: Path) -> None:
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     words = [f"--data={toy}", f"--project={tmp_path}", "--batch-size=3", "--device=cpu"]

@@ -23,6 +23,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import train
+from models.dynamic import attention_layers, temperatures
 from models.yolo import Model
 from utils.checkpoint import load_checkpoint
 from utils.config.dataset_spec import DatasetSpec
@@ -316,6 +317,52 @@ def idle_parameter(ranks: Ranks) -> dict[str, Any]:
     return {"code": code, "spare": float(session.model.model[3].spare), "batches": session.position.batches}
 
 
+class RoutingNotes(Callback):
+    """After every batch: the temperatures of model and average, and the sum of the routing weights' parameters."""
+
+    def __init__(self, session: Session) -> None:
+        self.session, self.steps = session, list[list[float]]()
+
+    def on_train_batch_end(self, event: BatchEnd) -> None:
+        models = self.session.model, self.session.ema.model
+        self.steps.append([*(t for model in models for t in temperatures(model)), *map(routing_sum, models)])
+
+
+def routing_sum(model: torch.nn.Module) -> float:
+    """Sum of all parameters of the routings, positive and negative ones apart in value."""
+    parameters = [p.detach().double() for _, layer in attention_layers(model) for p in layer.parameters()]
+    return float(sum((p * torch.arange(1, p.numel() + 1).view_as(p)).sum() for p in parameters))
+
+
+def dynamic_start(ranks: Ranks) -> dict[str, Any]:
+    """The routing after calibration, from scratch and from static weights, and in every step of a temperature span."""
+    hyp = FOLDER / f"span{ranks.rank}.yaml"
+    hyp.write_text("routing_deviation: 1\ntemperature_span: 0.5\n", encoding="utf-8")
+    given = {"cfg": "yolov5n_dynamic_head.yaml", "noval": True, "hyp": str(hyp)}
+    notes: list[RoutingNotes] = []
+    starts: list[float] = []
+
+    def hook(session: Session) -> None:
+        starts.append(routing_sum(session.model))
+        notes.append(RoutingNotes(session))
+        session.callbacks.add(notes[0])
+
+    run(ranks, hook, epochs=4, name="span", **given)
+    alone, _ = run(ALONE, epochs=0, name=f"alone-start{ranks.rank}", **given)
+    if ranks.main:
+        run(ALONE, epochs=1, noval=True, name="static")
+    ranks.gather(None)
+    inflated, _ = run(
+        ranks, epochs=0, name="inflated", cfg=given["cfg"], weights=str(FOLDER / "static/weights/last.pt")
+    )
+    layer = inflated.model.model[10].conv
+    return {
+        "start": starts[0], "alone": routing_sum(alone.model), "steps": notes[0].steps,
+        "inflated": routing_sum(inflated.model),
+        "equal kernels": all(torch.equal(kernel, layer.weight[0]) for kernel in layer.weight),
+    }  # fmt: skip
+
+
 def main() -> None:
     torch.set_num_threads(1)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
@@ -340,6 +387,7 @@ def main() -> None:
             faulty_batch,
             no_batch,
             idle_parameter,
+            dynamic_start,
         ):
             answers[answer.__name__] = answer(ranks)
             (FOLDER / f"rank{ranks.rank}.json").write_text(json.dumps(answers), encoding="utf-8")

@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 import torch
 
+from models.common import Dynamic_conv2d
 from models.dynamic import set_temperature
+from models.families import ChannelGate
 from models.yolo import Model
 from utils.checkpoint import Checkpoint, save_checkpoint
 
@@ -19,6 +21,16 @@ ROWS: dict[str, list[Any]] = {
     "dynamic": [[-1, 1, "DynamicConv", [16, 3, 2]], [-1, 1, "Dynamic_conv2d", [16, 1, 1]]],
     "condconv": [[-1, 1, "CondConv", [16, 3, 2]], [-1, 1, "CondConv", [16, 1, 1]]],
     "odconv": [[-1, 1, "ODConv", [16, 3, 2]], [-1, 1, "ODConv", [16, 1, 1]]],
+    "norm": [[-1, 1, "DynamicConv", [16, 3, 2, {"norm": True}]], [-1, 1, "C3Dynamic", [16, {"norm": True}]]],
+    "residual": [
+        [-1, 1, "DynamicConv", [16, 3, 2, {"residual": True}]],
+        [-1, 1, "C3Dynamic", [16, {"residual": True}]],
+    ],
+    "norm and residual": [
+        [-1, 1, "ODConv", [16, 3, 2, {"norm": True, "residual": True}]],
+        [-1, 1, "Dynamic_conv2d", [16, 1, {"norm": True, "residual": True}]],
+    ],
+    "se": [[-1, 1, "SEConv", [16, 3, 2]], [-1, 1, "C3SE", [16]]],
 }
 
 
@@ -34,7 +46,7 @@ def tiny_yaml(kind: str) -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """``tiny(kind) -> best.pt`` of a static, dynamic, condconv or odconv model with classes ant, bee, 甲虫."""
+    """``tiny(kind) -> best.pt`` of a model with the ``ROWS`` of that name and the classes ant, bee, 甲虫."""
     folder, made = tmp_path_factory.mktemp("tiny"), {}
 
     def make(kind: str) -> Path:
@@ -48,6 +60,10 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
                 if isinstance(module, torch.nn.BatchNorm2d):
                     module.running_mean.uniform_(-0.2, 0.2)
                     module.running_var.uniform_(0.02, 0.2)
+                elif isinstance(module, ChannelGate):  # both start as 0
+                    torch.nn.init.normal_(module.fc2.weight)
+                elif isinstance(module, Dynamic_conv2d) and module.static_weight is not None:
+                    torch.nn.init.normal_(module.weight, std=0.2)
             for conv in model.head.m:
                 conv.weight.mul_(4)
                 conv.bias.view(model.head.na, -1)[:, 4:] = 1.0
