@@ -169,8 +169,20 @@ class Focus(nn.Module):
         self.conv = Conv(4 * c1, c2, k, s, p, g, act)
 
     def forward(self, x: Tensor) -> Tensor:
-        by_offset = F.pixel_unshuffle(x, 2).unflatten(1, (-1, 2, 2))  # [B, c1, y, x, H/2, W/2]
-        return self.conv(by_offset.permute(0, 3, 2, 1, 4, 5).flatten(1, 3))  # x slowest, then y, then channel
+        y = F.pixel_unshuffle(x, 2)
+        size = y.shape[2], y.shape[3]
+        by_offset = y.reshape(y.shape[0], -1, 2, 2, *size)  # [B, c1, y, x, H/2, W/2]
+        swapped = by_offset.permute(0, 3, 2, 1, 4, 5)  # x slowest, then y, then channel
+        return self.conv(swapped.reshape(y.shape[0], -1, *size))
+
+
+def swap_channels(x: Tensor, fast: int) -> Tensor:
+    """[B, slow * fast, H, W], channel i * fast + j -> the same values, channel j * slow + i.
+
+    By ``reshape``: of ``unflatten`` an ONNX file declares the sizes of the export, whatever axes are free.
+    """
+    size = x.shape[2], x.shape[3]
+    return x.reshape(x.shape[0], -1, fast, *size).transpose(1, 2).reshape(x.shape[0], -1, *size)
 
 
 @register("contract")
@@ -182,8 +194,7 @@ class Contract(nn.Module):
         self.gain = gain
 
     def forward(self, x: Tensor) -> Tensor:
-        channel_first = F.pixel_unshuffle(x, self.gain)
-        return channel_first.unflatten(1, (x.shape[1], -1)).transpose(1, 2).flatten(1, 2)
+        return swap_channels(F.pixel_unshuffle(x, self.gain), self.gain**2)
 
 
 @register("expand")
@@ -195,8 +206,7 @@ class Expand(nn.Module):
         self.gain = gain
 
     def forward(self, x: Tensor) -> Tensor:
-        place_first = x.unflatten(1, (self.gain**2, -1))
-        return F.pixel_shuffle(place_first.transpose(1, 2).flatten(1, 2), self.gain)
+        return F.pixel_shuffle(swap_channels(x, x.shape[1] // self.gain**2), self.gain)
 
 
 class Classify(nn.Module):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import csv
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 import torch
 
 import train
+from models.summary import summarize
 from models.yolo import Model
 from tools import compare
 from utils.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
@@ -146,3 +148,16 @@ def test_compare_counts_their_parameters_and_multiply_adds(load: Any, tmp_path: 
         "eca": 5,
     }
     assert found == {name: (parameters[name], macs[name]) for name in NAMES}
+
+
+@pytest.mark.parametrize("readme", ["README.md", "README.zh-CN.md"])
+def test_both_tables_have_what_compare_counts_at_640_px(load: Any, readme: str) -> None:
+    text = (FOLDER / readme).read_text(encoding="utf-8")
+    rows = {found[1]: found[0] for found in re.findall(r"(\| \[(\w+)\.py\].*)", text)}
+    assert sorted(rows) == list(NAMES)
+    for name, row in rows.items():
+        load(name)
+        counted = summarize(Model(FOLDER / f"yolov5n_{name}.yaml"), 640)
+        assert row.endswith(f"| {counted.parameters:,} | {counted.gflops:.2f} |")
+    links = re.findall(r"\]\(([^)]+)\)", text)
+    assert all((FOLDER / link).is_file() for link in links if not link.startswith("https://arxiv.org/abs/"))

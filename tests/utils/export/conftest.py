@@ -30,17 +30,19 @@ ROWS: dict[str, list[Any]] = {
         [-1, 1, "ODConv", [16, 3, 2, {"norm": True, "residual": True}]],
         [-1, 1, "Dynamic_conv2d", [16, 1, {"norm": True, "residual": True}]],
     ],
+    "pixels": [[-1, 1, "Focus", [16, 3]], [-1, 1, "Contract", [2]], [-1, 1, "Expand", [2]], [-1, 1, "Conv", [16, 1]]],
     "se": [[-1, 1, "SEConv", [16, 3, 2]], [-1, 1, "C3SE", [16]]],
 }
 
 
 def tiny_yaml(kind: str) -> dict[str, Any]:
-    stem = [[-1, 1, "Conv", [8, 6, 2, 2]], [-1, 1, "Conv", [8, 3, 2]]]
+    backbone = [[-1, 1, "Conv", [8, 6, 2, 2]], [-1, 1, "Conv", [8, 3, 2]], *ROWS[kind]]
+    levels = [len(backbone) - 1, len(backbone)]
     return {
         "nc": 3, "depth_multiple": 1.0, "width_multiple": 1.0,
         "anchors": [[10, 13, 16, 30], [30, 61, 62, 45]],
-        "backbone": [*stem, *ROWS[kind]],
-        "head": [[-1, 1, "Conv", [16, 3, 2]], [[3, 4], 1, "Detect", ["nc", "anchors"]]],
+        "backbone": backbone,
+        "head": [[-1, 1, "Conv", [16, 3, 2]], [levels, 1, "Detect", ["nc", "anchors"]]],
     }  # fmt: skip
 
 

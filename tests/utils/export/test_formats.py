@@ -54,6 +54,14 @@ def test_norm_residual_and_squeeze_and_excitation_are_exported_exactly(
         torch.testing.assert_close(open_exported(row.path, CPU)(images)[0], expected, rtol=1e-4, atol=1e-3)
 
 
+def test_layers_that_turn_pixels_into_channels_are_exported_with_free_axes(exported: Exported) -> None:
+    for package in ("onnxruntime", "openvino"):
+        pytest.importorskip(package)
+    for row in exported("pixels", include=("onnx", "openvino"), dynamic=True)[1:]:
+        assert row.made, row.note
+        assert row.worst < 1e-4
+
+
 def test_torchscript_takes_any_batch_and_size(exported: Exported) -> None:
     row = exported("dynamic", include=("torchscript",))[1]
     assert row.made, row.note
