@@ -12,7 +12,7 @@ import torch
 
 from models.common import Dynamic_conv2d
 from models.dynamic import set_temperature
-from models.families import ChannelGate
+from models.dynamic_variants import ChannelGate
 from models.yolo import Model
 from utils.checkpoint import Checkpoint, save_checkpoint
 
