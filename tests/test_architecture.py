@@ -69,8 +69,6 @@ REPEATED_NAMES = (
     #
     "NAMES",
     #
-    "OPTIMIZERS",
-    #
     "OptionsT",
     #
     "RECORDS",
@@ -84,10 +82,6 @@ REPEATED_NAMES = (
     "as_written",
     #
     "check_fits",
-    #
-    "end",
-    #
-    "figures",
     #
     "image_size",
     #

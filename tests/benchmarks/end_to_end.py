@@ -65,7 +65,7 @@ def measure(name: str, imgsz: int, folder: Path, options: argparse.Namespace) ->
     context = multiprocessing.get_context("spawn")
     pipe, end = context.Pipe()
     child = context.Process(
-        target=serve_plain_steps, args=(end, name, session.spec.nc, options.batch, imgsz), daemon=True
+        target=serve_plain_steps, args=(end, name, session.model.nc, options.batch, imgsz), daemon=True
     )
     child.start()
     pipe.send(2)

@@ -14,7 +14,7 @@ from utils.config.options import TrainOptions
 from utils.core.seed import torch_settings_restored
 from utils.training.session import Session
 
-Hook = Callable[[Session], None]
+Hook = Callable[[Session], Session | None]
 
 
 class Training(Protocol):
@@ -43,7 +43,7 @@ def without_figures(patch: pytest.MonkeyPatch) -> None:
     for name in ("plot_labels", "plot_label_correlogram", "plot_batch", "plot_results", "plot_routing"):
         patch.setattr(f"utils.loggers.plots_logger.{name}", lambda *_: None)
     patch.setattr("utils.evaluation.observers.plot_batch", lambda *_: None)
-    patch.setattr(train, "save_plots", lambda *_: None)
+    patch.setattr("utils.training.finish.save_plots", lambda *_: None)
 
 
 @pytest.fixture(scope="session")
@@ -61,7 +61,7 @@ def options_for(toy: Path) -> Callable[..., TrainOptions]:
 
 @pytest.fixture(scope="session")
 def training(options_for: Callable[..., TrainOptions]) -> Training:
-    """Runs train.py; ``hook`` sees the run between ``prepare`` and the first epoch and may add callbacks to it.
+    """Runs train.py; ``hook`` sees the run between ``prepare`` and the first epoch and may return another.
 
     Images are left out unless ``figures``, checkpoints are unless ``files``: both cost more than the training.
     """
@@ -72,9 +72,8 @@ def training(options_for: Callable[..., TrainOptions]) -> Training:
         sessions: list[Session] = []
 
         def prepare(*given_to_it: Any) -> Session:
-            sessions.append(original(*given_to_it))
-            if hook is not None:
-                hook(sessions[0])
+            session = original(*given_to_it)
+            sessions.append((hook and hook(session)) or session)
             return sessions[0]
 
         with pytest.MonkeyPatch.context() as patch:
@@ -83,7 +82,7 @@ def training(options_for: Callable[..., TrainOptions]) -> Training:
             if not figures:
                 without_figures(patch)
             if not files:
-                patch.setattr(train, "save", lambda *_, **__: None)
+                patch.setattr(train, "save_epoch", lambda *_, **__: None)
             train.main(options_for(project, **given))
         return sessions[0]
 

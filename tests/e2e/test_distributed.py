@@ -123,7 +123,7 @@ def test_a_number_broken_on_one_rank_is_seen_by_both(answers: Answers) -> None:
 
 def test_a_image_lost_on_one_rank_stops_both_with_its_name(answers: Answers) -> None:
     for found in answers:
-        assert found["no_batch"].startswith("a.png: gone; then go on with: torchrun --nproc_per_node=2 train.py")
+        assert found["no_batch"].startswith("a.png: gone; then resume with: torchrun --nproc_per_node=2 train.py")
 
 
 def test_a_parameter_without_gradient_does_not_stop_the_training(answers: Answers) -> None:

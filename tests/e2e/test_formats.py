@@ -11,6 +11,7 @@ import train
 import val
 from tools.convert import ConvertOptions, convert
 from utils.config.cli import run_script
+from utils.config.dataset_spec import DatasetSpec
 from utils.config.options import TrainOptions
 
 SMALL = {"--epochs": "1", "--batch-size": "4", "--imgsz": "64", "--workers": "0", "--device": "cpu"}
@@ -51,7 +52,7 @@ def test_a_yaml_with_nothing_but_splits_is_enough_for_coco(training, forms: dict
     data.write_text(yaml.safe_dump(entries), encoding="utf-8")
     session = training(tmp_path / "runs", data=str(data))
     assert session.model.names == ["red", "green"]
-    assert session.spec.category_ids == (1, 2)
+    assert DatasetSpec.load(str(data)).category_ids == (1, 2)
 
 
 @pytest.mark.usefixtures("without_images")

@@ -64,7 +64,7 @@ def tensors_of(value: Any, place: str = "") -> dict[str, torch.Tensor]:
 
 def state_of(session: Session) -> dict[str, torch.Tensor]:
     """Weights, averages, momenta and waiting gradients at the end of a run."""
-    checkpoint = load_checkpoint(session.last)
+    checkpoint = load_checkpoint(session.saver.last)
     parts = ("model", "ema", "optimizer", "train_state")
     return tensors_of({name: getattr(checkpoint, name) for name in parts})
 

@@ -35,7 +35,7 @@ def test_a_cpu_trains_and_averages_channels_last_and_saves_as_ever(tmp_path: Pat
     momentum = session.optimizer.state[session.model.model[1].conv.weight]["momentum_buffer"]
     for tensor in (session.model.model[1].conv.weight, session.ema.model.model[1].conv.weight, momentum):
         assert tensor.is_contiguous(memory_format=LAST)
-    saved = load_checkpoint(session.last)
+    saved = load_checkpoint(session.saver.last)
     assert all(tensor.is_contiguous() for tensor in saved.model.values())
 
 
@@ -56,7 +56,7 @@ def test_compile_has_the_loop_call_the_compiled_model(
     monkeypatch.setattr(torch, "compile", compile)
     session = training(tmp_path, epochs=2, compile=True, noval=True)
     assert calls == [4, 4, 4]  # the check at the start, and the two epochs
-    assert not any("orig_mod" in name for name in load_checkpoint(session.last).model)
+    assert not any("orig_mod" in name for name in load_checkpoint(session.saver.last).model)
 
 
 def test_compile_leaves_a_run_as_it_would_be_without(
@@ -79,7 +79,7 @@ def test_the_batch_size_found_is_recorded_so_that_a_resumed_run_keeps_it(
     assert session.options.batch_size == 2  # 0.7 * 300 MiB at 100 MiB an image
     assert len(session.loader) == 2
     assert yaml.safe_load((session.save_dir / "opt.yaml").read_text())["batch_size"] == 2
-    assert load_checkpoint(session.last).options["batch_size"] == 2
+    assert load_checkpoint(session.saver.last).options["batch_size"] == 2
 
 
 def test_no_room_for_a_single_image_ends_before_a_run_folder_is_made(

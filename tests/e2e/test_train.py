@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from utils.core.callbacks import BatchEnd, Callback, CheckpointSaved, EpochEnd, 
 from utils.core.errors import InputError
 from utils.loggers.results_csv import V61_COLUMNS
 from utils.loss import LossItems
-from utils.training import saver
+from utils.training import saver, validation
 from utils.training.multi_scale import resize_batch
 from utils.training.session import Session
 from utils.training.setup import prepare
@@ -170,7 +171,7 @@ def annealed(tmp_path_factory: pytest.TempPathFactory, training: Training) -> tu
         written = saver.save_checkpoint
         patch.setattr(saver, "save_checkpoint", save)
         better = iter(range(1, 100))  # every epoch is the best so far, so that every epoch writes best.pt
-        patch.setattr(train, "fitness", lambda _: np.array([next(better)]))
+        patch.setattr(validation, "fitness", lambda _: np.array([next(better)]))
         session = training(tmp_path_factory.mktemp("annealed"), hook, cfg=DYNAMIC, epochs=14)
     return session.save_dir, seen
 
@@ -308,7 +309,8 @@ def test_unfinished_weights_without_resume_start_a_new_run(
     checkpoint = load_checkpoint(last)
     assert checkpoint.ema is not None and checkpoint.resumable
     fresh = prepare(options_for(tmp_path, cfg="", weights=str(last), epochs=2))
-    assert (fresh.start_epoch, fresh.ema.updates, fresh.stopper.best_fitness, fresh.best_written) == (0, 0, 0, False)
+    assert (fresh.ema.updates, fresh.state.first_epoch, fresh.state.best_written) == (0, 0, False)
+    assert fresh.state.early_stopping.best_fitness == 0
     assert not fresh.optimizer.state
     assert get_temperature(fresh.model) == get_temperature(fresh.ema.model) == 34
     taken = {k: v for k, v in fresh.model.state_dict().items() if not k.endswith(("temperature", "anchors"))}
@@ -322,22 +324,17 @@ def test_a_loss_that_is_not_a_number_stops_the_run_and_spares_the_last_checkpoin
 ) -> None:
     folders = []
 
-    def hook(session: Session) -> None:
+    def hook(session: Session) -> Session:
         folders.append(session.save_dir)
-        sound = session.loss
 
-        def spoilt(*inputs: Any) -> LossItems:
-            items = sound(*inputs)
-            return LossItems(items.total * float("nan"), items.box, items.obj, items.cls)
+        def loss(*inputs: Any) -> LossItems:
+            items = session.loss(*inputs)
+            factor = float("nan") if session.state.progress.epoch == 1 else 1.0
+            return LossItems(items.total * factor, items.box, items.obj, items.cls)
 
-        class Spoil(Callback):
-            def on_train_epoch_start(self, event: EpochStart) -> None:
-                if event.epoch == 1:
-                    session.loss = spoilt  # type: ignore[assignment]
+        return replace(session, loss=loss)  # type: ignore[arg-type]
 
-        session.callbacks.add(Spoil())
-
-    with pytest.raises(InputError, match=r"epoch 2, batch 1 of 1 .*nan.*last\.pt is untouched"):
+    with pytest.raises(InputError, match=r"epoch 2, batch 1 of 1 .*nan.*last\.pt is unchanged"):
         training(tmp_path, hook, epochs=3)
     checkpoint = load_checkpoint(folders[0] / "weights/last.pt")
     assert checkpoint.resumable and checkpoint.train_state["epoch"] == 0
@@ -392,7 +389,7 @@ def impatient(tmp_path_factory: pytest.TempPathFactory, training: Training) -> t
     """--patience 2 --nosave with a fitness that only falls: 0.9, 0.8, 0.7 ..."""
     watch, values = Watch(), iter(np.arange(0.9, 0, -0.1))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train, "fitness", lambda _: np.array([next(values)]))
+        patch.setattr(validation, "fitness", lambda _: np.array([next(values)]))
         session = training(tmp_path_factory.mktemp("patience"), listening(watch), epochs=6, patience=2, nosave=True)
     return session, watch
 
@@ -405,7 +402,7 @@ def test_patience_stops_after_as_many_epochs_without_a_better_one(impatient: tup
 def test_nosave_writes_only_the_final_checkpoint(impatient: tuple[Session, Watch]) -> None:
     session, watch = impatient
     assert len(watch.saved) == 1
-    assert {path.name for path in session.weights_dir.iterdir()} == WEIGHTS
+    assert {path.name for path in session.saver.last.parent.iterdir()} == WEIGHTS
 
 
 def test_rect_batches_keep_shape_and_order(tmp_path: Path, make_dataset: MakeDataset, options_for: Options) -> None:
@@ -487,7 +484,7 @@ def test_image_weights_draw_only_images_with_objects(
 
 def test_single_cls_trains_one_class(tmp_path: Path, training: Training) -> None:
     session = training(tmp_path, single_cls=True)
-    checkpoint = load_checkpoint(session.best)
+    checkpoint = load_checkpoint(session.saver.best)
     assert (checkpoint.nc, checkpoint.names, session.model.nc) == (1, ["item"], 1)
 
 
@@ -528,9 +525,9 @@ def test_a_new_run_in_an_old_folder_leaves_nothing_of_the_old_one(
 ) -> None:
     training(tmp_path, single_cls=True)
     values = iter([0.5, 0.4])  # the first epoch is the best, and --nosave does not write it
-    monkeypatch.setattr(train, "fitness", lambda _: np.array([next(values)]))
+    monkeypatch.setattr(validation, "fitness", lambda _: np.array([next(values)]))
     session = training(tmp_path, exist_ok=True, nosave=True, epochs=2)
-    assert load_checkpoint(session.best).nc == 2
+    assert load_checkpoint(session.saver.best).nc == 2
 
 
 # Small and empty sets -------------------------------------------------------------------------------------------------
@@ -592,7 +589,7 @@ def test_a_training_set_of_background_is_pointed_out(background: tuple[Path, Wat
 
 
 def test_no_epochs_leave_another_runs_checkpoints_alone(tmp_path: Path, training: Training) -> None:
-    last = training(tmp_path).last
+    last = training(tmp_path).saver.last
     before = last.read_bytes()
     training(tmp_path, exist_ok=True, epochs=0)
     assert last.read_bytes() == before
@@ -601,7 +598,7 @@ def test_no_epochs_leave_another_runs_checkpoints_alone(tmp_path: Path, training
 def test_placeholder_anchors_are_refused_unless_they_are_fitted(tmp_path: Path, training: Training) -> None:
     hyp = tmp_path / "hyp.yaml"
     hyp.write_text("anchors: 3\n", encoding="utf-8")
-    with pytest.raises(InputError, match=r"placeholder anchors.*leave out --noautoanchor"):
+    with pytest.raises(InputError, match=r"placeholder anchors.*omit --noautoanchor"):
         training(tmp_path / "runs", hyp=str(hyp), noautoanchor=True)
     assert not (tmp_path / "runs").exists()
 

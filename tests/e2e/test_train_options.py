@@ -15,7 +15,7 @@ import yaml
 from models.dynamic import temperatures
 from models.dynamic_variants import ODConv2d
 from models.yolo import Model, read_model_yaml
-from utils.checkpoint import load_checkpoint
+from utils.checkpoint import load_checkpoint, save_checkpoint
 from utils.config.options import TrainOptions
 from utils.core.errors import InputError
 from utils.loss.focal import FocalLoss
@@ -61,17 +61,17 @@ def test_training_takes_the_size_of_the_weights_unless_one_is_given(
     tmp_path: Path, options_for: Options, training: Training, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    best = training(tmp_path, imgsz=96).best
+    best = training(tmp_path, imgsz=96).saver.best
     assert load_checkpoint(best).imgsz == 96
     session = prepare(options_for(tmp_path, weights=str(best), imgsz=None))
-    assert session.imgsz == session.options.imgsz == 96
+    assert session.imgsz == session.saver.recorded["imgsz"] == 96
     assert "image size 96, that of the model file" in caplog.text
     assert prepare(options_for(tmp_path, weights=str(best), imgsz=64)).imgsz == 64
     assert prepare(options_for(tmp_path, imgsz=None)).imgsz == 640
 
 
 def test_a_resumed_run_keeps_its_size(tmp_path: Path, training: Training) -> None:
-    last = training(tmp_path, imgsz=96).last
+    last = training(tmp_path, imgsz=96).saver.last
     assert training(tmp_path, resume=str(last), epochs=2).imgsz == 96
 
 
@@ -80,7 +80,20 @@ def test_without_cfg_and_weights_the_default_model_is_named(
 ) -> None:
     with caplog.at_level(logging.INFO):
         session = prepare(options_for(tmp_path, cfg=""))
-    assert session.dynamic and "training yolov5n_dynamic.yaml from scratch" in caplog.text
+    assert temperatures(session.model) and "training yolov5n_dynamic.yaml from scratch" in caplog.text
+
+
+@pytest.mark.parametrize("key", ["images", "pictures"])
+def test_a_resumed_run_warns_of_another_number_of_images_also_when_an_earlier_version_recorded_it(
+    tmp_path: Path, training: Training, caplog: pytest.LogCaptureFixture, key: str
+) -> None:
+    file = training(tmp_path).save_dir / "weights/resume.pt"
+    checkpoint = load_checkpoint(file)
+    checkpoint.train_state.pop("images")
+    checkpoint.train_state[key] = 5
+    save_checkpoint(file, checkpoint)
+    training(tmp_path, resume=str(file), epochs=2, noval=True, files=False)
+    assert "the training set has 4 images now, 5 when this run was saved" in caplog.text
 
 
 def test_resume_without_a_path_means_the_newest_run(
@@ -88,10 +101,10 @@ def test_resume_without_a_path_means_the_newest_run(
 ) -> None:
     monkeypatch.setattr(resume, "ROOT", tmp_path)
     for name in ("old", "new"):
-        last = training(tmp_path / "runs/train", name=name, epochs=1).last
+        last = training(tmp_path / "runs/train", name=name, epochs=1).saver.last
     os.utime(last.parents[2] / "old/weights/last.pt", (1, 1))
     session = training(tmp_path, resume=True, epochs=2)
-    assert session.save_dir.name == "new" and session.start_epoch == 1
+    assert session.save_dir.name == "new" and session.state.first_epoch == 1
 
 
 def test_tensorboard_is_written_when_asked_for(tmp_path: Path, training: Training) -> None:
@@ -106,7 +119,7 @@ def test_the_three_options_of_a_download_reach_it(
 ) -> None:
     seen: list[Any] = []
     monkeypatch.setattr(
-        "utils.training.setup.fetch_missing", lambda spec, splits, **how: (seen.append((splits, how)), spec)[1]
+        "utils.training.data_setup.fetch_missing", lambda spec, splits, **how: (seen.append((splits, how)), spec)[1]
     )
     prepare(options_for(tmp_path))
     assert seen == []
@@ -238,8 +251,8 @@ def test_an_early_stop_names_the_best_epoch_and_how_to_go_on(
     tmp_path: Path, training: Training, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     values = iter([[0.5], [0.9], [0.4]])
-    monkeypatch.setattr("train.fitness", lambda _: next(values))
+    monkeypatch.setattr("utils.training.validation.fitness", lambda _: next(values))
     with caplog.at_level(logging.INFO):
         session = training(tmp_path, epochs=7, patience=1, files=False)
     expected = "stopped early after epoch 3 of 7: no fitness as good as in epoch 2 for 1 epoch; to train on: "
-    assert f"{expected}python train.py --resume {session.last} --patience N" in caplog.text
+    assert f"{expected}python train.py --resume {session.saver.last} --patience N" in caplog.text

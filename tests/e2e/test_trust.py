@@ -19,7 +19,7 @@ from utils.checkpoint import Checkpoint, load_checkpoint
 from utils.config.options import TrainOptions
 from utils.core.callbacks import BatchEnd, Callback, EpochEnd, EpochStart
 from utils.core.errors import InputError
-from utils.training import saver
+from utils.training import saver, validation
 from utils.training.session import Session
 
 Rows = Callable[[Path], list[dict[str, str]]]
@@ -117,12 +117,12 @@ def test_a_run_interrupted_in_an_epoch_ends_as_if_it_had_not_been(
 ) -> None:
     with caplog.at_level(logging.INFO):
         session = training(tmp_path, does(epoch, index, lambda: signal.raise_signal(number)), **settings)
-    assert session.interrupted and f"go on with: python train.py --resume {session.last}" in caplog.text
-    done = load_checkpoint(session.last).train_state
+    assert f"resume with: python train.py --resume {session.saver.last}" in caplog.text
+    done = load_checkpoint(session.saver.last).train_state
     assert (done["epoch"], done["position"]["batches"]) == (epoch - 1, index + 1 if index >= 0 else BATCHES)
-    assert not (session.weights_dir / "resume.pt").exists()  # the run did not finish
-    training(tmp_path, resume=str(session.last))
-    assert differing(state_in(whole / "weights/resume.pt"), state_in(session.weights_dir / "resume.pt")) == []
+    assert not (session.saver.last.parent / "resume.pt").exists()  # the run did not finish
+    training(tmp_path, resume=str(session.saver.last))
+    assert differing(state_in(whole / "weights/resume.pt"), state_in(session.saver.last.parent / "resume.pt")) == []
     assert figures(results(whole)) == figures(results(session.save_dir))
 
 
@@ -140,7 +140,7 @@ def test_a_signal_is_exit_code_0_and_a_second_one_stops_at_once(
     assert load_checkpoint(tmp_path / "exp/weights/last.pt").train_state["epoch"] == 0
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train, "fit", lambda s: setattr(s, "interrupted", True) or 0)
+        patch.setattr(train, "fit", lambda _: False)
         assert train.main(options_for(tmp_path, **settings)) == 0
 
 
@@ -185,20 +185,20 @@ def test_a_finished_run_is_extended_with_the_longer_schedule(
     assert [float(row["x/lr0"]) for row in rows[2:]] == pytest.approx([0.00505, 0.002575])
     assert [float(row["temperature"]) for row in rows] == [34, 1, 12, 1]
     assert "4 epochs instead of 2: in epoch 3 the learning rate is 0.00505 instead of 0.0001" in caplog.text
-    assert not load_checkpoint(session.last).resumable
-    assert load_checkpoint(session.weights_dir / "resume.pt").train_state["epoch"] == 3
+    assert not load_checkpoint(session.saver.last).resumable
+    assert load_checkpoint(session.saver.last.parent / "resume.pt").train_state["epoch"] == 3
 
 
 def test_a_run_that_stopped_early_is_extended_and_waits_anew(
     tmp_path: Path, training: Training, results: Rows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     values = iter(np.arange(0.9, 0, -0.1))  # the first epoch is the best
-    monkeypatch.setattr(train, "fitness", lambda _: np.array([next(values)]))
+    monkeypatch.setattr(validation, "fitness", lambda _: np.array([next(values)]))
     session = training(tmp_path, epochs=9, patience=1)
     assert len(results(session.save_dir)) == 2
     with pytest.raises(InputError, match="after epoch 2 of 9, no better fitness for 1 epoch"):
-        training(tmp_path, resume=str(session.last))
-    training(tmp_path, resume=str(session.last), patience=2)
+        training(tmp_path, resume=str(session.saver.last))
+    training(tmp_path, resume=str(session.saver.last), patience=2)
     assert len(results(session.save_dir)) == 5  # the third, and two of waiting
 
 
@@ -206,7 +206,7 @@ def test_a_run_killed_between_its_last_epoch_and_its_end_is_only_ended(
     tmp_path: Path, training: Training, results: Rows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     values = iter(np.arange(0.9, 0, -0.1))
-    monkeypatch.setattr(train, "fitness", lambda _: np.array([next(values)]))
+    monkeypatch.setattr(validation, "fitness", lambda _: np.array([next(values)]))
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(train, "finish", lambda *_: signal.raise_signal(signal.SIGINT))
         training(tmp_path, epochs=9, patience=1)
@@ -255,7 +255,7 @@ def test_a_loss_that_is_not_a_number_names_the_layer(
         conv = session.model.model[9].cv1.conv
 
         def hook(module: torch.nn.Module, _: Any, out: torch.Tensor) -> torch.Tensor:
-            return out * (math.nan if session.position.batches == 1 else 1)
+            return out * (math.nan if session.state.progress.batches == 1 else 1)
 
         conv.register_forward_hook(hook)
 
@@ -268,11 +268,11 @@ def test_faulty_batches_are_left_out_up_to_a_number(
     tmp_path: Path, training: Training, results: Rows, five: dict[str, Any], layer: int | None
 ) -> None:
     session = training(tmp_path, lambda s: poisoned(s, {1, 3}, layer), skip_nonfinite=2, **five)
-    assert session.watch.skipped == 2 and session.position.skipped == 2
+    assert session.state.skipped == 2 and session.state.progress.skipped == 2
     assert all(v.isfinite().all() for v in session.model.state_dict().values())
-    assert load_checkpoint(session.weights_dir / "resume.pt").train_state["skipped"] == 2
+    assert load_checkpoint(session.saver.last.parent / "resume.pt").train_state["skipped"] == 2
     assert np.isfinite(float(results(session.save_dir)[0]["train/box_loss"]))
-    with pytest.raises(InputError, match=r"batch 4 of 5 .*\(batches left out before: 1\)"):
+    with pytest.raises(InputError, match=r"batch 4 of 5 .*\(batches skipped before: 1\)"):
         training(tmp_path, lambda s: poisoned(s, {1, 3}, layer), skip_nonfinite=1, files=False, **five)
 
 
@@ -332,11 +332,11 @@ def test_a_disk_full_for_an_epoch_costs_a_warning(
 ) -> None:
     full_disk(monkeypatch, {1})
     values = iter([0.1, 0.9, 0.5])  # the best epoch is the one that could not be written
-    monkeypatch.setattr(train, "fitness", lambda _: np.array([next(values)]))
+    monkeypatch.setattr(validation, "fitness", lambda _: np.array([next(values)]))
     session = training(tmp_path, epochs=3)
     assert "could not be written (No space left on device)" in caplog.text
-    assert load_checkpoint(session.best).train_state["epoch"] == 1  # it was kept until there was room
-    assert load_checkpoint(session.last).train_state["epoch"] == 2
+    assert load_checkpoint(session.saver.best).train_state["epoch"] == 1  # it was kept until there was room
+    assert load_checkpoint(session.saver.last).train_state["epoch"] == 2
 
 
 def test_a_disk_full_to_the_end_is_exit_code_1_and_the_old_file_is_whole(
@@ -364,7 +364,9 @@ def test_images_lost_on_the_way_stop_the_run_where_it_can_go_on(
     data = make_dataset(tmp_path / "set", n_train=2 * BATCHES)
     gone, aside = data.parent / "images/train", tmp_path / "aside"
     given = settings | {"data": str(data)}
-    with pytest.raises(InputError, match=r"images/train/\d\.png: .* is gone now.*; then go on with: .*--resume .*last"):
+    with pytest.raises(
+        InputError, match=r"images/train/\d\.png: .* is gone now.*; then resume with: .*--resume .*last"
+    ):
         training(tmp_path, does(1, 1, lambda: gone.rename(aside)), **given)
     aside.rename(gone)
     training(tmp_path, resume=str(tmp_path / "exp"))
@@ -383,7 +385,7 @@ def test_a_dead_loader_process_costs_nothing_but_a_restart(
 
     before = signal.signal(signal.SIGCHLD, report)  # as torch does
     try:
-        with pytest.raises(InputError, match=r"a loader process died .*--workers 0 .*; then go on with: .*--resume"):
+        with pytest.raises(InputError, match=r"a loader process died .*--workers 0 .*; then resume with: .*--resume"):
             training(tmp_path, does(0, 1, lambda: signal.raise_signal(signal.SIGCHLD)), **settings)
     finally:
         signal.signal(signal.SIGCHLD, before)
@@ -399,7 +401,7 @@ def test_a_dead_loader_process_outside_of_the_steps_leaves_the_last_save(
     def dies(*_: Any) -> None:
         raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed.")
 
-    monkeypatch.setattr(train, "judge", dies)
+    monkeypatch.setattr(train, "report_epoch", dies)
     with pytest.raises(
         InputError, match=r"a loader process died .*; then give the same command again: nothing .*saved"
     ):
@@ -412,7 +414,7 @@ def test_a_image_lost_before_the_validation_is_named_and_the_epoch_is_kept(
     data = make_dataset(tmp_path / "set", n_train=2 * BATCHES)
     image, aside = data.parent / "images/val/2.png", tmp_path / "2.png"
     given = settings | {"data": str(data)}
-    with pytest.raises(InputError, match=r"images/val/2\.png: .* is gone now.*; then go on with: .*--resume .*last"):
+    with pytest.raises(InputError, match=r"images/val/2\.png: .* is gone now.*; then resume with: .*--resume .*last"):
         training(tmp_path, does(1, -1, lambda: image.rename(aside)), **given)
     aside.rename(image)
     assert load_checkpoint(tmp_path / "exp/weights/last.pt").train_state["position"]["batches"] == BATCHES

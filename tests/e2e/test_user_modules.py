@@ -182,7 +182,7 @@ def test_an_interrupted_run_tells_how_to_go_on(
         training(tmp_path, lambda s: s.callbacks.add(Interrupt()), cfg=str(files.importing), epochs=2)
     last = tmp_path / "exp/weights/last.pt"
     command = f"python train.py --resume {last} --modules {files.layer.resolve()}"
-    assert f"stopped at once, without a save; go on with: {command}" in caplog.text
+    assert f"stopped at once, without a save; resume with: {command}" in caplog.text
 
 
 def test_resume_asks_for_the_file_where_it_was_and_goes_on_with_it_where_it_is(
@@ -201,5 +201,5 @@ def test_resume_asks_for_the_file_where_it_was_and_goes_on_with_it_where_it_is(
     moved = shutil.copy(files.layer, tmp_path)
     session = training(stopped, resume=last, modules=(str(moved),))
     assert (tmp_path / "ran").read_text() == "ran " and files.times_run == before
-    assert session.options.modules == (str(moved),)
+    assert session.saver.recorded["modules"] == [str(moved)]
     assert [row["epoch"].strip() for row in results(stopped)] == ["0", "1"]

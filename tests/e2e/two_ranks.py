@@ -38,7 +38,9 @@ from utils.datasets.loader import build_loader
 from utils.evaluation import Evaluator
 from utils.evaluation.observers import RoutingObserver
 from utils.loss import DetectionLoss
-from utils.training.distributed import distribute, mark_blank, synchronize_norms
+from utils.training import validation
+from utils.training.batch_norm import JointBatchNorm2d, synchronize_norms
+from utils.training.distributed import distribute
 from utils.training.session import Session
 
 CPU = torch.device("cpu")
@@ -73,7 +75,8 @@ def gradients(ranks: Ranks, count: int, cfg: str, sync_bn: bool) -> dict[str, fl
     own = targets[(targets[:, 0] >= places.start) & (targets[:, 0] < places.stop)]
     own[:, 0] -= places.start
     mine = images[places.start : places.stop] if len(places) else torch.full((1, 3, 64, 64), 0.4)
-    mark_blank(model, len(places) == 0)
+    for norm in (module for module in model.modules() if isinstance(module, JointBatchNorm2d)):
+        norm.empty_batch = len(places) == 0
     items = loss_of(model, ranks)(network(mine), own, len(places))
     items.total.backward()
 
@@ -146,14 +149,13 @@ class At(Callback):
 
 
 @contextmanager
-def prepared(hook: Callable[[Session], None] | None, sessions: list[Session]) -> Iterator[None]:
+def prepared(hook: Callable[[Session], Session | None] | None, sessions: list[Session]) -> Iterator[None]:
     """While open, ``hook`` sees each run before its first epoch."""
     original = train.prepare
 
     def prepare(*given: Any) -> Session:
-        sessions.append(original(*given))
-        if hook:
-            hook(sessions[-1])
+        session = original(*given)
+        sessions.append((hook and hook(session)) or session)
         return sessions[-1]
 
     train.prepare = prepare
@@ -163,7 +165,9 @@ def prepared(hook: Callable[[Session], None] | None, sessions: list[Session]) ->
         train.prepare = original
 
 
-def run(ranks: Ranks, hook: Callable[[Session], None] | None = None, **given: Any) -> tuple[Session, int | str]:
+def run(
+    ranks: Ranks, hook: Callable[[Session], Session | None] | None = None, **given: Any
+) -> tuple[Session, int | str]:
     """A run of train.py: its session, and its exit code or the error it ended with."""
     settings = {"data": str(DATA), "cfg": "yolov5n.yaml", "epochs": 2, "batch_size": 4, "imgsz": 64, "name": "x"}
     settings |= {"workers": 0, "device": "cpu", "project": str(FOLDER), "exist_ok": True}
@@ -183,14 +187,19 @@ def state(session: Session) -> dict[str, Any]:
         part: float(sum(value.double().abs().sum() for value in module.state_dict().values()))
         for part, module in (("model", session.model), ("ema", session.ema.model))
     }
-    return {**sums, "epochs": session.start_epoch, "best": session.stopper.best_fitness, "updates": session.ema.updates}
+    return {
+        **sums,
+        "epochs": session.state.first_epoch,
+        "best": session.state.early_stopping.best_fitness,
+        "updates": session.ema.updates,
+    }
 
 
 def early_stop(ranks: Ranks) -> dict[str, Any]:
     """Patience 1 with a fitness that only falls, which rank 0 alone sees; the images are drawn by weight."""
     values = iter(np.arange(0.9, 0, -0.1))
-    original, drawn = train.fitness, []
-    train.fitness = lambda _: np.array([next(values) if ranks.main else 1.0])
+    original, drawn = validation.fitness, []
+    validation.fitness = lambda _: np.array([next(values) if ranks.main else 1.0])
 
     def hook(session: Session) -> None:
         session.callbacks.add(At(1, 0, lambda: drawn.extend(list(session.sampler))))
@@ -198,8 +207,8 @@ def early_stop(ranks: Ranks) -> dict[str, Any]:
     try:
         session, code = run(ranks, hook, epochs=6, patience=1, image_weights=True, name="early")
     finally:
-        train.fitness = original
-    return {"code": code, "epoch": session.position.epoch, "drawn": drawn}
+        validation.fitness = original
+    return {"code": code, "epoch": session.state.progress.epoch, "drawn": drawn}
 
 
 def stopped_and_resumed(ranks: Ranks) -> dict[str, Any]:
@@ -212,7 +221,7 @@ def stopped_and_resumed(ranks: Ranks) -> dict[str, Any]:
 
     parts, code = run(ranks, hook, name="parts", multi_scale=True)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    at = [parts.position.epoch, parts.position.batches, parts.stop.requested]
+    at = [parts.state.progress.epoch, parts.state.progress.batches, parts.stop.requested]
     done = load_checkpoint(FOLDER / "parts/weights/last.pt").train_state["position"]["batches"]
     resumed, _ = run(ranks, resume=str(FOLDER / "parts"))
     return {"code": code, "at": at, "saved": done, "whole": state(whole), "resumed": state(resumed)}
@@ -241,7 +250,7 @@ def other_numbers(ranks: Ranks) -> dict[str, Any]:
     shutil.copytree(FOLDER / "pair", FOLDER / f"pair{ranks.rank}")
     fewer, other_code = run(ALONE, resume=str(FOLDER / f"pair{ranks.rank}"))
     return {
-        "codes": [code, other_code], "stopped": [first.position.batches, pair.position.batches],
+        "codes": [code, other_code], "stopped": [first.state.progress.batches, pair.state.progress.batches],
         "whole": state(whole), "more": state(more), "fewer": state(fewer),
     }  # fmt: skip
 
@@ -269,7 +278,7 @@ def faulty_batch(ranks: Ranks) -> dict[str, Any]:
     def hook(session: Session) -> None:
         if ranks.rank == 1:
             session.model.model[9].register_forward_hook(
-                lambda m, _, out: out * math.nan if m.training and session.position.batches == 1 else out
+                lambda m, _, out: out * math.nan if m.training and session.state.progress.batches == 1 else out
             )
 
     _, refused = run(ranks, hook, epochs=1, noval=True, name="refused")
@@ -278,15 +287,15 @@ def faulty_batch(ranks: Ranks) -> dict[str, Any]:
     def behind_the_norms(session: Session) -> None:
         if ranks.rank == 1:
             session.model.head.m[0].register_forward_hook(
-                lambda m, _, out: out * math.nan if m.training and session.position.batches == 1 else out
+                lambda m, _, out: out * math.nan if m.training and session.state.progress.batches == 1 else out
             )
 
     joint, joint_code = run(
         ranks, behind_the_norms, epochs=1, skip_nonfinite=2, noval=True, sync_bn=True, name="joint"
     )  # fmt: skip
     return {
-        "refused": refused, "code": code, "skipped": session.watch.skipped, "state": state(session),
-        "joint": [joint_code, joint.watch.skipped],
+        "refused": refused, "code": code, "skipped": session.state.skipped, "state": state(session),
+        "joint": [joint_code, joint.state.skipped],
     }  # fmt: skip
 
 
@@ -295,7 +304,7 @@ def no_batch(ranks: Ranks) -> Any:
 
     def hook(session: Session) -> None:
         def fail(keys: Any) -> Any:
-            if session.position.batches == 1:
+            if session.state.progress.batches == 1:
                 raise InputError("a.png: gone")
             return collate(keys)
 
@@ -309,12 +318,12 @@ def no_batch(ranks: Ranks) -> Any:
 def idle_parameter(ranks: Ranks) -> dict[str, Any]:
     """A layer with a parameter that gets no gradient."""
 
-    def hook(session: Session) -> None:
+    def hook(session: Session) -> Session:
         session.model.model[3].register_parameter("spare", torch.nn.Parameter(torch.ones(1)))
-        session.network = distribute(session.model, CPU, ranks)
+        return replace(session, network=distribute(session.model, CPU, ranks))
 
     session, code = run(ranks, hook, epochs=1, noval=True, name="idle")
-    return {"code": code, "spare": float(session.model.model[3].spare), "batches": session.position.batches}
+    return {"code": code, "spare": float(session.model.model[3].spare), "batches": session.state.progress.batches}
 
 
 class RoutingNotes(Callback):
@@ -369,8 +378,8 @@ def main() -> None:
     for name in ("plot_labels", "plot_batch", "plot_results", "plot_routing"):
         setattr(sys.modules["utils.loggers.plots_logger"], name, lambda *_: None)
     sys.modules["utils.evaluation.observers"].plot_batch = lambda *_: None  # type: ignore[attr-defined]
-    train.save_plots = lambda *_: None
-    sys.modules["utils.training.setup"]._describe = lambda _: None  # type: ignore[attr-defined]
+    sys.modules["utils.training.finish"].save_plots = lambda *_: None  # type: ignore[attr-defined]
+    sys.modules["utils.training.setup"]._log_summary = lambda *_, **__: None  # type: ignore[attr-defined]
     with connect_ranks() as ranks:
         answers: dict[str, Any] = {
             "batch norm still": gradients(ranks, 5, "yolov5n_dynamic.yaml", sync_bn=False),

@@ -22,7 +22,7 @@ def main() -> int:
         run.wait_for(lambda: len(run.rows()) >= 2)
         run.process.send_signal(signal.SIGTERM)
         fine &= check("SIGTERM ends the run with code 0", run.wait() == 0)
-        fine &= check(run.line("go on with"), str(run.last) in run.line("go on with"))
+        fine &= check(run.line("resume with"), str(run.last) in run.line("resume with"))
         sound = run.last.read_bytes()
         half = len(sound) // 2
         damages = {

@@ -121,7 +121,7 @@ def test_one_step_at_batch_one_gives_every_parameter_a_finite_gradient(name: str
 @pytest.mark.parametrize("name", KINDS)
 def test_parameter_groups_hold_every_parameter_once(name: str) -> None:
     model = small(name)
-    optimizer = build_optimizer(model, "SGD", 0.01, 0.9, 5e-4, False)
+    optimizer = build_optimizer(model, "SGD", Hyp(momentum=0.9))
     grouped = [id(p) for group in optimizer.param_groups for p in group["params"]]
     assert sorted(grouped) == sorted(id(p) for p in model.parameters())
 

@@ -94,9 +94,9 @@ def a_run(done: Path, folder: Path) -> WorkerOptions:
 
 
 def without_figures(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr("utils.training.setup.PlotsLogger", type("Silent", (train_callback(),), {}))
+    patch.setattr("utils.loggers.selection.PlotsLogger", type("Silent", (train_callback(),), {}))
     patch.setattr("utils.evaluation.observers.plot_batch", lambda *_: None)
-    patch.setattr(train, "save_plots", lambda *_: None)
+    patch.setattr("utils.training.finish.save_plots", lambda *_: None)
 
 
 def train_callback() -> type:
@@ -116,7 +116,7 @@ def test_a_run_that_was_stopped_goes_on_and_ends_as_if_it_had_not_been(
     done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_thread: None
 ) -> None:
     without_figures(monkeypatch)
-    options, original, calls = a_run(done, tmp_path), train.note, []
+    options, original, calls = a_run(done, tmp_path), train.report_batch, []
 
     def stop_after_three(*given: Any) -> None:
         original(*given)
@@ -124,7 +124,7 @@ def test_a_run_that_was_stopped_goes_on_and_ends_as_if_it_had_not_been(
         if len(calls) == 3:
             signal.raise_signal(signal.SIGTERM)
 
-    monkeypatch.setattr(train, "note", stop_after_three)
+    monkeypatch.setattr(train, "report_batch", stop_after_three)
     with pytest.raises(Unfinished):
         worker.main(options)
     assert not (tmp_path / "run/result.json").exists()

@@ -6,6 +6,7 @@ import torch
 
 from models.yolo import Model
 from utils.config.options import TrainOptions
+from utils.config.train_slices import StepOptions
 from utils.training.autobatch import GPU_CAP, choose_batch_size
 
 
@@ -23,4 +24,4 @@ def autobatch(model: Model, imgsz: int = 640, fraction: float = 0.9, batch_size:
     device = next(model.parameters()).device
     images = GPU_CAP if device.type == "cuda" else batch_size
     with torch.random.fork_rng(devices=[]):
-        return choose_batch_size(model, imgsz, device, TrainOptions(), images, fraction)
+        return choose_batch_size(model, imgsz, device, StepOptions.of(TrainOptions()), images, fraction)

@@ -14,6 +14,7 @@ from torch.nn.utils import prune as pruning
 
 from models.summary import count_macs, summarize
 from models.tta import PADDING, View
+from utils.config.hyp import Hyp
 from utils.core import device as devices
 from utils.core.errors import InputError
 from utils.core.timing import synchronized_seconds
@@ -199,4 +200,4 @@ def smart_optimizer(
     model: nn.Module, name: str = "Adam", lr: float = 0.001, momentum: float = 0.9, decay: float = 1e-5
 ) -> torch.optim.Optimizer:
     """As :func:`utils.training.optim.build_optimizer`, with the defaults of v6.2."""
-    return build_optimizer(model, name, lr, momentum, decay)
+    return build_optimizer(model, name, Hyp(lr0=lr, momentum=momentum, weight_decay=decay))

@@ -23,6 +23,7 @@ from utils.config.flags import (
     switch,
     yes_or_no,
 )
+from utils.config.hyp import Hyp
 from utils.config.paths import ROOT, TRAIN_RUNS
 from utils.core.errors import InputError
 
@@ -165,6 +166,25 @@ class TrainOptions(Named):
         for flag, given in (("--rect", self.rect), ("--multi-scale", self.multi_scale)):
             if self.compile and given:
                 raise InputError(f"--compile and {flag} exclude each other: each size would be compiled; leave one out")
+
+    def without_effect(self, hyp: Hyp, nc: int) -> list[str]:
+        """Return a line for each option that changes nothing together with the others; none for a resumed run.
+
+        Args:
+            hyp: hyper-parameters of the run.
+            nc: number of classes.
+        """
+        lines: list[str] = []
+        if self.resume:
+            return lines
+        if self.noval and self.evolve is None and "patience" in self.given and self.patience:
+            lines.append("--patience has no effect with --noval: there is no fitness to wait for")
+        if hyp.label_smoothing and nc == 1:
+            lines.append("label smoothing has no effect with a single class: there is no class loss")
+        if "mosaic_from" in self.given and (self.rect or not hyp.mosaic):
+            cause = "--rect" if self.rect else f"mosaic: 0 in {self.hyp}"
+            lines.append(f"--mosaic-from has no effect with {cause}: there are no mosaics")
+        return lines
 
     def _check_evolve(self) -> None:
         one_of("--evolve-sampler", self.evolve_sampler, SAMPLERS)

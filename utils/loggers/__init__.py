@@ -8,7 +8,8 @@ from utils.loggers.mlflow import MlflowLogger
 from utils.loggers.plots_logger import PlotsLogger
 from utils.loggers.results_csv import ResultsCsv
 from utils.loggers.routing_csv import RoutingCsv
-from utils.loggers.routing_warning import RoutingWatch
+from utils.loggers.routing_warning import RoutingWarning
+from utils.loggers.selection import require_packages, routing_loggers, select_loggers
 from utils.loggers.tensorboard import TensorBoardLogger
 from utils.loggers.wandb import WandbLogger
 
@@ -18,9 +19,12 @@ __all__ = [
     "PlotsLogger",
     "ResultsCsv",
     "RoutingCsv",
-    "RoutingWatch",
+    "RoutingWarning",
     "TensorBoardLogger",
     "WandbLogger",
+    "require_packages",
+    "routing_loggers",
+    "select_loggers",
 ]
 
 

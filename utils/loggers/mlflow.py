@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from utils.config.hyp import Hyp
-from utils.config.options import TrainOptions, to_plain
 from utils.core.callbacks import Callback, FitEpochEnd, TrainEnd, TrainStart
 from utils.core.output import OutputFolder
 from utils.core.packages import import_optional
@@ -37,20 +36,18 @@ def require_mlflow() -> Any:
 
 
 class MlflowLogger(Callback):
-    """Writes options, hyper-parameters, figures and images into ``mlflow.db`` and ``mlartifacts/`` of the run folder.
+    """Writes options, hyper-parameters, metrics and images into ``mlflow.db`` and ``mlartifacts/`` of the run folder.
 
-    ``mlflow ui --backend-store-uri sqlite:///<run folder>/mlflow.db`` shows them. Figures bear the names of
-    results.csv and their step is the epoch. A resumed run goes on with the same MLflow run.
+    ``mlflow ui --backend-store-uri sqlite:///<run folder>/mlflow.db`` shows them. Metrics have the names of
+    results.csv, and their step is the epoch. A resumed run continues the same MLflow run.
 
     Args:
-        options, hyp: recorded as parameters.
+        config, hyp: all options of the run, and its hyper-parameters; recorded as parameters.
     """
 
-    def __init__(self, options: TrainOptions, hyp: Hyp) -> None:
+    def __init__(self, config: Mapping[str, Any], hyp: Hyp) -> None:
         self._mlflow = require_mlflow()
-        self._settings: Mapping[str, Any] = {
-            **to_plain(options), **{f"hyp.{name}": value for name, value in hyp.to_dict().items()}
-        }  # fmt: skip
+        self._params = {**config, **{f"hyp.{name}": value for name, value in hyp.to_dict().items()}}
         self._client: Any = None
         self._run = ""
 
@@ -69,9 +66,7 @@ class MlflowLogger(Callback):
             self._client.update_run(self._run, status="RUNNING")
         else:
             self._run = self._client.create_run(experiment, run_name=event.save_dir.name).info.run_id
-            params = [
-                self._mlflow.entities.Param(name, str(value)[:_LONGEST]) for name, value in self._settings.items()
-            ]
+            params = [self._mlflow.entities.Param(name, str(value)[:_LONGEST]) for name, value in self._params.items()]
             self._client.log_batch(self._run, params=params)
         logger.info("MLflow: mlflow ui --backend-store-uri %s", address)
 

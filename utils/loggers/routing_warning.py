@@ -26,7 +26,7 @@ def at_temperature(weights: Tensor, temperature: float, wanted: float) -> Tensor
     return torch.softmax(weights.clamp_min(1e-30).log() * (temperature / wanted), dim=1)
 
 
-class RoutingWatch(Callback):
+class RoutingWarning(Callback):
     """Looks once at the kernel weights of the averaged model on a training batch, and warns if they are of no use.
 
     They are judged as they will be at the last temperature: while T is high all are nearly uniform by design.

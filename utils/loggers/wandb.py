@@ -11,8 +11,8 @@ from typing import Any
 from torch import Tensor
 
 from utils.config.hyp import Hyp
-from utils.config.options import TrainOptions, to_plain
 from utils.config.paths import ROOT
+from utils.config.train_slices import LoggerOptions
 from utils.core.boxes import xywhn2xyxy
 from utils.core.callbacks import Callback, EpochStart, FitEpochEnd, TrainEnd, TrainStart
 from utils.core.image import read_image
@@ -43,22 +43,30 @@ def require_wandb() -> Any:
 class WandbLogger(Callback):
     """Writes an offline run into ``wandb/`` of the run folder.
 
-    Figures bear the names of results.csv and their step is the epoch. At the end come the images of the run folder
+    Metrics have the names of results.csv, and their step is the epoch. At the end follow the images of the run folder
     and the best checkpoint as an artifact. A resumed run has the same id, so that ``wandb sync --append`` makes one
-    run of both. Images and checkpoints of artifacts are not copied: they must be there when ``wandb sync`` is called.
+    run of both. Images and checkpoints of artifacts are not copied: they must exist when ``wandb sync`` is called.
 
-    It also watches the validations, for ``--bbox_interval``.
+    It also observes the validations, for ``--bbox_interval``.
 
     Args:
-        options, hyp: recorded as the configuration; the options of v6.1 that begin with W&B are read from the former.
-        sets: the images of each split, for ``--upload_dataset``.
+        options: ``project`` and those of W&B.
+        config, hyp: all options of the run, and its hyper-parameters; recorded as the configuration.
+        labels: of each split, for ``--upload_dataset``.
     """
 
-    def __init__(self, options: TrainOptions, hyp: Hyp, sets: Mapping[str, Sequence[LabelRecord]]) -> None:
+    def __init__(
+        self,
+        options: LoggerOptions,
+        config: Mapping[str, Any],
+        hyp: Hyp,
+        labels: Mapping[str, Sequence[LabelRecord]],
+    ) -> None:
         self._wandb = require_wandb()
-        self._options, self._hyp = options, hyp
-        chosen = {False: (), True: tuple(sets), "val": ("val",)}[options.upload_dataset]
-        self._sets = {name: sets[name] for name in chosen}
+        self._options = options
+        self._config = {**config, "hyp": hyp.to_dict()}
+        chosen = {False: (), True: tuple(labels), "val": ("val",)}[options.upload_dataset]
+        self._labels = {split: labels[split] for split in chosen}
         self._names: tuple[str, ...] = ()
         self._run: Any = None
         self._due = False  # images with boxes, in this epoch
@@ -77,13 +85,13 @@ class WandbLogger(Callback):
             entity=self._options.entity,
             name=event.save_dir.name,
             id=earlier[-1].name.rpartition("-")[2] if earlier else None,
-            config=to_plain(self._options) | {"hyp": self._hyp.to_dict()},
+            config=self._config,
             reinit="create_new",
             settings=self._wandb.Settings(console="off", silent=True, save_code=False),
         )
         if not event.resumed_epoch:
-            for name, records in self._sets.items():
-                self._log_set(name, records)
+            for split, records in self._labels.items():
+                self._log_split(split, records)
         logger.info("W&B: nothing is sent; to upload: wandb sync %s", Path(self._run.dir).parent)
 
     def on_train_epoch_start(self, event: EpochStart) -> None:
@@ -128,10 +136,10 @@ class WandbLogger(Callback):
             self._run.log_artifact(model, aliases=["latest", "best"])
         self._run.finish()
 
-    def _log_set(self, name: str, records: Sequence[LabelRecord]) -> None:
+    def _log_split(self, split: str, records: Sequence[LabelRecord]) -> None:
         """A split as an artifact: the images as they are, the labels as YOLO text."""
-        artifact = self._wandb.Artifact(name, "dataset", metadata={"names": list(self._names)})
-        labels = Path(self._run.dir).parent / "labels" / name  # not where W&B would put them, outside the run folder
+        artifact = self._wandb.Artifact(split, "dataset", metadata={"names": list(self._names)})
+        labels = Path(self._run.dir).parent / "labels" / split  # not where W&B would put them, outside the run folder
         labels.mkdir(parents=True, exist_ok=True)
         for number, record in enumerate(records):
             stem = f"{number:06d}_{record.image.stem[:48]}"  # images of two folders may have the same name
@@ -142,7 +150,7 @@ class WandbLogger(Callback):
                 name_there = f"{kind}/{stem}{file.suffix}"
                 artifact.add_file(str(file), name_there, policy="immutable", skip_cache=True)
         self._run.log_artifact(artifact)
-        logger.info("W&B: %s of %s as an artifact", counted(len(records), "image"), name)
+        logger.info("W&B: %s of %s as an artifact", counted(len(records), "image"), split)
 
     def _boxes(self, xyxy: Tensor, classes: Tensor, conf: Tensor | None, hw: tuple[int, int]) -> dict[str, Any]:
         """Boxes, corners in pixels, as W&B wants them: fractions of the image."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 
 from models.yolo import Model
-from utils.config.options import TrainOptions
+from utils.config.train_slices import StepOptions
 from utils.core.errors import InputError
 from utils.core.memory import GIB, free_memory
 from utils.core.names import counted
@@ -100,7 +100,7 @@ def largest_batch(measure: Callable[[int], float], limit: float, cap: int, multi
 
 
 def choose_batch_size(
-    model: Model, imgsz: int, device: torch.device, options: TrainOptions, images: int, share: float | None = None
+    model: Model, imgsz: int, device: torch.device, options: StepOptions, images: int, share: float | None = None
 ) -> int:
     """The batch size for ``--batch-size -1``, found by training steps on noise with copies of the model.
 

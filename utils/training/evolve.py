@@ -50,8 +50,8 @@ from utils.training.evolve_study import (
     suggest,
     trial_folder,
 )
-from utils.training.resume import CHANGEABLE, same_run
-from utils.training.setup import DEFAULT_CFG
+from utils.training.model_setup import DEFAULT_CFG
+from utils.training.run_options import CHANGEABLE, same_run
 
 if TYPE_CHECKING:
     from optuna import Study, Trial

@@ -72,8 +72,8 @@ class FrozenLayers:
             raise InputError(f"--freeze {' '.join(map(str, freeze))}: nothing is left to train")
         self._still = _still_modules(model)
 
-    def hold(self) -> None:
-        """Call after ``model.train()``: frozen modules run in evaluation mode, so their statistics do not move."""
+    def set_evaluation_mode(self) -> None:
+        """Set frozen modules to evaluation mode, so that their statistics stay; call it after ``model.train()``."""
         for module in self._still:
             module.training = False
 

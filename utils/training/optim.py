@@ -1,4 +1,4 @@
-"""The optimizer, and which parameters get weight decay."""
+"""The optimizer and its parameter groups: which have weight decay, and at which learning rate."""
 
 from __future__ import annotations
 
@@ -11,17 +11,19 @@ from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from models.common import Dynamic_conv2d
+from utils.config.flags import OPTIMIZERS
+from utils.config.hyp import Hyp
 from utils.core.errors import InputError, suggestion
 
 LOG = logging.getLogger(__name__)
 
 GROUPS = ("no_decay", "decay", "bias")
-# What each optimizer keeps per parameter.
-STATE = {
-    "SGD": ("momentum_buffer",), "Adam": ("step", "exp_avg", "exp_avg_sq"), "AdamW": ("step", "exp_avg", "exp_avg_sq")
-}  # fmt: skip
-OPTIMIZERS = tuple(STATE)
 _NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm)
+
+
+def state_keys(optimizer: str) -> tuple[str, ...]:
+    """Return the names of what an optimizer of ``OPTIMIZERS`` keeps of each parameter."""
+    return ("momentum_buffer",) if optimizer == "SGD" else ("step", "exp_avg", "exp_avg_sq")
 
 
 def parameter_groups(model: nn.Module, attention_decay: bool = False) -> dict[str, dict[str, nn.Parameter]]:
@@ -51,10 +53,10 @@ def parameter_groups(model: nn.Module, attention_decay: bool = False) -> dict[st
     return groups
 
 
-def own_rates(model: nn.Module, kernel_lr: float, attention_lr: float) -> dict[str, float]:
-    """Factor of the learning rate by parameter name, for the parameters of dynamic layers that have one of their own.
+def _rate_factors(model: nn.Module, kernel_lr: float, attention_lr: float) -> dict[str, float]:
+    """Return factors of the learning rate other than 1 by parameter name; only dynamic layers have them.
 
-    ``kernel_lr`` is for what is mixed: kernels [K, out, in/g, k, k] and their biases [K, out].
+    ``kernel_lr`` is that of kernels [K, out, in/g, k, k] and their biases [K, out].
     """
     factors: dict[int, float] = {}
     for module in model.modules():
@@ -67,10 +69,10 @@ def own_rates(model: nn.Module, kernel_lr: float, attention_lr: float) -> dict[s
 
 @dataclass(frozen=True)
 class RateGroup:
-    """Parameters that the optimizer treats alike.
+    """Parameters with the same weight decay and learning rate.
 
     Attributes:
-        name: one of ``GROUPS``, with the factor behind it (``decay x4``) unless that is 1.
+        name: one of ``GROUPS``, followed by the factor (``decay x4``) unless that is 1.
         kind: one of ``GROUPS``.
         factor: of the learning rate.
         members: the parameters by name.
@@ -82,61 +84,57 @@ class RateGroup:
     members: dict[str, nn.Parameter]
 
 
-def rate_groups(
-    model: nn.Module, attention_decay: bool = False, kernel_lr: float = 1.0, attention_lr: float = 1.0
-) -> list[RateGroup]:
-    """:func:`parameter_groups`, and behind them one more group for each kind and rate of :func:`own_rates`."""
-    split = parameter_groups(model, attention_decay)
-    own = own_rates(model, kernel_lr, attention_lr)
+def rate_groups(model: nn.Module, hyp: Hyp) -> list[RateGroup]:
+    """Split :func:`parameter_groups` by learning rate: first all with factor 1, then one group per kind and factor.
+
+    Args:
+        model: whose parameters are split.
+        hyp: ``attention_decay``, ``kernel_lr`` and ``attention_lr``.
+    """
+    split = parameter_groups(model, hyp.attention_decay)
+    factors = _rate_factors(model, hyp.kernel_lr, hyp.attention_lr)
     groups = []
-    for factor in (1.0, *sorted(set(own.values()))):
-        for kind, everything in split.items():
-            members = {key: parameter for key, parameter in everything.items() if own.get(key, 1.0) == factor}
+    for factor in (1.0, *sorted(set(factors.values()))):
+        for kind, parameters in split.items():
+            members = {key: parameter for key, parameter in parameters.items() if factors.get(key, 1.0) == factor}
             if factor == 1 or members:
                 groups.append(RateGroup(kind if factor == 1 else f"{kind} x{factor:g}", kind, factor, members))
     return groups
 
 
-def build_optimizer(
-    model: nn.Module,
-    name: str = "SGD",
-    lr: float = 0.01,
-    momentum: float = 0.937,
-    weight_decay: float = 0.0005,
-    attention_decay: bool = False,
-    kernel_lr: float = 1.0,
-    attention_lr: float = 1.0,
-) -> torch.optim.Optimizer:
-    """Optimizer over :func:`rate_groups`, whose groups carry ``name``, ``kind`` and ``param_names``.
+def build_optimizer(model: nn.Module, name: str, hyp: Hyp, decay_factor: float = 1.0) -> torch.optim.Optimizer:
+    """Make the optimizer over :func:`rate_groups`, whose groups carry ``name``, ``kind`` and ``param_names``.
 
-    Parameters with a rate of their own are in further groups (``decay x4``), with the factor as ``lr_factor``. Their
+    Parameters with another learning rate are in further groups (``decay x4``), with the factor as ``lr_factor``. Their
     weights decay as fast as at the common rate.
 
     Args:
+        model: whose parameters are optimized.
         name: one of ``OPTIMIZERS``. SGD uses Nesterov's momentum.
-        momentum: momentum of SGD, first beta of the others.
-        weight_decay: of the group ``decay``; the others have none.
-        kernel_lr, attention_lr: rates of kernels and attention of dynamic layers as multiples of all others'.
+        hyp: ``lr0``, ``momentum`` (of SGD; of the others the first beta), ``weight_decay`` (of the groups ``decay``)
+            and those of :func:`rate_groups`.
+        decay_factor: multiple of the weight decay.
 
     Raises:
         InputError: unknown name.
     """
     if name not in OPTIMIZERS:
         raise InputError(f"--optimizer {name}: expected one of {', '.join(OPTIMIZERS)}{suggestion(name, OPTIMIZERS)}")
+    decay = hyp.weight_decay * decay_factor
     groups: list[dict[str, Any]] = [
         {
             "params": list(group.members.values()),
             "name": group.name,
             "kind": group.kind,
             "param_names": list(group.members),
-            "weight_decay": weight_decay / group.factor if group.kind == "decay" else 0.0,
+            "weight_decay": decay / group.factor if group.kind == "decay" else 0.0,
             "lr_factor": group.factor,
         }
-        for group in rate_groups(model, attention_decay, kernel_lr, attention_lr)
+        for group in rate_groups(model, hyp)
     ]
     counts = ", ".join(f"{len(group['params'])} {group['name']}" for group in groups)
-    LOG.info("optimizer %s: %s parameter tensors; weight decay %g", name, counts, weight_decay)
+    LOG.info("optimizer %s: %s parameter tensors; weight decay %g", name, counts, decay)
     if name == "SGD":
-        return torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=momentum > 0)
+        return torch.optim.SGD(groups, lr=hyp.lr0, momentum=hyp.momentum, nesterov=hyp.momentum > 0)
     kind = torch.optim.Adam if name == "Adam" else torch.optim.AdamW
-    return kind(groups, lr=lr, betas=(momentum, 0.999))
+    return kind(groups, lr=hyp.lr0, betas=(hyp.momentum, 0.999))

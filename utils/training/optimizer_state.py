@@ -1,4 +1,4 @@
-"""What of a run's optimizer, gradients and random numbers goes into a checkpoint, and back."""
+"""Saving and restoring the state of optimizer, gradients and random generators."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from utils.training.optim import GROUPS
 
 
 def optimizer_state(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, Any]:
-    """The optimizer's per-parameter state under the parameters' names, and its groups' settings.
+    """Return the state of each parameter by its name, and the settings of the groups.
 
-    Names, not positions: a later change in the order of the groups cannot mix up momenta. Parameters that have no state
-    yet (frozen, or before the first step) are listed, so that a missing state can be told from none.
+    With names instead of positions, a later change in the order of the groups cannot exchange momenta. Parameters
+    without state (frozen, or before the first step) are listed, to distinguish them from those whose state is missing.
     """
     names = {id(p): name for name, p in model.named_parameters()}
     state = {names[id(p)]: values for p, values in optimizer.state.items() if values}
@@ -25,9 +25,9 @@ def optimizer_state(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[
 
 
 def load_optimizer_state(optimizer: torch.optim.Optimizer, model: nn.Module, saved: Mapping[str, Any]) -> None:
-    """Put back what :func:`optimizer_state` took and :func:`~utils.training.resume_checks.check_fits` has let pass.
+    """Restore what :func:`optimizer_state` returned and :func:`~utils.training.resume_checks.check_fits` has checked.
 
-    What decides about a group is its name. Only what a run changes is taken from the file, so not the weight decay.
+    Groups are matched by name. Only what a run changes is taken from the file, so not the weight decay.
     """
     for name, parameter in model.named_parameters():
         if name in saved["state"]:
@@ -37,43 +37,43 @@ def load_optimizer_state(optimizer: torch.optim.Optimizer, model: nn.Module, sav
             }
     by_name = groups_by_name(saved["groups"])
     for group in optimizer.param_groups:
-        found = by_name[group["name"]]
-        group.update({key: found[key] for key in ("lr", "momentum") if key in group})
+        recorded = by_name[group["name"]]
+        group.update({key: recorded[key] for key in ("lr", "momentum") if key in group})
 
 
 def groups_by_name(groups: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
-    """The groups of a checkpoint under their names; old files give none, there the order is that of ``GROUPS``."""
+    """Return the groups of a checkpoint by name; in old files without names the order is that of ``GROUPS``."""
     unnamed = len(groups) == len(GROUPS) and not any("name" in group for group in groups)
     return {(GROUPS[i] if unnamed else str(group.get("name"))): group for i, group in enumerate(groups)}
 
 
 def _laid_out_like(parameter: Tensor, value: Tensor) -> Tensor:
-    """A tensor of a checkpoint, on the device and in the memory layout of the parameter that it belongs to."""
+    """Copy a tensor of a checkpoint to the device and the memory layout of its parameter."""
     return torch.empty_like(parameter, dtype=value.dtype, requires_grad=False).copy_(value)
 
 
 def pending_gradients(model: nn.Module) -> dict[str, Tensor]:
-    """Gradients gathered for an optimizer step that is still to come."""
+    """Return the gradients accumulated for the next optimizer step, by parameter name."""
     return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
 
 
 def load_gradients(model: nn.Module, gradients: Mapping[str, Tensor]) -> None:
-    """Put back what :func:`pending_gradients` took."""
+    """Restore what :func:`pending_gradients` returned."""
     for name, parameter in model.named_parameters():
         if name in gradients:
             parameter.grad = _laid_out_like(parameter, gradients[name])
 
 
 def random_states(device: torch.device) -> dict[str, Any]:
-    """State of torch's generators (images and order are drawn from seed, epoch and index, so they need none)."""
+    """Return the states of torch's generators; images and their order depend on seed, epoch and index only."""
     states: dict[str, Any] = {"torch": torch.get_rng_state()}
     if device.type == "cuda":
-        states["cuda"] = [torch.cuda.get_rng_state(device)]  # to ask the other GPUs would take memory on them
+        states["cuda"] = [torch.cuda.get_rng_state(device)]  # reading those of other GPUs would take memory there
     return states
 
 
 def load_random_states(states: Mapping[str, Any], device: torch.device) -> None:
-    """Put back what :func:`random_states` took, on every process of the run."""
+    """Restore what :func:`random_states` returned, on every rank."""
     if "torch" in states:
         torch.set_rng_state(states["torch"])
     if "cuda" in states and device.type == "cuda":

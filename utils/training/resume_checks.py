@@ -1,4 +1,4 @@
-"""Whether a checkpoint is a whole run of its own model: all of it is looked at before anything is changed."""
+"""Checks that a checkpoint is a whole run of its own model, before anything of it is used."""
 
 from __future__ import annotations
 
@@ -17,86 +17,91 @@ from utils.config.hyp import Hyp
 from utils.core.errors import InputError
 from utils.core.names import printable
 from utils.training.distributed import without_gradient
-from utils.training.optim import STATE, rate_groups
+from utils.training.optim import rate_groups, state_keys
 from utils.training.optimizer_state import groups_by_name
 
-# What a run notes of itself, and which of it no run is without. Files of earlier versions lack the rest.
-NOTES: dict[str, Any] = {
-    "epoch": int, "last_step": int, "early_stop": dict[str, Any], "maps": list[float], "gradients": dict[str, Tensor],
-    "warmup": int, "images": int, "processes": int, "skipped": int, "amp": bool, "stopped_early": bool,
-    "best_written": bool, "position": dict[str, Any],
-}  # fmt: skip
+# What train_state records, and which of it every run needs. Files of earlier versions lack the others.
+TRAIN_STATE: dict[str, Any] = {
+    **dict.fromkeys(("epoch", "last_step", "warmup", "images", "processes", "skipped"), int),
+    **dict.fromkeys(("amp", "stopped_early", "best_written"), bool),
+    **dict.fromkeys(("early_stop", "position"), dict[str, Any]),
+    "maps": list[float],
+    "gradients": dict[str, Tensor],
+}
 _NEEDED = ("epoch", "last_step", "early_stop", "maps", "gradients")
 _POSITION: dict[str, Any] = {"batches": int, "skipped": int, "sums": list[float], "seconds": float}
 _EARLY_STOP: dict[str, Any] = {"best_epoch": int, "best_fitness": float, "possible_stop": bool, "since": int}
 # Hyper-parameters that a file of an earlier version need not have.
 _LATER = {
-    "mosaic9", "cutout", "hist_equalize", "albumentations", "nominal_batch", "grad_clip",
-    "temperature_span", "kernel_lr", "attention_lr", "kernel_spread", "routing_deviation",
-}  # fmt: skip
+    *("mosaic9", "cutout", "hist_equalize", "albumentations", "nominal_batch", "grad_clip"),
+    *("temperature_span", "kernel_lr", "attention_lr", "kernel_spread", "routing_deviation"),
+}
 _HYP = [each.name for each in fields(Hyp) if each.name not in _LATER]
 _SCALER = ("scale", "growth_factor", "backoff_factor", "growth_interval", "_growth_tracker")
 
 
-def check_notes(checkpoint: Checkpoint) -> None:
-    """Raise InputError: a part of what a run notes of itself is of a wrong kind."""
-    _check_kinds("train_state", checkpoint.train_state, NOTES, ("epoch",))
-    if "position" in checkpoint.train_state:
-        position = checkpoint.train_state["position"]
+def check_train_state(checkpoint: Checkpoint) -> None:
+    """Raise InputError: a value of ``train_state`` is of a wrong kind."""
+    state = checkpoint.train_state
+    _check_kinds("train_state", state, TRAIN_STATE, ("epoch",))
+    if "position" in state:
+        position = state["position"]
         _check_kinds("train_state: position", position, _POSITION, _POSITION)
         if not 0 <= position["skipped"] <= position["batches"] or len(position["sums"]) != 3:
             raise InputError(f"train_state: position is {position}")
-    if checkpoint.train_state["epoch"] < -1:
-        raise InputError(f"train_state: epoch is {checkpoint.train_state['epoch']}")
+    if state["epoch"] < -1:
+        raise InputError(f"train_state: epoch is {state['epoch']}")
 
 
 def check_fits(checkpoint: Checkpoint, model: Model, hyp: Hyp, optimizer: str) -> None:
-    """Compare everything that a run goes on with to the model that it is to be put into.
+    """Check that everything a run resumes with fits the model that it is loaded into.
 
     Args:
-        model: built from the checkpoint's yaml; frozen layers must be so already.
+        checkpoint: of the run.
+        model: built from the checkpoint's yaml, with the layers of ``--freeze`` frozen.
+        hyp: of the run.
         optimizer: one of ``OPTIMIZERS``.
 
     Raises:
         InputError: a part is missing, of another shape or kind, not finite, or does not belong there; it is named.
     """
-    check_notes(checkpoint)
-    notes, parameters, state = checkpoint.train_state, dict(model.named_parameters()), model.state_dict()
+    check_train_state(checkpoint)
+    state, parameters, tensors_of_model = checkpoint.train_state, dict(model.named_parameters()), model.state_dict()
     _check_present("hyp", checkpoint.hyp, _HYP)
-    _check_present("train_state", notes, _NEEDED)
-    _check_kinds("train_state: early_stop", notes["early_stop"], _EARLY_STOP, tuple(_EARLY_STOP)[:3])
-    if not math.isfinite(notes["early_stop"]["best_fitness"]):
+    _check_present("train_state", state, _NEEDED)
+    _check_kinds("train_state: early_stop", state["early_stop"], _EARLY_STOP, tuple(_EARLY_STOP)[:3])
+    if not math.isfinite(state["early_stop"]["best_fitness"]):
         raise InputError("train_state: early_stop: best_fitness is not finite")
-    if len(notes["maps"]) != checkpoint.nc:
-        raise InputError(f"train_state: maps has {len(notes['maps'])} numbers for {checkpoint.nc} classes")
+    if len(state["maps"]) != checkpoint.nc:
+        raise InputError(f"train_state: maps has {len(state['maps'])} numbers for {checkpoint.nc} classes")
     for part, tensors in (("model", checkpoint.model), ("ema", checkpoint.ema or {})):
-        _check_names(part, tensors, state, of="this model")
+        _check_names(part, tensors, tensors_of_model, of="this model")
         for name, tensor in tensors.items():
-            _check_tensor(f"{part}: {name}", tensor, state[name])
+            _check_tensor(f"{part}: {name}", tensor, tensors_of_model[name])
     if checkpoint.ema_updates < 0:
         raise InputError(f"ema_updates is {checkpoint.ema_updates}")
     saved = checkpoint.optimizer or {}
-    _check_kinds("optimizer", saved, {"state": dict[str, dict[str, Any]], "groups": list[dict[str, Any]],
-                                      "without_state": list[str]}, ("state", "groups"))  # fmt: skip
+    kinds = {"state": dict[str, dict[str, Any]], "groups": list[dict[str, Any]], "without_state": list[str]}
+    _check_kinds("optimizer", saved, kinds, ("state", "groups"))
     _check_groups(saved["groups"], model, hyp, ("lr", "momentum") if optimizer == "SGD" else ("lr",))
-    # A scaler may have left out every step so far; earlier versions did not note what has no state.
-    begun = notes["last_step"] >= 0 and not ("without_state" in saved and checkpoint.scaler)
-    _check_state(saved, model, STATE[optimizer], begun)
-    for name, gradient in notes["gradients"].items():
+    # A scaler may have skipped every step so far; earlier versions did not record what has no state.
+    stepped = state["last_step"] >= 0 and not ("without_state" in saved and checkpoint.scaler)
+    _check_state(saved, model, state_keys(optimizer), stepped)
+    for name, gradient in state["gradients"].items():
         if name not in parameters:
-            raise InputError(f"train_state: gradients: {_named(name)} is no parameter of this model")
+            raise InputError(f"train_state: gradients: {_shown(name)} is no parameter of this model")
         _check_tensor(f"train_state: gradients: {name}", gradient, parameters[name], finite=not checkpoint.scaler)
     _check_rest(checkpoint)
 
 
 def _check_groups(groups: list[dict[str, Any]], model: Model, hyp: Hyp, needed: Sequence[str]) -> None:
-    """Each group is there once, with its own parameters where they are noted, and only one has weight decay."""
+    """Check that each group exists once, with its own parameters where recorded, and that one has weight decay."""
     by_name = groups_by_name(groups)
-    expected = rate_groups(model, hyp.attention_decay, hyp.kernel_lr, hyp.attention_lr)
+    expected = rate_groups(model, hyp)
     if len(groups) != len(expected) or by_name.keys() != {each.name for each in expected}:
-        found = ", ".join(_named(group.get("name")) for group in groups)
-        wanted = ", ".join(each.name for each in expected)
-        raise InputError(f"optimizer: its groups are {found or 'none'}, and have to be {wanted}")
+        names = ", ".join(_shown(group.get("name")) for group in groups)
+        needed_names = ", ".join(each.name for each in expected)
+        raise InputError(f"optimizer: its groups are {names or 'none'}, and have to be {needed_names}")
     for each in expected:
         group, place = by_name[each.name], f"optimizer: group {each.name}"
         numbers = {"lr": float, "weight_decay": float, "momentum": float, "param_names": list[str]}
@@ -109,15 +114,15 @@ def _check_groups(groups: list[dict[str, Any]], model: Model, hyp: Hyp, needed: 
         _check_names(place, group.get("param_names", each.members), each.members, of="this group of the model")
 
 
-def _check_state(saved: Mapping[str, Any], model: Model, keys: Collection[str], begun: bool) -> None:
-    """Every parameter has a state, but for those that had no gradient so far."""
+def _check_state(saved: Mapping[str, Any], model: Model, keys: Collection[str], stepped: bool) -> None:
+    """Check that every parameter has a state, except those without a gradient so far."""
     state, parameters = saved["state"], dict(model.named_parameters())
-    noted = "without_state" in saved
-    without = set(saved["without_state"]) if noted else set(parameters) - set(state)
-    if begun and without:
-        idle = {name for name, parameter in parameters.items() if not parameter.requires_grad}
-        without &= idle if without <= idle else idle | set(without_gradient(model))
-    elif state and not noted:
+    recorded = "without_state" in saved
+    without = set(saved["without_state"]) if recorded else set(parameters) - set(state)
+    if stepped and without:
+        frozen = {name for name, parameter in parameters.items() if not parameter.requires_grad}
+        without &= frozen if without <= frozen else frozen | set(without_gradient(model))
+    elif state and not recorded:
         without = set()
     expected = [name for name in parameters if name not in without]
     _check_names("optimizer: state", state, expected, of="the parameters that have one")
@@ -132,7 +137,7 @@ def _check_state(saved: Mapping[str, Any], model: Model, keys: Collection[str], 
 
 
 def _check_rest(checkpoint: Checkpoint) -> None:
-    """The scale of the loss and the random numbers."""
+    """Check the scale of the loss and the states of the random generators."""
     if checkpoint.scaler:
         _check_kinds("scaler", checkpoint.scaler, dict.fromkeys(_SCALER, float), _SCALER)
         if wrong := [key for key in _SCALER[:-1] if not 0 < checkpoint.scaler[key] < math.inf]:
@@ -158,16 +163,16 @@ def _check_present(place: str, values: Mapping[str, Any], needed: Collection[str
         raise InputError(f"{place}: '{missing[0]}' is missing")
 
 
-def _check_names(place: str, found: Collection[str], expected: Collection[str], of: str) -> None:
-    _check_present(place, dict.fromkeys(found), expected)
-    if extra := [name for name in found if name not in set(expected)]:
-        raise InputError(f"{place}: '{_named(extra[0])}' does not belong to {of}")
-    if len(found) != len(expected):
-        raise InputError(f"{place}: a name is there twice")
+def _check_names(place: str, names: Collection[str], expected: Collection[str], of: str) -> None:
+    _check_present(place, dict.fromkeys(names), expected)
+    if extra := [name for name in names if name not in set(expected)]:
+        raise InputError(f"{place}: '{_shown(extra[0])}' does not belong to {of}")
+    if len(names) != len(expected):
+        raise InputError(f"{place}: a name occurs twice")
 
 
 def _check_tensor(place: str, value: Any, like: Tensor, finite: bool = True) -> None:
-    """A tensor of the shape and type of another, without infinite values."""
+    """Check that a tensor has the shape and type of another, and finite values."""
     if not isinstance(value, Tensor) or value.layout != torch.strided:
         raise InputError(f"{place} is no tensor")
     if (value.shape, value.dtype) != (like.shape, like.dtype):
@@ -180,6 +185,6 @@ def _kind(tensor: Tensor) -> str:
     return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
 
 
-def _named(name: object) -> str:
-    """A name of the file for a message."""
+def _shown(name: object) -> str:
+    """Shorten a name of the file for a message."""
     return printable(str(name)[:80])

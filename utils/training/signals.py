@@ -1,4 +1,4 @@
-"""Ctrl-C and the signals of a machine that goes down, turned into a wish that the loop reads between two steps."""
+"""Signals that stop a run between two steps: Ctrl-C, SIGTERM and SIGHUP."""
 
 from __future__ import annotations
 
@@ -15,114 +15,116 @@ from typing import Any
 from utils.core.dist import ALONE, Ranks
 
 LOG = logging.getLogger(__name__)
-# SIGHUP: the terminal or the connection is gone. Windows has none.
-_NAMES = ("SIGINT", "SIGTERM", "SIGHUP")
-_ECHO_S = 3.0  # a terminal sends Ctrl-C to torchrun and its processes, and torchrun passes it on to them once more
+_NAMES = ("SIGINT", "SIGTERM", "SIGHUP")  # SIGHUP: the terminal or the connection was closed. Windows has none.
+_REPEAT_S = 3.0  # a terminal sends Ctrl-C to torchrun and to its processes, and torchrun sends it to them again
 
 
 class StopSignals:
-    """While entered, the first signal only sets ``requested``; the second one raises KeyboardInterrupt at once.
+    """Handles the signals while it is entered.
 
-    Until ``armed`` there is nothing worth saving, and the first signal raises as well. A signal that was ignored
-    before (``nohup``) stays so, and outside of the main thread, where Python has no signals, nothing happens at all.
+    The first signal sets ``requested``, which the training loop checks between two steps; the second one raises
+    KeyboardInterrupt immediately. Until ``armed`` is set there is nothing to save, and the first one raises as well.
+    Signals that were ignored before (``nohup``) stay ignored. Python handles signals in the main thread only, so in
+    other threads nothing happens.
 
-    Of several processes any may get the signal, and all have to stop at the same step: ``requested`` is set on all of
-    them when they :meth:`agree`.
+    Any of several ranks may receive the signal, and all have to stop at the same step: :meth:`synchronize` sets
+    ``requested`` on all of them.
 
-    Torch reports a loader process that has died by a signal handler as well, which raises wherever the program stands:
-    in the middle of a step or of a save, all since the save before would be lost with it. Between
-    :meth:`hold_reports` and :meth:`let_reports_through` such a report waits.
+    Torch reports a dead worker by a signal handler too, which raises at any place of the program: in the middle of a
+    step or of a save, everything since the last save would be lost. Between :meth:`defer_worker_errors` and
+    :meth:`raise_worker_errors` the error waits.
 
     Attributes:
-        requested: name of the signal that came, "" when none did.
+        requested: name of the signal that stops the run; "" before.
+        received: name of the signal that this rank received; "" before.
         armed: set it when the first step is done.
-        came: as ``requested``, of the signals of this process only.
     """
 
     def __init__(self, ranks: Ranks = ALONE) -> None:
         self.requested = ""
         self.armed = False
         self.ranks = ranks
-        self.came, self._came_at = "", 0.0
-        self._before: dict[int, Any] = {}
-        self._owner = 0
-        self._reporter: Callable[..., Any] | None = None
-        self._held = False
-        self._report: RuntimeError | None = None
+        self.received, self._received_at = "", 0.0
+        self._previous: dict[int, Any] = {}  # handlers by signal number
+        self._owner = 0  # id of the process that entered
+        self._torch_handler: Callable[..., Any] | None = None
+        self._deferring = False
+        self._worker_error: RuntimeError | None = None
 
     def __enter__(self) -> StopSignals:
         if threading.current_thread() is threading.main_thread():
             self._owner = os.getpid()
             for number in (getattr(signal, name) for name in _NAMES if hasattr(signal, name)):
-                before = signal.getsignal(number)
-                if before is not signal.SIG_IGN:
-                    self._before[number] = before
+                previous = signal.getsignal(number)
+                if previous is not signal.SIG_IGN:
+                    self._previous[number] = previous
                     signal.signal(number, self._receive)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for number, before in self._before.items():
-            # torchrun's echo must not cut short the end of a run that is ending already.
-            ending = self.ranks.size > 1 and (self.came or self.requested) and signal.Signals(number).name in _NAMES
-            signal.signal(number, signal.SIG_IGN if ending else before)
-        self._before, self._owner, self._reporter = {}, 0, None
+        for number, previous in self._previous.items():
+            # The second signal of torchrun must not interrupt the end of a run that is already stopping.
+            stopping = self.ranks.size > 1 and (self.received or self.requested)
+            ignore = stopping and signal.Signals(number).name in _NAMES
+            signal.signal(number, signal.SIG_IGN if ignore else previous)
+        self._previous, self._owner, self._torch_handler = {}, 0, None
 
-    def hold_reports(self) -> None:
-        """Call before what must not be broken off."""
-        self._held = True
-        if self._reporter is None and self._owner and not self.requested and hasattr(signal, "SIGCHLD"):
-            reporter = signal.getsignal(signal.SIGCHLD)
-            if callable(reporter):  # torch's, set with the first loader that has processes
-                self._reporter = reporter
-                self._before[signal.SIGCHLD] = reporter
+    def defer_worker_errors(self) -> None:
+        """Call before work that an error of a worker must not interrupt."""
+        self._deferring = True
+        if self._torch_handler is None and self._owner and not self.requested and hasattr(signal, "SIGCHLD"):
+            handler = signal.getsignal(signal.SIGCHLD)
+            if callable(handler):  # torch sets it with the first loader that has workers
+                self._torch_handler = handler
+                self._previous[signal.SIGCHLD] = handler
                 signal.signal(signal.SIGCHLD, self._child_ended)
 
-    def let_reports_through(self) -> None:
-        """Call before waiting for a loader, which would otherwise wait in vain.
+    def raise_worker_errors(self) -> None:
+        """Call before waiting for a loader, which would wait forever for a dead worker.
 
         Raises:
-            RuntimeError: torch's report of a loader process that has died meanwhile.
+            RuntimeError: torch's error about a worker that has died meanwhile.
         """
-        self._held = False
-        report, self._report = self._report, None
-        if report is not None:
-            raise report
+        self._deferring = False
+        error, self._worker_error = self._worker_error, None
+        if error is not None:
+            raise error
 
     def _child_ended(self, number: int, frame: FrameType | None) -> None:
-        if os.getpid() != self._owner or self._reporter is None:
+        if os.getpid() != self._owner or self._torch_handler is None:
             return
         try:
-            self._reporter(number, frame)
+            self._torch_handler(number, frame)
         except RuntimeError as error:
-            if not self._held:
+            if not self._deferring:
                 raise
-            self._report = error
+            self._worker_error = error
 
-    def agree(self) -> None:
-        """Set ``requested`` on all processes when the signal has come to one; for all of them to call together."""
-        if self.ranks.size == 1 or self.requested or not self.ranks.any(bool(self.came)):
+    def synchronize(self) -> None:
+        """Set ``requested`` on all ranks when one of them has received a signal; all must call this together."""
+        if self.ranks.size == 1 or self.requested or not self.ranks.any(bool(self.received)):
             return
-        self.requested = next(name for name in self.ranks.gather(self.came) if name)
-        self._tell()
+        self.requested = next(name for name in self.ranks.gather(self.received) if name)
+        self._log()
 
     def _receive(self, number: int, _: FrameType | None) -> None:
         if os.getpid() != self._owner:
-            return  # a loader process, which Ctrl-C in a terminal reaches too: it is told to end when its work is done
-        if self.came and self.ranks.size > 1 and time.monotonic() - self._came_at < _ECHO_S:
+            return  # a worker, which Ctrl-C in a terminal reaches as well; the loader ends it
+        if self.received and self.ranks.size > 1 and time.monotonic() - self._received_at < _REPEAT_S:
             return
-        if self.came or not self.armed:
+        if self.received or not self.armed:
             raise KeyboardInterrupt
-        self.came, self._came_at = signal.Signals(number).name, time.monotonic()
+        self.received, self._received_at = signal.Signals(number).name, time.monotonic()
         if hasattr(signal, "SIGCHLD"):
-            # Loader processes may have got the signal as well; torch would raise on their end, wherever we are.
-            self._before.setdefault(signal.SIGCHLD, signal.getsignal(signal.SIGCHLD))
+            # Workers may have received the signal as well; torch would raise when they end, at any place.
+            self._previous.setdefault(signal.SIGCHLD, signal.getsignal(signal.SIGCHLD))
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         if self.ranks.size == 1:
-            self.requested = self.came
-            self._tell()
+            self.requested = self.received
+            self._log()
 
-    def _tell(self) -> None:
-        with contextlib.suppress(OSError):  # the terminal may be what is gone
+    def _log(self) -> None:
+        with contextlib.suppress(OSError):  # the terminal may be closed
             LOG.info("%s: finishing this step, then saving; once more stops at once", self.requested)

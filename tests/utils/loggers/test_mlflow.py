@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from utils.config.hyp import Hyp
-from utils.config.options import TrainOptions
+from utils.config.options import TrainOptions, to_plain
 from utils.core.callbacks import FitEpochEnd, TrainEnd, TrainStart
 from utils.core.errors import InputError
 from utils.core.image import write_image
@@ -62,7 +62,7 @@ def start(folder: Path, resumed: int = 0) -> TrainStart:
 
 
 def logger_of(**given: Any) -> MlflowLogger:
-    return MlflowLogger(TrainOptions(mlflow=True, **given), Hyp())
+    return MlflowLogger(to_plain(TrainOptions(mlflow=True, **given)), Hyp())
 
 
 def test_everything_goes_into_the_run_folder(kept: dict[str, Any], tmp_path: Path) -> None:

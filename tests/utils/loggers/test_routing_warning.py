@@ -11,7 +11,7 @@ from torch import nn
 
 from models.dynamic import DynamicConv, attention_layers, set_temperature
 from utils.core.callbacks import BatchEnd
-from utils.loggers.routing_warning import RoutingWatch, at_temperature
+from utils.loggers.routing_warning import RoutingWarning, at_temperature
 
 
 def model(temperature: float = 34.0) -> nn.Module:
@@ -24,7 +24,7 @@ def model(temperature: float = 34.0) -> nn.Module:
 def look(watched: nn.Module, iteration: int = 99, iterations: int = 2000) -> None:
     images = torch.randint(0, 255, (16, 3, 1, 1)).expand(-1, -1, 8, 8).to(torch.uint8)
     batch = SimpleNamespace(images=images)
-    watch = RoutingWatch(watched, iterations)
+    watch = RoutingWarning(watched, iterations)
     watch.on_train_batch_end(BatchEnd(epoch=0, index=0, iteration=iteration, batch=batch, losses=()))
 
 

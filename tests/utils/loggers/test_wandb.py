@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from utils.config.hyp import Hyp
-from utils.config.options import TrainOptions
+from utils.config.options import TrainOptions, to_plain
+from utils.config.train_slices import LoggerOptions
 from utils.core.callbacks import EpochStart, FitEpochEnd, TrainEnd, TrainStart
 from utils.core.errors import InputError
 from utils.core.image import write_image
@@ -68,6 +69,10 @@ def options(**given: Any) -> TrainOptions:
     return TrainOptions(wandb=True, **given)
 
 
+def logger_of(given: TrainOptions, labels: dict[str, list[LabelRecord]]) -> WandbLogger:
+    return WandbLogger(LoggerOptions.of(given), to_plain(given), Hyp(), labels)
+
+
 def start(folder: Path, resumed: int = 0) -> TrainStart:
     return TrainStart(save_dir=folder, epochs=3, names=("ant", "bee"), labels=np.zeros((0, 5)), resumed_epoch=resumed)
 
@@ -82,14 +87,14 @@ def one_epoch(logger: WandbLogger, epoch: int = 0, epochs: int = 3) -> None:
 
 
 def test_the_run_is_offline_in_the_run_folder_and_belongs_to_the_entity(package: Package, tmp_path: Path) -> None:
-    WandbLogger(options(entity="team", imgsz=320), Hyp(), {}).on_train_start(start(tmp_path))
+    logger_of(options(entity="team", imgsz=320), {}).on_train_start(start(tmp_path))
     told = package.settings
     assert (told["mode"], told["dir"], told["entity"], told["id"]) == ("offline", str(tmp_path), "team", None)
     assert (told["config"]["imgsz"], told["config"]["hyp"]["lr0"]) == (320, 0.01)
 
 
 def test_a_row_has_the_epoch_as_its_step(package: Package, tmp_path: Path) -> None:
-    logger = WandbLogger(options(bbox_interval=0), Hyp(), {})
+    logger = logger_of(options(bbox_interval=0), {})
     logger.on_train_start(start(tmp_path))
     one_epoch(logger, 2)
     assert package.rows == [({"metrics/mAP_0.5": 0.25}, 2)]
@@ -102,7 +107,7 @@ def test_a_row_has_the_epoch_as_its_step(package: Package, tmp_path: Path) -> No
 def test_images_with_boxes_come_every_so_many_epochs_and_at_the_end(
     package: Package, tmp_path: Path, interval: int, epochs: int, shown: list[int]
 ) -> None:
-    logger = WandbLogger(options(bbox_interval=interval), Hyp(), {})
+    logger = logger_of(options(bbox_interval=interval), {})
     logger.on_train_start(start(tmp_path))
     for epoch in range(epochs):
         one_epoch(logger, epoch, epochs)
@@ -110,7 +115,7 @@ def test_images_with_boxes_come_every_so_many_epochs_and_at_the_end(
 
 
 def test_boxes_are_fractions_of_the_image_and_only_the_sure_ones(package: Package, tmp_path: Path) -> None:
-    logger = WandbLogger(options(), Hyp(), {})
+    logger = logger_of(options(), {})
     logger.on_train_start(start(tmp_path))
     one_epoch(logger)
     (picture,) = package.rows[0][0]["bbox"]
@@ -127,7 +132,7 @@ def test_the_data_set_is_an_artifact_when_asked_for(
 ) -> None:
     boxes = np.array([[1, 0.5, 0.5, 0.25, 0.125]], np.float32)
     records = [LabelRecord(image=Path("images/a.png"), label=None, hw=(8, 8), boxes=boxes)]
-    logger = WandbLogger(options(upload_dataset=given), Hyp(), {"train": records, "val": records})
+    logger = logger_of(options(upload_dataset=given), {"train": records, "val": records})
     logger.on_train_start(start(tmp_path))
     assert [artifact.name for artifact, _ in package.artifacts] == splits
     for artifact, _ in package.artifacts:
@@ -140,7 +145,7 @@ def test_the_data_set_is_an_artifact_when_asked_for(
 
 
 def test_at_the_end_come_the_images_and_the_best_checkpoint(package: Package, tmp_path: Path) -> None:
-    logger = WandbLogger(options(), Hyp(), {})
+    logger = logger_of(options(), {})
     logger.on_train_start(start(tmp_path))
     write_image(tmp_path / "results.png", np.full((4, 6, 3), (255, 0, 0), np.uint8))  # blue
     logger.on_train_end(TrainEnd(save_dir=tmp_path, best=tmp_path / "best.pt", epochs_run=1))
@@ -152,22 +157,22 @@ def test_at_the_end_come_the_images_and_the_best_checkpoint(package: Package, tm
 
 
 def test_a_resumed_run_keeps_its_id(package: Package, tmp_path: Path) -> None:
-    WandbLogger(options(), Hyp(), {}).on_train_start(start(tmp_path))
-    WandbLogger(options(), Hyp(), {}).on_train_start(start(tmp_path, resumed=1))
+    logger_of(options(), {}).on_train_start(start(tmp_path))
+    logger_of(options(), {}).on_train_start(start(tmp_path, resumed=1))
     assert package.settings["id"] == "abc"
 
 
 def test_without_the_package_the_option_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(InputError, match=r"--wandb needs .* pip install wandb"):
-        WandbLogger(options(), Hyp(), {})
+        logger_of(options(), {})
 
 
 def test_the_real_package_writes_an_offline_run(tmp_path: Path) -> None:
     pytest.importorskip("wandb")
     write_image(tmp_path / "a.png", np.zeros((8, 8, 3), np.uint8))
     record = LabelRecord(image=tmp_path / "a.png", label=None, hw=(8, 8), boxes=np.zeros((0, 5), np.float32))
-    logger = WandbLogger(options(upload_dataset="val"), Hyp(), {"val": [record]})
+    logger = logger_of(options(upload_dataset="val"), {"val": [record]})
     logger.on_train_start(start(tmp_path))
     one_epoch(logger)
     logger.on_train_end(TrainEnd(save_dir=tmp_path, best=tmp_path / "a.png", epochs_run=1))

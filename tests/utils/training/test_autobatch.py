@@ -8,6 +8,7 @@ import torch
 from models.yolo import Model
 from utils.compat.autobatch import autobatch, check_train_batch_size
 from utils.config.options import TrainOptions
+from utils.config.train_slices import StepOptions
 from utils.core.errors import InputError
 from utils.training import autobatch as module
 from utils.training.autobatch import Fit, TooLargeError, choose_batch_size, largest_batch
@@ -103,17 +104,19 @@ def model() -> Model:
 
 
 def test_seven_tenths_of_a_cpus_free_memory_are_used(model: Model, tried: list[tuple[int, int]]) -> None:
-    assert choose_batch_size(model, 64, CPU, TrainOptions(), images=100) == 7
+    assert choose_batch_size(model, 64, CPU, StepOptions.of(TrainOptions()), images=100) == 7
     assert tried[-1] == (7, 64)
 
 
 def test_steps_are_of_the_largest_size_of_multi_scale(model: Model, tried: list[tuple[int, int]]) -> None:
-    assert choose_batch_size(model, 64, CPU, TrainOptions(multi_scale=True), images=100) == 3  # 700 / 225
+    assert (
+        choose_batch_size(model, 64, CPU, StepOptions.of(TrainOptions(multi_scale=True)), images=100) == 3
+    )  # 700 / 225
     assert {side for _, side in tried} == {96}
 
 
 def test_united_images_are_a_quarter_as_many_of_twice_the_side(model: Model, tried: list[tuple[int, int]]) -> None:
-    assert choose_batch_size(model, 64, CPU, TrainOptions(quad=True), images=100) == 4
+    assert choose_batch_size(model, 64, CPU, StepOptions.of(TrainOptions(quad=True)), images=100) == 4
     assert (1, 128) in tried
 
 
@@ -122,23 +125,26 @@ def test_adam_needs_room_for_a_second_average(
 ) -> None:
     # The limit is 707 MiB: 7 images and 7 MiB, which is less than the weights.
     monkeypatch.setattr(module, "free_memory", lambda device: 1010 * 2**20)
-    sizes = {name: choose_batch_size(model, 64, CPU, TrainOptions(optimizer=name), 100) for name in ("SGD", "AdamW")}
+    sizes = {
+        name: choose_batch_size(model, 64, CPU, StepOptions.of(TrainOptions(optimizer=name)), 100)
+        for name in ("SGD", "AdamW")
+    }
     assert sizes == {"SGD": 7, "AdamW": 6} or sum(p.numel() for p in model.parameters()) * 4 < 7 * 2**20
 
 
 def test_no_batch_is_larger_than_the_training_set(model: Model, tried: list[tuple[int, int]]) -> None:
-    assert choose_batch_size(model, 64, CPU, TrainOptions(), images=3) == 3
+    assert choose_batch_size(model, 64, CPU, StepOptions.of(TrainOptions()), images=3) == 3
 
 
 def test_a_system_that_does_not_tell_its_memory_needs_a_number(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "free_memory", lambda device: None)
     with pytest.raises(InputError, match="give a number"):
-        choose_batch_size(model, 64, CPU, TrainOptions(), images=3)
+        choose_batch_size(model, 64, CPU, StepOptions.of(TrainOptions()), images=3)
 
 
 def test_real_steps_are_run_and_leave_the_model_alone(model: Model) -> None:
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    assert choose_batch_size(model, 64, CPU, TrainOptions(), images=2) == 2
+    assert choose_batch_size(model, 64, CPU, StepOptions.of(TrainOptions()), images=2) == 2
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
 

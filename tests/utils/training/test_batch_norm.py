@@ -1,4 +1,4 @@
-"""Statistics of young norms."""
+"""Statistics of new norms, and norms over several ranks."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from utils.training.batch_norm import NormWarmUp
+from utils.core.dist import ALONE, Ranks
+from utils.training.batch_norm import JointBatchNorm2d, NormWarmUp, synchronize_norms
 
 Net = nn.Sequential
 
@@ -22,7 +23,7 @@ def batches(count: int) -> list[torch.Tensor]:
 
 def run(net: Net, warm_up: NormWarmUp, data: list[torch.Tensor]) -> Net:
     for x in data:
-        with warm_up.following():
+        with warm_up.adapting():
             net(x)
     return net
 
@@ -100,9 +101,29 @@ def test_statistics_that_the_forward_pass_begins_with_are_the_ones_that_count() 
     net[0].num_batches_tracked.fill_(4)
     plain[0].num_batches_tracked.fill_(4)
     warm_up = NormWarmUp(net, shared=True)
-    with warm_up.following():
+    with warm_up.adapting():
         Wrapper(net)(x)
     plain[0].running_mean.fill_(7.0)
     plain[0].momentum = 0.5
     plain[0](x)
     torch.testing.assert_close(net[0].running_mean, plain[0].running_mean)
+
+
+def test_joint_norms_keep_parameters_buffers_and_settings() -> None:
+    net = Net(nn.Sequential(nn.BatchNorm2d(2, eps=1e-3, momentum=0.03)), nn.BatchNorm1d(2)).eval()
+    norm, keys = net[0][0], list(net.state_dict())
+    norm.running_mean.fill_(5.0)
+    synchronize_norms(net, torch.device("cpu"), Ranks(0, 2))
+    joint = net[0][0]
+    assert type(joint) is JointBatchNorm2d and type(net[1]) is nn.BatchNorm1d
+    assert (joint.eps, joint.momentum, joint.training) == (1e-3, 0.03, False)
+    assert joint.weight is norm.weight and joint.running_mean is norm.running_mean
+    assert list(net.state_dict()) == keys
+    x = torch.rand(2, 2, 3, 3)
+    assert torch.equal(joint(x), norm(x))
+
+
+def test_a_single_process_keeps_its_norms_and_is_warned(caplog: pytest.LogCaptureFixture) -> None:
+    net = model()
+    synchronize_norms(net, torch.device("cpu"), ALONE)
+    assert type(net[0]) is nn.BatchNorm2d and "--sync-bn has no effect" in caplog.text

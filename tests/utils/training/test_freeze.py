@@ -67,7 +67,7 @@ def test_a_module_inside_a_layer_can_be_named(model: Model) -> None:
 def test_statistics_of_frozen_norms_stand_still_and_no_others(model: Model, freeze: Sequence[str]) -> None:
     layers = FrozenLayers(model, freeze)
     model.train()
-    layers.hold()
+    layers.set_evaluation_mode()
     norms = {name: module for name, module in model.named_modules() if isinstance(module, torch.nn.BatchNorm2d)}
     still = {name for name, module in norms.items() if not module.training}
     assert still == {name for name in norms if f"{name}.weight" in frozen(model)} != set()
@@ -76,7 +76,7 @@ def test_statistics_of_frozen_norms_stand_still_and_no_others(model: Model, free
 def test_a_frozen_head_still_gives_maps_to_train_on(model: Model) -> None:
     layers = FrozenLayers(model, ("model.24",))
     model.train()
-    layers.hold()
+    layers.set_evaluation_mode()
     maps = model(torch.zeros(1, 3, 64, 64))
     assert [level.shape[-1] for level in maps] == [7, 7, 7]
 

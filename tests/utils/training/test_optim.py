@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from models.common import Dynamic_conv2d
+from utils.config.hyp import Hyp
 from utils.core.errors import InputError
 from utils.training.optim import GROUPS, build_optimizer, parameter_groups
 
@@ -54,7 +55,7 @@ def test_attention_can_be_decayed() -> None:
 def test_groups_partition_the_parameters_frozen_ones_included() -> None:
     model = Mixed()
     model.conv.requires_grad_(False)
-    optimizer = build_optimizer(model)
+    optimizer = build_optimizer(model, "SGD", Hyp())
     members = [id(parameter) for group in optimizer.param_groups for parameter in group["params"]]
     assert sorted(members) == sorted(id(parameter) for parameter in model.parameters())
 
@@ -62,7 +63,7 @@ def test_groups_partition_the_parameters_frozen_ones_included() -> None:
 def test_groups_carry_their_name_and_the_names_of_their_parameters() -> None:
     model = Mixed()
     named = dict(model.named_parameters())
-    optimizer = build_optimizer(model)
+    optimizer = build_optimizer(model, "SGD", Hyp())
     assert tuple(group["name"] for group in optimizer.param_groups) == GROUPS
     for group in optimizer.param_groups:
         assert [id(named[name]) for name in group["param_names"]] == [id(parameter) for parameter in group["params"]]
@@ -70,7 +71,7 @@ def test_groups_carry_their_name_and_the_names_of_their_parameters() -> None:
 
 @pytest.mark.parametrize("name", ["SGD", "Adam", "AdamW"])
 def test_only_the_decay_group_decays(name: str) -> None:
-    optimizer = build_optimizer(Mixed(), name, lr=0.1, momentum=0.8, weight_decay=0.25)
+    optimizer = build_optimizer(Mixed(), name, Hyp(lr0=0.1, momentum=0.8, weight_decay=0.5), decay_factor=0.5)
     assert {group["name"]: group["weight_decay"] for group in optimizer.param_groups} == {
         "no_decay": 0, "decay": 0.25, "bias": 0,
     }  # fmt: skip
@@ -84,26 +85,26 @@ def test_only_the_decay_group_decays(name: str) -> None:
 def test_a_step_moves_the_weights_and_the_state_can_be_loaded(name: str) -> None:
     torch.manual_seed(0)
     model = Mixed()
-    optimizer = build_optimizer(model, name)
+    optimizer = build_optimizer(model, name, Hyp())
     before = model.conv.weight.detach().clone()
     model(torch.randn(2, 2, 3, 3)).square().sum().backward()
     optimizer.step()
     assert not torch.equal(before, model.conv.weight)
-    build_optimizer(Mixed(), name).load_state_dict(optimizer.state_dict())
+    build_optimizer(Mixed(), name, Hyp()).load_state_dict(optimizer.state_dict())
 
 
 def test_a_model_without_norms_or_biases_has_empty_groups() -> None:
-    optimizer = build_optimizer(nn.Linear(2, 2, bias=False))
+    optimizer = build_optimizer(nn.Linear(2, 2, bias=False), "SGD", Hyp())
     assert [len(group["params"]) for group in optimizer.param_groups] == [0, 1, 0]
 
 
 def test_sgd_without_momentum_is_possible() -> None:
-    assert build_optimizer(Mixed(), momentum=0.0).param_groups[0]["nesterov"] is False
+    assert build_optimizer(Mixed(), "SGD", Hyp(momentum=0.0)).param_groups[0]["nesterov"] is False
 
 
 def test_an_unknown_optimizer_is_named_with_the_nearest_one() -> None:
     with pytest.raises(InputError, match="SGD, Adam, AdamW; did you mean 'Adam'"):
-        build_optimizer(Mixed(), "Adams")
+        build_optimizer(Mixed(), "Adams", Hyp())
 
 
 def test_the_bank_of_a_dynamic_convolution_decays_and_its_attention_does_not() -> None:
@@ -128,7 +129,7 @@ def test_group_sizes_are_those_of_the_reference(golden: Any, name: str) -> None:
 
 def test_kernels_and_attention_of_dynamic_layers_have_rates_of_their_own_and_decay_as_before() -> None:
     model = nn.Sequential(Dynamic_conv2d(4, 8, 3, norm=True, residual=True), nn.Conv2d(8, 2, 1))
-    optimizer = build_optimizer(model, lr=0.1, weight_decay=0.2, kernel_lr=4.0, attention_lr=0.5)
+    optimizer = build_optimizer(model, "SGD", Hyp(lr0=0.1, weight_decay=0.2, kernel_lr=4.0, attention_lr=0.5))
     groups = {group["name"]: group for group in optimizer.param_groups}
     assert {name: sorted(group["param_names"]) for name, group in groups.items()} == {
         "no_decay": [],
@@ -146,4 +147,4 @@ def test_kernels_and_attention_of_dynamic_layers_have_rates_of_their_own_and_dec
 
 
 def test_a_rate_factor_of_one_makes_no_groups() -> None:
-    assert len(build_optimizer(Dynamic_conv2d(4, 8, 3)).param_groups) == 3
+    assert len(build_optimizer(Dynamic_conv2d(4, 8, 3), "SGD", Hyp()).param_groups) == 3

@@ -30,7 +30,7 @@ def make(optimizer: str, frozen: str = "") -> tuple[Model, Checkpoint]:
     model = Model("yolov5n.yaml", nc=2)
     if frozen:
         model.get_parameter(frozen).requires_grad_(False)
-    steps = build_optimizer(model, optimizer)
+    steps = build_optimizer(model, optimizer, Hyp())
     for _ in range(2):
         steps.step()
         steps.zero_grad()
@@ -177,7 +177,7 @@ def test_groups_in_another_order_are_matched_by_name(run: tuple[str, Model, Chec
         group(checkpoint, name)["lr"] = 0.1 * (number + 1)
     checkpoint.optimizer["groups"].reverse()
     check_fits(checkpoint, model, Hyp(), optimizer)
-    fresh = build_optimizer(model, optimizer)
+    fresh = build_optimizer(model, optimizer, Hyp())
     load_optimizer_state(fresh, model, checkpoint.optimizer)
     assert [(g["name"], round(g["lr"], 3), g["weight_decay"]) for g in fresh.param_groups] == [
         ("no_decay", 0.1, 0.0), ("decay", 0.2, 0.0005), ("bias", 0.3, 0.0)
@@ -210,7 +210,7 @@ def test_groups_with_rates_of_their_own_are_expected_where_the_hyper_parameters_
     torch.manual_seed(0)
     model, hyp = Model("yolov5n_dynamic.yaml", nc=2), Hyp(kernel_lr=4.0)
     _, sound = make("SGD")
-    steps = build_optimizer(model, kernel_lr=4.0)
+    steps = build_optimizer(model, "SGD", hyp)
     with pytest.raises(InputError, match=r"have to be no_decay, decay, bias, decay x4, bias x4"):
         resume_checks._check_groups((sound.optimizer or {})["groups"], model, hyp, ("lr", "momentum"))
     resume_checks._check_groups(optimizer_state(steps, model)["groups"], model, hyp, ("lr", "momentum"))

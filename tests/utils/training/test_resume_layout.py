@@ -7,6 +7,7 @@ from torch import nn
 
 from models.memory_format import set_memory_format
 from utils.checkpoint.format import plain
+from utils.config.hyp import Hyp
 from utils.training.optim import build_optimizer
 from utils.training.optimizer_state import load_gradients, load_optimizer_state, optimizer_state, pending_gradients
 
@@ -17,7 +18,7 @@ def make() -> tuple[nn.Conv2d, torch.optim.Optimizer]:
     torch.manual_seed(0)
     model = nn.Conv2d(3, 4, 3)
     set_memory_format(model, LAST)
-    return model, build_optimizer(model, "AdamW")
+    return model, build_optimizer(model, "AdamW", Hyp())
 
 
 def test_momenta_and_waiting_gradients_come_back_in_the_layout_of_their_parameters() -> None:

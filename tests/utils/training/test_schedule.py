@@ -251,7 +251,7 @@ def test_without_a_span_the_temperature_is_the_same_for_a_whole_epoch() -> None:
 
 
 def test_a_group_with_a_factor_has_that_multiple_of_the_common_rate_in_the_warm_up_and_after_it() -> None:
-    optimizer = build_optimizer(Dynamic_conv2d(4, 8, 3), kernel_lr=4.0)
+    optimizer = build_optimizer(Dynamic_conv2d(4, 8, 3), "SGD", Hyp(kernel_lr=4.0))
     plan = plan_steps(100, 10, 16, Hyp())
     for iteration in (10, 500):
         warm_up(optimizer, plan, iteration, iteration // 10, Hyp())
@@ -261,7 +261,7 @@ def test_a_group_with_a_factor_has_that_multiple_of_the_common_rate_in_the_warm_
 
 
 def test_the_warm_up_of_biases_starts_from_one_rate_whatever_their_factor() -> None:
-    optimizer = build_optimizer(Dynamic_conv2d(4, 8, 3), kernel_lr=4.0)
+    optimizer = build_optimizer(Dynamic_conv2d(4, 8, 3), "SGD", Hyp(kernel_lr=4.0))
     warm_up(optimizer, plan_steps(100, 10, 16, Hyp()), 0, 0, Hyp())
     assert learning_rates(optimizer)["bias x4"] == 0.1
 

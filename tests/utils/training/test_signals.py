@@ -1,4 +1,4 @@
-"""Signals become a wish to stop."""
+"""Signals that stop a run."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def handlers_restored() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_the_first_signal_is_noted_and_the_second_stops_at_once(number: signal.Signals) -> None:
+def test_the_first_signal_is_recorded_and_the_second_stops_at_once(number: signal.Signals) -> None:
     with StopSignals() as stop:
         stop.armed = True
         signal.raise_signal(number)
@@ -38,7 +38,7 @@ def test_before_the_first_step_one_signal_stops_at_once(number: signal.Signals) 
     assert stop.requested == ""
 
 
-def test_the_handlers_of_before_come_back() -> None:
+def test_the_previous_handlers_are_restored() -> None:
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD)
     before = [signal.getsignal(number) for number in numbers]
     with StopSignals() as stop:
@@ -90,36 +90,38 @@ def two(other: str = "") -> Two:
     return ranks
 
 
-def test_of_several_processes_none_stops_before_all_know() -> None:
+def test_of_several_processes_none_stops_before_all_have_synchronized() -> None:
     with StopSignals(two()) as stop:
         stop.armed = True
         signal.raise_signal(signal.SIGTERM)
-        assert (stop.came, stop.requested) == ("SIGTERM", "")
-        stop.agree()
+        assert (stop.received, stop.requested) == ("SIGTERM", "")
+        stop.synchronize()
         assert stop.requested == "SIGTERM"
 
 
 def test_a_signal_of_another_process_stops_this_one() -> None:
     stop = StopSignals(two("SIGINT"))
-    stop.agree()
-    assert (stop.came, stop.requested) == ("", "SIGINT")
+    stop.synchronize()
+    assert (stop.received, stop.requested) == ("", "SIGINT")
 
 
-def test_the_echo_of_torchrun_is_not_a_second_signal(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_signal_that_torchrun_repeats_is_not_a_second_one(monkeypatch: pytest.MonkeyPatch) -> None:
     now = iter([10.0, 11.0, 99.0])
     monkeypatch.setattr("utils.training.signals.time.monotonic", lambda: next(now))
     with StopSignals(two()) as stop:
         stop.armed = True
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGINT)
-        assert stop.came == "SIGINT"
+        assert stop.received == "SIGINT"
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
-    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN  # the run is ending: no echo may cut that short
+    assert (
+        signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    )  # the run is ending: torchrun's signal must not interrupt that
 
 
 @pytest.fixture
-def torch_reports() -> Iterator[None]:
+def torch_handler() -> Iterator[None]:
     """A handler such as torch's, which raises when a child of this process has ended."""
 
     def report(*_: Any) -> None:
@@ -130,22 +132,22 @@ def torch_reports() -> Iterator[None]:
     signal.signal(signal.SIGCHLD, before)
 
 
-@pytest.mark.usefixtures("torch_reports")
-def test_a_dead_loader_process_is_reported_between_two_steps() -> None:
+@pytest.mark.usefixtures("torch_handler")
+def test_a_dead_worker_is_reported_between_two_steps() -> None:
     with StopSignals() as stop:
-        stop.hold_reports()
+        stop.defer_worker_errors()
         signal.raise_signal(signal.SIGCHLD)  # in the middle of the step
         with pytest.raises(RuntimeError, match="pid 7"):
-            stop.let_reports_through()
-        stop.hold_reports()
-        stop.let_reports_through()  # once is enough
+            stop.raise_worker_errors()
+        stop.defer_worker_errors()
+        stop.raise_worker_errors()  # once is enough
         with pytest.raises(RuntimeError, match="pid 7"):  # while the next batch is waited for
             signal.raise_signal(signal.SIGCHLD)
 
 
-@pytest.mark.usefixtures("torch_reports")
-def test_the_reports_of_torch_come_as_before_when_the_run_is_over() -> None:
+@pytest.mark.usefixtures("torch_handler")
+def test_torch_reports_dead_workers_as_before_when_the_run_is_over() -> None:
     before = signal.getsignal(signal.SIGCHLD)
     with StopSignals() as stop:
-        stop.hold_reports()
+        stop.defer_worker_errors()
     assert signal.getsignal(signal.SIGCHLD) is before

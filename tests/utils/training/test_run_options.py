@@ -11,8 +11,9 @@ import torch
 
 from utils.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from utils.config.options import TrainOptions, to_plain
+from utils.core.dist import ALONE, Ranks
 from utils.core.errors import InputError
-from utils.training.resume import resume_options
+from utils.training.run_options import check_batch_size, check_single_process, resume_options
 
 
 @pytest.fixture
@@ -68,6 +69,19 @@ def test_options_named_beside_resume_replace_those_of_the_run(write: Write) -> N
     assert (options.epochs, options.workers, options.device, options.patience) == (9, 3, "cpu", 4)
     assert options.batch_size == 8
     assert resumed is not None and resumed.epochs_done == 2
+
+
+@pytest.mark.parametrize("key", ["images", "pictures"])
+def test_a_run_of_an_earlier_version_has_its_number_of_images_under_another_key(write: Write, key: str) -> None:
+    last = str(write("last.pt", 2, **{key: 12}))
+    _, resumed = resume_options(TrainOptions(resume=last))
+    assert resumed is not None and resumed.checkpoint.train_state == {"epoch": 1, "images": 12}
+
+
+def test_the_number_of_images_under_the_other_key_is_checked_as_well(write: Write) -> None:
+    last = str(write("last.pt", 2, pictures="12"))
+    with pytest.raises(InputError, match="train_state: 'images' is of a wrong kind"):
+        resume_options(TrainOptions(resume=last))
 
 
 def test_the_default_number_of_epochs_can_be_asked_for(write: Write) -> None:
@@ -136,10 +150,12 @@ def test_a_finished_run_without_its_full_checkpoint_cannot_be_extended(write: Wr
 def test_a_damaged_file_is_told_with_one_that_can_be_used(write: Write) -> None:
     last, _, best = write("last.pt", 5), write("epoch1.pt", 2), write("best.pt", 4)
     last.write_bytes(last.read_bytes()[:-100])
-    with pytest.raises(InputError, match=r"last\.pt: .*damaged.* best\.pt beside it is whole and stands after epoch 4"):
+    with pytest.raises(
+        InputError, match=r"last\.pt: .*damaged.* best\.pt beside it is undamaged and was saved after epoch 4"
+    ):
         resume_options(TrainOptions(resume=str(last)))
     best.unlink()
-    with pytest.raises(InputError, match=r"epoch1\.pt beside it is whole and stands after epoch 2"):
+    with pytest.raises(InputError, match=r"epoch1\.pt beside it is undamaged and was saved after epoch 2"):
         resume_options(TrainOptions(resume=str(last)))
 
 
@@ -187,3 +203,36 @@ def test_a_file_that_does_not_record_its_options_is_refused(last: str) -> None:
     save_checkpoint(Path(last), checkpoint)
     with pytest.raises(InputError, match=r"the option batch_size is not recorded there"):
         resume_options(TrainOptions(resume=last))
+
+
+# Several processes ----------------------------------------------------------------------------------------------------
+
+
+TWO = Ranks(rank=1, size=2, local_rank=1, local_size=2)
+
+
+@pytest.mark.parametrize(("batch", "quad", "cure"), [(15, False, "of 2, for example 16"), (12, True, "of 8")])
+def test_a_batch_that_cannot_be_divided_is_refused(batch: int, quad: bool, cure: str) -> None:
+    with pytest.raises(InputError, match=f"--batch-size {batch} is the total of 2 processes .*use a multiple {cure}"):
+        check_batch_size(batch, quad, TWO)
+    check_batch_size(batch, quad, ALONE)
+    check_batch_size(16, quad, TWO)
+
+
+@pytest.mark.parametrize(
+    ("values", "flag"), [({"batch_size": -1}, "--batch-size -1"), ({"compile": True}, "--compile")]
+)
+def test_what_needs_a_run_of_one_process_is_refused_in_a_larger_one(values: dict[str, Any], flag: str) -> None:
+    check_single_process(TrainOptions(**values), ALONE)
+    with pytest.raises(InputError, match=f"{flag} needs a run of one process, and this one has 2"):
+        check_single_process(TrainOptions(**values), TWO)
+
+
+def test_a_resumed_run_keeps_its_batch_and_is_told_how_many_processes_can_share_it(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with pytest.raises(InputError, match=r"--batch-size 9 .*resume with 1 or 3 or 9 of them"):
+        check_batch_size(9, False, TWO, resumed=True)
+    assert check_single_process(TrainOptions(compile=True), TWO, resumed=True).compile is False
+    assert "--compile of this run is dropped" in caplog.text
+    assert check_single_process(TrainOptions(compile=True), ALONE, resumed=True).compile is True

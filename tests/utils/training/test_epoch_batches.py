@@ -1,18 +1,16 @@
-"""The place inside an epoch, and the batches from there on."""
+"""The batches of an epoch until a signal."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
-import torch
 from torch.utils.data import DataLoader, Dataset
 
 from utils.datasets.loader import EpochSampler
 from utils.datasets.loader_errors import NoBatchError
-from utils.training.epoch_progress import BreakOff, Position, StopAsked, until_stopped
+from utils.training.epoch_batches import StopObserver, ValidationStopped, batches_until_stopped
 from utils.training.signals import StopSignals
 
 
@@ -33,7 +31,7 @@ def loader(workers: int = 0) -> DataLoader[Any]:
 
 def test_batches_end_after_a_signal() -> None:
     stop, seen = StopSignals(), []
-    for batch in until_stopped(loader(), stop):
+    for batch in batches_until_stopped(loader(), stop):
         seen.append(batch)
         stop.requested = "SIGINT" if len(seen) == 2 else ""
     assert len(seen) == 2
@@ -51,33 +49,20 @@ class Failing:
 
 def test_without_a_signal_the_failure_is_told() -> None:
     with pytest.raises(NoBatchError, match="a loader process died"):
-        list(until_stopped(Failing(RuntimeError("DataLoader worker (pid 7) is killed")), StopSignals()))  # type: ignore[arg-type]
+        list(batches_until_stopped(Failing(RuntimeError("DataLoader worker (pid 7) is killed")), StopSignals()))  # type: ignore[arg-type]
 
 
 def test_loader_processes_that_got_the_signal_too_are_no_error() -> None:
     stop = StopSignals()
     stop.requested = "SIGTERM"
     error = RuntimeError("DataLoader worker (pid 7) is killed by signal: Terminated.")
-    assert list(until_stopped(Failing(error), stop)) == []  # type: ignore[arg-type]
-
-
-def test_the_means_leave_out_what_was_skipped() -> None:
-    position = Position(0, batches=4, skipped=1, sums=torch.tensor([3.0, 6.0, 9.0]))
-    assert position.means == (1.0, 2.0, 3.0)
-    assert all(math.isnan(mean) for mean in Position().means)
-
-
-def test_a_position_comes_back_to_the_last_digit() -> None:
-    position = Position(4, batches=3, skipped=1, sums=torch.tensor([0.1, 0.2, 0.3]) / 3, seconds=1.5)
-    back = Position.from_plain(4, position.to_plain())
-    assert torch.equal(back.sums, position.sums)
-    assert (back.epoch, back.batches, back.skipped, back.seconds) == (4, 3, 1, 1.5)
+    assert list(batches_until_stopped(Failing(error), stop)) == []  # type: ignore[arg-type]
 
 
 def test_a_validation_is_broken_off_after_a_signal() -> None:
     stop = StopSignals()
-    observer = BreakOff(stop)
+    observer = StopObserver(stop)
     observer.on_batch(0, None, [])  # type: ignore[arg-type]
     stop.requested = "SIGINT"
-    with pytest.raises(StopAsked):
+    with pytest.raises(ValidationStopped):
         observer.on_batch(1, None, [])  # type: ignore[arg-type]
