@@ -62,8 +62,6 @@ NOT_YET_CLEAN = (
     #
     "utils/export",
     #
-    "utils/inference",
-    #
     "utils/inference/backends",
     #
     "utils/loggers",

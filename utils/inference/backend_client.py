@@ -1,4 +1,4 @@
-"""A model that another interpreter runs: the near end of :mod:`utils.inference.backend_worker`."""
+"""A model that another interpreter runs by :mod:`utils.inference.backend_worker`."""
 
 from __future__ import annotations
 
@@ -14,39 +14,40 @@ import numpy as np
 
 from utils.core.errors import InputError, describe_exit_code
 from utils.inference.backend_worker import read_message, write_message
-from utils.inference.venvs import command, end, last_word, quiet_environment
+from utils.inference.venvs import error_line, isolated_command, quiet_environment, stop_process
 
-PROGRAM = Path(__file__).with_name("backend_worker.py")
-_SECONDS_TO_DIE = 10
+WORKER_PROGRAM = Path(__file__).with_name("backend_worker.py")
+_EXIT_TIME_S = 10
 
 
 class RemoteModel:
-    """A model file in a process of its own, which ends with this one, or with this object.
+    """A model file in a separate process, which ends with this one, or with this object.
 
-    The process has no part in Ctrl-C: it ends when its input does, that is when this process ends in whatever way.
+    The process does not get Ctrl-C: it ends when its input does, that is when this process ends in whatever way.
 
     Args:
         python: the interpreter that has the packages.
-        kind, file, threads: as the program takes them.
+        kind, file, threads: arguments of the program.
+        program: its file.
 
     Attributes:
-        about: what the model takes and gives: ``inputs`` and ``outputs``, their shapes with -1 for any.
+        about: ``inputs`` and ``outputs`` of the model: their shapes with -1 for any.
 
     Raises:
         InputError: the file cannot be read, also where reading it ends the process.
     """
 
-    def __init__(self, python: Path, kind: str, file: Path, threads: int, program: Path = PROGRAM) -> None:
-        self._file, self._said, self._lock = file, tempfile.TemporaryFile(), threading.Lock()  # noqa: SIM115
+    def __init__(self, python: Path, kind: str, file: Path, threads: int, program: Path = WORKER_PROGRAM) -> None:
+        self._file, self._stderr, self._lock = file, tempfile.TemporaryFile(), threading.Lock()  # noqa: SIM115
         self._process = subprocess.Popen(
-            command(python, str(program), kind, str(file.absolute()), str(threads)), stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE, stderr=self._said, env=quiet_environment(python), start_new_session=True,
+            isolated_command(python, str(program), kind, str(file.absolute()), str(threads)), stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE, stderr=self._stderr, env=quiet_environment(python), start_new_session=True,
         )  # fmt: skip
-        self._finalizer = weakref.finalize(self, _close, self._process, self._said)
+        self._finalizer = weakref.finalize(self, _close, self._process, self._stderr)
         self.about, _ = self._exchange(None)
 
     def run(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """The model's outputs.
+        """Return the outputs of the model.
 
         Raises:
             InputError: it cannot be run on these, or running it ended the process.
@@ -68,24 +69,24 @@ class RemoteModel:
                     write_message(target, {}, arrays)
                 head, results = read_message(source)
             except (EOFError, OSError) as error:
-                raise InputError(self._last_words()) from error
-            except BaseException:  # Ctrl-C in between: what comes next would be an answer to this
+                raise InputError(self._exit_message()) from error
+            except BaseException:  # Ctrl-C in between: the next message would be the answer to this one
                 self._finalizer()
                 raise
         if "error" in head:
             raise InputError(str(head["error"]))
         return head, results
 
-    def _last_words(self) -> str:
+    def _exit_message(self) -> str:
         try:
-            code = self._process.wait(_SECONDS_TO_DIE)
+            code = self._process.wait(_EXIT_TIME_S)
         except subprocess.TimeoutExpired:
             code = 0
-        words = f"the process that runs it {describe_exit_code(code)}: {last_word(self._said)}"
+        message = f"the process that runs it {describe_exit_code(code)}: {error_line(self._stderr)}"
         self._finalizer()
-        return words
+        return message
 
 
-def _close(process: subprocess.Popen[bytes], said: IO[bytes]) -> None:
-    end(process)
-    said.close()
+def _close(process: subprocess.Popen[bytes], stderr: IO[bytes]) -> None:
+    stop_process(process)
+    stderr.close()

@@ -1,11 +1,11 @@
-"""The program that runs a model of the TensorFlow family for another process, which has not the packages for it.
+"""The program that runs a TensorFlow or LiteRT model for another process that does not have the packages for it.
 
-    python worker.py tflite|edgetpu|saved_model|pb FILE THREADS
+    python backend_worker.py tflite|edgetpu|saved_model|pb FILE THREADS
 
-It runs in an environment of its own and so imports nothing of this repository; its other end is
-:mod:`utils.inference.backend_client`. A message is the length of its head in four bytes, the head as JSON (``arrays``:
-type and shape of each, and what else there is to say), then the numbers of the arrays. The first one goes out and tells
-what the model takes and gives, or ``error``; then each one in is answered by one out, until the input ends.
+It runs in a separate environment and so imports nothing of this repository; its client is
+:mod:`utils.inference.backend_client`. A message is the length of its header in four bytes, the header as JSON
+(``arrays``: type and shape of each, and other keys), then the values of the arrays. The first message describes inputs
+and outputs of the model, or has the key ``error``; then each message read is answered by one, until the input ends.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import IO, Any
 
 import numpy as np
 
-ABOUT = "yolov5_dynamic_about"  # name of the node of a frozen graph that holds what the file says about itself
+METADATA_NODE = "yolov5_dynamic_about"  # name of the node of a frozen graph that holds the metadata
 EDGETPU = {"linux": "libedgetpu.so.1", "darwin": "libedgetpu.1.dylib", "win32": "edgetpu.dll"}
 # The operations a detection model is made of; any other could touch files, the network or Python.
 _ARITHMETIC = """
@@ -36,7 +36,7 @@ Sqrt Square SquaredDifference Squeeze StopGradient StridedSlice Sub Sum Tanh Til
 ZerosLike Placeholder PlaceholderWithDefault VarHandleOp ReadVariableOp PartitionedCall StatefulPartitionedCall If
 StatelessIf While StatelessWhile
 """
-# Writing and reading of the variables: part of every SavedModel, of no use to who runs it.
+# Writing and reading of the variables: part of every SavedModel, not needed to run it.
 _SAVER = "SaveV2 RestoreV2 MergeV2Checkpoints AssignVariableOp ShardedFilename StringJoin StaticRegexFullMatch"
 _AT_LOADING = ("saved_model_main_op", "legacy_init_op")
 
@@ -55,7 +55,7 @@ def read_message(stream: IO[bytes]) -> tuple[dict[str, Any], list[np.ndarray]]:
     """Receive one message.
 
     Raises:
-        EOFError: the other side is gone.
+        EOFError: the other process has ended.
     """
     (length,) = struct.unpack("<I", _exactly(stream, 4))
     head = json.loads(_exactly(stream, length))
@@ -86,7 +86,7 @@ class LiteModel:
     def __init__(self, file: Path, threads: int, library: str = "") -> None:
         from ai_edge_litert.interpreter import Interpreter, load_delegate
 
-        # The content, not the path: names outside ASCII trouble it on some systems.
+        # The content, not the path: on some systems it cannot open names outside ASCII.
         extra = {"experimental_delegates": [load_delegate(library)]} if library else {}
         self.interpreter = Interpreter(model_content=file.read_bytes(), num_threads=threads, **extra)
         self.interpreter.allocate_tensors()
@@ -134,7 +134,7 @@ def _sides(shape: Any) -> list[int]:
 
 
 def saved_model(folder: Path, threads: int) -> GraphModel:
-    """The signature of a SavedModel that is there for use."""
+    """Open the signature ``serving_default`` of a SavedModel."""
     tf = _tensorflow(threads)
     from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
@@ -145,7 +145,7 @@ def saved_model(folder: Path, threads: int) -> GraphModel:
     if "serving_default" not in loaded.signatures:
         raise ValueError("it has no signature serving_default")
     serve = loaded.signatures["serving_default"]
-    _refuse_code(serve.graph.as_graph_def())  # without what saves and restores
+    _refuse_code(serve.graph.as_graph_def())  # without operations that save and restore
     (name, given), *others = serve.structured_input_signature[1].items()
     if others:
         raise ValueError(f"takes {len(others) + 1} inputs, expected one")
@@ -154,18 +154,18 @@ def saved_model(folder: Path, threads: int) -> GraphModel:
         answer = serve(**{name: images})
         return [answer[key] for key in sorted(answer)]
 
-    function.__dict__["kept"] = loaded  # its variables go with it
+    function.__dict__["kept"] = loaded  # it owns the variables
     return GraphModel(
         function, given.shape, [serve.structured_outputs[key] for key in sorted(serve.structured_outputs)]
     )
 
 
 def frozen_graph(file: Path, threads: int) -> GraphModel:
-    """A graph with one place for an input; its outputs are what nothing in it reads."""
+    """Open a graph with one placeholder; its outputs are the nodes that no other node reads."""
     tf = _tensorflow(threads)
     graph = tf.compat.v1.GraphDef.FromString(file.read_bytes())
     _refuse_code(graph)
-    said = [n.attr["value"].tensor.string_val[0].decode() for n in graph.node if n.name == ABOUT]
+    said = [n.attr["value"].tensor.string_val[0].decode() for n in graph.node if n.name == METADATA_NODE]
     read = {name.lstrip("^").split(":")[0] for node in graph.node for name in node.input}
     inputs = [node.name for node in graph.node if node.op == "Placeholder"]
     outputs = [n.name for n in graph.node if n.name not in read and n.op not in ("NoOp", "Const", "Placeholder")]
@@ -204,14 +204,14 @@ def _refuse_code_at_loading(graph: Any) -> None:
 
 
 def open_model(kind: str, file: Path, threads: int) -> LiteModel | GraphModel:
-    """The model of a file."""
+    """Open the model of a file."""
     if kind in ("tflite", "edgetpu"):
         return LiteModel(file, threads, EDGETPU.get(sys.platform, "libedgetpu.so.1") if kind == "edgetpu" else "")
     return saved_model(file, threads) if kind == "saved_model" else frozen_graph(file, threads)
 
 
-def serve(opened: Callable[[], Any], source: IO[bytes], target: IO[bytes]) -> None:
-    """Open a model and answer until the input ends; whatever a library raises is an answer too."""
+def answer_requests(opened: Callable[[], Any], source: IO[bytes], target: IO[bytes]) -> None:
+    """Open a model and answer until the input ends; an exception of a library is sent as an answer too."""
     try:
         model = opened()
         write_message(target, model.about())
@@ -238,10 +238,10 @@ def _line(error: Exception) -> str:
 def main(words: Sequence[str]) -> None:
     kind, file, threads = words[0], Path(words[1]), int(words[2])
     target = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what libraries print must not get between the messages
+    os.dup2(2, 1)  # text that libraries print must not get between the messages
     try:
-        serve(lambda: open_model(kind, file, threads), sys.stdin.buffer, target)
-    except BrokenPipeError:  # the other side is gone
+        answer_requests(lambda: open_model(kind, file, threads), sys.stdin.buffer, target)
+    except BrokenPipeError:  # the other process has ended
         return
 
 

@@ -1,10 +1,10 @@
-"""The program that opens a model file and runs it once, in a process of its own with limits, before ours does.
+"""The program that opens a model file and runs it once, in a separate process with limits, before ours does.
 
-    python trial.py '{"kind": "onnx", "file": "a.onnx", "shape": [1, 3, 64, 64], "half": false, ...}'
+    python sandbox.py '{"kind": "onnx", "file": "a.onnx", "shape": [1, 3, 64, 64], "half": false, ...}'
 
-ONNX Runtime, OpenVINO, OpenCV and ncnn believe what a file says: a damaged or crafted one can end the process or take
-all memory. This program imports nothing of this repository and writes nothing;
-:mod:`utils.inference.backends.checked_graph` starts it and only wants to know whether it comes to its end.
+ONNX Runtime, OpenVINO, OpenCV and ncnn trust the content of a file: a damaged or crafted one can crash the process or
+take all memory. This program imports nothing of this repository and writes nothing;
+:mod:`utils.inference.backends.checked_graph` starts it and only checks that it ends without an error.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ from typing import Any
 NCNN_INPUT, NCNN_OUTPUT = "in0", "out0"
 
 
-def limit(memory: int, seconds: int) -> None:
-    """Bound what this process may take, where the system can."""
-    faulthandler.dump_traceback_later(seconds, exit=True)  # also inside a library, and when nobody waits any more
+def limit_resources(memory: int, seconds: int) -> None:
+    """Limit memory (bytes) and time of this process, where the system can."""
+    faulthandler.dump_traceback_later(seconds, exit=True)  # also inside a library, and if the parent has ended
     try:
         import resource
     except ImportError:  # Windows
         return
     for kind, most in ((resource.RLIMIT_AS, memory), (resource.RLIMIT_CPU, seconds), (resource.RLIMIT_CORE, 0)):
-        known = resource.getrlimit(kind)[1]  # a limit of the user's own holds: it cannot be raised
+        known = resource.getrlimit(kind)[1]  # a limit that the user has set cannot be raised
         bound = most if known == resource.RLIM_INFINITY else min(most, known)
         resource.setrlimit(kind, (bound, bound))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))  # what is printed
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))  # of printed text
 
 
 def open_ncnn(library: Any, param: Path, half: bool, threads: int) -> Any | None:
-    """A net of ncnn on the CPU, in half precision or not; None where it cannot read the file or that of its weights."""
+    """Open a net of ncnn on the CPU, in half precision or not; None: it cannot read the file or that of the weights."""
     net = library.Net()
     net.opt.use_vulkan_compute = False
     net.opt.use_fp16_packed = net.opt.use_fp16_storage = net.opt.use_fp16_arithmetic = half
@@ -43,19 +43,19 @@ def open_ncnn(library: Any, param: Path, half: bool, threads: int) -> Any | None
 
 
 def run_ncnn(library: Any, net: Any, image: Any) -> tuple[int, Any]:
-    """An array [3, H, W] float32 -> (0, boxes), or (ncnn's code, None)."""
+    """Run an image [3, H, W] float32 -> (0, boxes), or (error code of ncnn, None)."""
     extractor = net.create_extractor()
     failed = extractor.input(NCNN_INPUT, library.Mat(image).clone())
     return (failed, None) if failed else extractor.extract(NCNN_OUTPUT)
 
 
 def main(work: dict[str, Any]) -> None:
-    """``path``: where modules are looked for; ``memory`` in bytes; ``seconds``: after which this ends itself."""
-    limit(work["memory"], work["seconds"])
+    """``path``: where modules are searched; ``memory`` in bytes; ``seconds``: after which this process ends."""
+    limit_resources(work["memory"], work["seconds"])
     sys.path[:] = work["path"]
     import numpy as np
 
-    if work["kind"] == "ncnn":  # what it refuses in an orderly way, it refuses again
+    if work["kind"] == "ncnn":  # a file that it refuses without a crash, it refuses again later
         import ncnn
 
         net = open_ncnn(ncnn, Path(work["file"]), work["half"], 1)

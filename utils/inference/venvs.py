@@ -1,8 +1,8 @@
-"""Virtual environments of their own for packages that clash with ours, and programs run in them.
+"""Separate virtual environments for packages that conflict with ours, and programs run in them.
 
-Each lies in a folder of a fixed name below ``.venvs`` of the repository, below the folder that the environment
-variable ``YOLOV5_VENVS`` names, or below the one of ``export.py --venvs``. Where the running interpreter has the
-packages itself, it is used. Nothing is ever installed: what is missing is named with the commands that make it.
+Each is a folder of a fixed name below ``.venvs`` of the repository, below the folder in the environment variable
+``YOLOV5_VENVS``, or below the one of ``export.py --venvs``. If the running interpreter has the packages itself, it is
+used. Nothing is installed: an error names what is missing, with the commands to install it.
 """
 
 from __future__ import annotations
@@ -22,21 +22,22 @@ from typing import IO
 from utils.config.paths import ROOT
 from utils.core.errors import InputError, describe_exit_code
 
-VARIABLE = "YOLOV5_VENVS"
-SECONDS = 3600  # a conversion that takes longer hangs
+VENVS_VARIABLE = "YOLOV5_VENVS"
+MAX_SECONDS = 3600  # a conversion that takes longer hangs
 _ERROR = re.compile(r"^(?:Fatal Python error|[\w.]*(?:Error|Exception|Exit|Interrupt)): *(\S.*)")
-_PROBE = "import importlib.util, sys; sys.exit(not all(map(importlib.util.find_spec, sys.argv[1:])))"
-_FOUND: set[tuple[Path, tuple[str, ...]]] = set()  # interpreters that have these modules
+_HAS_MODULES = "import importlib.util, sys; sys.exit(not all(map(importlib.util.find_spec, sys.argv[1:])))"
+_COMPLETE: set[tuple[Path, tuple[str, ...]]] = set()  # interpreters that have these modules
 
 
 @dataclass(frozen=True)
 class Stack:
-    """What has to be importable together.
+    """Modules that must be importable together.
 
     Attributes:
         folder: of the virtual environment.
-        modules: to be imported. packages: what pip calls them.
-        python: the interpreter that makes the environment, where not any does.
+        modules: to be imported.
+        packages: their names for pip.
+        python: the interpreter to make the environment with.
     """
 
     folder: str
@@ -44,42 +45,42 @@ class Stack:
     packages: tuple[str, ...]
     python: str = "python3"
 
-    def python_in(self, venvs: str = "") -> Path | None:
-        """The interpreter that has all the packages, None if there is none.
+    def find_python(self, venvs: str = "") -> Path | None:
+        """Return the interpreter that has all the packages, None if there is none.
 
         Args:
-            venvs: folder of the environments; empty: the usual one.
+            venvs: folder of the environments; empty: the default.
         """
         if all(importlib.util.find_spec(module) for module in self.modules):
             return Path(sys.executable)
         folder = venvs_folder(venvs) / self.folder
-        found = next((p for p in (folder / "bin/python", folder / "Scripts/python.exe") if p.exists()), None)
-        return found if found and _has_all(found, self.modules) else None
+        python = next((p for p in (folder / "bin/python", folder / "Scripts/python.exe") if p.exists()), None)
+        return python if python and _has_all(python, self.modules) else None
 
     def missing(self, venvs: str = "") -> str | None:
-        """The line about what is not there, with the commands that make it; None if all is."""
-        return None if self.python_in(venvs) else self._remedy(venvs)
+        """Return a line about missing packages, with the commands to install them; None if none is missing."""
+        return None if self.find_python(venvs) else self._install_commands(venvs)
 
-    def _remedy(self, venvs: str) -> str:
+    def _install_commands(self, venvs: str) -> str:
         folder, packages = venvs_folder(venvs) / self.folder, " ".join(map(shlex.quote, self.packages))
         place = shlex.quote(str(folder))
         pip = shlex.quote(str(folder / ("Scripts/pip" if os.name == "nt" else "bin/pip")))
         make = "" if folder.is_dir() else f"{self.python} -m venv {place} && "
-        return f"needs {', '.join(self.packages)}, in an environment of its own: {make}{pip} install {packages}"
+        return f"needs {', '.join(self.packages)}, in a separate environment: {make}{pip} install {packages}"
 
     def require(self, why: str, venvs: str = "") -> Path:
-        """The interpreter that has all the packages.
+        """Return the interpreter that has all the packages.
 
         Raises:
             InputError: there is none.
         """
-        python = self.python_in(venvs)
+        python = self.find_python(venvs)
         if python is None:
-            raise InputError(f"{why}: {self._remedy(venvs)}")
+            raise InputError(f"{why}: {self._install_commands(venvs)}")
         return python
 
 
-# What runs .tflite files; what makes them; what makes and runs TensorFlow's own.
+# To run .tflite files; to make them; to run and to make TensorFlow's own formats.
 LITERT = Stack("litert", ("ai_edge_litert",), ("ai-edge-litert",))
 LITERT_TORCH = Stack("litert", ("litert_torch", "ai_edge_litert"), ("litert-torch",))
 TENSORFLOW = Stack("tf", ("tensorflow",), ("tensorflow-cpu",), "python3.12")
@@ -87,49 +88,55 @@ ONNX2TF = Stack("tf", ("onnx2tf", "tensorflow", "tf_keras"), ("onnx2tf[tensorflo
 
 
 def _has_all(python: Path, modules: tuple[str, ...]) -> bool:
-    """Whether an interpreter finds all of these. It is started for this, so a yes is kept; packages may still come."""
-    if (python, modules) not in _FOUND:
-        done = subprocess.run(command(python, "-c", _PROBE, *modules), capture_output=True, check=False)
+    """Return whether an interpreter has all modules. It is started for this, so only a positive answer is kept."""
+    if (python, modules) not in _COMPLETE:
+        done = subprocess.run(isolated_command(python, "-c", _HAS_MODULES, *modules), capture_output=True, check=False)
         if done.returncode:
             return False
-        _FOUND.add((python, modules))
+        _COMPLETE.add((python, modules))
     return True
 
 
 def venvs_folder(given: str = "") -> Path:
-    """The folder of the environments: as given, else of the environment variable, else of the repository."""
-    return Path(given or os.environ.get(VARIABLE) or ROOT / ".venvs").expanduser().absolute()
+    """Return the folder of the environments: as given, else of the environment variable, else of the repository."""
+    return Path(given or os.environ.get(VENVS_VARIABLE) or ROOT / ".venvs").expanduser().absolute()
 
 
-def command(python: Path, *words: str) -> list[str]:
-    """A command line of an interpreter that sees its own packages and nothing else.
+def isolated_command(python: Path, *words: str) -> list[str]:
+    """Return the command line of an interpreter that imports its own packages only.
 
-    Neither the folder of the script, where modules have the names of packages, nor ``PYTHONPATH`` count.
+    It ignores ``PYTHONPATH`` and the folder of the script, where modules have the names of packages.
     """
     return [str(python), "-I", "-X", "utf8", *words]
 
 
 def quiet_environment(python: Path) -> dict[str, str]:
-    """The environment of such a process: without pages of start messages, on the CPU, with the programs beside it."""
+    """Return environment variables for it: few start messages, CPU only, its folder of programs on the PATH."""
     path = os.pathsep.join([str(python.parent), os.environ.get("PATH", "")])
     quiet = {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1", "JAX_PLATFORMS": "cpu"}
     return {**os.environ, **quiet, "PATH": path}
 
 
 def run_program(
-    python: Path, program: Path, words: Sequence[str], seconds: float = SECONDS, what: str = "the converter"
+    python: Path, program: Path, words: Sequence[str], seconds: float = MAX_SECONDS, what: str = "the converter"
 ) -> None:
     """Run one of our programs in another interpreter, to its end.
 
-    It is ended with this process, also when this is killed: its standard input is closed then, which it watches.
-    ``what`` is what messages call it.
+    The program ends with this process, also when this is killed: it watches its standard input, which is closed then.
+
+    Args:
+        python: the interpreter.
+        program: file of the program.
+        words: its arguments.
+        seconds: limit of its time.
+        what: its name in messages.
 
     Raises:
         InputError: it failed, crashed, or took longer than ``seconds``.
     """
-    with tempfile.TemporaryFile() as said:
+    with tempfile.TemporaryFile() as output:
         process = subprocess.Popen(
-            command(python, str(program), *words), stdin=subprocess.PIPE, stdout=said, stderr=said,
+            isolated_command(python, str(program), *words), stdin=subprocess.PIPE, stdout=output, stderr=output,
             env=quiet_environment(python), start_new_session=True,
         )  # fmt: skip
         try:
@@ -137,13 +144,13 @@ def run_program(
         except subprocess.TimeoutExpired as error:
             raise InputError(f"{what} took longer than {seconds:g} s and was ended") from error
         finally:
-            end(process)
+            stop_process(process)
         if process.returncode:
-            raise InputError(f"{what} {describe_exit_code(process.returncode)}: {last_word(said)}")
+            raise InputError(f"{what} {describe_exit_code(process.returncode)}: {error_line(output)}")
 
 
-def end(process: subprocess.Popen[bytes]) -> None:
-    """End a process if it still runs, and close its pipes."""
+def stop_process(process: subprocess.Popen[bytes]) -> None:
+    """Kill a process if it still runs, and close its pipes."""
     if process.poll() is None:
         process.kill()
         process.wait()
@@ -151,13 +158,13 @@ def end(process: subprocess.Popen[bytes]) -> None:
         if pipe is not None:
             try:
                 pipe.close()
-            except OSError:  # what was not yet sent cannot be sent any more
+            except OSError:  # bytes that were not sent yet cannot be sent any more
                 continue
 
 
-def last_word(said: IO[bytes]) -> str:
-    """The line that tells most of what a process wrote: that of its exception, else the last one."""
-    said.seek(0)
-    lines = [line.strip() for line in said.read().decode(errors="replace").splitlines() if line.strip()]
-    errors = [found for line in lines if (found := _ERROR.match(line))]
+def error_line(output: IO[bytes]) -> str:
+    """Return the most useful line of what a process wrote: that of its exception, else the last one."""
+    output.seek(0)
+    lines = [line.strip() for line in output.read().decode(errors="replace").splitlines() if line.strip()]
+    errors = [match for line in lines if (match := _ERROR.match(line))]
     return errors[-1][1] if errors else lines[-1] if lines else "it said nothing"

@@ -20,18 +20,18 @@ from utils.export.export_network import ExportNetwork
 from utils.export.tensorflow import FrozenGraphExporter, SavedModelExporter
 from utils.export.tflite import Shares, TFLiteExporter
 from utils.inference.backends import DetectMultiBackend
-from utils.inference.venvs import LITERT_TORCH, ONNX2TF, command
+from utils.inference.venvs import LITERT_TORCH, ONNX2TF, isolated_command
 
 Exported = Callable[..., list[Any]]
 Tiny = Callable[[str], Path]
-needs_litert = pytest.mark.skipif(LITERT_TORCH.python_in() is None, reason="no environment with litert-torch")
-needs_tensorflow = pytest.mark.skipif(ONNX2TF.python_in() is None, reason="no environment with onnx2tf")
+needs_litert = pytest.mark.skipif(LITERT_TORCH.find_python() is None, reason="no environment with litert-torch")
+needs_tensorflow = pytest.mark.skipif(ONNX2TF.find_python() is None, reason="no environment with onnx2tf")
 
 
 def test_an_environment_that_is_not_there_is_named_before_any_work(
     exported: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("utils.inference.venvs.Stack.python_in", lambda *_: None)
+    monkeypatch.setattr("utils.inference.venvs.Stack.find_python", lambda *_: None)
     pytest.importorskip("onnx")
     rows = exported("static", include=("tflite", "saved_model", "pb"), venvs=str(tmp_path / "v"))[1:]
     assert [(row.format, row.made, row.impossible) for row in rows] == [
@@ -197,7 +197,9 @@ for name, answer in (("good", tf.identity), ("reads", reads), ("runs", runs)):
 
 @needs_tensorflow
 def test_models_of_others_are_run_unless_they_do_more_than_compute(tmp_path: Path) -> None:
-    subprocess.run(command(ONNX2TF.require("test"), "-c", FOREIGN, str(tmp_path)), capture_output=True, check=True)
+    subprocess.run(
+        isolated_command(ONNX2TF.require("test"), "-c", FOREIGN, str(tmp_path)), capture_output=True, check=True
+    )
     for ending in ("_saved_model", ".pb"):
         backend = DetectMultiBackend(tmp_path / f"good{ending}")
         assert (backend.names, backend.fixed_hw) == (["class0", "class1"], (32, 64))

@@ -167,14 +167,14 @@ def test_a_frozen_graph_says_what_it_is_and_leaves_no_folder(
         convert_variables_to_constants_v2=lambda served: types.SimpleNamespace(graph=Graph(served)),
     )
     converter.to_frozen_graph({"source": "a.onnx", "target": str(tmp_path / "a.pb"), "about": "said"})
-    assert (tmp_path / "a.pb").read_text() == f"the network {converter.ABOUT}=said"
+    assert (tmp_path / "a.pb").read_text() == f"the network {converter.ABOUT_NODE}=said"
     assert [file.name for file in tmp_path.iterdir()] == ["a.pb"]
 
 
 @pytest.fixture
 def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
     """``stand_in(lines)``: a program of these lines is the converter; ``work`` is what it is asked."""
-    monkeypatch.setattr(Stack, "python_in", lambda *_: Path(sys.executable))
+    monkeypatch.setattr(Stack, "find_python", lambda *_: Path(sys.executable))
 
     def use(lines: str) -> None:
         file = tmp_path / "stand_in.py"

@@ -86,7 +86,7 @@ def environments(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def _used(environments: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(venvs.VARIABLE, str(environments))
+    monkeypatch.setenv(venvs.VENVS_VARIABLE, str(environments))
     find = venvs.importlib.util.find_spec
     hidden = {"ai_edge_litert", "tensorflow"}
     monkeypatch.setattr("importlib.util.find_spec", lambda name, *a: None if name in hidden else find(name, *a))
@@ -259,7 +259,7 @@ def _echo(folder: Path) -> Path:
 def test_a_missing_environment_is_named_with_the_commands_that_make_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(venvs.VARIABLE, str(tmp_path / "no where"))
+    monkeypatch.setenv(venvs.VENVS_VARIABLE, str(tmp_path / "no where"))
     with pytest.raises(InputError) as caught:
         DetectMultiBackend(model_file(tmp_path))
     folder = f"'{tmp_path / 'no where' / 'litert'}"
@@ -276,7 +276,7 @@ def test_an_environment_is_probed_once_and_its_lack_told_after_one_look(
 ) -> None:
     started, run = [], subprocess.run
     monkeypatch.setattr("subprocess.run", lambda words, **more: (started.append(words), run(words, **more))[1])
-    monkeypatch.setattr(venvs, "_FOUND", set())
+    monkeypatch.setattr(venvs, "_COMPLETE", set())
     for _ in range(2):
         assert venvs.LITERT.missing() is None
         assert venvs.LITERT.require("a.tflite") == environments / "litert/bin/python"
@@ -291,7 +291,7 @@ def test_an_environment_is_probed_once_and_its_lack_told_after_one_look(
 
 def test_the_running_interpreter_is_used_where_it_has_the_packages() -> None:
     stack = venvs.Stack("absent", ("json",), ("json",))
-    assert stack.python_in() == Path(sys.executable)
+    assert stack.find_python() == Path(sys.executable)
     assert stack.missing() is None
 
 
