@@ -1,4 +1,4 @@
-"""Names that scripts written for YOLOv5 import: those that the README lists are there, and do their work."""
+"""Names that scripts written for YOLOv5 import: those that the documentation lists are there, and do their work."""
 
 from __future__ import annotations
 
@@ -32,29 +32,29 @@ from utils.core.v61 import ALIASES, NOT_SERVED, SERVED, served_names
 
 ROOT = Path(__file__).resolve().parents[1]
 
-READMES = ("README.md", "README.zh-CN.md")
+PAGES = ("docs/en/from-v61.md", "docs/zh/from-v61.md")
 
 
-def names_of(readme: str) -> dict[str, list[str]]:
-    """Module -> names, from the table of a README; a module that has those of another says so."""
-    text = (ROOT / readme).read_text(encoding="utf-8").split("<details><summary>")
-    (table,) = (part for part in text if part.startswith(("Which names can be imported", "可以导入哪些名字")))
+def names_of(page: str) -> dict[str, list[str]]:
+    """Module -> names, from the table of a page; a module that has those of another says so."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    table = text.partition("<!-- table: names -->")[2].partition("<!-- end -->")[0]
     rows = re.findall(r"^\| `([\w.]+)` \| (.*) \|$", table, re.MULTILINE)
     found = {module: re.findall(r"`([\w.]+)`", names) for module, names in rows}
     return {module: found.get(names[0], names) for module, names in found.items()}
 
 
-CLAIMED = [(module, name) for module, names in names_of("README.md").items() for name in names]
+CLAIMED = [(module, name) for module, names in names_of(PAGES[0]).items() for name in names]
 
 
-def test_both_readmes_list_the_names_that_are_served() -> None:
+def test_both_languages_list_the_names_that_are_served() -> None:
     ours = {module: served_names(module) for module in [*SERVED, *ALIASES]}
-    assert names_of("README.md") == names_of("README.zh-CN.md") == ours
+    assert names_of(PAGES[0]) == names_of(PAGES[1]) == ours
     assert len(CLAIMED) > 320
 
 
 @pytest.mark.parametrize("module", dict(CLAIMED))
-def test_the_names_that_the_readme_lists_can_be_imported(module: str, log_handlers_restored: None) -> None:
+def test_the_names_that_the_documentation_lists_can_be_imported(module: str, log_handlers_restored: None) -> None:
     names = [name for where, name in CLAIMED if where == module]
     exec(f"from {module} import {', '.join(names)}", {})  # as a script does it
 
@@ -79,7 +79,7 @@ REPLACED = {
 
 
 def test_every_name_of_v61_but_the_tensorflow_layers_is_served_or_has_a_replacement(golden: Any) -> None:
-    listed = {(module, name) for module, names in names_of("README.md").items() for name in names}
+    listed = {(module, name) for module, names in names_of(PAGES[0]).items() for name in names}
     original = {
         (module.removesuffix(".__init__"), name)
         for module, names in golden.json("import_names_v6.1").items()

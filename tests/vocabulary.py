@@ -3,7 +3,7 @@
     python tests/vocabulary.py                # every product file, but those of NOT_YET_CLEAN
     python tests/vocabulary.py utils/plots    # files and folders, whether listed or not
 
-Read are the identifiers, comments, docstrings and other strings of the Python files, and README.md. A compound
+Read are the identifiers, comments, docstrings and other strings of the Python files, README.md and docs/en. A compound
 identifier is split into its words (``train_batch``, ``TrainBatch``). A word stands for its plural as well.
 """
 
@@ -21,11 +21,11 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 Words = tuple[str, ...]
 
+OPTIONS_PAGE = "docs/en/options.md"  # made of the help of the options, which is read in the code
+
 # Folders (without the folders in them) and files whose words are not those of the glossary yet. A line between
 # two entries keeps two changes of the list apart. A clean entry has to be removed.
 NOT_YET_CLEAN = (
-    "README.md",
-    #
     "export.py",
     #
     "train.py",
@@ -212,9 +212,10 @@ def refused_in_file(path: Path, rules: Iterable[Rule]) -> list[str]:
 
 
 def product_files() -> list[Path]:
-    """README.md and the Python files that are not tests."""
+    """README.md, the English documentation and the Python files that are not tests."""
     folders = [path for name in ("models", "utils", "tools", "examples") for path in (ROOT / name).rglob("*.py")]
-    return [ROOT / "README.md", *sorted([*ROOT.glob("*.py"), *folders])]
+    documentation = [ROOT / "README.md", *sorted({*(ROOT / "docs/en").glob("*.md")} - {ROOT / OPTIONS_PAGE})]
+    return [*documentation, *sorted([*ROOT.glob("*.py"), *folders])]
 
 
 def check(listed: Iterable[str] = NOT_YET_CLEAN) -> list[str]:

@@ -1,44 +1,72 @@
-"""The options of a script as a Markdown table, for the README: ``python -m tools.options_table train``.
+"""The tables of docs/ that follow from the code: options of every command, and names that scripts can import.
 
-``names`` in place of a script: the names that other people's scripts can import.
+    python -m tools.options_table --update          # write the tables of docs/en and docs/zh anew
+    python -m tools.options_table train.py names    # print some of them
+
+In a page a table stands between ``<!-- table: train.py -->`` and ``<!-- end -->``. Pages in Chinese keep their own text
+in the last column of an option; a new option gets the English text, which has to be translated.
 """
 
 from __future__ import annotations
 
+import importlib
+import re
 import sys
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from utils.config.cli import run_script
-from utils.config.flags import Flag, one_of, option
-from utils.config.options import DetectOptions, ExportOptions, TrainOptions, ValOptions
+from utils.config.flags import Flag, one_of, option, switch
 from utils.config.paths import ROOT
-from utils.core.v61 import names_table
+from utils.core import v61
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-SCRIPTS: dict[str, type[DataclassInstance]] = {
-    "train": TrainOptions,
-    "val": ValOptions,
-    "detect": DetectOptions,
-    "export": ExportOptions,
+# Command -> module and class of its options.
+RECORDS = {
+    "train.py": ("utils.config.train_options", "TrainOptions"),
+    "val.py": ("utils.config.val_options", "ValOptions"),
+    "detect.py": ("utils.config.detect_options", "DetectOptions"),
+    "export.py": ("utils.config.export_options", "ExportOptions"),
+    "tools.check": ("tools.check", "CheckOptions"),
+    "tools.preview": ("tools.preview", "PreviewOptions"),
+    "tools.split": ("tools.split", "SplitOptions"),
+    "tools.convert": ("tools.convert", "ConvertOptions"),
+    "tools.app": ("utils.config.app_options", "AppOptions"),
+    "tools.routing": ("tools.routing", "RoutingOptions"),
+    "tools.compare": ("tools.compare", "CompareOptions"),
+    "tools.profile": ("tools.profile", "ProfileOptions"),
+    "tools.benchmark": ("tools.benchmark", "BenchmarkOptions"),
+    "tools.study": ("tools.study.__main__", "StudyOptions"),
+    "tools.demo": ("tools.demo", "DemoOptions"),
+    "tools.options_table": ("tools.options_table", "TableOptions"),
 }
+NAMES = "names"  # the table of names that scripts can import
+KINDS = (*RECORDS, NAMES)
+HEADS = {
+    "en": {"option": ("option", "default", "meaning"), NAMES: ("module", "names")},
+    "zh": {"option": ("选项", "默认值", "含义"), NAMES: ("模块", "名字")},
+}
+_TABLE = re.compile(r"(?<=^<!-- table: )([\w.]+)( -->\n\n)(.*?)(\n?<!-- end -->)", re.DOTALL | re.MULTILINE)
 
-KINDS = (*SCRIPTS, "names")
+
+def options_record(command: str) -> type[DataclassInstance]:
+    """The options class of a command of ``RECORDS``."""
+    module, name = RECORDS[command]
+    return getattr(importlib.import_module(module), name)
 
 
-def options_markdown(options_class: type[DataclassInstance]) -> str:
-    """One row per option: its flags, its default (paths relative to the repository, ``-``: none) and its help."""
-    rows = ["| option | default | meaning |", "|---|---|---|"]
+def option_rows(options_class: type[DataclassInstance]) -> list[tuple[str, str, str]]:
+    """For every option its flags, its default (paths relative to the repository, ``-``: none) and its help."""
+    rows = []
     for item in fields(options_class):
         flag: Flag = item.metadata["flag"]
         names = [*flag.names, *([f"--no-{flag.names[0].removeprefix('--')}"] if flag.negatable else [])]
         choices = f" ({', '.join(flag.choices)})" if flag.choices else ""
-        cells = (" ".join(f"`{name}`" for name in names), _default_text(item.default), flag.help + choices)
-        rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
-    return "\n".join(rows) + "\n"
+        rows.append((" ".join(f"`{name}`" for name in names), _default_text(item.default), flag.help + choices))
+    return rows
 
 
 def _default_text(value: Any) -> str:
@@ -51,21 +79,65 @@ def _default_text(value: Any) -> str:
     return f"`{Path(value).relative_to(ROOT).as_posix()}`" if str(value).startswith(str(ROOT)) else f"`{value}`"
 
 
+def docs_table(kind: str, language: str = "en", old: str = "") -> str:
+    """A table in Markdown.
+
+    Args:
+        kind: a command of ``RECORDS``, or ``names``.
+        language: ``en`` or ``zh``.
+        old: the table so far, from which Chinese keeps the meaning of each option.
+    """
+    if kind == NAMES:
+        rows = [line.strip("| ").split(" | ") for line in v61.names_table().splitlines()[2:]]
+        head = HEADS[language][NAMES]
+        if language == "zh":
+            rows = [[module, re.sub("^as ", "同 ", names)] for module, names in rows]
+    else:
+        head = HEADS[language]["option"]
+        rows = [[cell.replace("|", "\\|") for cell in row] for row in option_rows(options_record(kind))]
+        if language != "en":
+            kept = {row[0]: row[-1] for row in (line.strip("| ").split(" | ") for line in old.splitlines()[2:])}
+            rows = [[*row[:2], kept.get(row[0], row[2])] for row in rows]
+    line = f"|{'---|' * len(head)}\n"
+    return f"| {' | '.join(head)} |\n{line}" + "".join(f"| {' | '.join(row)} |\n" for row in rows)
+
+
+def updated(text: str, language: str) -> str:
+    """A page of the documentation with its tables as the code has them now."""
+
+    def anew(match: re.Match[str]) -> str:
+        kind, begin, old, end = match.groups()
+        return f"{kind}{begin}{docs_table(kind, language, old)}{end}"
+
+    return _TABLE.sub(anew, text)
+
+
 @dataclass(frozen=True, kw_only=True)
 class TableOptions:
-    """Options of ``python -m tools.options_table``. Raises InputError: no such script."""
+    """Options of ``python -m tools.options_table``. Raises InputError: no such table."""
 
-    scripts: tuple[str, ...] = option((), str, "script", f"of {', '.join(KINDS)}; none: all", nargs="*")
+    kinds: tuple[str, ...] = option(
+        (), str, "table", "command such as train.py or tools.check, or names; none: all", nargs="*"
+    )
+    update: bool = switch("--update", "write the tables of docs/en and docs/zh anew and print nothing")
 
     def __post_init__(self) -> None:
-        for name in self.scripts:
-            one_of("script", name, KINDS)
+        for name in self.kinds:
+            one_of("table", name, KINDS)
 
 
 def main(options: TableOptions) -> None:
-    """Print the table of each named script, of all without names."""
-    for name in options.scripts or KINDS:
-        print(names_table() if name == "names" else f"### {name}.py\n\n{options_markdown(SCRIPTS[name])}")
+    """Print the tables, or write them into the pages."""
+    if not options.update:
+        for kind in options.kinds or KINDS:
+            print(f"### {kind}\n\n{docs_table(kind)}")
+        return
+    for language in HEADS:
+        for page in sorted((ROOT / "docs" / language).glob("*.md")):
+            before = page.read_text(encoding="utf-8")
+            if (after := updated(before, language)) != before:
+                page.write_text(after, encoding="utf-8")
+                print(f"{page.relative_to(ROOT)}: tables written")
 
 
 if __name__ == "__main__":

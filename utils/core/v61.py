@@ -1,4 +1,4 @@
-"""The names that scripts written for YOLOv5 import, and the module that defines each. The README's table is this list.
+"""The names that scripts written for YOLOv5 import, and the module that defines each: the table of docs/en/from-v61.md.
 
 A name is looked up when a script imports it, so no module of the program imports the compatibility layer. A module with
 such names ends in
@@ -210,7 +210,7 @@ NOT_SERVED: dict[str, dict[str, str]] = {
     },
     "utils.benchmarks": {"FILE ROOT": "utils.general.ROOT"},
     "utils.datasets": {
-        "HELP_URL": "'Your own data' in README.md",
+        "HELP_URL": "docs/en/data.md",
         "_RepeatSampler": "torch.utils.data.DataLoader(persistent_workers=True)",
         "create_folder": "shutil.rmtree and os.makedirs",
         "dataset_stats": "python -m tools.check",
@@ -291,7 +291,7 @@ def only_served(module: str) -> tuple[list[str], Callable[[str], Any]]:
 
 
 def names_table() -> str:
-    """The list as a Markdown table, for the README."""
+    """The list as a Markdown table, for docs/."""
     rows = ["| module | names |", "|---|---|"]
     for module in sorted([*SERVED, *ALIASES]):
         names = ", ".join(f"`{name}`" for name in served_names(module))
