@@ -1,9 +1,9 @@
-"""Score a trained model on a labelled set.
+"""Evaluate a trained model on a data set.
 
     python val.py --weights runs/train/exp/weights/best.pt --data my.yaml
     python val.py --weights a.pt b.pt --augment             # an ensemble, every image in three views
     python val.py --weights best.onnx --data my.yaml        # an exported file
-    python val.py --weights best.pt --save-json             # COCO's twelve figures as well
+    python val.py --weights best.pt --save-json             # COCO's twelve metrics as well
     python val.py --task study --weights a.pt b.pt          # several models at many sizes, on one chart
 
 Prints precision, recall, mAP@.5 and mAP@.5:.95; tables, curves, confusion matrix and images go to ``runs/val/exp``.
@@ -48,29 +48,34 @@ from utils.datasets.fetch import fetch_missing
 from utils.datasets.labels import LabelRecord, LabelSet
 from utils.evaluation import EvalResult, Evaluator
 from utils.evaluation.batches import validation_loader
-from utils.evaluation.coco_results import CocoResults, Truth, find_annotations, make_truth, read_truth
+from utils.evaluation.coco_results import (
+    CocoResults,
+    GroundTruth,
+    find_annotations,
+    ground_truth_from_labels,
+    read_ground_truth,
+)
 from utils.evaluation.evaluator import Observer
 from utils.evaluation.observers import BatchPlots, LabelFiles
-from utils.evaluation.report import FIGURES, log_coco, log_speed, log_table, save_plots
+from utils.evaluation.report import PLOT_FILES, log_coco_metrics, log_metrics, log_speed, save_plots
 from utils.evaluation.study import STAGES, StudyLog, StudyRow, save_study, short_names, write_rows
-from utils.evaluation.tables import write_csv, write_json
+from utils.evaluation.tables import write_class_table, write_metrics_json
 from utils.evaluation.worst import WorstImages
 from utils.inference import WeightsInfo, input_size, open_weights
 from utils.inference.backends import FileBackend
 from utils.metrics import match_as_v61, match_predictions
-from utils.metrics.coco import INSTALL, CocoFigures, coco_tool
+from utils.metrics.coco import INSTALL, CocoMetrics, coco_tool
 
 LOG = logging.getLogger(__name__)
 
 
 def choose_data(options: ValOptions, origin: WeightsInfo, known: DatasetSpec | None = None) -> DatasetSpec:
-    """The set in use, else the one named on the command line, that the model was trained on, or the embedded one."""
+    """Return the data set of ``--data``, else that of the training, or the embedded one; ``known`` if it is given."""
     spec = known or DatasetSpec.load(options.data or origin.data or ROOT / "data/digits.yaml", options.single_cls)
     data = spec.source
     if spec.nc != origin.nc and not options.single_cls:
-        raise InputError(
-            f"--data {data} has {counted(spec.nc, 'class')}, the model {origin.nc}; give its own set, or --single-cls"
-        )  # fmt: skip
+        classes = counted(spec.nc, "class")
+        raise InputError(f"--data {data} has {classes}, the model {origin.nc}; give its own set, or --single-cls")
     if list(spec.names) != origin.names and not options.single_cls:
         LOG.warning("class names in %s differ from those in the weights file; the yaml's are shown", data)
     return spec
@@ -78,7 +83,7 @@ def choose_data(options: ValOptions, origin: WeightsInfo, known: DatasetSpec | N
 
 @dataclass(frozen=True)
 class Subject:
-    """What is scored, and on what."""
+    """A model and the data set it is evaluated on."""
 
     model: Detector | FileBackend
     spec: DatasetSpec
@@ -92,15 +97,15 @@ class Subject:
 
 @dataclass(frozen=True)
 class Scores:
-    """The outcome of the script for one detector."""
+    """The results of the script for one model."""
 
     result: EvalResult
     spec: DatasetSpec
-    coco: CocoFigures | None = None
+    coco: CocoMetrics | None = None
 
 
 def open_subject(options: ValOptions, weights: Sequence[str], known: Subject | None = None) -> Subject:
-    """Load a detector (norms folded in) and, unless ``known`` has them already, the labels of the split."""
+    """Load a model, with fused norms, and the labels of the split, unless ``known`` has them."""
     device = known.device if known else select_device(options.device)
     model, origin = open_weights(weights, device, options.augment, options.dnn, options.data, options.trust)
     spec = choose_data(options, origin, known.spec if known else None)
@@ -108,9 +113,8 @@ def open_subject(options: ValOptions, weights: Sequence[str], known: Subject | N
     if labels is None:
         split = options.task if options.task in SPLITS else "val"
         if options.download:
-            spec = fetch_missing(
-                spec, [split], allow_scripts=options.allow_scripts, limit_gb=options.download_limit
-            )  # fmt: skip
+            limit = options.download_limit
+            spec = fetch_missing(spec, [split], allow_scripts=options.allow_scripts, limit_gb=limit)
         cache_dir = Path(options.cache_dir) if options.cache_dir else None
         labels = load_labels(spec, split, single_cls=options.single_cls, cache_dir=cache_dir)
     fuse(model)
@@ -118,10 +122,10 @@ def open_subject(options: ValOptions, weights: Sequence[str], known: Subject | N
 
 
 def size_of(options: ValOptions, model: Detector | FileBackend) -> int:
-    """The longer side to score at: that of ``--imgsz``, else the model's own.
+    """Return the longer side of the images: that of ``--imgsz``, else the model's own.
 
     Raises:
-        InputError: an exported file that takes one size only, and no square.
+        InputError: an exported file with one fixed size that is not a square.
     """
     height, width = input_size(model, () if options.imgsz is None else (options.imgsz,))
     if height != width and isinstance(model, FileBackend) and model.fixed_hw is not None:
@@ -130,59 +134,64 @@ def size_of(options: ValOptions, model: Detector | FileBackend) -> int:
 
 
 def build_evaluator(options: ValOptions, subject: Subject, thresholds: Thresholds, pad: float = 0.5) -> Evaluator:
-    """An evaluator of the split: rectangular images, unless ``--no-rect`` or an exported file takes one size only."""
+    """Build the evaluator of the split, with rectangular batches unless ``--no-rect`` or a file with one fixed size."""
     model = subject.model
     imgsz = size_of(options, model)
     one_size = isinstance(model, FileBackend) and model.fixed_hw is not None
+    rect = options.rect is not False and not one_size
     loader = validation_loader(
-        subject.labels.records, imgsz, int(model.stride.max()), batch_size=options.batch_size,
-        workers=options.workers, rect=options.rect is not False and not one_size, pad=pad,
-    )  # fmt: skip
+        subject.labels.records,
+        imgsz,
+        int(model.stride.max()),
+        batch_size=options.batch_size,
+        workers=options.workers,
+        rect=rect,
+        pad=pad,
+    )
     half = options.half and subject.device.type != "cpu"
     if options.half and not half:
         LOG.warning("--half needs a GPU: running in float32")
     return Evaluator(
-        loader, subject.spec.nc, subject.device, thresholds, single_cls=options.single_cls, half=half,
-        hybrid=options.save_hybrid, matcher=match_as_v61 if options.v61_matching else match_predictions,
-    )  # fmt: skip
+        loader,
+        subject.spec.nc,
+        subject.device,
+        thresholds,
+        single_cls=options.single_cls,
+        half=half,
+        hybrid=options.save_hybrid,
+        matcher=match_as_v61 if options.v61_matching else match_predictions,
+    )
 
 
-def score(options: ValOptions) -> Scores:
-    """``--task train``, ``val``, ``test``: one detector, with everything that is known about its errors."""
+def evaluate_detector(options: ValOptions) -> Scores:
+    """Evaluate one model (``--task train``, ``val``, ``test``) and write all results to the run folder."""
     subject = open_subject(options, options.weights)
     spec, records = subject.spec, subject.labels.records
-    options = replace(options, imgsz=size_of(options, subject.model))  # the size that is told at the end
-    truth = find_truth(options, spec, records) if options.save_json else None
+    options = replace(options, imgsz=size_of(options, subject.model))  # the size in the report
+    ground_truth = load_ground_truth(options, spec, records) if options.save_json else None
     thresholds = replace(EVAL_THRESHOLDS, conf=options.conf_thres, iou=options.iou_thres)
     evaluator = build_evaluator(options, subject, thresholds)
     with run_folder(options.project, options.name, options.exist_ok) as folder:
-        return score_in(
-            OutputFolder(folder, partial(files_in_use, options, subject)), options, subject, evaluator, truth
-        )
+        output = OutputFolder(folder, partial(evaluation_inputs, options, subject))
+        return evaluate_into(output, options, subject, evaluator, ground_truth)
 
 
-def files_in_use(options: ValOptions, subject: Subject) -> Iterator[str | Path]:
-    """The files that are read, which no output may replace."""
+def evaluation_inputs(options: ValOptions, subject: Subject) -> Iterator[str | Path]:
+    """Yield the files that the script reads, which no output may replace."""
     yield from (options.annotations, *options.weights, *options.modules)
     yield subject.spec.source
     for record in subject.labels.records:
         yield from (record.image, record.label or record.image)
 
 
-def score_in(
-    output: OutputFolder, options: ValOptions, subject: Subject, evaluator: Evaluator, truth: Truth | None
+def evaluate_into(
+    output: OutputFolder, options: ValOptions, subject: Subject, evaluator: Evaluator, ground_truth: GroundTruth | None
 ) -> Scores:
-    """Score, and write what is found into a folder; of an earlier run there no figure or page stays."""
+    """Evaluate, and write the results to a folder; result files of an earlier run are removed."""
     spec, folder = subject.spec, output.folder
     name = file_name(Path(options.weights[0]).stem if options.weights else "best", 200)
-    for file in (
-        *FIGURES,
-        "metrics.csv",
-        "metrics.json",
-        "images.csv",
-        "annotations.json",
-        f"{name}_predictions.json",
-    ):
+    predictions = f"{name}_predictions.json"
+    for file in (*PLOT_FILES, "metrics.csv", "metrics.json", "images.csv", "annotations.json", predictions):
         output.path(file).unlink(missing_ok=True)
     worst, collected = WorstImages(spec.names), None
     observers: list[Observer] = [BatchPlots(folder, spec.names), worst]
@@ -190,51 +199,50 @@ def score_in(
         observers.append(LabelFiles(output.below("labels"), options.save_conf))
     elif options.save_conf:
         LOG.warning("--save-conf does nothing without --save-txt or --save-hybrid")
-    if truth is not None:
-        collected = CocoResults(truth)
+    if ground_truth is not None:
+        collected = CocoResults(ground_truth)
         observers.append(collected)
     result = evaluator.run(subject.model, observers=observers)
-    log_table(result, spec.names, options.verbose)
+    log_metrics(result, spec.names, options.verbose)
     log_speed(result, f"batch {options.batch_size}, {options.imgsz} px")
-    coco = save_coco(collected, folder, f"{name}_predictions.json") if collected else None
+    coco = save_coco(collected, folder, predictions) if collected else None
     save_plots(result, spec.names, folder)
-    write_csv(folder / "metrics.csv", result, spec.names)
-    write_json(folder / "metrics.json", result, spec.names, to_plain(options), coco)
+    write_class_table(folder / "metrics.csv", result, spec.names)
+    write_metrics_json(folder / "metrics.json", result, spec.names, to_plain(options), coco)
     worst.save(folder)
     LOG.info("results are in %s", folder)
     return Scores(result, spec, coco)
 
 
-def find_truth(options: ValOptions, spec: DatasetSpec, records: Sequence[LabelRecord]) -> Truth:
-    """The annotation file that is named or lies where COCO has it, else one made from the labels."""
+def load_ground_truth(options: ValOptions, spec: DatasetSpec, records: Sequence[LabelRecord]) -> GroundTruth:
+    """Read the annotation file of ``--annotations`` or of the usual place, else make one from the labels."""
     file = Path(options.annotations) if options.annotations else None
     if file is None and not options.single_cls:
         file = find_annotations(spec, options.task)
-    LOG.info("COCO figures: annotations %s", file or "made from the labels")
+    LOG.info("COCO metrics: annotations %s", file or "made from the labels")
     if file is None:
-        return make_truth(records, spec.names)
-    return read_truth(file, records, spec.names, keep_crowds=spec.crowd == KEEP)
+        return ground_truth_from_labels(records, spec.names)
+    return read_ground_truth(file, records, spec.names, keep_crowds=spec.crowd == KEEP)
 
 
-def save_coco(collected: CocoResults, folder: Path, name: str) -> CocoFigures | None:
-    """Write the results, and the annotations if they were made here; the figures if there is an evaluator."""
+def save_coco(collected: CocoResults, folder: Path, name: str) -> CocoMetrics | None:
+    """Write the results, and annotations made from labels; return COCO's metrics if a COCO evaluator is installed."""
     collected.write(folder / name)
-    if collected.truth.content is not None:
-        content = json.dumps(collected.truth.content, ensure_ascii=False)
+    if collected.ground_truth.content is not None:
+        content = json.dumps(collected.ground_truth.content, ensure_ascii=False)
         write_atomic(folder / "annotations.json", content.encode("utf-8", "surrogateescape"))
     if coco_tool() is None:
-        LOG.warning("no COCO figures: no evaluator is installed (%s)", INSTALL)
+        LOG.warning("no COCO metrics: no COCO evaluator is installed (%s)", INSTALL)
         return None
-    figures = collected.figures()
-    log_coco(figures)
-    return figures
+    metrics = collected.metrics()
+    log_coco_metrics(metrics)
+    return metrics
 
 
-def compare(options: ValOptions) -> None:
-    """``--task speed`` and ``study``: every checkpoint by itself, at one size or at many, without images."""
+def evaluate_several(options: ValOptions) -> None:
+    """Evaluate several models separately, at one image size (``--task speed``) or many (``--task study``)."""
     speed = options.task == "speed"
-    saving = (options.save_txt, options.save_hybrid, options.save_conf, options.save_json)
-    if any(saving):
+    if any((options.save_txt, options.save_hybrid, options.save_conf, options.save_json)):
         LOG.warning("--task %s writes no detections: the --save options do nothing", options.task)
     # Speed is measured with the thresholds of detect.py: thousands of candidates would take most of the time.
     conf = CONF_THRES if speed and "conf_thres" not in options.given else options.conf_thres
@@ -251,7 +259,7 @@ def compare(options: ValOptions) -> None:
             imgsz = size_of(replace(options, imgsz=side), subject.model)
             sized = replace(options, imgsz=imgsz)
             evaluator = build_evaluator(sized, subject, thresholds, pad=0.0 if speed else 0.5)
-            warm_up(subject, options.batch_size, imgsz)
+            run_warm_up(subject, options.batch_size, imgsz)
             dynamic = bool(temperatures(subject.model))
             rows.append(StudyRow(name, dynamic, subject.parameters, imgsz, evaluator.run(subject.model)))
             log.add(rows[-1])
@@ -265,10 +273,10 @@ def compare(options: ValOptions) -> None:
 
 
 @torch.no_grad()
-def warm_up(subject: Subject, batch_size: int, imgsz: int) -> None:
-    """One pass that is not timed: the first allocates memory and chooses kernels."""
+def run_warm_up(subject: Subject, batch_size: int, imgsz: int) -> None:
+    """Run the model once without timing: the first run allocates memory and selects kernels."""
     subject.model.eval()
-    images = 1 if subject.device.type == "cpu" else batch_size  # a CPU has little to prepare, and takes long
+    images = 1 if subject.device.type == "cpu" else batch_size  # a CPU needs no more
     subject.model(torch.zeros(images, 3, imgsz, imgsz, device=subject.device))
 
 
@@ -277,37 +285,37 @@ def main(options: ValOptions | argparse.Namespace) -> None:
     load_modules(options.modules)
     seed_everything(options.seed)
     if options.task in SPLITS:
-        score(options)
+        evaluate_detector(options)
     else:
-        compare(options)
+        evaluate_several(options)
 
 
 def run(**options: Any) -> tuple[tuple[float, ...], np.ndarray, tuple[float, ...]]:
-    """Score from Python, with the options by their names: ``val.run(weights="best.pt", data="my.yaml")``.
+    """Evaluate from Python, with the options by their names: ``val.run(weights="best.pt", data="my.yaml")``.
 
     Returns:
         (precision, recall, mAP@.5, mAP@.5:.95, box, objectness and class loss: 0 here), mAP@.5:.95 of every class [nc],
-        milliseconds per image for pre-processing, inference and suppression. With ``save_json`` the two mAP are
-        COCO's, as in v6.1, where there is an evaluator.
+        milliseconds per image for pre-processing, inference and NMS. With ``save_json`` the two mAP are COCO's, as in
+        v6.1, if a COCO evaluator is installed.
 
     Raises:
-        InputError: an option is wrong, or ``task`` is speed or study, which have no single answer.
+        InputError: an option is wrong, or ``task`` is speed or study, which have several results.
     """
     record = options_from(ValOptions, options)
     if record.task not in SPLITS:
         raise InputError(f"task '{record.task}' is for the command line; val.run takes {', '.join(SPLITS)}")
     load_modules(record.modules)
     seed_everything(record.seed)
-    found = score(record)
-    result, map50, map_ = found.result, found.result.map50, found.result.map
-    if found.coco is not None:
-        map_, map50 = found.coco.values[:2]
-    figures = (result.precision, result.recall, map50, map_, *result.losses)
-    return figures, result.maps(found.spec.nc), tuple(result.ms_per_image[stage] for stage in STAGES)
+    scores = evaluate_detector(record)
+    result, map50, map_ = scores.result, scores.result.map50, scores.result.map
+    if scores.coco is not None:
+        map_, map50 = scores.coco.values[:2]
+    metrics = (result.precision, result.recall, map50, map_, *result.losses)
+    return metrics, result.map_per_class(scores.spec.nc), tuple(result.ms_per_image[stage] for stage in STAGES)
 
 
 def __getattr__(name: str) -> Any:
-    """Names that scripts import from here, see ``utils/compat``."""
+    """Return a name that scripts for v6.1 import from here, see ``utils/core/v61.py``."""
     return import_served("val", name)
 
 

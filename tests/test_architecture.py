@@ -67,8 +67,6 @@ REPEATED_NAMES = (
     #
     "MIN_SIDE_PX",
     #
-    "NAMES",
-    #
     "OptionsT",
     #
     "RECORDS",
@@ -78,8 +76,6 @@ REPEATED_NAMES = (
     "TOLERANCE",
     #
     "VERSION",
-    #
-    "as_written",
     #
     "check_fits",
     #
@@ -95,11 +91,7 @@ REPEATED_NAMES = (
     #
     "scaled",
     #
-    "score",
-    #
     "try_once",
-    #
-    "warm_up",
     #
     "write",
 )

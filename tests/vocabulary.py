@@ -30,8 +30,6 @@ NOT_YET_CLEAN = (
     #
     "train.py",
     #
-    "val.py",
-    #
     "models",
     #
     "tools",
@@ -58,17 +56,11 @@ NOT_YET_CLEAN = (
     #
     "utils/datasets/sources",
     #
-    "utils/evaluation",
-    #
     "utils/export",
     #
     "utils/inference/backends",
     #
     "utils/loggers",
-    #
-    "utils/loss",
-    #
-    "utils/metrics",
     #
     "utils/plots",
     #

@@ -43,11 +43,11 @@ RECORDS = {
     "tools.demo": ("tools.demo", "DemoOptions"),
     "tools.options_table": ("tools.options_table", "TableOptions"),
 }
-NAMES = "names"  # the table of names that scripts can import
-KINDS = (*RECORDS, NAMES)
+NAMES_TABLE = "names"  # the table of names that scripts can import
+KINDS = (*RECORDS, NAMES_TABLE)
 HEADS = {
-    "en": {"option": ("option", "default", "meaning"), NAMES: ("module", "names")},
-    "zh": {"option": ("选项", "默认值", "含义"), NAMES: ("模块", "名字")},
+    "en": {"option": ("option", "default", "meaning"), NAMES_TABLE: ("module", "names")},
+    "zh": {"option": ("选项", "默认值", "含义"), NAMES_TABLE: ("模块", "名字")},
 }
 _TABLE = re.compile(r"(?<=^<!-- table: )([\w.]+)( -->\n\n)(.*?)(\n?<!-- end -->)", re.DOTALL | re.MULTILINE)
 
@@ -87,9 +87,9 @@ def docs_table(kind: str, language: str = "en", old: str = "") -> str:
         language: ``en`` or ``zh``.
         old: the table so far, from which Chinese keeps the meaning of each option.
     """
-    if kind == NAMES:
+    if kind == NAMES_TABLE:
         rows = [line.strip("| ").split(" | ") for line in v61.names_table().splitlines()[2:]]
-        head = HEADS[language][NAMES]
+        head = HEADS[language][NAMES_TABLE]
         if language == "zh":
             rows = [[module, re.sub("^as ", "同 ", names)] for module, names in rows]
     else:

@@ -42,7 +42,7 @@ from utils.datasets.loader import Batch, build_loader
 from utils.evaluation import Evaluator
 from utils.evaluation.batches import validation_loader
 from utils.evaluation.observers import RoutingObserver
-from utils.evaluation.routing_scores import RoutedScores, read_conditions, routed_scores
+from utils.evaluation.routing_scores import RoutingScores, evaluate_routings, read_conditions
 from utils.loggers.routing_csv import FILE_NAME, csv_table
 from utils.plots.routing import plot_class_routing, plot_shares
 from utils.training.schedule import too_short
@@ -85,7 +85,7 @@ def observe(model: nn.Module, batches: Iterable[Batch], nc: int, device: torch.d
         for index, batch in enumerate(tqdm(batches, desc="routing", leave=False, dynamic_ncols=True)):
             model(to_model_input(batch.images, device))
             observer.on_batch(index, batch, [])
-    return observer.figures()
+    return observer.layer_stats()
 
 
 def require_dynamic(model: nn.Module, weights: Path) -> None:
@@ -160,7 +160,7 @@ def write_routing_files(
         LOG.warning("the images have no labels: no routing_classes.png")
 
 
-def log_foreign(found: RoutedScores) -> None:
+def log_foreign(found: RoutingScores) -> None:
     """What the score becomes with other weights: the layers route by the image only as far as it falls."""
     words = {
         "mean": "the mean weights of all images", "same": "those of another image of the same condition",
@@ -205,7 +205,7 @@ def main(options: RoutingOptions) -> None:
                 labels.records, imgsz, stride, batch_size=options.batch_size, workers=options.workers
             )  # fmt: skip
             conditions = read_conditions(labels.records[0].image.parent)
-            found = routed_scores(model, Evaluator(scored, spec.nc, device), conditions)
+            found = evaluate_routings(model, Evaluator(scored, spec.nc, device), conditions)
             log_foreign(found)
             about |= {"map": found.own.map, "map_foreign": {kind: result.map for kind, result in found.foreign.items()}}
         write_routing_files(stats, spec.names, about, folder, early)

@@ -209,7 +209,7 @@ def test_pairs_can_be_those_of_v61(score, shapes, monkeypatch, v61: bool) -> Non
 
 def test_single_class_scores_all_classes_as_one(score, monkeypatch) -> None:
     seen = []
-    monkeypatch.setattr(val, "log_table", lambda result, names, *_: seen.append((result, names)))
+    monkeypatch.setattr(val, "log_metrics", lambda result, names, *_: seen.append((result, names)))
     score(single_cls=True)
     result, names = seen[0]
     assert names == ("item",)

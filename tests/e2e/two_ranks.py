@@ -129,7 +129,7 @@ def evaluation(ranks: Ranks) -> dict[str, Any]:
             "losses": result.losses,
             "counts": [result.images, result.labels, result.detections, *result.labels_per_class.tolist()],
             "confusion": result.confusion.matrix.tolist(),
-            "routing": [[r.samples, r.entropy, r.mean.tolist(), r.per_class.tolist()] for r in routing.figures()],
+            "routing": [[r.samples, r.entropy, r.mean.tolist(), r.per_class.tolist()] for r in routing.layer_stats()],
         }  # fmt: skip
     return found
 

@@ -38,7 +38,7 @@ from utils.core.files import write_atomic
 from utils.datasets.dataset_labels import load_labels
 from utils.evaluation import Evaluator
 from utils.evaluation.batches import validation_loader
-from utils.evaluation.routing_scores import RoutedScores, read_conditions, routed_scores
+from utils.evaluation.routing_scores import RoutingScores, evaluate_routings, read_conditions
 
 LOG = logging.getLogger(__name__)
 RESULT, TASK, TRAINED = "result.json", "run.json", "train"
@@ -85,14 +85,14 @@ def train_or_go_on(folder: Path, task: Mapping[str, Any]) -> Path:
     return weights / "last.pt"
 
 
-def score(model: Model, task: Mapping[str, Any], split: str, imgsz: int) -> RoutedScores:
+def score(model: Model, task: Mapping[str, Any], split: str, imgsz: int) -> RoutingScores:
     """The scores of a model on a split; for a dynamic model, on test, with other images' kernel weights too."""
     spec = DatasetSpec.load(task["yaml"])
     records = load_labels(spec, split).records
     loader = validation_loader(records, imgsz, int(model.stride.max()), batch_size=32, workers=0)
     conditions = read_conditions(Path(task["yaml"]).parent)
     evaluator = Evaluator(loader, spec.nc, torch.device("cpu"))
-    return routed_scores(model, evaluator, conditions, foreign=split == "test")
+    return evaluate_routings(model, evaluator, conditions, foreign=split == "test")
 
 
 def figures(weights: Path, task: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from utils.datasets.label_text import label_text
-from utils.evaluation.coco_results import as_written, result_entry
+from utils.evaluation.coco_results import result_entry, rounded_rows
 from utils.metrics import ap
 
 
@@ -56,4 +56,4 @@ def save_one_json(predn: Tensor, jdict: list[dict[str, Any]], path: Path, class_
     name, rows = Path(path).stem, predn.cpu().double().numpy()
     image_id = int(name) if name.isdecimal() else name
     kinds = rows[:, 5].astype(int).tolist()
-    jdict.extend(result_entry(image_id, class_map[k], row) for k, row in zip(kinds, as_written(rows).tolist()))
+    jdict.extend(result_entry(image_id, class_map[k], row) for k, row in zip(kinds, rounded_rows(rows).tolist()))

@@ -50,7 +50,7 @@ def _lost_connection(error: Exception) -> bool:
     return nameless or isinstance(error, (ConnectionError, EOFError))
 
 
-def supplied(batches: Iterable[Batch]) -> Iterator[Batch]:
+def iterate_batches(batches: Iterable[Batch]) -> Iterator[Batch]:
     """The batches of a loader.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The batches of a validation, whose size does not change the result."""
+"""Batches of a validation; their size does not change the result."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from utils.datasets.dataset import DetectionDataset
 from utils.datasets.label_records import LabelRecord
 from utils.datasets.loader import build_loader
 
-SHAPE_GROUP = 32  # images that share one shape: v6.1's default batch, so that its figures come out
+SHAPE_GROUP = 32  # images with one shape: the default batch size of v6.1, for equal metrics
 
 
 def validation_loader(
@@ -28,12 +28,14 @@ def validation_loader(
     ranks: Ranks = ALONE,
     niceness: int = 0,
 ) -> DataLoader[Any]:
-    """A loader of :class:`utils.datasets.loader.Batch` that serves every image once.
+    """Build a loader of :class:`utils.datasets.loader.Batch` that yields every image once.
 
-    With ``rect``, images are sorted by height/width and every 32 of them get the smallest shape that holds them, with
-    ``pad`` strides of room. Which grey border an image has then depends on the set alone and not on ``batch_size``,
-    as it did in v6.1. Otherwise all are squares of ``imgsz``. Of several processes each gets its part of every batch.
-    ``niceness``: of the workers.
+    Args:
+        rect: sort the images by height / width, and give each group of 32 the smallest shape that fits them, plus
+            ``pad`` strides. The padding of an image then depends on the data set, and not on ``batch_size`` as in v6.1.
+            False: squares of ``imgsz``.
+        ranks: processes, each of which gets a part of every batch.
+        niceness: of the workers.
     """
     dataset = DetectionDataset(records, imgsz, rect=rect, batch_size=SHAPE_GROUP, stride=stride, pad=pad)
     groups = dataset.batch_shapes if rect else np.repeat(dataset.batch_shapes, -(-len(dataset) // SHAPE_GROUP), 0)
@@ -44,16 +46,16 @@ def validation_loader(
 
 
 def cut_by_shape(group_shapes: np.ndarray, count: int, batch_size: int) -> list[list[int]]:
-    """Positions 0..``count`` cut into batches of at most ``batch_size``, each of one shape.
+    """Split the positions 0..``count`` into batches of at most ``batch_size`` images of one shape.
 
-    ``group_shapes`` [groups, 2] are the shapes of every ``SHAPE_GROUP`` images; neighbours of one shape are joined.
+    ``group_shapes`` [groups, 2] are the shapes of groups of ``SHAPE_GROUP`` images; equal neighbours are joined.
     """
     batches: list[list[int]] = []
     shape = None
     for position in range(count):
-        now = tuple(group_shapes[position // SHAPE_GROUP])
-        if now != shape or len(batches[-1]) == batch_size:
+        shape_here = tuple(group_shapes[position // SHAPE_GROUP])
+        if shape_here != shape or len(batches[-1]) == batch_size:
             batches.append([])
-            shape = now
+            shape = shape_here
         batches[-1].append(position)
     return batches

@@ -1,6 +1,6 @@
-"""Detections under the numbers that a COCO annotation file gives to images and classes, and COCO's figures for them.
+"""Detections with the image and category ids of a COCO annotation file, and COCO's metrics for them.
 
-Images are found in the file by name. Where there is no file, one is made from the labels.
+Images are found in the file by name. Without a file, one is made from the labels.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
-from torch import Tensor
 
 from utils.config.categories import NO_CATEGORY, is_labelme, parse_categories, read_json
 from utils.config.dataset_spec import DatasetSpec
@@ -22,23 +21,23 @@ from utils.core.errors import InputError
 from utils.core.names import counted
 from utils.datasets.formats.annotations import is_crowd, numbers
 from utils.datasets.label_records import LabelRecord
-from utils.datasets.loader import Batch
+from utils.evaluation.evaluator import Observer
 from utils.evaluation.results import ImageResult
-from utils.metrics.coco import CocoFigures, coco_figures
+from utils.metrics.coco import CocoMetrics, compute_coco_metrics
 
 LOG = logging.getLogger(__name__)
-_BOX_DECIMALS, _SCORE_DECIMALS = 3, 5  # of the file that is written; the figures are those of the file
+_BOX_DECIMALS, _SCORE_DECIMALS = 3, 5  # in the results file, from which the metrics are computed
 
 
 @dataclass(frozen=True)
-class Truth:
-    """What is to be found, and the numbers of an annotation file.
+class GroundTruth:
+    """The objects and ids of an annotation file.
 
     Attributes:
-        image_ids: path of each image -> its id; images that the file lacks are not there.
-        category_ids: of each class, ``NO_CATEGORY`` where the file has none.
-        boxes: [m, 8] as :func:`utils.metrics.coco.coco_figures` takes them; images by their place in ``image_ids``.
-        scales: path -> width and height of the image in the file over those on disk, where they differ.
+        image_ids: path of each image -> its id, without images that the file lacks.
+        category_ids: of each class; ``NO_CATEGORY`` if the file has none.
+        boxes: [m, 8] for :func:`utils.metrics.coco.compute_coco_metrics`; images by their position in ``image_ids``.
+        scales: path -> width and height of the image in the file divided by those on disk, where they differ.
         content: the annotation file, when it was made from the labels.
     """
 
@@ -50,7 +49,7 @@ class Truth:
 
 
 def find_annotations(spec: DatasetSpec, split: str) -> Path | None:
-    """The annotation file of a split: the split itself, or ``annotations/instances_<name>.json`` as COCO has it.
+    """Find the annotation file of a split: the split itself, or ``annotations/instances_<name>.json`` as in COCO.
 
     ``<name>`` is the folder or list of images (``val2017``), and ``annotations`` lies in the folder of the set.
     """
@@ -64,14 +63,16 @@ def find_annotations(spec: DatasetSpec, split: str) -> Path | None:
     return file if file.is_file() else None
 
 
-def read_truth(file: Path, records: Sequence[LabelRecord], names: Sequence[str], *, keep_crowds: bool = False) -> Truth:
-    """What an annotation file says of the images of ``records`` and the classes ``names``.
+def read_ground_truth(
+    file: Path, records: Sequence[LabelRecord], names: Sequence[str], *, keep_crowds: bool = False
+) -> GroundTruth:
+    """Read the objects of an annotation file in the images of ``records``, of the classes ``names``.
 
-    With ``keep_crowds`` annotations marked as crowds are objects like others.
+    With ``keep_crowds``, annotations marked as crowds are ordinary objects.
 
     Raises:
         FileNotFoundError: no such file.
-        InputError: it is no COCO annotation file, or lacks all of the images or all of the classes.
+        InputError: not a COCO annotation file, or it has none of the images or of the classes.
     """
     content = read_json(file)
     if not isinstance(content, Mapping) or not all(isinstance(content.get(k), list) for k in ("images", "annotations")):
@@ -101,13 +102,11 @@ def read_truth(file: Path, records: Sequence[LabelRecord], names: Sequence[str],
                 f"{file}: annotations[{number}]: image_id, category_id and a bbox of 4 numbers expected ({error})"
             ) from error
     ids = {path: entry["id"] for path, entry in entries.items()}
-    return Truth(ids, category_ids, np.array(rows).reshape(-1, 8), _scales(entries, records))
+    return GroundTruth(ids, category_ids, np.array(rows).reshape(-1, 8), _scales(entries, records))
 
 
-def _scales(
-    entries: Mapping[str, Mapping[str, Any]], records: Sequence[LabelRecord]
-) -> dict[str, tuple[float, float]]:  # fmt: skip
-    """Path -> width and height stated for an image over those on disk, where both are known and differ."""
+def _scales(entries: Mapping[str, Mapping[str, Any]], records: Sequence[LabelRecord]) -> dict[str, tuple[float, float]]:
+    """Return path -> width and height of an image in the file divided by those on disk, where they differ."""
     scales = {}
     for record in records:
         entry, (height, width) = entries.get(str(record.image), {}), record.hw
@@ -118,9 +117,10 @@ def _scales(
 
 
 def _entries_of(images: list[Any], records: Sequence[LabelRecord], file: Path) -> dict[str, list[Mapping[str, Any]]]:
-    """Path of each image -> its entry: by as much of its path as ``file_name`` has, else by the bare name.
+    """Return the entries of each image by its path.
 
-    Several entries of one ``file_name`` are the same image: it has the objects of all.
+    ``file_name`` of an entry is compared with the end of the path, else only the names are compared. Several entries
+    with one ``file_name`` are the same image, which has the objects of all.
     """
     by_name: dict[str, list[Mapping[str, Any]]] = {}
     by_bare_name: dict[str, set[str]] = {}
@@ -130,7 +130,7 @@ def _entries_of(images: list[Any], records: Sequence[LabelRecord], file: Path) -
         name = PurePosixPath(str(entry["file_name"]).replace("\\", "/"))
         by_name.setdefault(str(name), []).append(entry)
         by_bare_name.setdefault(name.name, set()).add(str(name))
-    found = {}
+    matches = {}
     for record in records:
         parts = record.image.as_posix().split("/")
         tails = ("/".join(parts[start:]) for start in range(len(parts)))  # the longest first
@@ -138,29 +138,30 @@ def _entries_of(images: list[Any], records: Sequence[LabelRecord], file: Path) -
         if known is None and len(others := by_bare_name.get(parts[-1], set())) == 1:
             (known,) = others
         if known is not None:
-            found[str(record.image)] = by_name[known]
-    if not found:
+            matches[str(record.image)] = by_name[known]
+    if not matches:
         raise InputError(
             f"{file}: no image of {len(records)} is among its own, such as {records[0].image.name}; "
             "--annotations names another file"
         )
     owners: dict[int, str] = {}
-    for path, (entry, *_) in found.items():
+    for path, (entry, *_) in matches.items():
         if (other := owners.setdefault(id(entry), path)) != path:
             raise InputError(
                 f"{file}: its image '{entry['file_name']}' is {other} as well as {path}; give file_name with the folder"
             )
-    missing = {str(record.image): record.image for record in records if str(record.image) not in found}
+    missing = {str(record.image): record.image for record in records if str(record.image) not in matches}
     if missing:
         first = next(iter(missing.values()))
         LOG.warning("%s: lacks %s, such as %s: not scored", file, counted(len(missing), "image"), first.name)
-    return found
+    return matches
 
 
-def make_truth(records: Sequence[LabelRecord], names: Sequence[str]) -> Truth:
-    """An annotation file made from labels; the area of an object is that of its box.
+def ground_truth_from_labels(records: Sequence[LabelRecord], names: Sequence[str]) -> GroundTruth:
+    """Make an annotation file from the labels; the area of an object is that of its box.
 
-    Images are numbered by their names where these are different numbers, as in COCO, else from 1; classes from 0.
+    Image ids are the names of the images if these are different numbers, as in COCO, else numbers from 1; category ids
+    are class indices.
     """
     records = list({record.image: record for record in records}.values())  # a list may name an image twice
     stems = [record.image.stem for record in records]
@@ -181,64 +182,58 @@ def make_truth(records: Sequence[LabelRecord], names: Sequence[str]) -> Truth:
     categories = [{"id": kind, "name": name} for kind, name in enumerate(names)]
     ids: dict[str, int | str] = {str(record.image): number for record, number in zip(records, image_ids)}
     content = {"images": images, "annotations": annotations, "categories": categories}
-    return Truth(ids, tuple(range(len(names))), np.array(rows, np.float64).reshape(-1, 8), {}, content)
+    return GroundTruth(ids, tuple(range(len(names))), np.array(rows, np.float64).reshape(-1, 8), {}, content)
 
 
 def _is_list(value: Any) -> bool:
     return isinstance(value, (list, dict))
 
 
-def as_written(detections: np.ndarray) -> np.ndarray:
-    """[k, 6] x1 y1 x2 y2 confidence class -> [k, 5] left, top, width, height, confidence; rounded as in the file."""
+def rounded_rows(detections: np.ndarray) -> np.ndarray:
+    """Convert [k, 6] corners, confidence, class to rounded [k, 5] left, top, width, height, confidence."""
     corner, opposite, confidence = detections[:, :2], detections[:, 2:4], detections[:, 4:5]
     box = np.concatenate([corner, opposite - corner], 1).round(_BOX_DECIMALS)
     return np.concatenate([box, confidence.round(_SCORE_DECIMALS)], 1)
 
 
 def result_entry(image_id: int | str, category_id: int, row: Sequence[float]) -> dict[str, Any]:
-    """A detection of a results file, from a row of :func:`as_written`."""
+    """Return a detection of a results file, from a row of :func:`rounded_rows`."""
     return {"image_id": image_id, "category_id": category_id, "bbox": list(row[:4]), "score": row[4]}
 
 
-class CocoResults:
-    """Collects the detections of a validation for ``--save-json``."""
+class CocoResults(Observer):
+    """Collects the detections of an evaluation for ``--save-json``."""
 
-    def __init__(self, truth: Truth) -> None:
-        self.truth = truth
-        self._place = {path: number for number, path in enumerate(truth.image_ids)}
+    def __init__(self, ground_truth: GroundTruth) -> None:
+        self.ground_truth = ground_truth
+        self._place = {path: number for number, path in enumerate(ground_truth.image_ids)}
         self._rows = [np.zeros((0, 7))]  # image, class, xywh, confidence: rounded
         self._seen: set[int] = set()
 
-    def on_batch(self, index: int, batch: Batch, detections: list[Tensor]) -> None:
-        """Nothing per batch."""
-
     def on_image(self, result: ImageResult) -> None:
-        """Note the detections of an image that the annotation file knows, once if the set names it twice."""
+        """Add the detections of an image that is in the annotation file, once if the data set has it twice."""
         place = self._place.get(result.path)
         if place is None or place in self._seen:
             return
         self._seen.add(place)
-        found = result.detections.numpy().astype(np.float64)  # [k, 6]
-        kinds = found[:, 5].astype(int)
-        known = np.array(self.truth.category_ids)[kinds] != NO_CATEGORY
-        found, kinds = found[known], kinds[known]
-        found[:, :4] *= self.truth.scales.get(result.path, (1.0, 1.0)) * 2
-        where = np.full((len(found), 1), place)
-        self._rows.append(np.concatenate([where, kinds[:, None], as_written(found)], 1))
+        rows = result.detections.numpy().astype(np.float64)  # [k, 6]
+        rows = rows[np.array(self.ground_truth.category_ids)[rows[:, 5].astype(int)] != NO_CATEGORY]
+        rows[:, :4] *= self.ground_truth.scales.get(result.path, (1.0, 1.0)) * 2
+        image = np.full((len(rows), 1), place)
+        self._rows.append(np.concatenate([image, rows[:, 5:], rounded_rows(rows)], 1))
 
     def write(self, file: Path) -> int:
-        """Write COCO results (image_id, category_id, bbox, score), one a line; returns how many."""
-        ids, rows = list(self.truth.image_ids.values()), np.concatenate(self._rows).tolist()
+        """Write COCO results (image_id, category_id, bbox, score), one per line; return their number."""
+        ids, rows = list(self.ground_truth.image_ids.values()), np.concatenate(self._rows).tolist()
         with file.open("w", encoding="utf-8") as stream:
             stream.write("[")
             for number, (place, kind, *row) in enumerate(rows):
-                entry = result_entry(ids[int(place)], self.truth.category_ids[int(kind)], row)
+                entry = result_entry(ids[int(place)], self.ground_truth.category_ids[int(kind)], row)
                 stream.write((",\n" if number else "\n") + json.dumps(entry))
             stream.write("\n]\n")
         return len(rows)
 
-    def figures(self) -> CocoFigures:
-        """COCO's figures for what was collected; raises ImportError when there is no evaluator."""
-        return coco_figures(
-            self.truth.boxes, np.concatenate(self._rows), len(self._place), len(self.truth.category_ids)
-        )  # fmt: skip
+    def metrics(self) -> CocoMetrics:
+        """Compute COCO's metrics; raises ImportError when no COCO evaluator is installed."""
+        rows, classes = np.concatenate(self._rows), len(self.ground_truth.category_ids)
+        return compute_coco_metrics(self.ground_truth.boxes, rows, len(self._place), classes)

@@ -1,4 +1,4 @@
-"""What is noted while a set is being scored: images of the first batches, label files, routing."""
+"""Observers of an evaluation: images of the first batches, label files, routing."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ from utils.core.nms_defaults import CONF_THRES
 from utils.core.output import OutputFolder
 from utils.datasets.label_text import label_text
 from utils.datasets.loader import Batch
+from utils.evaluation.evaluator import Observer
 from utils.evaluation.results import ImageResult
 from utils.plots.batches import plot_batch
 
 
-class BatchPlots:
-    """``val_batchN_labels.jpg`` and ``val_batchN_pred.jpg`` of the first batches, side by side comparable."""
+class BatchPlots(Observer):
+    """Draws labels and detections of the first batches: ``val_batchN_labels.jpg`` and ``val_batchN_pred.jpg``."""
 
     def __init__(self, folder: Path, names: Sequence[str], batches: int = 3, conf: float = CONF_THRES) -> None:
         self.folder, self.names, self.batches, self.conf = folder, names, batches, conf
@@ -34,23 +35,20 @@ class BatchPlots:
         predicted = self._as_targets(detections, *batch.images.shape[2:])
         plot_batch(batch.images, predicted, batch.paths, self.folder / f"{stem}_pred.jpg", self.names)
 
-    def on_image(self, result: ImageResult) -> None:
-        """Nothing per image."""
-
     def _as_targets(self, detections: list[Tensor], height: int, width: int) -> Tensor:
-        """[N, 7] image, class, xywhn, confidence of what a person would want to see."""
+        """Convert the detections above the confidence to rows [N, 7]: image, class, xywhn, confidence."""
         rows = []
-        for i, found in enumerate(detections):
-            sure = found[found[:, 4] > self.conf].cpu()
-            which = torch.full((len(sure), 1), float(i))
-            rows.append(torch.cat([which, sure[:, 5:6], xyxy2xywhn(sure[:, :4], width, height), sure[:, 4:5]], dim=1))
+        for i, all_rows in enumerate(detections):
+            kept = all_rows[all_rows[:, 4] > self.conf].cpu()
+            image = torch.full((len(kept), 1), float(i))
+            rows.append(torch.cat([image, kept[:, 5:6], xyxy2xywhn(kept[:, :4], width, height), kept[:, 4:5]], dim=1))
         return torch.cat(rows) if rows else torch.zeros(0, 7)
 
 
-class LabelFiles:
-    """Detections as YOLO label files (class, xywhn, confidence if asked), one per image.
+class LabelFiles(Observer):
+    """Writes the detections of each image as a YOLO label file (class, xywhn, confidence if requested).
 
-    Where the evaluator mixes labels in (``hybrid``), these are in the files too, with confidence 1.
+    With ``hybrid`` of the evaluator, the files have the labels too, with confidence 1.
     """
 
     def __init__(self, folder: Path | OutputFolder, with_conf: bool) -> None:
@@ -58,16 +56,13 @@ class LabelFiles:
         self._taken: dict[str, str] = {}  # file name -> image
         self.folder.folder.mkdir(parents=True, exist_ok=True)
 
-    def on_batch(self, index: int, batch: Batch, detections: list[Tensor]) -> None:
-        """Nothing per batch."""
-
     def on_image(self, result: ImageResult) -> None:
         rows = result.detections if result.hybrid is None else result.hybrid
         text = label_text(rows, result.hw, self.with_conf)
         write_atomic(self.folder.path(self._name(Path(result.path))), text.encode(), durable=False)
 
     def _name(self, image: Path) -> str:
-        """That of the image; with that of its folder before it when another image of the set is called the same."""
+        """Return the name of the image, with that of its folder before it if another image has the same name."""
         name = f"{image.stem}.txt"
         for folder in image.parents:
             if self._taken.setdefault(name, str(image)) == str(image):
@@ -76,29 +71,26 @@ class LabelFiles:
         return name
 
 
-class RoutingObserver(RoutingRecorder):
-    """Kernel weights of the dynamic layers of ``model`` with the classes of each image.
+class RoutingObserver(RoutingRecorder, Observer):
+    """Records the routing of the dynamic layers of ``model``, with the classes of each image.
 
-    Open it as a context around the pass; a model without dynamic layers costs nothing and has no figures. Of several
-    processes, ``ranks``, each gets the figures of the images of all.
+    Use it in a ``with`` statement around the evaluation. A model without dynamic layers has no statistics. Of several
+    processes, ``ranks``, each gets the statistics of the images of all.
     """
 
     def __init__(self, model: nn.Module, nc: int, ranks: Ranks = ALONE) -> None:
         super().__init__(model)
         self._nc, self._ranks = nc, ranks
         self._presence: list[Tensor] = []  # [B, nc] of each batch
-        self._counts: list[Tensor] = []  # [B] of each batch: False for the blank image of a process without any
+        self._counts: list[Tensor] = []  # [B] of each batch: False for the empty image of a process without one
 
     def on_batch(self, index: int, batch: Batch, detections: list[Tensor]) -> None:
-        """Note which classes the images contain; the model saw them just now."""
+        """Record which classes the images contain."""
         self._presence.append(class_presence(batch.targets, len(batch.paths), self._nc))
         self._counts.append(torch.tensor([path != "" for path in batch.paths]))
 
-    def on_image(self, result: ImageResult) -> None:
-        """Nothing per image."""
-
-    def figures(self) -> tuple[RoutingStats, ...]:
-        """Figures of every layer over the pass."""
+    def layer_stats(self) -> tuple[RoutingStats, ...]:
+        """Return the statistics of each layer over the evaluation."""
         if not self._presence:
             return ()
         real = torch.cat(self._counts)

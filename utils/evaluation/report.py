@@ -1,4 +1,4 @@
-"""Telling a person what an evaluation found: the table and the plots."""
+"""Report of an evaluation: the table in the log, and the plots."""
 
 from __future__ import annotations
 
@@ -10,24 +10,25 @@ from pathlib import Path
 from utils.evaluation.results import EvalResult
 from utils.evaluation.tables import ClassRow, class_rows, mean_row
 from utils.metrics.ap import ApResult
-from utils.metrics.coco import NAMES, CocoFigures
+from utils.metrics.coco import CocoMetrics
 from utils.plots.curves import plot_confusion, plot_metric_curve, plot_pr_curve
 from utils.plots.names import columns, shorten
 
 LOG = logging.getLogger(__name__)
-CURVES = ("PR", "F1", "P", "R")
-FIGURES = (
-    "confusion_matrix.png", "worst.jpg", *(f"{name}_curve.png" for name in CURVES),
+PLOT_FILES = (
+    "confusion_matrix.png",
+    "worst.jpg",
+    *(f"{name}_curve.png" for name in ("PR", "F1", "P", "R")),
     *(f"val_batch{number}_{kind}.jpg" for number in range(3) for kind in ("labels", "pred")),
-)  # fmt: skip
+)
 _WIDTHS = {"P": 10, "R": 10, "mAP@.5": 10, "mAP@.5:.95": 12, "best F1": 10, "at": 8}
 HEADER = f"{'Class':>20}{'Images':>10}{'Labels':>10}" + "".join(f"{name:>{width}}" for name, width in _WIDTHS.items())
 
 
-def log_table(result: EvalResult, names: Sequence[str], verbose: bool = False) -> None:
-    """The mean over classes and a line for each, from 50 classes on only if ``verbose``; without labels no figures.
+def log_metrics(result: EvalResult, names: Sequence[str], verbose: bool = False) -> None:
+    """Log the means over the classes, and a line for each class: with 50 classes and more only if ``verbose``.
 
-    The last columns are the best F1 and the confidence threshold at which it is reached.
+    The last columns are the best F1 and the confidence threshold where it is reached.
     """
     LOG.info(HEADER)
     LOG.info(_line(mean_row(result)))
@@ -39,24 +40,26 @@ def log_table(result: EvalResult, names: Sequence[str], verbose: bool = False) -
 
 
 def _line(row: ClassRow) -> str:
-    figures = (row.precision, row.recall, row.ap50, row.ap50_95, row.best_f1, row.best_f1_conf)
-    cells = [f"{'-' if v is None else f'{v:.3f}':>{width}}" for v, width in zip(figures, _WIDTHS.values())]
+    values = (row.precision, row.recall, row.ap50, row.ap50_95, row.best_f1, row.best_f1_conf)
+    cells = [f"{'-' if v is None else f'{v:.3f}':>{width}}" for v, width in zip(values, _WIDTHS.values())]
     ending = "  absent" if row.absent and row.number is not None else ""
     name = shorten(row.name, 20)
     return f"{' ' * (20 - columns(name))}{name}{row.images:>10d}{row.labels:>10d}{''.join(cells)}{ending}"
 
 
-def log_coco(figures: CocoFigures) -> None:
-    """COCO's twelve figures; a dash where there are no labels to find."""
-    texts = ["-" if math.isnan(value) else f"{value:.3f}" for value in figures.values]
-    half = len(NAMES) // 2
-    LOG.info("COCO figures (by %s, at most 100 detections an image):", figures.tool)
-    for part in (slice(0, half), slice(half, None)):
-        LOG.info("  %s", "".join(f"{f'{name} {text}':<14}" for name, text in zip(NAMES[part], texts[part])).rstrip())
+def log_coco_metrics(metrics: CocoMetrics) -> None:
+    """Log COCO's twelve metrics, with a dash for those without labels."""
+    cells = [
+        f"{name} {'-' if math.isnan(value) else f'{value:.3f}'}".ljust(14) for name, value in metrics.by_name().items()
+    ]
+    half = len(cells) // 2
+    LOG.info("COCO metrics (by %s, at most 100 detections an image):", metrics.tool)
+    for line in (cells[:half], cells[half:]):
+        LOG.info("  %s", "".join(line).rstrip())
 
 
 def log_speed(result: EvalResult, shape: str) -> None:
-    """Milliseconds per image and stage."""
+    """Log the milliseconds per image of each stage."""
     stages = ", ".join(f"{ms:.1f} ms {name}" for name, ms in result.ms_per_image.items())
     LOG.info("speed: %s per image at %s", stages or "nothing measured", shape)
 

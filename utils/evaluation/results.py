@@ -1,4 +1,4 @@
-"""What an evaluation gathers image by image, and the figures made of it."""
+"""The results of an evaluation, and their collection image by image."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ IOU_THRESHOLDS = torch.linspace(0.5, 0.95, 10, dtype=torch.float64)
 
 @dataclass(frozen=True)
 class ImageResult:
-    """Detections and labels of one image, both in pixels of the image as it is on disk.
+    """Detections and labels of one image, both in pixels of the image file.
 
-    ``correct`` tells which detections are right at each of ``IOU_THRESHOLDS``. ``hybrid`` is what suppression leaves
-    of the detections when the labels enter it with confidence 1; only where the evaluator was asked for it.
+    ``correct``: which detections are correct at each of ``IOU_THRESHOLDS``. ``hybrid``: detections of NMS with the
+    labels added as candidates of confidence 1, if requested.
     """
 
     path: str
@@ -34,7 +34,7 @@ class ImageResult:
 
 @dataclass(frozen=True)
 class EvalResult:
-    """Figures of one evaluation. Arrays per class follow ``ap.classes``."""
+    """Metrics of one evaluation; the arrays in ``ap`` have the order of ``ap.classes``."""
 
     precision: float
     recall: float
@@ -50,17 +50,17 @@ class EvalResult:
     confusion: ConfusionMatrix
     ms_per_image: dict[str, float] = field(default_factory=dict)
 
-    def maps(self, nc: int) -> np.ndarray:
-        """[nc] mAP@.5:.95 of every class, the mean for classes without labels."""
-        maps = np.full(nc, self.map)
-        maps[self.ap.classes] = self.ap.ap.mean(1)
-        return maps
+    def map_per_class(self, nc: int) -> np.ndarray:
+        """Return the mAP@.5:.95 [nc] of every class; the mean for classes without labels."""
+        values = np.full(nc, self.map)
+        values[self.ap.classes] = self.ap.ap.mean(1)
+        return values
 
 
-class Scored(NamedTuple):
-    """What counts of one image."""
+class ImageStats(NamedTuple):
+    """What the metrics need of one image."""
 
-    place: tuple[int, int]  # batch and rank, so that images from several processes get the order of a single one
+    place: tuple[int, int]  # batch and rank, which give the images of several processes the order of a single one
     correct: np.ndarray  # bool [k, 10]
     conf: np.ndarray  # [k]
     predicted: np.ndarray  # [k]
@@ -68,43 +68,38 @@ class Scored(NamedTuple):
 
 
 @dataclass
-class Tally:
-    """What is gathered image by image."""
+class MetricsCollector:
+    """Collects what the metrics need, image by image."""
 
     confusion: ConfusionMatrix
-    pictures: list[Scored] = field(default_factory=list)
+    images: list[ImageStats] = field(default_factory=list)
     losses: Tensor = field(default_factory=lambda: torch.zeros(3))  # sums over the batches
     batches: int = 0
 
     def add(self, result: ImageResult, place: tuple[int, int] = (0, 0)) -> None:
-        """Note one image, found in a batch by a process."""
+        """Add one image; ``place`` is its batch and rank."""
         conf, predicted = result.detections[:, 4].numpy(), result.detections[:, 5].numpy()
-        self.pictures.append(Scored(place, result.correct, conf, predicted, result.labels[:, 0].numpy()))
+        self.images.append(ImageStats(place, result.correct, conf, predicted, result.labels[:, 0].numpy()))
         self.confusion.process_batch(result.detections, result.labels)
 
     @staticmethod
-    def joined(parts: Sequence[Tally]) -> Tally:
-        """The tally of all images from those of several processes, at least one.
-
-        Losses are taken from the first: every process knows those of the whole batch.
-        """
+    def merge(parts: Sequence[MetricsCollector]) -> MetricsCollector:
+        """Merge the images of several processes; losses are those of the first, since all have the same ones."""
         first = parts[0]
         confusion = ConfusionMatrix(first.confusion.nc, first.confusion.conf, first.confusion.iou_thres)
         confusion.matrix = np.sum([part.confusion.matrix for part in parts], axis=0)
-        pictures = sorted((scored for part in parts for scored in part.pictures), key=lambda scored: scored.place)
-        return Tally(confusion, pictures, first.losses, first.batches)
+        images = sorted((image for part in parts for image in part.images), key=lambda image: image.place)
+        return MetricsCollector(confusion, images, first.losses, first.batches)
 
-    def figures(self, nc: int, ms_per_image: dict[str, float]) -> EvalResult:
-        """The figures over all images noted so far."""
-        correct = np.concatenate([np.zeros((0, len(IOU_THRESHOLDS)), bool), *(p.correct for p in self.pictures)])
+    def result(self, nc: int, ms_per_image: dict[str, float]) -> EvalResult:
+        """Compute the metrics over all images."""
+        correct = np.concatenate([np.zeros((0, len(IOU_THRESHOLDS)), bool), *(image.correct for image in self.images)])
         conf, predicted, true = (
-            np.concatenate([np.zeros(0), *(getattr(p, name) for p in self.pictures)])
+            np.concatenate([np.zeros(0), *(getattr(image, name) for image in self.images)])
             for name in ("conf", "predicted", "true")
         )
         ap = ap_per_class(correct, conf, predicted, true)
-        in_image = [
-            np.unique(classes.astype(int)) for classes in (p.true for p in self.pictures)
-        ]  # each class once per image
+        in_image = [np.unique(image.true.astype(int)) for image in self.images]  # each class once per image
         precision, recall, map50, map_ = ap.means()
         box, obj, cls = (self.losses / max(self.batches, 1)).tolist()
         return EvalResult(
@@ -113,7 +108,7 @@ class Tally:
             map50=map50,
             map=map_,
             losses=(box, obj, cls),
-            images=len(self.pictures),
+            images=len(self.images),
             labels=len(true),
             detections=len(conf),
             ap=ap,

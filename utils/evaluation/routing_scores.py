@@ -1,4 +1,4 @@
-"""Does it matter which kernels an image gets? A model scored with kernel weights that belong to other images."""
+"""Evaluation of a dynamic model with the kernel weights of other images: whether the routing matters."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from models.dynamic import attention_layers
 from models.routing import RoutingRecorder, RoutingStats, layer_names
 from utils.core.errors import InputError
 from utils.datasets.loader import Batch
-from utils.evaluation.evaluator import Evaluator
-from utils.evaluation.results import EvalResult, ImageResult
+from utils.evaluation.evaluator import Evaluator, Observer
+from utils.evaluation.results import EvalResult
 
 CONDITIONS = "conditions.csv"  # image,condition: beside the images of a set or above them
 
 
 @dataclass(frozen=True)
-class RoutedScores:
-    """A model's scores on one set.
+class RoutingScores:
+    """The results of a model with its own kernel weights and with others.
 
     Attributes:
-        own: as it is.
+        own: with its own weights.
         foreign: with other weights, by name: ``mean`` (of all images), ``same`` and ``other`` (those of a random other
-            image of the same condition, or of another one); without conditions ``any`` other image.
-        stats: figures of each dynamic layer.
+            image of the same or of another condition); without conditions ``any`` (any other image).
+        stats: routing statistics of each dynamic layer.
         by_condition: layer -> condition -> mean weights [K].
     """
 
@@ -41,8 +41,8 @@ class RoutedScores:
     by_condition: Mapping[str, Mapping[str, np.ndarray]] = field(default_factory=dict)
 
 
-class _Paths:
-    """Notes the images in the order in which the model sees them."""
+class _ImageNames(Observer):
+    """Records the names of the images in the order of the evaluation."""
 
     def __init__(self) -> None:
         self.names: list[str] = []
@@ -50,68 +50,66 @@ class _Paths:
     def on_batch(self, index: int, batch: Batch, detections: list[Tensor]) -> None:
         self.names += [Path(path).name for path in batch.paths]
 
-    def on_image(self, result: ImageResult) -> None:
-        """Nothing per image."""
-
 
 def read_conditions(folder: Path) -> dict[str, str]:
-    """Image name -> condition, from the ``conditions.csv`` in ``folder`` or the two above it; empty without one.
+    """Read image name -> condition from ``conditions.csv`` in ``folder`` or the two above it; empty without one.
 
     Raises:
         InputError: the file has other columns.
     """
-    found = next((at / CONDITIONS for at in (folder, *folder.parents[:2]) if (at / CONDITIONS).is_file()), None)
-    if found is None:
+    files = (place / CONDITIONS for place in (folder, *folder.parents[:2]))
+    file = next((file for file in files if file.is_file()), None)
+    if file is None:
         return {}
-    with found.open(newline="", encoding="utf-8") as stream:
+    with file.open(newline="", encoding="utf-8") as stream:
         rows = list(csv.reader(stream))
     if not rows or rows[0] != ["image", "condition"] or any(len(row) != 2 for row in rows):
-        raise InputError(f"{found}: expected the columns image,condition and a line per image")
+        raise InputError(f"{file}: expected the columns image,condition and a line per image")
     return dict(rows[1:])
 
 
-def routed_scores(
+def evaluate_routings(
     model: nn.Module,
     evaluator: Evaluator,
     conditions: Mapping[str, str] | None = None,
     seed: int = 0,
     foreign: bool = True,
-) -> RoutedScores:
-    """Score ``model`` as it is and, if it has dynamic layers, with the kernel weights of other images.
+) -> RoutingScores:
+    """Evaluate ``model`` with its own kernel weights and, if it has dynamic layers, with those of other images.
 
     Args:
         evaluator: its batches must come in the same order each time.
-        conditions: image name -> condition; None or empty: the images are of one kind.
-        seed: of the choice of the other images.
-        foreign: False leaves out the scores with other weights.
+        conditions: image name -> condition; None or empty: all images have the same.
+        seed: of the random choice of other images.
+        foreign: False skips the evaluations with other weights.
 
     Raises:
         InputError: an image of the set has no condition.
     """
-    paths = _Paths()
+    image_names = _ImageNames()
     with RoutingRecorder(model) as recorder:
-        own = evaluator.run(model, None, [paths])
+        own = evaluator.run(model, None, [image_names])
     if not recorder.layers:
-        return RoutedScores(own)
+        return RoutingScores(own)
     weights = {name: recorder.weights(name) for name in recorder.layers}
-    groups = _groups(paths.names, conditions or {})
-    scores: dict[str, EvalResult] = {}
+    groups = _groups(image_names.names, conditions or {})
+    results: dict[str, EvalResult] = {}
     averaged = {name: rows.nanmean(0).expand(len(rows), -1) for name, rows in weights.items()}
-    given = {"mean": averaged}
+    weights_of_kind = {"mean": averaged}
     for kind, order in _other_images(groups, np.random.default_rng(seed)).items():
-        given[kind] = {name: rows[torch.from_numpy(order)] for name, rows in weights.items()}
-    for kind, of_others in given.items() if foreign else ():
-        with given_weights(model, of_others):
-            scores[kind] = evaluator.run(model)
+        weights_of_kind[kind] = {name: rows[torch.from_numpy(order)] for name, rows in weights.items()}
+    for kind, of_others in weights_of_kind.items() if foreign else ():
+        with fixed_routing(model, of_others):
+            results[kind] = evaluator.run(model)
     by_condition = {
         name: {group: rows[torch.from_numpy(groups == group)].nanmean(0).numpy() for group in sorted(set(groups))}
         for name, rows in weights.items()
     }
-    return RoutedScores(own, scores, recorder.stats(), by_condition if conditions else {})
+    return RoutingScores(own, results, recorder.stats(), by_condition if conditions else {})
 
 
 def _groups(names: Sequence[str], conditions: Mapping[str, str]) -> np.ndarray:
-    """The condition of each image."""
+    """Return the condition of each image."""
     missing = [name for name in names if conditions and name not in conditions]
     if missing:
         raise InputError(f"{CONDITIONS}: no line for {missing[0]} ({len(missing)} such images)")
@@ -119,7 +117,7 @@ def _groups(names: Sequence[str], conditions: Mapping[str, str]) -> np.ndarray:
 
 
 def _other_images(groups: np.ndarray, rng: np.random.Generator) -> dict[str, np.ndarray]:
-    """For each image another one, by kind; a kind for which there is none is left out."""
+    """Choose another image for each image, by kind; a kind without enough images is skipped."""
     every = np.arange(len(groups))
     several = len(set(groups)) > 1
     chosen: dict[str, np.ndarray] = {}
@@ -133,11 +131,11 @@ def _other_images(groups: np.ndarray, rng: np.random.Generator) -> dict[str, np.
 
 
 @contextmanager
-def given_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> Iterator[None]:
-    """Let dynamic layers use given kernel weights, row n for the n-th image that passes through ``model``.
+def fixed_routing(model: nn.Module, weights: Mapping[str, Tensor]) -> Iterator[None]:
+    """Let dynamic layers use given kernel weights: row n for the n-th image of the evaluation.
 
     Args:
-        weights: name of the layer, as :func:`models.routing.layer_names` has it -> [images, K].
+        weights: name of the layer, see :func:`models.routing.layer_names` -> [images, K].
     """
     at, names = 0, layer_names(model)
 

@@ -1,4 +1,4 @@
-"""The figures of a validation as files: ``metrics.csv`` with a row per class and ``metrics.json`` with everything."""
+"""The metrics of a validation as files: ``metrics.csv`` with a row per class, and ``metrics.json`` with everything."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from typing import Any
 from utils.core.files import write_atomic
 from utils.core.output import write_table
 from utils.evaluation.results import EvalResult
-from utils.metrics.coco import CocoFigures
+from utils.metrics.coco import CocoMetrics
 
 
 @dataclass(frozen=True)
 class ClassRow:
-    """Figures of one class; None for all that cannot be known of a class without labels ("absent").
+    """Metrics of one class; None where they are undefined, for a class without labels ("absent").
 
     ``precision``, ``recall``, ``f1``, ``true_positives`` and ``false_positives`` are those at the confidence with the
-    best mean F1 and IoU 0.5; ``best_f1`` is the best that this class reaches, at ``best_f1_conf``.
+    best mean F1 and IoU 0.5; ``best_f1`` is the best F1 of this class, at ``best_f1_conf``.
     """
 
     number: int | None  # None: the mean over the classes
@@ -40,24 +40,36 @@ class ClassRow:
 
     @property
     def absent(self) -> bool:
-        """The set has no label of this class."""
+        """Whether the data set has no label of this class."""
         return self.labels == 0
 
 
 def mean_row(result: EvalResult) -> ClassRow:
-    """The means over the classes that have labels; nothing but counts without labels."""
+    """Return the means over the classes with labels; without labels only the counts."""
     ap = result.ap
     if len(ap.classes) == 0:
         return ClassRow(None, "all", result.images, result.labels)
     f1 = float(ap.f1_curve.mean(0)[ap.best])
     return ClassRow(
-        None, "all", result.images, result.labels, result.precision, result.recall, f1, int(ap.tp.sum()),
-        int(ap.fp.sum()), result.map50, float(ap.ap[:, 5].mean()), result.map, f1, ap.best_conf,
-    )  # fmt: skip
+        None,
+        "all",
+        result.images,
+        result.labels,
+        precision=result.precision,
+        recall=result.recall,
+        f1=f1,
+        true_positives=int(ap.tp.sum()),
+        false_positives=int(ap.fp.sum()),
+        ap50=result.map50,
+        ap75=float(ap.ap[:, 5].mean()),
+        ap50_95=result.map,
+        best_f1=f1,
+        best_f1_conf=ap.best_conf,
+    )
 
 
 def class_rows(result: EvalResult, names: Sequence[str]) -> list[ClassRow]:
-    """A row for every class, in order."""
+    """Return a row for every class, in order."""
     ap = result.ap
     place = {int(kind): i for i, kind in enumerate(ap.classes)}
     best_f1, best_conf = ap.best_per_class()
@@ -68,17 +80,27 @@ def class_rows(result: EvalResult, names: Sequence[str]) -> list[ClassRow]:
             rows.append(ClassRow(number, name, *counts))
             continue
         i = place[number]
-        rows.append(
-            ClassRow(
-                number, name, *counts, float(ap.p[i]), float(ap.r[i]), float(ap.f1[i]), int(ap.tp[i]), int(ap.fp[i]),
-                float(ap.ap[i, 0]), float(ap.ap[i, 5]), float(ap.ap[i].mean()), float(best_f1[i]), float(best_conf[i]),
-            )
-        )  # fmt: skip
+        row = ClassRow(
+            number,
+            name,
+            *counts,
+            precision=float(ap.p[i]),
+            recall=float(ap.r[i]),
+            f1=float(ap.f1[i]),
+            true_positives=int(ap.tp[i]),
+            false_positives=int(ap.fp[i]),
+            ap50=float(ap.ap[i, 0]),
+            ap75=float(ap.ap[i, 5]),
+            ap50_95=float(ap.ap[i].mean()),
+            best_f1=float(best_f1[i]),
+            best_f1_conf=float(best_conf[i]),
+        )
+        rows.append(row)
     return rows
 
 
-def write_csv(file: Path, result: EvalResult, names: Sequence[str]) -> None:
-    """Means first, then a row per class; cells of absent classes say ``absent`` in the last column and are empty."""
+def write_class_table(file: Path, result: EvalResult, names: Sequence[str]) -> None:
+    """Write the means and a row per class; absent classes have empty cells, and ``absent`` in the last column."""
     columns = [item.name for item in fields(ClassRow)]
     lines: list[list[Any]] = [[*columns, "absent"]]
     for row in (mean_row(result), *class_rows(result, names)):
@@ -88,10 +110,10 @@ def write_csv(file: Path, result: EvalResult, names: Sequence[str]) -> None:
     write_table(file, lines)
 
 
-def write_json(
-    file: Path, result: EvalResult, names: Sequence[str], settings: Mapping[str, Any], coco: CocoFigures | None
+def write_metrics_json(
+    file: Path, result: EvalResult, names: Sequence[str], settings: Mapping[str, Any], coco: CocoMetrics | None
 ) -> None:
-    """Settings, means, classes, COCO's figures (null: not computed), milliseconds per image, confusion matrix."""
+    """Write options, means, classes, COCO's metrics (null: not computed), times and the confusion matrix."""
     content = {
         "settings": dict(settings),
         "images": result.images,
@@ -99,7 +121,7 @@ def write_json(
         "detections": result.detections,
         "all": _plain(mean_row(result)),
         "classes": [_plain(row) for row in class_rows(result, names)],
-        "coco": None if coco is None else {"tool": coco.tool, **_finite(coco.named())},
+        "coco": None if coco is None else {"tool": coco.tool, **_nan_to_none(coco.by_name())},
         "ms_per_image": {name: round(ms, 3) for name, ms in result.ms_per_image.items()},
         "confusion_matrix": {
             "rows": "predicted, last: background",
@@ -116,5 +138,5 @@ def _plain(row: ClassRow) -> dict[str, Any]:
     return {**asdict(row), "absent": row.absent}
 
 
-def _finite(figures: Mapping[str, float]) -> dict[str, float | None]:
-    return {name: None if math.isnan(value) else value for name, value in figures.items()}
+def _nan_to_none(values: Mapping[str, float]) -> dict[str, float | None]:
+    return {name: None if math.isnan(value) else value for name, value in values.items()}

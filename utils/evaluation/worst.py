@@ -1,4 +1,4 @@
-"""Where a model errs most: ``images.csv`` counts the errors of every image, ``worst.jpg`` shows the worst."""
+"""Images with the most errors: ``images.csv`` counts the errors of every image, ``worst.jpg`` shows the worst."""
 
 from __future__ import annotations
 
@@ -8,77 +8,75 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from torch import Tensor
 
 from utils.core.boxes import box_iou
 from utils.core.image import read_image
 from utils.core.nms_defaults import CONF_THRES
 from utils.core.output import write_table
-from utils.datasets.loader import Batch
+from utils.evaluation.evaluator import Observer
 from utils.evaluation.results import ImageResult
-from utils.plots.worst import Case, plot_worst
+from utils.plots.worst import ImageErrors, plot_worst
 
 
 @dataclass(frozen=True)
-class Counts:
-    """Objects of one image at one confidence and IoU 0.5: found, missed, and detections that are no such object."""
+class ErrorCounts:
+    """Objects of one image that are detected and missed, and false detections, at one confidence and IoU 0.5."""
 
     path: str
-    found: int
+    detected: int
     missed: int
     false: int
 
     @property
     def errors(self) -> int:
-        """Misses and false positives together."""
+        """Missed objects and false detections."""
         return self.missed + self.false
 
 
-class WorstImages:
-    """Counts the errors of every image and keeps the worst.
+class WorstImages(Observer):
+    """Counts the errors of every image and keeps the images with the most errors.
 
     Args:
-        conf: detections must be more confident to count; that of the confusion matrix and of drawn batches.
-        keep: how many images are drawn.
+        conf: ignore detections up to this confidence.
+        keep: number of images to draw.
     """
 
     def __init__(self, names: Sequence[str], conf: float = CONF_THRES, keep: int = 16) -> None:
         self.names, self.conf, self.keep = names, conf, keep
-        self.counts: list[Counts] = []
-        self._worst: list[tuple[int, int, Counts, Case]] = []  # a heap: the least bad first
-
-    def on_batch(self, index: int, batch: Batch, detections: list[Tensor]) -> None:
-        """Nothing per batch."""
+        self.counts: list[ErrorCounts] = []
+        self._worst: list[
+            tuple[int, int, ErrorCounts, ImageErrors]
+        ] = []  # a heap: the image with the fewest errors first
 
     def on_image(self, result: ImageResult) -> None:
-        """Count, and keep the boxes when the image is among the worst so far."""
-        counted = (result.detections[:, 4] > self.conf).numpy()
-        sure, right = result.detections[counted], result.correct[counted, 0]
-        missed = ~_met(result.labels.numpy(), sure.numpy()[right])
-        counts = Counts(result.path, int(right.sum()), int(missed.sum()), int((~right).sum()))
+        """Count the errors, and keep the boxes if the image is among the worst so far."""
+        kept = (result.detections[:, 4] > self.conf).numpy()
+        detections, correct = result.detections[kept].numpy(), result.correct[kept, 0]
+        missed = ~_matched_labels(result.labels.numpy(), detections[correct])
+        counts = ErrorCounts(result.path, int(correct.sum()), int(missed.sum()), int((~correct).sum()))
         self.counts.append(counts)
         entry = counts.errors, -len(self.counts)
         if counts.errors and (len(self._worst) < self.keep or entry > self._worst[0][:2]):
-            case = Case(result.path, result.labels.numpy(), missed, sure.numpy(), right)
+            case = ImageErrors(result.path, result.labels.numpy(), missed, detections, correct)
             heapq.heappush(self._worst, (*entry, counts, case))
             if len(self._worst) > self.keep:
                 heapq.heappop(self._worst)
 
     def save(self, folder: Path) -> None:
-        """Write the list, the worst first, and the page; without any error there is no page."""
+        """Write ``images.csv``, the worst images first, and ``worst.jpg`` if there are errors."""
         ordered = sorted(self.counts, key=lambda c: (-c.errors, c.path))
         head = ("image", "found", "missed", "false_positives")
-        write_table(folder / "images.csv", [head, *((c.path, c.found, c.missed, c.false) for c in ordered)])
-        cases = [case for _, _, _, case in sorted(self._worst, key=lambda entry: entry[:2], reverse=True)]
-        if cases:
-            plot_worst(cases, lambda path: read_image(Path(path)), self.names, folder / "worst.jpg")
+        write_table(folder / "images.csv", [head, *((c.path, c.detected, c.missed, c.false) for c in ordered)])
+        errors = [case for _, _, _, case in sorted(self._worst, key=lambda entry: entry[:2], reverse=True)]
+        if errors:
+            plot_worst(errors, lambda path: read_image(Path(path)), self.names, folder / "worst.jpg")
 
 
-def _met(labels: np.ndarray, hits: np.ndarray) -> np.ndarray:
-    """bool [n]: which labels [n, 5] belong to the correct detections [h, 6], each of which has one."""
-    met = np.zeros(len(labels), dtype=bool)
-    overlap = box_iou(hits[:, :4], labels[:, 1:])  # [h, n]
-    overlap[hits[:, 5:] != labels[:, 0]] = -1.0
-    for row in overlap:  # in the order in which they chose
-        met[np.where(met, -1.0, row).argmax()] = True
-    return met
+def _matched_labels(labels: np.ndarray, correct: np.ndarray) -> np.ndarray:
+    """Return which labels [n, 5] match the correct detections [h, 6], each of which has one: bool [n]."""
+    matched = np.zeros(len(labels), dtype=bool)
+    overlap = box_iou(correct[:, :4], labels[:, 1:])  # [h, n]
+    overlap[correct[:, 5:] != labels[:, 0]] = -1.0
+    for row in overlap:  # best detections first, as in matching
+        matched[np.where(matched, -1.0, row).argmax()] = True
+    return matched

@@ -14,7 +14,7 @@ from utils.core.dist import ALONE, Ranks
 from utils.loss.focal import FocalLoss, WeightedBCE, smooth_bce
 from utils.loss.targets import Assignment, assign_targets
 
-# Weight of each level's objectness, finest first. Coarse maps have few cells, so their mean is dominated by objects.
+# Weight of the objectness loss of each level, finest first. Coarse levels have few cells and a large share of objects.
 _BALANCE_OF_THREE = (4.0, 1.0, 0.4)
 _BALANCE = (4.0, 1.0, 0.25, 0.06, 0.02)
 
@@ -24,9 +24,9 @@ class LossItems:
     """Scalars of one batch.
 
     Attributes:
-        total: what to call ``backward`` on: the sum of the parts times the batch size. With several processes it is
-            made so that the mean of their gradients is the gradient of the batch they share.
-        box, obj, cls: the parts, times their gains, cut off from the graph; those of the batch that is shared.
+        total: the sum of the parts times the batch size, for ``backward``. With several processes, the mean of their
+            gradients is the gradient of the whole batch.
+        box, obj, cls: the parts, times their gains, without gradient; of the whole batch of all processes.
     """
 
     total: Tensor
@@ -36,12 +36,12 @@ class LossItems:
 
     @property
     def check(self) -> Tensor:
-        """A number that is finite only if the loss is, on all processes."""
+        """A number that is finite only if the losses of all processes are."""
         return self.total.detach() + self.box + self.obj + self.cls
 
 
 def scale_gains(hyp: Hyp, nl: int, nc: int, imgsz: int) -> Hyp:
-    """Gains written for 3 levels, 80 classes and 640 px, converted to another model and image size.
+    """Scale gains for 3 levels, 80 classes and 640 px to another model and image size.
 
     The sums over levels grow with ``nl``, the class loss with ``nc``; objectness has (imgsz / 640)^2 as many cells.
     """
@@ -55,9 +55,9 @@ def scale_gains(hyp: Hyp, nl: int, nc: int, imgsz: int) -> Hyp:
 
 
 def _keep_last_claim(matches: Assignment, shape: Sequence[int]) -> Tensor:
-    """[m] bool: the match is the last one listed for its cell and anchor. ``shape`` is (B, na, ny, nx).
+    """Return which matches [m] are the last ones of their cell and anchor. ``shape`` is (B, na, ny, nx).
 
-    Written out because assigning through duplicate indices has no defined order on a GPU.
+    Assignment with duplicate indices has no defined order on a GPU.
     """
     batch, na, ny, nx = shape
     slot = ((matches.image * na + matches.anchor) * ny + matches.gj) * nx + matches.gi
@@ -67,18 +67,18 @@ def _keep_last_claim(matches: Assignment, shape: Sequence[int]) -> Tensor:
 
 
 class DetectionLoss:
-    """Loss of YOLOv5 v6.1 over the raw maps of a head.
+    """Loss of YOLOv5 v6.1 over the raw predictions of a head.
 
-    Per level, over the matches of :func:`assign_targets`: 1 - CIoU, and cross-entropy of the classes (left out for a
-    single class); over all cells: cross-entropy of objectness against the CIoU of the predicted box, 0 where nothing
-    is matched. Where several boxes claim one cell and anchor, objectness takes the last in the order of
-    :func:`assign_targets`, as v6.1 does on a CPU; here on every device.
+    Per level, over the matches of :func:`assign_targets`: 1 - CIoU, and cross-entropy of the classes (skipped for a
+    single class); over all cells: cross-entropy of objectness against the CIoU of the predicted box, 0 without a
+    match. Of several boxes with one cell and anchor, objectness takes the last in the order of
+    :func:`assign_targets`, as v6.1 on a CPU, here on every device.
 
     Args:
-        anchors: [nl, na, 2] in cells of their level. The strides must have been divided out.
+        anchors: [nl, na, 2] in cells of their level: pixels divided by the stride.
         strides: [nl] pixels per cell, finest level first.
         nc: number of classes.
-        hyp: gains as they are to be used (see :func:`scale_gains`), ``cls_pw``, ``obj_pw``, ``fl_gamma``,
+        hyp: gains, already scaled (see :func:`scale_gains`), ``cls_pw``, ``obj_pw``, ``fl_gamma``,
             ``anchor_t`` and ``label_smoothing``.
         ranks: the processes that share each batch.
 
@@ -109,10 +109,10 @@ class DetectionLoss:
         return WeightedBCE(pos_weight)
 
     def __call__(self, preds: Sequence[Tensor], targets: Tensor, images: int | None = None) -> LossItems:
-        """Loss of one batch, computed in float32, under autocast too.
+        """Compute the loss of one batch in float32, also under autocast.
 
         Args:
-            preds: per level the raw map [B, na, ny, nx, 5 + nc] in any floating type.
+            preds: raw predictions of each level [B, na, ny, nx, 5 + nc] in any floating type.
             targets: [N, 6] image, class, xywh as fractions; on the device of ``preds``. N may be 0.
             images: B, or 0 when none of them counts (:class:`utils.datasets.loader.RankBatches`); None: B.
         """
@@ -122,24 +122,24 @@ class DetectionLoss:
         with torch.autocast(device.type, enabled=False):
             grids = [(level.shape[2], level.shape[3]) for level in preds]
             matches = assign_targets(targets.float(), grids, self.anchors, self.hyp.anchor_t)
-            parts = [self._level(level, found) for level, found in zip(preds, matches, strict=True)]
+            parts = [self._level(level, of_level) for level, of_level in zip(preds, matches, strict=True)]
             batch = preds[0].shape[0]
             if self.ranks.size > 1:
                 parts, batch = self._of_shared_batch(parts, matches, batch if images is None else images)
             box = self.hyp.box * torch.stack([part[0] for part in parts]).sum()
             cls = self.hyp.cls * torch.stack([part[2] for part in parts]).sum()
             obj = self.hyp.obj * torch.stack([w * part[1] for w, part in zip(self.balance, parts, strict=True)]).sum()
-            total = (box + obj + cls) * (batch * self.ranks.size)  # of which the mean over the ranks is taken
-            shown = self.ranks.sum(torch.stack([box, obj, cls]).detach().cpu()) if self.ranks.size > 1 else None
-        box, obj, cls = (box.detach(), obj.detach(), cls.detach()) if shown is None else shown.to(device)
+            total = (box + obj + cls) * (batch * self.ranks.size)  # the gradients are averaged over the ranks
+            logged = self.ranks.sum(torch.stack([box, obj, cls]).detach().cpu()) if self.ranks.size > 1 else None
+        box, obj, cls = (box.detach(), obj.detach(), cls.detach()) if logged is None else logged.to(device)
         return LossItems(total, box, obj, cls)
 
     def _of_shared_batch(
         self, parts: Sequence[tuple[Tensor, Tensor, Tensor]], matches: Sequence[Assignment], images: int
     ) -> tuple[list[tuple[Tensor, Tensor, Tensor]], int]:
-        """What this rank adds to the parts of the batch shared by all, and the images of that.
+        """Return this rank's part of the losses of the whole batch, and the images of the whole batch.
 
-        Means over matches or cells, times this rank's share of them, add up to the means over all of them. The maps of
+        Means over matches or cells, times this rank's share of them, add up to the means over all. The predictions of
         all ranks have the same shape, so the share of cells is that of images.
         """
         own = torch.tensor([*map(len, matches), images], dtype=torch.float64)
@@ -149,31 +149,31 @@ class DetectionLoss:
         return weighted, int(shared[-1])
 
     def _level(self, level: Tensor, matches: Assignment) -> tuple[Tensor, Tensor, Tensor]:
-        """Box, objectness and class loss of one map, without gains."""
+        """Return box, objectness and class loss of one level, without gains."""
         goal = torch.zeros(level.shape[:4], device=level.device)  # [B, na, ny, nx] float32
         box = cls = goal.new_zeros(())
         if len(matches):
-            # Only the matched rows are widened to float32: the whole map would cost its memory again.
+            # Only the matched rows are converted to float32: the whole level would need twice the memory.
             rows = level[matches.image, matches.anchor, matches.gj, matches.gi].float()  # [m, 5 + nc]
             iou = self._match_iou(rows, matches)  # [m]
             box = (1 - iou).mean()
             if self.nc > 1:
                 cls = self._cls_loss(rows[:, 5:], self._class_goal(rows[:, 5:], matches.cls))
             keep = _keep_last_claim(matches, goal.shape)
-            # With the duplicates gone the order of writing no longer matters.
+            # Without duplicates the order of writing does not matter.
             where = tuple(index[keep] for index in (matches.image, matches.anchor, matches.gj, matches.gi))
             goal[where] = iou.detach().clamp(min=0)[keep]
         return box, self._obj_loss(level[..., 4].float(), goal), cls
 
     @staticmethod
     def _match_iou(rows: Tensor, matches: Assignment) -> Tensor:
-        """[m] CIoU of the boxes that ``rows`` [m, 5 + nc] encode with the matched ones, in cells."""
+        """Return the CIoU [m] of the predicted boxes of ``rows`` [m, 5 + nc] and the matched boxes, in cells."""
         spread = rows[:, :4].sigmoid() * 2
-        centre = spread[:, :2] - 0.5  # -0.5 .. 1.5: the neighbours' share of the reach
+        centre = spread[:, :2] - 0.5  # -0.5 .. 1.5: half a cell into the neighbours
         size = spread[:, 2:].square() * matches.anchor_wh  # 0 .. 4 times the anchor
         return bbox_iou(torch.cat([centre, size], dim=1), matches.box, x1y1x2y2=False, CIoU=True)
 
     def _class_goal(self, logits: Tensor, classes: Tensor) -> Tensor:
-        """[m, nc] the smoothed one-hot rows."""
+        """Return smoothed one-hot rows [m, nc]."""
         goal = torch.full_like(logits, self._negative)
         return goal.scatter_(1, classes[:, None], self._positive)

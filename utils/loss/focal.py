@@ -1,7 +1,4 @@
-"""Binary cross-entropy on logits and its re-weighted relatives.
-
-All of them are ``weight(p, t) * bce(logit, t)`` with p = sigmoid(logit) and differ in the weight alone.
-"""
+"""Binary cross-entropy on logits, and focal losses: ``weight(p, t) * bce(logit, t)`` with p = sigmoid(logit)."""
 
 from __future__ import annotations
 
@@ -11,12 +8,12 @@ from torch import Tensor, nn
 
 
 def smooth_bce(eps: float = 0.1) -> tuple[float, float]:
-    """Targets of (positive, negative) classes under label smoothing ``eps``: (1 - eps/2, eps/2)."""
+    """Return the targets of (positive, negative) classes with label smoothing ``eps``: (1 - eps/2, eps/2)."""
     return 1.0 - eps / 2, eps / 2
 
 
 class WeightedBCE(nn.Module):
-    """Binary cross-entropy whose elements are weighted by :meth:`weight`; this base leaves them alone.
+    """Binary cross-entropy whose elements are weighted by :meth:`weight`; in this base class by 1.
 
     Args:
         pos_weight: factor on the positive part of the cross-entropy.
@@ -34,12 +31,12 @@ class WeightedBCE(nn.Module):
         self.reduction = reduction
 
     def weight(self, logits: Tensor, targets: Tensor) -> Tensor | None:
-        """Factor per element; None stands for one everywhere."""
+        """Return a factor per element; None: 1."""
         return None
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Any shape, ``targets`` in 0..1 of the same shape; a scalar, or that shape for reduction "none"."""
-        # A weight of one is left out: the plain form of the loss is faster and saves a multiplication's memory.
+        """Return a scalar, or with reduction "none" the shape of the inputs; ``targets`` are in 0..1."""
+        # Without a weight the loss is faster and needs less memory.
         positive = None if self.pos_weight == 1 else logits.new_tensor(self.pos_weight)
         factor = self.weight(logits, targets)
         if factor is None:
@@ -51,7 +48,7 @@ class WeightedBCE(nn.Module):
 
 
 class _Focusing(WeightedBCE):
-    """Weight ``alpha_t * miss ** gamma``; a subclass says what a miss is."""
+    """Weight ``alpha_t * miss ** gamma``, with ``miss`` from a subclass."""
 
     def __init__(
         self, gamma: float = 1.5, alpha: float = 0.25, pos_weight: float = 1.0, reduction: str = "mean"
@@ -64,16 +61,16 @@ class _Focusing(WeightedBCE):
         raise NotImplementedError
 
     def weight(self, logits: Tensor, targets: Tensor) -> Tensor:
-        # alpha for t = 1, 1 - alpha for t = 0, linear between: soft targets are allowed.
+        # alpha for t = 1, 1 - alpha for t = 0, linear in between for soft targets
         side = (1 - self.alpha) + (2 * self.alpha - 1) * targets
         return side * self.miss(logits.sigmoid(), targets) ** self.gamma
 
 
 class FocalLoss(_Focusing):
-    """Focal loss, arXiv 1708.02002: a miss is 1 - p_t, the probability given to the wrong answer."""
+    """Focal loss, arXiv 1708.02002: a miss is 1 - p_t, the probability of the wrong class."""
 
     def miss(self, probability: Tensor, targets: Tensor) -> Tensor:
-        # 1 - [t p + (1 - t)(1 - p)] with its terms collected.
+        # = 1 - [t p + (1 - t)(1 - p)]
         return probability + targets - 2 * probability * targets
 
 
@@ -85,7 +82,7 @@ class QFocalLoss(_Focusing):
 
 
 class BCEBlurWithLogitsLoss(WeightedBCE):
-    """Cross-entropy that counts less where the model is sure of an object that is not labelled.
+    """Cross-entropy with a lower weight for confident predictions of objects that are not labelled.
 
     The weight is 1 - exp((p - t - 1) / alpha): near 0 for p = 1 at t = 0, near 1 elsewhere.
     """
@@ -95,5 +92,5 @@ class BCEBlurWithLogitsLoss(WeightedBCE):
         self.alpha = alpha
 
     def weight(self, logits: Tensor, targets: Tensor) -> Tensor:
-        surplus = logits.sigmoid() - targets
-        return -torch.expm1((surplus - 1) / (self.alpha + 1e-4))  # 1e-4 allows alpha = 0
+        excess = logits.sigmoid() - targets
+        return -torch.expm1((excess - 1) / (self.alpha + 1e-4))  # 1e-4 allows alpha = 0

@@ -1,4 +1,4 @@
-"""How good detections are: matching, average precision, confusion of classes."""
+"""Metrics of detections: matching, average precision, confusion matrix."""
 
 from typing import Any
 

@@ -10,7 +10,7 @@ import numpy as np
 # numpy 2 renamed the trapezoidal rule.
 _trapezoid = np.trapezoid if hasattr(np, "trapezoid") else np.trapz  # type: ignore[attr-defined] # noqa: NPY201
 
-_CURVE_POINTS = 1000  # confidences 0..1 at which the curves are read
+_CURVE_POINTS = 1000  # of the confidences 0..1 in the curves
 _RECALL_POINTS = np.linspace(0, 1, 101)  # COCO's interpolation points
 _FITNESS_WEIGHTS = np.array([0.0, 0.0, 0.1, 0.9])  # of precision, recall, mAP50, mAP50-95
 _TINY = 1e-16
@@ -18,7 +18,7 @@ _TINY = 1e-16
 
 @dataclass(frozen=True)
 class ApResult:
-    """Figures of each class that has labels, in rising order of class; c classes, t IoU thresholds.
+    """Metrics of each class with labels, by class index; c classes, t IoU thresholds.
 
     Attributes:
         tp, fp: [c] true and false positives at the confidence with the best mean F1, at the lowest IoU threshold.
@@ -47,17 +47,17 @@ class ApResult:
 
     @property
     def best_conf(self) -> float:
-        """The confidence with the best mean F1: ``p``, ``r``, ``f1``, ``tp`` and ``fp`` are read there."""
+        """The confidence with the best mean F1, at which ``p``, ``r``, ``f1``, ``tp`` and ``fp`` are given."""
         return float(self.px[self.best])
 
     def best_per_class(self) -> tuple[np.ndarray, np.ndarray]:
-        """[c] the best F1 of each class, and [c] the confidence where it is reached."""
+        """Return the best F1 [c] of each class, and the confidence [c] where it is reached."""
         if len(self.classes) == 0:
             return np.zeros(0), np.zeros(0)
         return self.f1_curve.max(1), self.px[self.f1_curve.argmax(1)]
 
     def means(self) -> tuple[float, float, float, float]:
-        """Precision, recall, mAP at the lowest IoU threshold, mAP over all of them; zeros without any class."""
+        """Return the mean precision, recall, mAP at the lowest IoU threshold and over all; zeros without a class."""
         if len(self.classes) == 0:
             return 0.0, 0.0, 0.0, 0.0
         return float(self.p.mean()), float(self.r.mean()), float(self.ap[:, 0].mean()), float(self.ap.mean())
@@ -66,14 +66,14 @@ class ApResult:
 def compute_ap(
     recall: np.ndarray | Sequence[float], precision: np.ndarray | Sequence[float]
 ) -> tuple[float, np.ndarray, np.ndarray]:
-    """Area under a precision-recall curve, by the trapezoidal rule over COCO's 101 recall points.
+    """Compute the area under a precision-recall curve, by the trapezoidal rule over COCO's 101 recall points.
 
     Args:
         recall: [m] rising.
         precision: [m].
 
     Returns:
-        The area; precision as an envelope that never rises [m + 2]; the recall that belongs to it [m + 2].
+        The area; the monotonic envelope of the precision [m + 2]; the recall of its points [m + 2].
     """
     reached = np.concatenate([[0.0], recall, [1.0]])
     raw = np.concatenate([[1.0], precision, [0.0]])
@@ -84,7 +84,7 @@ def compute_ap(
 
 @dataclass
 class _ClassCurves:
-    """One class: its curves [1000] and its average precision at each threshold [t]."""
+    """The curves [1000] of one class, and its average precision at each threshold [t]."""
 
     precision: np.ndarray
     recall: np.ndarray
@@ -93,17 +93,17 @@ class _ClassCurves:
 
 
 def _class_curves(hits: np.ndarray, conf: np.ndarray, labels: int, axis: np.ndarray) -> _ClassCurves:
-    """Curves of one class from its detections, best first: ``hits`` bool [m, t], ``conf`` [m], ``labels`` >= 1."""
+    """Compute the curves of one class from its detections, best first: ``hits`` bool [m, t], ``conf`` [m]."""
     thresholds = hits.shape[1]
     if len(hits) == 0:
-        nothing = np.zeros(len(axis))
-        return _ClassCurves(nothing, nothing, nothing, np.zeros(thresholds))
-    found = hits.cumsum(0)  # [m, t] true positives among the best 1, 2, ... detections
-    recall = found / (labels + _TINY)
-    precision = found / np.arange(1, len(hits) + 1)[:, None]
+        zeros = np.zeros(len(axis))
+        return _ClassCurves(zeros, zeros, zeros, np.zeros(thresholds))
+    true_positives = hits.cumsum(0)  # [m, t] among the best 1, 2, ... detections
+    recall = true_positives / (labels + _TINY)
+    precision = true_positives / np.arange(1, len(hits) + 1)[:, None]
     curves = [compute_ap(recall[:, j], precision[:, j]) for j in range(thresholds)]
     _, envelope, reached = curves[0]
-    # np.interp wants a rising axis; confidence falls, so both sides are negated.
+    # np.interp needs a rising axis; confidence falls, so both are negated.
     return _ClassCurves(
         precision=np.interp(-axis, -conf, precision[:, 0], left=1),
         recall=np.interp(-axis, -conf, recall[:, 0], left=0),
@@ -113,12 +113,12 @@ def _class_curves(hits: np.ndarray, conf: np.ndarray, labels: int, axis: np.ndar
 
 
 def ap_per_class(tp: np.ndarray, conf: np.ndarray, pred_cls: np.ndarray, target_cls: np.ndarray) -> ApResult:
-    """Figures of each class that has labels, over a whole data set.
+    """Compute the metrics of each class with labels, over a whole data set.
 
-    A class with labels but no detections scores 0; a class with detections but no labels is left out.
+    A class without detections has 0; a class without labels is skipped.
 
     Args:
-        tp: bool [n, t], which detections are correct at each IoU threshold.
+        tp: bool [n, t]: whether a detection is correct at each IoU threshold.
         conf: [n] their confidences, in any order.
         pred_cls: [n] their classes.
         target_cls: [m] the classes of all labels.
@@ -130,8 +130,8 @@ def ap_per_class(tp: np.ndarray, conf: np.ndarray, pred_cls: np.ndarray, target_
 
     results = []
     for kind, count in zip(classes, labels, strict=True):
-        mine = pred_cls == kind
-        results.append(_class_curves(tp[mine], conf[mine], int(count), axis))
+        of_class = pred_cls == kind
+        results.append(_class_curves(tp[of_class], conf[of_class], int(count), axis))
 
     def table(rows: list[np.ndarray], width: int) -> np.ndarray:
         return np.stack(rows) if rows else np.zeros((0, width))
@@ -160,5 +160,5 @@ def ap_per_class(tp: np.ndarray, conf: np.ndarray, pred_cls: np.ndarray, target_
 
 
 def fitness(x: np.ndarray) -> np.ndarray:
-    """The one figure by which models are compared, 0.1 mAP50 + 0.9 mAP50-95, of rows [..., 4+] (P, R, mAP50, mAP)."""
+    """Return 0.1 mAP@.5 + 0.9 mAP@.5:.95 of rows [..., 4+] (P, R, mAP@.5, mAP@.5:.95)."""
     return np.asarray(x)[..., :4] @ _FITNESS_WEIGHTS

@@ -1,6 +1,6 @@
-"""COCO's twelve figures for any data set, by a maintained COCO evaluator.
+"""COCO's twelve metrics for any data set, computed by a COCO evaluator.
 
-The fast one (``faster-coco-eval``) is used where it is installed, else ``pycocotools``; both give the same figures.
+``faster-coco-eval`` is used if it is installed, else ``pycocotools``; both give the same values.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
-MEANINGS = (
+COCO_METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
+COCO_MEANINGS = (
     "IoU 0.50:0.95", "IoU 0.50", "IoU 0.75", "small (area below 32x32 px)", "medium", "large (area above 96x96 px)",
     "1 detection an image", "10", "100", "small", "medium", "large",
 )  # fmt: skip
@@ -23,19 +23,19 @@ PACKAGE, INSTALL = "faster-coco-eval", "pip install faster-coco-eval"
 
 
 @dataclass(frozen=True)
-class CocoFigures:
-    """The figures in the order of ``NAMES``, not-a-number where there are no labels to find, and who computed them."""
+class CocoMetrics:
+    """The metrics in the order of ``COCO_METRICS`` (nan: no labels), and the package that computed them."""
 
     values: tuple[float, ...]
     tool: str
 
-    def named(self) -> dict[str, float]:
-        """Name -> figure."""
-        return dict(zip(NAMES, self.values, strict=True))
+    def by_name(self) -> dict[str, float]:
+        """Return name -> value."""
+        return dict(zip(COCO_METRICS, self.values, strict=True))
 
 
 def coco_tool() -> str | None:
-    """The package that will compute the figures; None when none is installed."""
+    """Return the package that computes the metrics; None when none is installed."""
     try:
         import faster_coco_eval  # noqa: F401
     except ImportError:
@@ -47,26 +47,28 @@ def coco_tool() -> str | None:
     return PACKAGE
 
 
-def coco_figures(
-    truth: np.ndarray, detections: np.ndarray, images: int, categories: int, tool: str | None = None
-) -> CocoFigures:
-    """Score the detections of ``images`` images, numbered from 0, in ``categories`` classes, numbered from 0.
+def compute_coco_metrics(
+    labels: np.ndarray, detections: np.ndarray, images: int, categories: int, tool: str | None = None
+) -> CocoMetrics:
+    """Evaluate the detections of ``images`` images, numbered from 0, in ``categories`` classes, numbered from 0.
 
     Args:
-        truth: [m, 8] image, class, x, y, width, height in pixels (top left corner), area, 1 for crowd regions else 0.
+        labels: [m, 8] image, class, x, y, width, height in pixels (top left corner), area, 1 for crowd regions else 0.
         detections: [n, 7] image, class, x, y, width, height, confidence; in any order.
-        tool: "pycocotools" or "faster-coco-eval"; None: the one :func:`coco_tool` names.
+        tool: "pycocotools" or "faster-coco-eval"; None: see :func:`coco_tool`.
 
     Raises:
         ImportError: the package is not installed.
     """
     tool = tool or coco_tool()
     dataset, evaluator = _classes_of(tool)
-    known = [{**_box(row), "area": row[6], "iscrowd": int(row[7])} for row in truth.tolist()]
-    found = [{**_box(row), "area": row[4] * row[5], "iscrowd": 0, "score": row[6]} for row in detections.tolist()]
+    label_rows = [{**_box(row), "area": row[6], "iscrowd": int(row[7])} for row in labels.tolist()]
+    detection_rows = [
+        {**_box(row), "area": row[4] * row[5], "iscrowd": 0, "score": row[6]} for row in detections.tolist()
+    ]
     both = []
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints
-        for annotations in (known, found):
+        for annotations in (label_rows, detection_rows):
             data = dataset()
             data.dataset = {
                 "images": [{"id": number} for number in range(1, images + 1)],
@@ -79,8 +81,8 @@ def coco_figures(
         run.evaluate()
         run.accumulate()
         run.summarize()
-    values = tuple(math.nan if value < 0 else float(value) for value in run.stats[: len(NAMES)])
-    return CocoFigures(values, str(tool))
+    values = tuple(math.nan if value < 0 else float(value) for value in run.stats[: len(COCO_METRICS)])
+    return CocoMetrics(values, str(tool))
 
 
 def _box(row: list[float]) -> dict[str, Any]:
@@ -88,7 +90,7 @@ def _box(row: list[float]) -> dict[str, Any]:
 
 
 def _classes_of(tool: str | None) -> tuple[Any, Any]:
-    """The data set and the evaluator of a package."""
+    """Return the classes of the data set and of the evaluator of a package."""
     if tool == "pycocotools":
         from pycocotools.coco import COCO
         from pycocotools.cocoeval import COCOeval

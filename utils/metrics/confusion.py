@@ -1,4 +1,4 @@
-"""Which classes are taken for which."""
+"""Confusion matrix."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ LOG = logging.getLogger(__name__)
 
 
 def _pair(overlap: np.ndarray, iou_thres: float) -> tuple[np.ndarray, np.ndarray]:
-    """Labels and detections that belong together, two index arrays [p], from their IoU [n, k].
+    """Match labels and detections by their IoU [n, k]; return two index arrays [p].
 
-    A detection claims the label it overlaps most; a label takes the claimant that overlaps it most.
+    A detection belongs to the label with the highest IoU; a label keeps the one of its detections with the highest.
     """
     if overlap.size == 0:
         return np.zeros(0, int), np.zeros(0, int)
-    claimed, best = overlap.argmax(0), overlap.max(0)  # [k]
+    label_of, best = overlap.argmax(0), overlap.max(0)  # [k]
     detections = (best > iou_thres).nonzero()[0]
     detections = detections[np.argsort(-best[detections], kind="stable")]
-    labels, first = np.unique(claimed[detections], return_index=True)
+    labels, first = np.unique(label_of[detections], return_index=True)
     return labels, detections[first]
 
 
 class ConfusionMatrix:
-    """Counts of predicted class (row) against true class (column); the last row and column are the background.
+    """Counts of predicted class (row) and true class (column); the last row and column are the background.
 
-    Boxes are paired by overlap alone, whatever their classes. A label without a detection counts as (background,
-    class), a detection without a label as (class, background).
+    Boxes are matched by IoU, for all classes together. A label without a detection counts as (background, class), a
+    detection without a label as (class, background).
     """
 
     def __init__(
@@ -44,10 +44,10 @@ class ConfusionMatrix:
 
         Args:
             nc: number of classes.
-            conf: detections must be more confident to count.
-            iou_thres: a pair must overlap more.
-            count_unmatched_images: count the detections of images in which none met a label. v6.1 left them out,
-                so its false positives were too few; False repeats its figures.
+            conf: ignore detections up to this confidence.
+            iou_thres: IoU that a match needs at least.
+            count_unmatched_images: count the detections of images without any match. False: as v6.1, which has too
+                few false positives.
         """
         self.nc = nc
         self.conf = conf
@@ -62,10 +62,10 @@ class ConfusionMatrix:
             detections: [k, 6] x1 y1 x2 y2 confidence class; None or no rows if there are none.
             labels: [n, 5] class x1 y1 x2 y2.
         """
-        found = labels.new_zeros(0, 6) if detections is None else detections[detections[:, 4] > self.conf]
-        overlap = torch.nan_to_num(box_iou(labels[:, 1:], found[:, :4].to(labels))).cpu().numpy()
+        kept = labels.new_zeros(0, 6) if detections is None else detections[detections[:, 4] > self.conf]
+        overlap = torch.nan_to_num(box_iou(labels[:, 1:], kept[:, :4].to(labels))).cpu().numpy()
         true = labels[:, 0].cpu().numpy().astype(int)  # [n]
-        predicted = found[:, 5].cpu().numpy().astype(int)  # [k]
+        predicted = kept[:, 5].cpu().numpy().astype(int)  # [k]
         label_index, detection_index = _pair(overlap, self.iou_thres)
 
         missed, extra = np.delete(true, label_index), np.delete(predicted, detection_index)
@@ -75,17 +75,17 @@ class ConfusionMatrix:
             np.add.at(self.matrix, (extra, np.full_like(extra, self.nc)), 1)
 
     def tp_fp(self) -> tuple[np.ndarray, np.ndarray]:
-        """True and false positives of each class, [nc] each, background left out."""
+        """Return true and false positives of each class, [nc] each, without the background."""
         hits = self.matrix.diagonal()
         return hits[:-1].copy(), (self.matrix.sum(1) - hits)[:-1]
 
     def plot(self, normalize: bool = True, save_dir: str | Path = "", names: Sequence[str] = ()) -> None:
-        """Write ``confusion_matrix.png`` into a folder: shares of each column, or counts. v6.1's call."""
+        """Write ``confusion_matrix.png`` to a folder: shares of each column, or counts. Arguments as in v6.1."""
         shown = list(names) if len(names) == self.nc else [str(number) for number in range(self.nc)]
-        plots = importlib.import_module("utils.plots.curves")  # matplotlib is for those who want images
+        plots = importlib.import_module("utils.plots.curves")  # matplotlib is only loaded for plots
         plots.plot_confusion(self.matrix, shown, Path(save_dir) / "confusion_matrix.png", normalize)
 
     def print(self) -> None:
-        """Log the rows. v6.1's call."""
+        """Log the rows, as in v6.1."""
         for row in self.matrix:
             LOG.info(" ".join(map(str, row)))

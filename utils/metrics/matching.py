@@ -1,4 +1,4 @@
-"""Which detections count as correct, and at which IoU thresholds."""
+"""Matching of detections and labels: which detections are correct at each IoU threshold."""
 
 from __future__ import annotations
 
@@ -16,9 +16,8 @@ Matcher: TypeAlias = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.
 def match_predictions(detections: torch.Tensor, labels: torch.Tensor, iouv: torch.Tensor) -> torch.Tensor:
     """Mark the correct detections of one image.
 
-    At each threshold by itself, the detections choose in turn: each takes the label of its class that overlaps it most
-    among those that are still free and overlap at least as much as the threshold. This is COCO's rule (without crowd
-    regions), computed in float64.
+    At each threshold separately, each detection in turn takes the label of its class with the highest IoU, among those
+    that are free and reach the threshold. This is COCO's rule (without crowd regions), computed in float64.
 
     Args:
         detections: [k, 6] x1 y1 x2 y2 confidence class, the most confident first.
@@ -31,10 +30,10 @@ def match_predictions(detections: torch.Tensor, labels: torch.Tensor, iouv: torc
     limits = iouv.double().cpu().numpy()
     correct = np.zeros((len(detections), len(limits)), dtype=bool)
     if len(detections) and len(labels):
-        found, known = detections.double().cpu().numpy(), labels.double().cpu().numpy()
-        overlap = box_iou(found[:, :4], known[:, 1:])  # [k, n]
-        overlap[found[:, 5:] != known[:, 0]] = -1.0
-        free = np.ones((len(limits), len(known)), dtype=bool)
+        rows, label_rows = detections.double().cpu().numpy(), labels.double().cpu().numpy()
+        overlap = box_iou(rows[:, :4], label_rows[:, 1:])  # [k, n]
+        overlap[rows[:, 5:] != label_rows[:, 0]] = -1.0
+        free = np.ones((len(limits), len(label_rows)), dtype=bool)
         every = np.arange(len(limits))
         for k in (overlap >= limits[0]).any(1).nonzero()[0]:
             offer = np.where(free & (overlap[k] >= limits[:, None]), overlap[k], -1.0)  # [t, n]
@@ -45,12 +44,12 @@ def match_predictions(detections: torch.Tensor, labels: torch.Tensor, iouv: torc
 
 
 def match_as_v61(detections: torch.Tensor, labels: torch.Tensor, iouv: torch.Tensor) -> torch.Tensor:
-    """Mark the correct detections as v6.1 does, to repeat its figures; arguments as :func:`match_predictions`.
+    """Mark the correct detections as v6.1 does, for equal metrics; arguments as :func:`match_predictions`.
 
-    Pairs are made once, at the lowest threshold: a detection claims the label of its class that it overlaps most, and
-    of the detections that claim a label the first in the list wins. The others never fall back on another label, and
-    the same pairs are then held against every threshold. So a detection of high confidence and poor overlap spoils
-    the label for a better one, and the AP at high thresholds comes out too low.
+    Pairs are made once, at the lowest threshold: a detection belongs to the label of its class with the highest IoU,
+    and a label keeps the first of its detections. The others get no label, and the same pairs are compared with every
+    threshold. So a detection of high confidence and low IoU takes the label from a better one, and the AP at high
+    thresholds is too low.
     """
     count = len(detections)
     correct = torch.zeros(count, len(iouv), dtype=torch.bool, device=detections.device)
@@ -58,11 +57,11 @@ def match_as_v61(detections: torch.Tensor, labels: torch.Tensor, iouv: torch.Ten
         return correct
     overlap = box_iou(labels[:, 1:], detections[:, :4])  # [n, k]
     possible = (labels[:, :1] == detections[:, 5]) & (overlap >= iouv[0])
-    best, claimed = overlap.masked_fill(~possible, -1.0).max(0)  # [k] IoU and label index
-    claimants = (best >= 0).nonzero().flatten()
-    # The smallest detection index that claims each label; `count` where none does.
-    winner = torch.full((len(labels),), count, dtype=torch.long, device=detections.device)
-    winner.scatter_reduce_(0, claimed[claimants], claimants, "amin")
-    winner = winner[winner < count]
-    correct[winner] = best[winner, None] >= iouv
+    best, label_of = overlap.masked_fill(~possible, -1.0).max(0)  # [k] IoU and label index
+    with_label = (best >= 0).nonzero().flatten()
+    # The first detection of each label; `count` for labels without one.
+    first = torch.full((len(labels),), count, dtype=torch.long, device=detections.device)
+    first.scatter_reduce_(0, label_of[with_label], with_label, "amin")
+    first = first[first < count]
+    correct[first] = best[first, None] >= iouv
     return correct

@@ -1,4 +1,4 @@
-"""A page of images with what was found, missed and wrongly found in them."""
+"""A sheet of images with their detected and missed objects and false detections."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from utils.core.image import write_image
 from utils.plots.annotate import Annotator
 from utils.plots.names import LONGEST_ON_SHEET, drawn_name
 
-FOUND, MISSED, FALSE = (80, 175, 60), (230, 130, 0), (40, 40, 225)  # green, blue, red as b, g, r
+DETECTED, MISSED, FALSE = (80, 175, 60), (230, 130, 0), (40, 40, 225)  # green, blue, red as b, g, r
 _CELL_WH = (560, 440)
 _GAP = 10
 _TEXT = 15
 
 
 @dataclass(frozen=True)
-class Case:
-    """One image: ``labels`` [n, 5] class, xyxy px; ``missed`` bool [n]; ``detections`` [k, 6]; ``right`` bool [k]."""
+class ImageErrors:
+    """One image: ``labels`` [n, 5] class, xyxy px; ``missed`` bool [n]; ``detections`` [k, 6]; ``correct`` bool [k]."""
 
     path: str
     labels: np.ndarray
     missed: np.ndarray
     detections: np.ndarray
-    right: np.ndarray
+    correct: np.ndarray
 
 
 def plot_worst(
-    cases: Sequence[Case], read: Callable[[str], np.ndarray], names: Sequence[str], file: Path, columns: int = 4
+    cases: Sequence[ImageErrors], read: Callable[[str], np.ndarray], names: Sequence[str], file: Path, columns: int = 4
 ) -> None:
-    """Write a contact sheet: found objects green, missed ones blue, false detections red with their confidence.
+    """Write a sheet of images: detected objects green, missed ones blue, false detections red with their confidence.
 
     Args:
         cases: images in the order shown, at least one.
@@ -53,30 +53,30 @@ def plot_worst(
         sheet[top : top + height, left : left + width] = _cell(case, read(case.path), names)
     legend = Annotator(sheet, text_size=int(1.2 * _TEXT), in_place=True)
     place = _GAP
-    for text, color in (("found", FOUND), ("missed", MISSED), ("false: no such object there", FALSE)):
+    for text, color in (("detected", DETECTED), ("missed", MISSED), ("false: no such object there", FALSE)):
         legend.text(place, _TEXT // 2, f" {text} ", color)
         place += 11 * len(text) + 60
     write_image(file, sheet)
 
 
-def _cell(case: Case, image: np.ndarray, names: Sequence[str]) -> np.ndarray:
+def _cell(case: ImageErrors, image: np.ndarray, names: Sequence[str]) -> np.ndarray:
     width, height = _CELL_WH
-    inner = height - 2 * _TEXT  # the caption stands below the image
+    inner = height - 2 * _TEXT  # the caption is below the image
     scale = min(width / image.shape[1], inner / image.shape[0])
     size = max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale))
     small = cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
     pen = Annotator(small, line_width=2, text_size=_TEXT - 2, in_place=True)
     zoom = np.array([size[0] / image.shape[1], size[1] / image.shape[0]] * 2)
-    for box in case.detections[case.right]:
-        pen.box_label(box[:4] * zoom, "", FOUND)
+    for box in case.detections[case.correct]:
+        pen.box_label(box[:4] * zoom, "", DETECTED)
     for box in case.labels[case.missed]:
         pen.box_label(box[1:] * zoom, drawn_name(names, int(box[0]), LONGEST_ON_SHEET), MISSED)
-    for box in case.detections[~case.right]:
+    for box in case.detections[~case.correct]:
         pen.box_label(box[:4] * zoom, f"{drawn_name(names, int(box[5]), LONGEST_ON_SHEET)} {box[4]:.2f}", FALSE)
     cell = np.full((height, width, 3), 245, np.uint8)
     left, top = (width - size[0]) // 2, (inner - size[1]) // 2
     cell[top : top + size[1], left : left + size[0]] = small
-    counts = f"{int(case.missed.sum())} of {len(case.labels)} missed, {int((~case.right).sum())} false"
+    counts = f"{int(case.missed.sum())} of {len(case.labels)} missed, {int((~case.correct).sum())} false"
     caption = Annotator(cell, text_size=_TEXT, in_place=True)
     caption.text(0, height, f"{Path(case.path).name}: {counts}")
     return cell

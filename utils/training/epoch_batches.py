@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from torch import Tensor
 
 from utils.datasets.loader import Batch
-from utils.datasets.loader_errors import NoBatchError, loader_failure, supplied
+from utils.datasets.loader_errors import NoBatchError, iterate_batches, loader_failure
 from utils.evaluation.evaluator import ImageResult
 from utils.training.signals import StopSignals
 
@@ -19,7 +19,7 @@ def batches_until_stopped(loader: Iterable[Batch], stop: StopSignals) -> Iterato
     Raises:
         NoBatchError: a rank cannot make the next batch; the message says why.
     """
-    batches = supplied(loader)
+    batches = iterate_batches(loader)
     while not stop.requested:
         batch: Batch | None = None
         fault: NoBatchError | None = None

@@ -15,7 +15,7 @@ from utils.core.names import counted
 from utils.datasets.loader_errors import NoBatchError, loader_failure
 from utils.evaluation import EvalResult
 from utils.evaluation.observers import BatchPlots
-from utils.evaluation.report import log_table, save_plots
+from utils.evaluation.report import log_metrics, save_plots
 from utils.training.checkpoints import save_in_epoch
 from utils.training.saver import keep_resumable, strip
 from utils.training.session import Session
@@ -100,7 +100,7 @@ def evaluate_best(s: Session) -> None:
 
 def _save_results(s: Session, result: EvalResult) -> None:
     """Log and plot the metrics, and strip last.pt: from now on there is nothing left to resume."""
-    log_table(result, s.model.names)
+    log_metrics(result, s.model.names)
     save_plots(result, s.model.names, s.save_dir)
     keep_resumable(s.saver.last)
     strip(s.saver.last)

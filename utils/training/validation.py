@@ -44,9 +44,9 @@ def validate(s: Session, epoch: int) -> Validation | None:
         if s.stop.requested:
             return None
         raise
-    s.state.class_map = result.maps(s.model.nc)
+    s.state.class_map = result.map_per_class(s.model.nc)
     values = np.array([[result.precision, result.recall, result.map50, result.map]])
-    validation = Validation(metric_columns(result), float(fitness(values)[0]), observer.figures())
+    validation = Validation(metric_columns(result), float(fitness(values)[0]), observer.layer_stats())
     per_class = dict(zip(s.model.names, s.state.class_map.tolist()))
     s.callbacks.on_val_end(
         ValEnd(epoch=epoch, metrics=validation.metrics, per_class_ap=per_class, routing=validation.routing)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from utils.core.errors import InputError
-from utils.datasets.loader_errors import NoBatchError, loader_failure, supplied
+from utils.datasets.loader_errors import NoBatchError, iterate_batches, loader_failure
 
 
 class Failing:
@@ -58,7 +58,7 @@ class Failing:
     ],
 )
 def test_a_batch_that_cannot_be_made_is_told_in_one_line_with_the_cure(error: Exception, message: str) -> None:
-    batches = supplied(Failing(error))  # type: ignore[arg-type]
+    batches = iterate_batches(Failing(error))  # type: ignore[arg-type]
     assert next(batches) == "first"
     with pytest.raises(NoBatchError, match=message) as caught:
         next(batches)
@@ -68,4 +68,4 @@ def test_a_batch_that_cannot_be_made_is_told_in_one_line_with_the_cure(error: Ex
 def test_a_bug_is_not_hidden() -> None:
     assert loader_failure(RuntimeError("a bug")) == ""
     with pytest.raises(RuntimeError, match="a bug"):
-        list(supplied(Failing(RuntimeError("a bug"))))  # type: ignore[arg-type]
+        list(iterate_batches(Failing(RuntimeError("a bug"))))  # type: ignore[arg-type]

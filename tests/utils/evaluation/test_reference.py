@@ -20,7 +20,7 @@ from utils.datasets.dataset import DetectionDataset
 from utils.datasets.dataset_labels import load_labels
 from utils.datasets.loader import build_loader
 from utils.evaluation import Evaluator
-from utils.evaluation.coco_results import CocoResults, find_annotations, read_truth
+from utils.evaluation.coco_results import CocoResults, find_annotations, read_ground_truth
 from utils.inference import Predictor
 from utils.loss import DetectionLoss, scale_gains
 from utils.metrics import match_as_v61
@@ -56,7 +56,7 @@ def test_scores_of_the_official_model(golden, shared_weights, tiny_coco, name: s
     detector = AugmentedModel(fuse(model)) if "augment" in name else fuse(model)
     annotations = find_annotations(tiny_coco, "val")
     assert annotations is not None
-    collected = CocoResults(read_truth(annotations, records, tiny_coco.names))
+    collected = CocoResults(read_ground_truth(annotations, records, tiny_coco.names))
     evaluator = Evaluator(loader, 80, torch.device("cpu"), replace(EVAL_THRESHOLDS, iou=iou), matcher=match_as_v61)
     result = evaluator.run(detector, observers=[collected])
     assert (result.images, result.labels) == (run["images"], run["labels"])
@@ -67,7 +67,7 @@ def test_scores_of_the_official_model(golden, shared_weights, tiny_coco, name: s
     assert result.map == pytest.approx(reference["mAP50_95"], abs=5e-4)
     # In three views two pairs of box and annotation lie within 2e-4 of an IoU threshold: the last digits decide there.
     within = 4e-3 if "augment" in name else 5e-4
-    assert collected.figures().named() == pytest.approx(run["pycocotools"], abs=within)
+    assert collected.metrics().by_name() == pytest.approx(run["pycocotools"], abs=within)
 
 
 def test_validation_losses_of_the_official_model(golden, shared_weights, tiny_coco) -> None:

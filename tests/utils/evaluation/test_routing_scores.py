@@ -12,7 +12,7 @@ from torch import nn
 from models.dynamic import DynamicConv, set_temperature
 from models.routing import RoutingRecorder
 from utils.core.errors import InputError
-from utils.evaluation.routing_scores import _other_images, given_weights, read_conditions
+from utils.evaluation.routing_scores import _other_images, fixed_routing, read_conditions
 
 
 def test_a_model_with_its_own_weights_given_is_itself_and_with_others_it_is_not() -> None:
@@ -24,10 +24,10 @@ def test_a_model_with_its_own_weights_given_is_itself_and_with_others_it_is_not(
         expected = [model(images) for images in batches]
     weights = {name: recorder.weights(name) for name in recorder.layers}
     assert len(weights) == 2
-    with torch.no_grad(), given_weights(model, weights):
+    with torch.no_grad(), fixed_routing(model, weights):
         for images, y in zip(batches, expected):
             assert torch.equal(model(images), y)
-    with torch.no_grad(), given_weights(model, {name: rows.flip(0) for name, rows in weights.items()}):
+    with torch.no_grad(), fixed_routing(model, {name: rows.flip(0) for name, rows in weights.items()}):
         assert not torch.allclose(model(batches[0]), expected[0])
     with torch.no_grad():
         assert torch.equal(model(batches[0]), expected[0])  # nothing stays behind

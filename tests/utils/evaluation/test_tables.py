@@ -11,16 +11,15 @@ import numpy as np
 import pytest
 import torch
 
-from utils.evaluation import ImageResult, Tally
+from utils.evaluation import ImageResult, MetricsCollector
 from utils.evaluation.batches import cut_by_shape
-from utils.evaluation.report import log_table
+from utils.evaluation.report import log_metrics
 from utils.evaluation.results import IOU_THRESHOLDS
 from utils.evaluation.study import StudyRow, save_study, short_names
-from utils.evaluation.tables import class_rows, mean_row, write_csv, write_json
+from utils.evaluation.tables import class_rows, mean_row, write_class_table, write_metrics_json
 from utils.evaluation.worst import WorstImages
 from utils.metrics import ConfusionMatrix, match_predictions
-from utils.metrics.coco import NAMES as COCO_NAMES
-from utils.metrics.coco import CocoFigures
+from utils.metrics.coco import COCO_METRICS, CocoMetrics
 from utils.plots.names import columns
 
 NAMES = ("cat", "dog", "bird")
@@ -33,11 +32,11 @@ def image(path: str, labels: list[list[float]], detections: list[list[float]]) -
     return ImageResult(path, (20, 80), found, known, match_predictions(found, known, IOU_THRESHOLDS).numpy())
 
 
-def tally_of(*pictures: ImageResult) -> Tally:
-    tally = Tally(ConfusionMatrix(len(NAMES)))
+def collector_of(*pictures: ImageResult) -> MetricsCollector:
+    collector = MetricsCollector(ConfusionMatrix(len(NAMES)))
     for each in pictures:
-        tally.add(each)
-    return tally
+        collector.add(each)
+    return collector
 
 
 # Four images with a label each, of which one is found; a false bird, of which there are no labels.
@@ -50,19 +49,19 @@ FOUR = (
 
 
 def test_labels_of_images_without_detections_count() -> None:
-    result = tally_of(*FOUR).figures(3, {})
+    result = collector_of(*FOUR).result(3, {})
     assert (result.images, result.labels, result.labels_per_class.tolist()) == (4, 4, [3, 1, 0])
     assert class_rows(result, NAMES)[0].recall == pytest.approx(1 / 3)
-    one_class = tally_of(*[image(p.path, [[0, 0]], [[0, 0, 0.9]] * (p.path == "a.png")) for p in FOUR])
-    assert one_class.figures(1, {}).recall == pytest.approx(0.25)
+    one_class = collector_of(*[image(p.path, [[0, 0]], [[0, 0, 0.9]] * (p.path == "a.png")) for p in FOUR])
+    assert one_class.result(1, {}).recall == pytest.approx(0.25)
 
 
 def test_an_absent_class_has_no_figures_and_says_so(tmp_path: Path) -> None:
-    result = tally_of(*FOUR).figures(3, {"NMS": 1.23456})
+    result = collector_of(*FOUR).result(3, {"NMS": 1.23456})
     cat, dog, bird = class_rows(result, NAMES)
     assert bird.absent and bird.ap50 is None and not dog.absent and dog.ap50 == 0
     assert cat.best_f1 == pytest.approx(0.5) and mean_row(result).labels == 4
-    write_csv(tmp_path / "metrics.csv", result, NAMES)
+    write_class_table(tmp_path / "metrics.csv", result, NAMES)
     with (tmp_path / "metrics.csv").open(encoding="utf-8") as stream:
         rows = {row["name"]: row for row in csv.DictReader(stream)}
     assert list(rows) == ["all", *NAMES]
@@ -72,13 +71,15 @@ def test_an_absent_class_has_no_figures_and_says_so(tmp_path: Path) -> None:
 
 
 def test_the_json_has_everything_and_is_valid_without_labels_too(tmp_path: Path) -> None:
-    coco = CocoFigures((0.5,) * 11 + (float("nan"),), "a tool")
+    coco = CocoMetrics((0.5,) * 11 + (float("nan"),), "a tool")
     for name, pictures in (("full", FOUR), ("empty", [image("a.png", [], [])])):
-        write_json(tmp_path / name, tally_of(*pictures).figures(3, {"NMS": 1.2345678}), NAMES, {"iou": 0.6}, coco)
+        write_metrics_json(
+            tmp_path / name, collector_of(*pictures).result(3, {"NMS": 1.2345678}), NAMES, {"iou": 0.6}, coco
+        )
     full, empty = (
         json.loads((tmp_path / n).read_text(encoding="utf-8"), parse_constant=pytest.fail) for n in ("full", "empty")
     )
-    assert full["coco"] == {"tool": "a tool", **dict.fromkeys(COCO_NAMES, 0.5), "ARl": None}
+    assert full["coco"] == {"tool": "a tool", **dict.fromkeys(COCO_METRICS, 0.5), "ARl": None}
     assert full["ms_per_image"] == {"NMS": 1.235} and full["settings"] == {"iou": 0.6}
     assert np.array(full["confusion_matrix"]["counts"]).sum() == 5  # four labels and the false bird
     assert empty["all"]["ap50"] is None and len(empty["classes"]) == 3
@@ -86,7 +87,7 @@ def test_the_json_has_everything_and_is_valid_without_labels_too(tmp_path: Path)
 
 def test_the_text_table_has_a_row_per_class(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level("INFO"):
-        log_table(tally_of(*FOUR).figures(3, {}), NAMES)
+        log_metrics(collector_of(*FOUR).result(3, {}), NAMES)
     header, everything, cat, _, bird = caplog.messages
     assert header.split()[-3:] == ["best", "F1", "at"]
     assert everything.split()[:3] == ["all", "4", "4"] and cat.split()[:3] == ["cat", "3", "3"]
@@ -96,21 +97,21 @@ def test_the_text_table_has_a_row_per_class(caplog: pytest.LogCaptureFixture) ->
 def test_the_text_table_is_straight_with_long_and_with_wide_names(caplog: pytest.LogCaptureFixture) -> None:
     names = ("cat", "红细胞", "a bird that nobody has ever seen")
     with caplog.at_level("INFO"):
-        log_table(tally_of(*FOUR).figures(3, {}), names)
+        log_metrics(collector_of(*FOUR).result(3, {}), names)
     rows = caplog.messages[2:]
     assert [columns(row.removesuffix("  absent")) for row in rows] == [columns(caplog.messages[0])] * 3
     assert rows[1].startswith(" " * 14 + "红细胞 ") and rows[2].startswith("a bird that n…r seen ")
 
 
 def test_tallies_of_several_processes_join_to_the_figures_of_one() -> None:
-    whole, parts = tally_of(*FOUR), (tally_of(), tally_of())
+    whole, parts = collector_of(*FOUR), (collector_of(), collector_of())
     for number, each in enumerate(FOUR):
         parts[number % 2].add(each, (number // 2, number % 2))
-    for tally in (whole, *parts):  # every process knows the losses of whole batches
-        tally.losses, tally.batches = torch.tensor([2.0, 4.0, 6.0]), 2
-    joined = Tally.joined(parts)
-    assert [scored.true.tolist() for scored in joined.pictures] == [scored.true.tolist() for scored in whole.pictures]
-    a, b = whole.figures(3, {}), joined.figures(3, {})
+    for collector in (whole, *parts):  # every process knows the losses of whole batches
+        collector.losses, collector.batches = torch.tensor([2.0, 4.0, 6.0]), 2
+    joined = MetricsCollector.merge(parts)
+    assert [scored.true.tolist() for scored in joined.images] == [scored.true.tolist() for scored in whole.images]
+    a, b = whole.result(3, {}), joined.result(3, {})
     assert (a.precision, a.recall, a.map, a.losses) == (b.precision, b.recall, b.map, b.losses) and b.losses[0] == 1
     assert a.confusion.matrix.tolist() == b.confusion.matrix.tolist()
 
@@ -162,7 +163,7 @@ def test_models_are_called_by_what_tells_them_apart(files: list[str], names: lis
 
 
 def test_a_study_has_a_table_a_chart_and_the_files_of_v61(tmp_path: Path) -> None:
-    result = tally_of(*FOUR).figures(3, {"loading": 9.0, "pre-process": 1.0, "inference": 20.0, "NMS": 3.0})
+    result = collector_of(*FOUR).result(3, {"loading": 9.0, "pre-process": 1.0, "inference": 20.0, "NMS": 3.0})
     rows = [
         StudyRow(name, dynamic, 100, size, result)
         for name, dynamic in (("s", False), ("x/d", True))

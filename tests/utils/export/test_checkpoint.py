@@ -133,7 +133,7 @@ def test_val_scores_an_exported_file_as_it_scores_the_checkpoint(
         options = ValOptions(
             weights=(str(weights),), data=str(ants), imgsz=64, workers=0, device="cpu", project=str(tmp_path)
         )
-        result = val.score(options).result
+        result = val.evaluate_detector(options).result
         figures.append((result.map50, result.map, result.detections))
     assert figures[0] == pytest.approx(figures[1], abs=1e-6)
     assert figures[0][2] > 100
@@ -146,9 +146,9 @@ def test_val_scores_a_file_of_one_size_with_square_images(
     monkeypatch.setattr(val, "save_plots", lambda *_: None)
     given = {"weights": (str(onnx_file),), "data": str(ants), "workers": 0, "device": "cpu"}
     caplog.set_level(logging.INFO, "utils")
-    assert val.score(ValOptions(**given, project=str(tmp_path / "unasked"))).result.images == 4
+    assert val.evaluate_detector(ValOptions(**given, project=str(tmp_path / "unasked"))).result.images == 4
     assert "input 1x3x64x64" in caplog.text and "running at that size" not in caplog.text
-    assert val.score(ValOptions(**given, imgsz=320, project=str(tmp_path))).result.images == 4
+    assert val.evaluate_detector(ValOptions(**given, imgsz=320, project=str(tmp_path))).result.images == 4
     assert caplog.text.count("takes images of 64 x 64 only: running at that size") == 1
     assert "image at batch 32, 64 px" in caplog.text
     assert json.loads((tmp_path / "exp/metrics.json").read_text())["settings"]["imgsz"] == 64

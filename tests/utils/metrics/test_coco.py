@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from utils.metrics.coco import NAMES, coco_figures, coco_tool
+from utils.metrics.coco import COCO_METRICS, coco_tool, compute_coco_metrics
 
 TOOLS = ("pycocotools", "faster-coco-eval")
 
@@ -27,14 +27,14 @@ def truth(*rows: list[float]) -> np.ndarray:
 def test_a_perfect_detector_has_one_everywhere_but_in_sizes_without_objects(tool: str) -> None:
     known = truth([0, 0, 10, 10, 20, 20], [1, 1, 0, 0, 50, 50])  # one small, one medium
     found = np.array([[0, 0, 10, 10, 20, 20, 0.9], [1, 1, 0, 0, 50, 50, 0.8]])
-    figures = coco_figures(known, found, 2, 2, tool).named()
+    figures = compute_coco_metrics(known, found, 2, 2, tool).by_name()
     assert [name for name, value in figures.items() if math.isnan(value)] == ["APl", "ARl"]
     assert [value for value in figures.values() if not math.isnan(value)] == pytest.approx([1.0] * 10)
 
 
 def test_half_of_the_objects_found_is_a_recall_of_half(tool: str) -> None:
     known = truth([0, 0, 0, 0, 20, 20], [0, 0, 50, 50, 20, 20])
-    figures = coco_figures(known, np.array([[0, 0, 0, 0, 20, 20, 0.9]]), 1, 1, tool).named()
+    figures = compute_coco_metrics(known, np.array([[0, 0, 0, 0, 20, 20, 0.9]]), 1, 1, tool).by_name()
     assert figures["AR100"] == pytest.approx(0.5)
     assert figures["AP50"] == pytest.approx(51 / 101)  # precision 1 at recall 0, 0.01, ..., 0.50
 
@@ -43,13 +43,13 @@ def test_a_detection_in_a_crowd_region_is_no_mistake(tool: str) -> None:
     known = truth([0, 0, 0, 0, 20, 20], [0, 0, 40, 40, 60, 60])
     known[1, 7] = 1
     found = np.array([[0, 0, 50, 50, 30, 30, 0.9], [0, 0, 0, 0, 20, 20, 0.5]])
-    assert coco_figures(known, found, 1, 1, tool).named()["AP"] == pytest.approx(1.0)
+    assert compute_coco_metrics(known, found, 1, 1, tool).by_name()["AP"] == pytest.approx(1.0)
 
 
 @pytest.mark.parametrize("labels", [0, 1])
 def test_without_detections_there_is_zero_and_without_labels_nothing(tool: str, labels: int) -> None:
     known = truth(*[[0, 0, 0, 0, 20, 20]] * labels)
-    figures = coco_figures(known, np.zeros((0, 7)), 1, 1, tool).named()
+    figures = compute_coco_metrics(known, np.zeros((0, 7)), 1, 1, tool).by_name()
     assert figures["AP"] == 0.0 if labels else math.isnan(figures["AP"])
 
 
@@ -66,15 +66,15 @@ def test_the_fast_evaluator_agrees_with_the_reference(seed: int) -> None:
     found = np.concatenate([known[which, :6], rng.random((3000, 1)).round(2)], 1)  # many equal confidences
     found[:, 2:6] *= rng.normal(1, 0.1, (3000, 4))
     found[:, 1] = np.where(rng.random(3000) < 0.1, rng.integers(0, 5, 3000), found[:, 1])
-    slow, fast = (coco_figures(known, found, 20, 5, name) for name in TOOLS)
+    slow, fast = (compute_coco_metrics(known, found, 20, 5, name) for name in TOOLS)
     assert (slow.tool, fast.tool) == TOOLS
-    assert min(slow.values) > 0 and len(slow.values) == len(NAMES)
+    assert min(slow.values) > 0 and len(slow.values) == len(COCO_METRICS)
     np.testing.assert_allclose(fast.values, slow.values, rtol=0, atol=1e-6)
 
 
 def test_nothing_is_printed(tool: str, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level("INFO"):
-        coco_figures(truth([0, 0, 0, 0, 9, 9]), np.zeros((0, 7)), 1, 1, tool)
+        compute_coco_metrics(truth([0, 0, 0, 0, 9, 9]), np.zeros((0, 7)), 1, 1, tool)
     assert capfd.readouterr() == ("", "") and caplog.text == ""
 
 
