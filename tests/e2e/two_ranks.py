@@ -338,7 +338,7 @@ class RoutingNotes(Callback):
 
 
 def routing_sum(model: torch.nn.Module) -> float:
-    """Sum of all parameters of the routings, positive and negative ones apart in value."""
+    """Sum of the parameters of all routings, each times its index, so that exchanged values show."""
     parameters = [p.detach().double() for _, layer in attention_layers(model) for p in layer.parameters()]
     return float(sum((p * torch.arange(1, p.numel() + 1).view_as(p)).sum() for p in parameters))
 

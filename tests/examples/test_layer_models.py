@@ -43,7 +43,7 @@ def trained(
     for name in ("plot_labels", "plot_label_correlogram", "plot_batch", "plot_results", "plot_routing"):
         monkeypatch.setattr(f"utils.loggers.plots_logger.{name}", lambda *_: None)
     monkeypatch.setattr("utils.evaluation.observers.plot_batch", lambda *_: None)
-    monkeypatch.setattr(train, "save_plots", lambda *_: None)
+    monkeypatch.setattr("utils.training.finish.save_plots", lambda *_: None)
 
     def run(name: str) -> tuple[Path, dict[str, bool]]:
         options = TrainOptions(
