@@ -85,7 +85,8 @@ def test_the_meaning_of_every_option_is_translated() -> None:
 @pytest.mark.parametrize("page", PAGES)
 def test_every_link_of_a_page_leads_to_a_file_and_to_a_heading_in_it(page: str) -> None:
     wrong = []
-    for link in re.findall(r"\]\(([^)\s]+)\)", outside_blocks(page)):
+    text = outside_blocks(page)
+    for link in [*re.findall(r"\]\(([^)\s]+)\)", text), *re.findall(r'src="([^"]+)"', text)]:
         if link.startswith(("http://", "https://")):
             continue
         name, _, heading = link.partition("#")
@@ -102,7 +103,7 @@ def test_the_readme_is_short(readme: str) -> None:
 
 
 def test_the_images_of_the_documentation_are_small() -> None:
-    assert [p.name for p in (ROOT / "docs/images").glob("*") if p.stat().st_size > IMAGE_LIMIT] == []
+    assert [p.name for p in (ROOT / "docs/images").iterdir() if p.stat().st_size > IMAGE_LIMIT] == []
 
 
 def test_every_page_is_there_in_both_languages() -> None:
@@ -205,3 +206,10 @@ def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
     pages = {path.name for path in (ROOT / "docs/en").glob("*.md")}
     for folder in (tmp_path / "site", tmp_path / "site/zh"):
         assert {path.with_suffix(".md").name for path in folder.glob("*.html")} >= pages
+    loaded = [
+        link
+        for path in (tmp_path / "site").rglob("*.html")
+        for tag in re.findall(r"<(?:script|link|img|iframe)[^>]*>", path.read_text(encoding="utf-8"))
+        for link in re.findall(r"""(?:src|href)=["']?((?:https?:)?//[^"'> ]+)""", tag)
+    ]
+    assert loaded == []  # from other hosts
