@@ -93,7 +93,7 @@ def test_each_trains_and_its_exports_equal_pytorch_at_any_batch_and_size(
         assert row.worst < 1e-4
 
 
-def test_an_operation_that_a_later_opset_has_is_answered_with_that_opset(load: Any, tmp_path: Path) -> None:
+def test_formats_that_cannot_sample_at_positions_are_answered_with_the_way_out(load: Any, tmp_path: Path) -> None:
     pytest.importorskip("onnx")
     load("akconv")
     model = Model(FOLDER / "yolov5n_akconv.yaml", nc=2)
@@ -103,10 +103,15 @@ def test_an_operation_that_a_later_opset_has_is_answered_with_that_opset(load: A
             model_yaml=model.yaml, nc=2, names=["a", "b"], stride=model.stride.tolist(), model=dict(model.state_dict())
         ),
     )
-    options = ExportOptions(weights=(str(tmp_path / "a.pt"),), imgsz=(64,), include=("onnx",), opset=12)
-    row = export_checkpoint(tmp_path / "a.pt", options, torch.device("cpu"))[1]
-    assert not row.made
-    assert row.note.startswith("opset 12 has no operation grid_sampler: pass --opset 16; layer 5 (AKConv, row [-1, 1, ")
+    options = ExportOptions(
+        weights=(str(tmp_path / "a.pt"),), imgsz=(64,), include=("torchscript", "onnx", "pt2"), opset=12
+    )
+    rows = {row.format: row for row in export_checkpoint(tmp_path / "a.pt", options, torch.device("cpu"))}
+    assert [rows[name].made for name in options.include] == [True, False, False]
+    assert rows["torchscript"].note.endswith("its users need --trust")
+    opset = "opset 12 has no operation grid_sampler: pass --opset 16; layer 5 (AKConv, row [-1, 1, "
+    assert rows["onnx"].note.startswith(opset)
+    assert "refused, it uses the operation 'grid_sampler'" in rows["pt2"].note
 
 
 def test_compare_counts_their_parameters_and_multiply_adds(load: Any, tmp_path: Path) -> None:
