@@ -47,8 +47,6 @@ SERVICE_LINKS = {
 # Public names that several modules define although each means another thing. The list only gets shorter: an entry that
 # is no longer needed fails the test. A line between two names keeps two changes of the list apart.
 REPEATED_NAMES = (
-    "ABOUT",
-    #
     "CACHES",
     #
     "CAP",
@@ -69,15 +67,11 @@ REPEATED_NAMES = (
     #
     "OptionsT",
     #
-    "RECORDS",
-    #
     "Source",
     #
     "TOLERANCE",
     #
     "VERSION",
-    #
-    "check_fits",
     #
     "image_size",
     #
@@ -87,11 +81,7 @@ REPEATED_NAMES = (
     #
     "open_source",
     #
-    "plain",
-    #
     "scaled",
-    #
-    "try_once",
     #
     "write",
 )

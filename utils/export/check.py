@@ -78,7 +78,7 @@ def prove(backend: FileBackend, job: ExportJob) -> Proof:
     if found.fault:
         cure = "; half precision may be too coarse for this model: leave out --half" if job.options.half else ""
         raise InputError(f"differs from PyTorch {found.fault}: not kept{cure}")
-    run = backend.run if backend.info.maps else backend
+    run = backend.run if backend.info.raw_levels else backend
     ms = time_ms(run, sample_images(backend.info.batch, backend.info.imgsz).to(job.device))
     exact = not (job.options.half or job.options.int8)
     return Proof(found.worst, ms, limit=None if math.isinf(found.limit) else found.limit, exact=exact)

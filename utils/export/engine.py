@@ -18,7 +18,7 @@ from utils.core.errors import InputError
 from utils.export.base import Exporter
 from utils.export.export_job import ExportJob
 from utils.export.onnx import ONNX_INPUT, to_onnx
-from utils.inference.backends.engine import gpu, listener, with_about
+from utils.inference.backends.engine import add_metadata, create_logger, current_gpu
 
 _OPSET = 17  # the last of the older exporter that TensorRT 10 knows as well
 _GIGABYTE = 1 << 30
@@ -45,9 +45,9 @@ class EngineExporter(Exporter):
         network = job.network(self.form(job.options), free)
         through = path.with_name("through.onnx")
         graph = to_onnx(network, replace(job, options=replace(job.options, opset=_OPSET)), free, through)
-        with gpu(job.device):
+        with current_gpu(job.device):
             plan = built(graph.SerializeToString(), job, free)
-        path.write_bytes(with_about(job.about(free, network), plan))
+        path.write_bytes(add_metadata(job.about(free, network), plan))
         return ["half precision"] if job.options.half else []
 
 
@@ -60,7 +60,7 @@ def built(graph: bytes, job: ExportJob, free: tuple[str, ...]) -> bytes:
     import tensorrt
 
     errors: list[str] = []
-    log = listener(tensorrt, errors, logging.INFO if job.options.verbose else logging.DEBUG)
+    log = create_logger(tensorrt, errors, logging.INFO if job.options.verbose else logging.DEBUG)
     builder = tensorrt.Builder(log)
     # From release 11 on all networks are; the flag is still known there.
     network = builder.create_network(1 << int(tensorrt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))

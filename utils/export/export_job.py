@@ -79,7 +79,7 @@ class ExportJob:
             nms=self.options.nms,
             nms_conf=self.options.conf_thres if self.options.nms else 0.0,
             nms_iou=self.options.iou_thres if self.options.nms else 1.0,
-            maps=self.options.train,
+            raw_levels=self.options.train,
             temperature=get_temperature(self.model),
             form="/".join(forms),
         )

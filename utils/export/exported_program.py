@@ -13,7 +13,7 @@ from torch.export import Dim
 
 from utils.export.base import Exporter
 from utils.export.export_job import ExportJob
-from utils.inference.backends.exported_program import ABOUT
+from utils.inference.backends.metadata import METADATA_FILE
 
 
 class ExportedProgramExporter(Exporter):
@@ -34,7 +34,7 @@ class ExportedProgramExporter(Exporter):
         free = self.free(job.options)
         network = job.network(self.form(job.options), free)
         program = captured(network, job, free)
-        extra = {ABOUT: job.about(free, network).to_json()}
+        extra = {METADATA_FILE: job.about(free, network).to_json()}
         with contextlib.suppress(ValueError):  # older releases of torch insist on it
             program.example_inputs = None  # a batch of images, which would make most of a small file
         with path.open("wb") as stream:

@@ -19,7 +19,7 @@ from utils.core.errors import InputError, describe_exit_code
 from utils.core.yaml_names import dump_yaml
 from utils.export.base import Exporter, missing
 from utils.export.export_job import ExportJob
-from utils.inference.backends.ncnn import ABOUT, BIN, HALF, PARAM, SUMS, checksum
+from utils.inference.backends.ncnn import BIN, HALF, NCNN_METADATA, PARAM, SUMS, checksum
 
 _SECONDS = 900  # of the largest models on a slow machine with room to spare
 _TRACED = "model.pt"
@@ -61,7 +61,7 @@ class NcnnExporter(Exporter):
             SUMS: {name: checksum(path / name) for name in (PARAM, BIN)},
         }
         plain = {key: list(value) if isinstance(value, tuple) else value for key, value in about.items()}
-        (path / ABOUT).write_text(dump_yaml(plain), encoding="utf-8")
+        (path / NCNN_METADATA).write_text(dump_yaml(plain), encoding="utf-8")
         notes = {"one image of one size": bool(job.options.free_axes), "half precision": half}
         return [note for note, holds in notes.items() if holds]
 

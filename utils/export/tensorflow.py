@@ -10,10 +10,8 @@ from models.dynamic_forms import DynamicForm
 from utils.export.export_job import ExportJob
 from utils.export.onnx import to_onnx
 from utils.export.tflite import Shares, TensorFlowExporter, fixed
-from utils.inference.backends.frozen_graph import FrozenGraphBackend
-from utils.inference.backends.metadata import Metadata
-from utils.inference.backends.saved_model import SavedModelBackend
-from utils.inference.backends.tensorflow import ABOUT, TensorFlowBackend
+from utils.inference.backends.metadata import METADATA_FILE, Metadata
+from utils.inference.backends.tensorflow import FrozenGraphBackend, SavedModelBackend, TensorFlowBackend
 from utils.inference.venvs import ONNX2TF
 
 _OPSET = 17
@@ -39,7 +37,7 @@ class SavedModelExporter(TensorFlowExporter):
     def write(self, job: ExportJob, path: Path) -> list[str]:
         about, through = self.through_onnx(job, path)
         self.convert(job, source=str(through), target=str(path))
-        (path / ABOUT).write_text(about.to_json(), encoding="utf-8")
+        (path / METADATA_FILE).write_text(about.to_json(), encoding="utf-8")
         return fixed(job.options)
 
     def through_onnx(self, job: ExportJob, path: Path) -> tuple[Metadata, Path]:

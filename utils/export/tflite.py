@@ -16,7 +16,8 @@ from utils.config.export_options import ExportOptions
 from utils.export.base import Exporter
 from utils.export.check import Proof, prove
 from utils.export.export_job import ExportJob
-from utils.inference.backends.tensorflow import ABOUT, TensorFlowBackend
+from utils.inference.backends.metadata import METADATA_FILE
+from utils.inference.backends.tensorflow import TensorFlowBackend
 from utils.inference.backends.tflite import TFLiteBackend
 from utils.inference.venvs import LITERT_TORCH, Stack, run_program
 
@@ -101,5 +102,5 @@ class TFLiteExporter(TensorFlowExporter):
         torch.export.save(program, through)
         self.convert(job, source=str(through), target=str(path), weights=weights)
         with zipfile.ZipFile(path, "a") as archive:
-            archive.writestr(ABOUT, exact.about((), network).to_json())
+            archive.writestr(METADATA_FILE, exact.about((), network).to_json())
         return [*fixed(options), *([] if weights == "float32" else [f"weights in {weights}"])]

@@ -19,7 +19,7 @@ from utils.config.options import ExportOptions
 from utils.core.errors import InputError
 from utils.export import ExportResult, export_checkpoint
 from utils.inference.backends import DetectMultiBackend, open_exported
-from utils.inference.backends.aoti import PROCESSOR, said_by
+from utils.inference.backends.aoti import PROCESSOR, package_metadata
 from utils.inference.weights import open_weights
 
 CPU = torch.device("cpu")
@@ -76,7 +76,7 @@ def altered(package: Path, target: Path, **changes: str | None) -> Path:
 
 @pytest.fixture
 def no_code_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("utils.inference.backends.aoti.loaded", lambda *_: pytest.fail("code was loaded"))
+    monkeypatch.setattr("utils.inference.backends.aoti.load_package", lambda *_: pytest.fail("code was loaded"))
 
 
 @needs_compiler
@@ -125,7 +125,7 @@ def test_a_package_runs_where_there_is_no_compiler(package: Path, monkeypatch: p
         ({"yolov5_dynamic": "999"}, "exported by another version of this program"),
         ({"names": "__import__('os')"}, "cannot be read"),
         ({"task": '"segment"'}, "is for the task 'segment'"),
-        ({"AOTI_DEVICE_KEY": "cuda"}, "compiled for cuda, asked for cpu: give --device 0"),
+        ({"AOTI_DEVICE_KEY": "cuda"}, "compiled for cuda, requested is cpu: give --device 0"),
         ({"AOTI_PLATFORM": "win32"}, "compiled on win32 for processors with"),
         ({PROCESSOR: "SVE256"}, "for processors with SVE256, this is"),
         ({PROCESSOR: None}, "for processors with , this is"),
@@ -144,15 +144,15 @@ def test_nothing_of_a_package_that_does_not_fit_is_run(
 def test_a_processor_with_more_vectors_takes_what_is_made_for_less(
     package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, here: str, fits: bool
 ) -> None:
-    from utils.inference.backends.aoti import check_fits
+    from utils.inference.backends.aoti import check_machine
 
-    said = said_by(altered(package, tmp_path / "other_aoti.pt2", **{PROCESSOR: "AVX2"}))
+    said = package_metadata(altered(package, tmp_path / "other_aoti.pt2", **{PROCESSOR: "AVX2"}))
     monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: here)
     if fits:
-        check_fits(package, said, CPU)
+        check_machine(package, said, CPU)
         return
     with pytest.raises(InputError, match="export it on a machine like this one"):
-        check_fits(package, said, CPU)
+        check_machine(package, said, CPU)
 
 
 @needs_compiler

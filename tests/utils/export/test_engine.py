@@ -24,7 +24,7 @@ from utils.checkpoint import load_model
 from utils.core.errors import InputError
 from utils.export.engine import EngineExporter
 from utils.inference.backends import DetectMultiBackend, open_exported
-from utils.inference.backends.engine import split_engine, with_about
+from utils.inference.backends.engine import add_metadata, split_engine
 from utils.inference.backends.metadata import Metadata, from_text
 
 onnx = pytest.importorskip("onnx")
@@ -215,7 +215,7 @@ def tensorrt(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setitem(sys.modules, "tensorrt", module)
     monkeypatch.setattr(EngineExporter, "obstacle", lambda *_: None)
     monkeypatch.setattr("utils.inference.backends.engine.check_device", lambda *_: None)
-    for place in ("utils.inference.backends.engine.gpu", "utils.export.engine.gpu"):
+    for place in ("utils.inference.backends.engine.current_gpu", "utils.export.engine.current_gpu"):
         monkeypatch.setattr(place, no_gpu)
     return module
 
@@ -303,7 +303,7 @@ def test_an_engine_that_says_nothing_or_was_made_by_others_is_taken(exported: Ex
 
 def test_the_description_in_front_of_an_engine_is_read_back() -> None:
     info = Metadata(names=("ant", "甲虫"), dynamic=("batch",), temperature=1.5)
-    text, plan = split_engine(with_about(info, b"ftrt..."))
+    text, plan = split_engine(add_metadata(info, b"ftrt..."))
     assert (from_text(text, Path("a.engine")), plan) == (info, b"ftrt...")
 
 

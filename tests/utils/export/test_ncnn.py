@@ -19,7 +19,7 @@ from utils.core.errors import InputError
 from utils.export import ncnn as exporter
 from utils.inference.backends import DetectMultiBackend, open_exported
 from utils.inference.backends.metadata import Metadata
-from utils.inference.backends.ncnn import ABOUT, BIN, PARAM, SUMS, check_graph, checksum
+from utils.inference.backends.ncnn import BIN, NCNN_METADATA, PARAM, SUMS, check_graph, checksum
 
 CPU = torch.device("cpu")
 Exported = Callable[..., list[Any]]
@@ -52,7 +52,7 @@ def describe(folder: Path, **more: Any) -> None:
     info = Metadata(names=("ant", "甲虫"), imgsz=(32, 64), temperature=2.0, form="A1")
     about = {**info.to_plain(), SUMS: {name: checksum(folder / name) for name in (PARAM, BIN)}, **more}
     about = {key: list(value) if isinstance(value, tuple) else value for key, value in about.items()}
-    (folder / ABOUT).write_text(yaml.safe_dump(about, allow_unicode=True), encoding="utf-8")
+    (folder / NCNN_METADATA).write_text(yaml.safe_dump(about, allow_unicode=True), encoding="utf-8")
 
 
 @pytest.mark.usefixtures("needs_ncnn")
@@ -63,7 +63,7 @@ def test_a_folder_equals_pytorch_and_takes_any_number_of_images(
     row = exported(kind, include=("ncnn",))[1]
     assert row.made, row.note
     assert row.worst < 1e-4
-    assert sorted(file.name for file in row.path.iterdir()) == sorted([PARAM, BIN, ABOUT])
+    assert sorted(file.name for file in row.path.iterdir()) == sorted([PARAM, BIN, NCNN_METADATA])
     backend, (model, _) = DetectMultiBackend(row.path), load_model(tiny(kind))
     assert (backend.ncnn, backend.onnx, backend.names) == (True, False, ["ant", "bee", "甲虫"])
     images = torch.rand(3, 3, 64, 64, generator=torch.Generator().manual_seed(1))
@@ -187,14 +187,16 @@ def test_a_graph_that_ncnn_would_stumble_over_is_refused(tmp_path: Path, old: st
 def test_damaged_and_foreign_folders_are_named_in_one_line(folder: Path) -> None:
     (folder / BIN).write_bytes(b"weigh")
     refused(folder, rf"{BIN} is not the file that was exported \(cut off or changed\)")
-    (folder / ABOUT).write_text((folder / ABOUT).read_text(encoding="utf-8").replace("sha256", "sha"), encoding="utf-8")
-    refused(folder, f"{ABOUT} says nothing of sha256")
+    (folder / NCNN_METADATA).write_text(
+        (folder / NCNN_METADATA).read_text(encoding="utf-8").replace("sha256", "sha"), encoding="utf-8"
+    )
+    refused(folder, f"{NCNN_METADATA} says nothing of sha256")
     (folder / PARAM).write_bytes(b"\x80\x04 nothing of the kind")
     refused(folder, "cannot be read as an ncnn model")
     (folder / PARAM).write_text(GRAPH)
-    (folder / ABOUT).write_text("names: {0: ant}\n")
+    (folder / NCNN_METADATA).write_text("names: {0: ant}\n")
     refused(folder, "not exported by this program")
-    (folder / ABOUT).write_text("[")
+    (folder / NCNN_METADATA).write_text("[")
     refused(folder, r"metadata\.yaml:1: not valid yaml")
     (folder / BIN).unlink()
     refused(folder, f"{BIN} missing; make it with export.py --include ncnn")
@@ -246,7 +248,9 @@ class FakeMat:
 def fake_ncnn(monkeypatch: pytest.MonkeyPatch) -> type[FakeNet]:
     net = type("Net", (FakeNet,), {})
     monkeypatch.setitem(sys.modules, "ncnn", types.SimpleNamespace(Net=net, Mat=FakeMat))
-    monkeypatch.setattr("utils.inference.backends.ncnn.try_once", lambda *_: None)  # another process has no stand-in
+    monkeypatch.setattr(
+        "utils.inference.backends.ncnn.run_ncnn_in_sandbox", lambda *_: None
+    )  # another process has no stand-in
     return net
 
 
@@ -320,7 +324,7 @@ def test_a_model_that_makes_ncnn_fall_does_so_in_another_process(
             assert open_exported(folder, CPU).names == ["ant", "甲虫"]
         else:
             refused(
-                folder, r"ü_ncnn_model: cannot .*: ncnn, in a process of its own, crashed \(SIGSEGV\).*; export it anew"
+                folder, r"ü_ncnn_model: cannot .*: ncnn, in a separate process, crashed \(SIGSEGV\).*; export it anew"
             )
     finally:
         sys.modules.pop("ncnn", None)

@@ -582,7 +582,7 @@ def test_a_trial_may_take_no_more_memory_than_there_is(tmp_path: Path, monkeypat
     given = []
     monkeypatch.setattr(tried, "run_program", lambda *call: given.append(json.loads(call[2][0])["memory"]))
     monkeypatch.setattr(tried, "free_memory", lambda device: 1 << 30)
-    tried.try_once("onnx", {"model.onnx": b""}, [1, 3, 9000, 9000])
+    tried.run_in_sandbox("onnx", {"model.onnx": b""}, [1, 3, 9000, 9000])
     assert given == [5 << 30]
 
 
@@ -590,16 +590,16 @@ def test_what_a_tflite_file_says_of_itself_is_short(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "a.tflite", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("about.json", b" " * (5 << 20))
     with pytest.raises(ValueError, match="longer than 4 MiB"):
-        TFLiteBackend.said_in(tmp_path / "a.tflite")
+        TFLiteBackend.read_metadata(tmp_path / "a.tflite")
 
 
 def test_a_trial_keeps_to_a_limit_of_the_system_that_is_lower_than_its_own() -> None:
     program = (
         "import resource, sys; sys.path.insert(0, sys.argv[1]); import sandbox; "
-        "resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30)); sandbox.limit(1 << 40, 60); "
+        "resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30)); sandbox.limit_resources(1 << 40, 60); "
         "print(resource.getrlimit(resource.RLIMIT_AS))"
     )
     done = subprocess.run(
-        [sys.executable, "-c", program, tried.TRIAL.parent], capture_output=True, text=True, check=True
+        [sys.executable, "-c", program, tried.SANDBOX.parent], capture_output=True, text=True, check=True
     )
     assert done.stdout == f"({1 << 30}, {1 << 30})\n"

@@ -48,8 +48,8 @@ FORMATS = (
     Format(("_ncnn_model",), "ncnn", "ncnn", "NcnnBackend"),
     Format(("_edgetpu.tflite",), "edgetpu", "tflite", "EdgeTPUBackend"),  # before the shorter ending
     Format((".tflite",), "tflite", "tflite", "TFLiteBackend"),
-    Format(("_saved_model",), "saved_model", "saved_model", "SavedModelBackend"),
-    Format((".pb",), "pb", "frozen_graph", "FrozenGraphBackend"),
+    Format(("_saved_model",), "saved_model", "tensorflow", "SavedModelBackend"),
+    Format((".pb",), "pb", "tensorflow", "FrozenGraphBackend"),
 )
 DNN = Format((".onnx",), "dnn", "opencv_dnn", "OpenCVBackend")
 FLAGS = (

@@ -1,7 +1,7 @@
 """AOTInductor packages (``_aoti.pt2``): the network as machine code.
 
-Such a file can do whatever a program can, so it is only opened for those who trust its maker (``--trust``). What it
-says of itself is read first, and nothing of it runs until that fits.
+Such a file can do everything that a program can, so it is only opened with ``--trust``. Its metadata is read and
+checked first, before any of its code runs.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from utils.core.errors import InputError
 from utils.inference.backends.base import FileBackend, reading
 from utils.inference.backends.metadata import KEY, from_text
 
-PROCESSOR = "processor"  # our key for what the code needs of it; the others are those of torch
+PROCESSOR = "processor"  # our key for the instruction set that the code needs; the other keys are those of torch
 _DEVICE, _SYSTEM = "AOTI_DEVICE_KEY", "AOTI_PLATFORM"
 _VECTORS = ("DEFAULT", "AVX2", "AVX512")  # each has all of those before it
 _MOST_BYTES = 1 << 20
@@ -31,24 +31,24 @@ class AOTInductorBackend(FileBackend):
 
     def __init__(self, file: Path, device: torch.device, names: Sequence[str] | None = None) -> None:
         with reading(file, "an AOTInductor package"):
-            said = said_by(file)
-        info = from_text(said, file, names)
-        check_fits(file, said, device)
+            text = package_metadata(file)
+        info = from_text(text, file, names)
+        check_machine(file, text, device)
         super().__init__(info, file, device)
         with reading(file, "an AOTInductor package"):
-            self.package = loaded(file, device)
+            self.package = load_package(file, device)
 
     @torch.no_grad()
     def run(self, images: Tensor) -> Sequence[Any]:
-        # The code goes through the memory as it lies, without a look at the strides.
+        # The code ignores the strides of a tensor.
         return [self.package(images.to(self.device).contiguous())]
 
 
-def loaded(file: Path, device: torch.device) -> Any:
-    """The code of a package, which begins to run here.
+def load_package(file: Path, device: torch.device) -> Any:
+    """Load the code of a package; it can run from here on.
 
-    What torch offers for this starts a C++ compiler, to compare the vectors that it finds with those of the package;
-    they are compared already, and most machines have none.
+    The function of torch for this starts a C++ compiler, which most machines do not have, to compare the vector
+    instructions of machine and package; :func:`check_machine` compares them already.
     """
     from torch._C import _aoti
     from torch.export.pt2_archive._package import AOTICompiledModel
@@ -57,11 +57,12 @@ def loaded(file: Path, device: torch.device) -> Any:
     return AOTICompiledModel(_aoti.AOTIModelPackageLoader(str(file), "model", False, 1, index))
 
 
-def said_by(file: Path) -> dict[str, str]:
-    """What a package says of itself; nothing in it is run.
+def package_metadata(file: Path) -> dict[str, str]:
+    """Read the metadata of a package without running its code.
 
     Raises:
-        InputError: no package, or not one of this program. Whatever ``zipfile`` and ``json`` raise on a broken file.
+        InputError: no package, or not one of this program.
+        BadZipFile, ValueError: a broken file.
     """
     with zipfile.ZipFile(file) as archive:
         inside = [entry for entry in archive.infolist() if "/data/aotinductor/" in f"/{entry.filename}"]
@@ -69,20 +70,20 @@ def said_by(file: Path) -> dict[str, str]:
             raise InputError(f"{file}: no machine code in it; a file of torch.export ends in .pt2 without _aoti")
         for entry in inside:
             if entry.filename.endswith("_metadata.json") and entry.file_size <= _MOST_BYTES:
-                said = json.loads(archive.read(entry))
-                if isinstance(said, dict) and KEY in said:
-                    return {str(key): str(value) for key, value in said.items()}
+                content = json.loads(archive.read(entry))
+                if isinstance(content, dict) and KEY in content:
+                    return {str(key): str(value) for key, value in content.items()}
     raise InputError(f"{file}: not exported by this program; make it with export.py --include aoti")
 
 
-def check_fits(file: Path, said: Mapping[str, str], device: torch.device) -> None:
-    """Raise InputError: the code is for another kind of device, system or processor and would end this process."""
-    made_for, system = said.get(_DEVICE, ""), said.get(_SYSTEM, "")
+def check_machine(file: Path, text: Mapping[str, str], device: torch.device) -> None:
+    """Raise InputError: the code is for another kind of device, system or processor and would crash this process."""
+    made_for, system = text.get(_DEVICE, ""), text.get(_SYSTEM, "")
     if made_for != device.type:
         fitting = "cpu" if made_for == "cpu" else "0"
-        raise InputError(f"{file}: compiled for {made_for}, asked for {device.type}: give --device {fitting}")
+        raise InputError(f"{file}: compiled for {made_for}, requested is {device.type}: give --device {fitting}")
     here = torch.backends.cpu.get_cpu_capability()
-    needed = said.get(PROCESSOR, "")
+    needed = text.get(PROCESSOR, "")
     enough = needed == here or (needed in _VECTORS and here in _VECTORS[_VECTORS.index(needed) :])
     if system != sys.platform or not enough:
         raise InputError(

@@ -81,7 +81,7 @@ class FileBackend(nn.Module):
         """
         if augment:
             raise InputError(f"{self.file}: --augment needs a .pt file")
-        if self.info.maps:
+        if self.info.raw_levels:
             raise InputError(f"{self.file}: exported with --train, so it gives maps and no boxes; export it without")
         self._check_size(images)
         images = images.to(torch.float16 if self.fp16 else torch.float32)

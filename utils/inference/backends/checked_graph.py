@@ -1,4 +1,4 @@
-"""Graphs for other libraries, such as ONNX Runtime: held against closed lists, then tried in a process of their own."""
+"""Graphs for other libraries, such as ONNX Runtime: checked by closed lists, then run once in a separate process."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ import torch
 from utils.core.errors import InputError
 from utils.core.memory import free_memory
 from utils.core.packages import import_optional
-from utils.inference import sandbox as trial
+from utils.inference import sandbox
 from utils.inference.venvs import run_program
 
-TRIAL = Path(trial.__file__)
-_FREE = 64  # pixels of a side that is free, when a file is tried
+SANDBOX = Path(sandbox.__file__)
+_FREE = 64  # pixels of a free side, when a file is run in the sandbox
 _SECONDS, _MEMORY, _PER_BYTE, _PER_VALUE = 300, 4 << 30, 20, 4_000  # bytes: at least, for the file, for the images
 # Operations that compute tensors from tensors; no loops, which may never end.
 _ONNX = """
@@ -53,11 +53,11 @@ _LONGEST = 300  # characters of a message
 
 
 def read_onnx(file: Path) -> tuple[bytes, Any]:
-    """The content of an ``.onnx`` file, written anew, and what it describes.
+    """Return the content of an ``.onnx`` file, serialized again, and its model.
 
     Raises:
-        ValueError: other operations than those of detectors, or weights in other files. Whatever ``onnx`` raises on a
-            file that is none.
+        ValueError: other operations than those of detectors, or weights in other files.
+        Exception: of ``onnx``, if it is no ONNX file.
     """
     onnx = import_optional("onnx", "onnx", f"the look into {file}")
     model = onnx.load_model_from_string(file.read_bytes())
@@ -87,13 +87,15 @@ def _check_onnx(onnx: Any, graph: Any, depth: int) -> None:
 
 
 def read_openvino(xml: Path) -> tuple[bytes, bytes]:
-    """The graph and the weights of an OpenVINO model, the graph written anew.
+    """Return the graph and the weights of an OpenVINO model, the graph serialized again.
 
     Raises:
         ValueError: other layers than those of detectors.
         ElementTree.ParseError: no xml.
     """
-    text = xml.read_bytes().decode("utf-8")  # as text: what is parsed is what is looked at, whatever it declares
+    text = xml.read_bytes().decode(
+        "utf-8"
+    )  # as text: the very text that is checked is parsed, whatever encoding it declares
     if "<!" in text.replace("<!--", ""):
         raise ValueError("refused, its xml defines entities")
     root = ElementTree.fromstring(text)
@@ -120,15 +122,17 @@ def read_openvino(xml: Path) -> tuple[bytes, bytes]:
     return ElementTree.tostring(root), stored
 
 
-def try_once(kind: str, parts: dict[str, bytes], sides: Sequence[int | None], half: bool = False) -> None:
-    """Let a library open and run a graph on blank images, in a process of its own with limits.
+def run_in_sandbox(kind: str, parts: dict[str, bytes], sides: Sequence[int | None], half: bool = False) -> None:
+    """Let a library open and run a graph on empty images, in a separate process with limits.
 
     Args:
-        kind: of the library, as :mod:`utils.inference.sandbox` calls it. parts: the files it is made of, the first is
-            opened. sides: of the input, None where any fits.
+        kind: of the library, as in :mod:`utils.inference.sandbox`.
+        parts: content of the files by name; the first one is opened.
+        sides: of the input, None where any fits.
+        half: the input is float16.
 
     Raises:
-        InputError: it failed, or ended the process, as it would have ended ours.
+        InputError: it failed or crashed the process, as it would have crashed ours.
     """
     free = (1, 3, _FREE, _FREE)
     shape = [side or other for side, other in zip(sides, free)] if len(sides) == 4 else list(free)
@@ -138,18 +142,18 @@ def try_once(kind: str, parts: dict[str, bytes], sides: Sequence[int | None], ha
         for name, content in parts.items():
             (Path(folder) / name).write_bytes(content)
         try:
-            try_file(kind, Path(folder) / next(iter(parts)), sum(map(len, parts.values())), shape, half)
+            run_file_in_sandbox(kind, Path(folder) / next(iter(parts)), sum(map(len, parts.values())), shape, half)
         except InputError as error:
             raise InputError(f"cannot be run: {str(error)[:_LONGEST]}") from error
 
 
-def try_file(
+def run_file_in_sandbox(
     kind: str, file: Path, size: int, shape: Sequence[int], half: bool,
     seconds: int = _SECONDS, what: str = "a trial in its own process",
 ) -> None:  # fmt: skip
-    """As :func:`try_once`, of a file that is there and of ``size`` bytes, with its weights; ``what`` begins messages.
+    """As :func:`run_in_sandbox`, for an existing file of ``size`` bytes, with its weights; ``what`` begins messages.
 
-    It may take memory by its size and that of the images, and no more than there is.
+    The limit of memory depends on the size of the file and of the images, and on the free memory.
     """
     wanted, there = _PER_BYTE * size + _PER_VALUE * math.prod(shape), free_memory(torch.device("cpu"))
     memory = _MEMORY + (wanted if there is None else min(wanted, there))
@@ -157,4 +161,4 @@ def try_file(
         "kind": kind, "file": str(file.absolute()), "shape": shape, "half": half, "memory": memory, "seconds": seconds,
         "path": sys.path,
     }  # fmt: skip
-    run_program(Path(sys.executable), TRIAL, [json.dumps(work)], seconds + 10, what)
+    run_program(Path(sys.executable), SANDBOX, [json.dumps(work)], seconds + 10, what)

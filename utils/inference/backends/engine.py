@@ -1,4 +1,4 @@
-"""TensorRT engines (``.engine``), on the GPU they were made for.
+"""TensorRT engines (``.engine``), on the kind of GPU they were made for.
 
 Written for TensorRT 10 and 11. Tested with a stand-in for the package; it has never run on a GPU.
 """
@@ -23,23 +23,23 @@ from utils.inference.backends.metadata import KEY, Metadata, as_text, from_text
 from utils.inference.backends.size_limits import BoundedBackend
 
 LOG = logging.getLogger(__name__)
-_NUMBER, _LONGEST = 4, 1 << 20  # bytes: of the length in front of the description, and of that at most
+_NUMBER, _LONGEST = 4, 1 << 20  # bytes of the length in front of the metadata; most bytes of the metadata
 
 
 class EngineBackend(BoundedBackend):
-    """One ``.engine`` file. TensorRT refuses host code in it unless told otherwise, and is not told so here."""
+    """One ``.engine`` file. TensorRT refuses host code in it unless that is allowed, which it is not here."""
 
     def __init__(self, file: Path, device: torch.device, names: Sequence[str] | None = None) -> None:
         check_device(file, device)
         tensorrt = import_optional("tensorrt", "tensorrt", f"{file}")
         errors: list[str] = []
-        with reading(file, "a TensorRT engine"), gpu(device):
+        with reading(file, "a TensorRT engine"), current_gpu(device):
             text, plan = split_engine(file.read_bytes())
-            runtime = tensorrt.Runtime(listener(tensorrt, errors))
+            runtime = tensorrt.Runtime(create_logger(tensorrt, errors))
             engine = runtime.deserialize_cuda_engine(plan)
             if engine is None:
                 raise ValueError(errors[0] if errors else "made by another version or for another GPU")
-            images, *outputs = ports_of(tensorrt, engine)
+            images, *outputs = engine_ports(tensorrt, engine)
             context = engine.create_execution_context()
         shape, width = images.shape, outputs[0].shape[-1]
         info = from_text(text, file, names, shape, width - 5 if width > 5 else None)
@@ -51,7 +51,7 @@ class EngineBackend(BoundedBackend):
 
     def run(self, images: Tensor) -> Sequence[Any]:
         images = images.to(self.device).contiguous()
-        with gpu(self.device) as stream:
+        with current_gpu(self.device) as stream:
             done = self.context.set_input_shape(self.images.name, tuple(images.shape))
             self.context.set_tensor_address(self.images.name, images.data_ptr())
             results = []
@@ -74,8 +74,8 @@ class Port:
     dtype: torch.dtype
 
 
-def ports_of(tensorrt: Any, engine: Any) -> list[Port]:
-    """The input and then the outputs.
+def engine_ports(tensorrt: Any, engine: Any) -> list[Port]:
+    """Return the input and then the outputs of an engine.
 
     Raises:
         ValueError: other than one input and at least one output, or of types that no detection model has.
@@ -102,16 +102,16 @@ def check_device(file: Path, device: torch.device) -> None:
 
 
 @contextmanager
-def gpu(device: torch.device) -> Iterator[int]:
-    """Let ``device`` be the current GPU; gives the handle of its current stream."""
+def current_gpu(device: torch.device) -> Iterator[int]:
+    """Make ``device`` the current GPU, and give the handle of its current stream."""
     with torch.cuda.device(device):
         yield torch.cuda.current_stream(device).cuda_stream
 
 
-def listener(tensorrt: Any, errors: list[str], level: int = logging.DEBUG) -> Any:
-    """A logger for TensorRT, which has no other way to report: errors go into ``errors``, all into the log."""
+def create_logger(tensorrt: Any, errors: list[str], level: int = logging.DEBUG) -> Any:
+    """Return a logger for TensorRT: errors are appended to ``errors``, all messages are logged."""
 
-    class Listener(tensorrt.ILogger):
+    class Logger(tensorrt.ILogger):
         def __init__(self) -> None:
             tensorrt.ILogger.__init__(self)
 
@@ -120,32 +120,32 @@ def listener(tensorrt: Any, errors: list[str], level: int = logging.DEBUG) -> An
                 errors.append(message.strip())
             LOG.log(level, "TensorRT: %s", message)
 
-    return Listener()
+    return Logger()
 
 
-def with_about(info: Metadata, plan: bytes) -> bytes:
-    """What goes into a file: the length of the description in four bytes, the description as JSON, the engine."""
-    said = json.dumps(info.to_plain()).encode()
-    return len(said).to_bytes(_NUMBER, "little") + said + plan
+def add_metadata(info: Metadata, plan: bytes) -> bytes:
+    """Return the content of a file: length of the metadata in four bytes, the metadata as JSON, the engine."""
+    text = json.dumps(info.to_plain()).encode()
+    return len(text).to_bytes(_NUMBER, "little") + text + plan
 
 
 def split_engine(content: bytes) -> tuple[dict[str, str], bytes]:
-    """The description in front of an engine, empty for an engine that stands alone, and the engine itself."""
+    """Return the metadata in front of an engine, empty for an engine without it, and the engine itself."""
     length = int.from_bytes(content[:_NUMBER], "little")
     end = _NUMBER + length
     if 0 < length <= _LONGEST and end <= len(content):
         try:
-            said = json.loads(content[_NUMBER:end])
+            values = json.loads(content[_NUMBER:end])
         except ValueError:
             return {}, content
-        if isinstance(said, dict):
-            return (as_text(said) if KEY in said else _foreign(said)), content[end:]
+        if isinstance(values, dict):
+            return (as_text(values) if KEY in values else _foreign_text(values)), content[end:]
     return {}, content
 
 
-def _foreign(said: dict[str, Any]) -> dict[str, str]:
-    """The description by another program, as Python literals; JSON has made text of the numbers of the classes."""
-    names = said.get("names")
+def _foreign_text(values: dict[str, Any]) -> dict[str, str]:
+    """Convert metadata of another program to Python literals; JSON has made text of the class indices."""
+    names = values.get("names")
     if isinstance(names, dict):
         names = {int(number): name for number, name in names.items()}
-    return {key: str(value) for key, value in {**said, "names": names}.items() if value is not None}
+    return {key: str(value) for key, value in {**values, "names": names}.items() if value is not None}

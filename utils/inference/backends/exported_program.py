@@ -1,4 +1,4 @@
-"""Files of ``torch.export`` (``.pt2``), read as data: see :mod:`utils.inference.backends.graph_program`."""
+"""Files of ``torch.export`` (``.pt2``), read as data; see :mod:`utils.inference.backends.graph_program`."""
 
 from __future__ import annotations
 
@@ -15,16 +15,24 @@ from utils.checkpoint.archive import read_records
 from utils.core.errors import InputError
 from utils.core.files import every_value
 from utils.inference.backends.base import FileBackend, reading
-from utils.inference.backends.graph_program import DEVICE, FACTORIES, NUMBERS, Program, Step, Value, operation, plain
-from utils.inference.backends.metadata import from_json, from_text
+from utils.inference.backends.graph_program import (
+    DEVICE,
+    FACTORIES,
+    NUMBER_OPERATIONS,
+    Program,
+    Step,
+    Value,
+    aten_operation,
+    checked_literal,
+)
+from utils.inference.backends.metadata import METADATA_FILE, from_json, from_text
 
-ABOUT = "about.json"  # the file inside the archive
 # Every record that torch 2.9 and later write for one model; sample images are not read.
-RECORDS = (
+PT2_RECORDS = (
     r"models/model\.json|extra/about\.json|archive_format|archive_version|byteorder|version|data/sample_inputs/model\.pt"
     r"|data/weights/(weight_\d+|model_weights_config\.json)|data/constants/(tensor_\d+|model_constants_config\.json)"
 )
-# What sizes that depend on those of the images are written with.
+# Names in the expressions of sizes that depend on those of the images.
 _NAMES = """
 Symbol Integer Float Rational positive nonnegative integer real precision Add Mul Pow Mod PythonMod FloorDiv CleanDiv
 CeilDiv Max Min Eq Ne Equality Unequality StrictLessThan LessThan StrictGreaterThan GreaterThan Not And Or
@@ -49,11 +57,11 @@ class ExportedProgramBackend(FileBackend):
 
     def __init__(self, file: Path, device: torch.device, names: Sequence[str] | None = None) -> None:
         with reading(file, "a torch.export file"):
-            records = read_records(file, RECORDS)
-            if f"extra/{ABOUT}" not in records:
+            records = read_records(file, PT2_RECORDS)
+            if f"extra/{METADATA_FILE}" not in records:
                 raise InputError(f"{file}: not exported by this program; make it with export.py --include pt2")
             program = read_program(records)
-            info = from_text(from_json(records[f"extra/{ABOUT}"]), file, names)
+            info = from_text(from_json(records[f"extra/{METADATA_FILE}"]), file, names)
         super().__init__(info, file, device)
         self.program = program.to(device)
 
@@ -63,7 +71,7 @@ class ExportedProgramBackend(FileBackend):
 
 
 def read_program(records: Mapping[str, bytes]) -> Program:
-    """The graph of an archive with its tensors.
+    """Read the graph of an archive with its tensors.
 
     Raises:
         InputError, KeyError, TypeError, ValueError: a record is missing, or holds something else than a graph of
@@ -95,19 +103,19 @@ def read_program(records: Mapping[str, bytes]) -> Program:
 
 
 def _check_sizes(program: Any) -> None:
-    """Raise InputError: what is said of free sizes is no arithmetic. It is not used here, but torch evaluates it."""
+    """Raise InputError: an expression of a free size is no arithmetic. It is not used here, but torch evaluates it."""
     for value in every_value(program):
         if isinstance(value, dict):
             texts = [value.get("expr_str", ""), *(value.get("guards_code") or [])]
             for text in texts:
-                names = ["?"] if _ARITHMETIC.sub("", text) else _WORD.findall(text)  # each character looked at once
+                names = ["?"] if _ARITHMETIC.sub("", text) else _WORD.findall(text)  # reads each character once
                 if others := [name for name in names if name not in _SIZES and not _SYMBOL.fullmatch(name)]:
                     raise InputError(f"refused, it has {others[0][:50]!r} in the size {text[:100]!r}")
 
 
 def _stored(records: Mapping[str, bytes], kind: str) -> dict[str, Tensor]:
-    """The tensors that a record of ``data/weights`` or ``data/constants`` lists, by their names in the model."""
-    found, flat = {}, dict[str, Tensor]()
+    """Return the tensors that a record of ``data/weights`` or ``data/constants`` lists, by their names in the model."""
+    tensors, flat = {}, dict[str, Tensor]()
     for name, about in json.loads(records[f"data/{kind}/model_{kind}_config.json"])["config"].items():
         meta, record = about["tensor_meta"], f"data/{kind}/{about['path_name']}"
         if about.get("use_pickle") or meta["layout"] != _STRIDED:
@@ -119,8 +127,8 @@ def _stored(records: Mapping[str, bytes], kind: str) -> dict[str, Tensor]:
             flat[record] = torch.frombuffer(content, dtype=dtype) if content else torch.empty(0, dtype=dtype)
         if flat[record].dtype != dtype or torch.Size(sizes).numel() > flat[record].numel():
             raise InputError(f"refused, a tensor {sizes} is larger than what is stored of it")
-        found[name] = flat[record].as_strided(sizes, strides, start)
-    return found
+        tensors[name] = flat[record].as_strided(sizes, strides, start)
+    return tensors
 
 
 def _number(said: Mapping[str, Any]) -> int:
@@ -138,19 +146,19 @@ def _name(said: Any) -> str:
 
 
 def _step(node: Mapping[str, Any]) -> Step | None:
-    """A node of the graph; None for one that only checks sizes and returns nothing."""
+    """Read a node of the graph; None for one that only checks sizes and returns nothing."""
     results, listed = _results(node["outputs"])
     target = str(node["target"])
     if not results:
         return None
     family, _, name = target.rpartition(".")
-    if family == "_operator" and name in NUMBERS:
-        call: Any = NUMBERS[name]
+    if family == "_operator" and name in NUMBER_OPERATIONS:
+        call: Any = NUMBER_OPERATIONS[name]
         return Step(call, target, tuple(_argument(given["arg"]) for given in node["inputs"]), {}, results, listed)
     if target == "torch.ops.aten.sym_size.int":
         call = torch.Tensor.size
     elif family.startswith("torch.ops.aten.") and family.count(".") == 3:
-        call = operation(family.rpartition(".")[2], name)
+        call = aten_operation(family.rpartition(".")[2], name)
     else:
         raise InputError(f"refused, it uses {target[:100]!r}, which is not among the operations of detectors")
     args = tuple(_argument(given["arg"]) for given in node["inputs"] if given.get("kind", 1) != 2)
@@ -161,7 +169,7 @@ def _step(node: Mapping[str, Any]) -> Step | None:
 
 
 def _results(outputs: Sequence[Mapping[str, Any]]) -> tuple[tuple[str, ...], bool]:
-    """Names of what a node returns, and whether it returns a list."""
+    """Return the names of the results of a node, and whether it returns a list."""
     names = []
     for output in outputs:
         ((kind, said),) = output.items()
@@ -177,7 +185,7 @@ def _results(outputs: Sequence[Mapping[str, Any]]) -> tuple[tuple[str, ...], boo
 
 
 def _argument(said: Mapping[str, Any]) -> Any:
-    """What a node is given."""
+    """Read an argument of a node."""
     ((kind, value),) = said.items()
     if kind == "as_tensor":
         return Value(_name(value))
@@ -192,7 +200,7 @@ def _argument(said: Mapping[str, Any]) -> Any:
     if kind in ("as_ints", "as_floats", "as_bools"):
         return [_argument({kind[:-1]: one}) for one in value]
     if kind in _PLAIN and isinstance(value, _PLAIN[kind]):  # type: ignore[arg-type]
-        return plain(value)
+        return checked_literal(value)
     if kind == "as_none":
         return None
     if kind == "as_scalar_type":

@@ -1,8 +1,8 @@
-"""Networks of ``.pt2`` and ``.torchscript`` files as a list of steps, each an operation out of a closed list.
+"""Networks of ``.pt2`` and ``.torchscript`` files as a list of steps, each an operation of a closed list.
 
-What torch itself has for such files runs code from them: it evaluates expressions, unpickles, compiles source and calls
-whatever of torch a name leads to. Nothing of that is used here. The files are read as data, and all that ever runs is
-operations that compute tensors from tensors.
+The loaders of torch run code of such files: they evaluate expressions, unpickle, compile source and call any function
+of torch by its name. They are not used here. The files are read as data, and only operations that compute tensors from
+tensors are run.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import Tensor
 from models.limits import BoundedShapes
 from utils.core.errors import InputError
 
-# Of aten. None reads or writes anything but its tensors, and none divides whole numbers, which can end the process.
+# Of aten. None reads or writes anything but its tensors, and none divides whole numbers, which can crash the process.
 _OPERATIONS = """
 abs adaptive_avg_pool2d adaptive_max_pool2d add addmm alias amax amin arange argmax argmin atan avg_pool2d baddbmm
 batch_norm bmm broadcast_tensors broadcast_to cat ceil celu chunk clamp clamp_max clamp_min clone concat
@@ -36,7 +36,7 @@ zero_
 """
 OPERATIONS = frozenset(_OPERATIONS.split())
 FACTORIES = frozenset({"arange", "full", "linspace", "ones", "scalar_tensor", "zeros"})  # make tensors from nothing
-# Words that operations take: how to pad, to interpolate, to lay out a grid.
+# Words that operations take: how to pad, to interpolate, to order a grid.
 WORDS = frozenset({"ij", "xy", "constant", "reflect", "replicate", "circular", "none", "tanh"})
 MOST_STEPS = 50_000
 _LARGEST = 1 << 62
@@ -45,7 +45,7 @@ _KNOWN_SHAPES = 1000
 
 @dataclass(frozen=True)
 class Value:
-    """What a step, the input or a stored tensor stands for."""
+    """A reference to a result of a step, the input or a stored tensor."""
 
     name: str
 
@@ -63,19 +63,19 @@ class Step:
 
     @property
     def takes(self) -> list[str]:
-        """Names of the values it needs."""
+        """Names of the values that it needs."""
         return _names((self.args, tuple(self.kwargs.values())))
 
 
 class Device:
-    """Where an operation is to make a tensor: wherever the program runs, whatever the file says."""
+    """The device of a new tensor: where the program runs, also if the file names another one."""
 
 
 DEVICE = Device()
 
 
 def _of_numbers(name: str) -> Callable[..., Any]:
-    """A function of ``operator`` on plain numbers: lists would be repeated, tensors of whole numbers divided."""
+    """Return a function of ``operator`` for plain numbers only: it could repeat lists, or divide integer tensors."""
 
     def compute(*numbers: Any) -> Any:
         if not all(isinstance(one, (int, float)) for one in numbers):
@@ -86,13 +86,13 @@ def _of_numbers(name: str) -> Callable[..., Any]:
 
 
 _ARITHMETIC = ("add", "sub", "mul", "floordiv", "mod", "neg", "truediv", "eq", "ne", "lt", "le", "gt", "ge")
-NUMBERS: Mapping[str, Callable[..., Any]] = {  # of sizes
+NUMBER_OPERATIONS: Mapping[str, Callable[..., Any]] = {  # of sizes
     **{name: _of_numbers(name) for name in _ARITHMETIC}, "getitem": operator.getitem,
 }  # fmt: skip
 
 
-class _AnyOf:
-    """An operation whose file does not say which of its forms is meant: the first that takes what it is given."""
+class _AnyOverload:
+    """An operation whose file does not name the overload: the first one that takes the arguments is used."""
 
     def __init__(self, forms: Sequence[Callable[..., Any]]) -> None:
         self.forms = list(forms)
@@ -102,7 +102,7 @@ class _AnyOf:
         for form in tuple(self.forms):
             try:
                 result = form(*args, **kwargs)
-            except (RuntimeError, TypeError) as error:  # also what the right form itself has against it
+            except (RuntimeError, TypeError) as error:  # also an error of the right overload
                 first = first or error
                 continue
             self.forms = [form, *(other for other in self.forms if other is not form)]
@@ -110,36 +110,38 @@ class _AnyOf:
         raise first or InputError("refused, it uses an operation on something else than tensors")
 
 
-def operation(name: str, overload: str = "") -> Callable[..., Any]:
-    """An operation of aten by its name, and by that of its form where it is known.
+def aten_operation(name: str, overload: str = "") -> Callable[..., Any]:
+    """Return an operation of aten by its name, and by that of its overload where it is known.
 
     Raises:
-        InputError: it is not in the list, or has no such form that returns tensors.
+        InputError: it is not in the list, or has no such overload that returns tensors.
     """
     if name not in OPERATIONS or not hasattr(torch.ops.aten, name):
         raise InputError(f"refused, it uses the operation {name[:100]!r}, which is not among those of detectors")
     packet = getattr(torch.ops.aten, name)
-    sound = {form: getattr(packet, form) for form in packet.overloads() if _computes(getattr(packet, form))}
-    if overload and overload not in sound:
+    allowed = {form: getattr(packet, form) for form in packet.overloads() if _computes(getattr(packet, form))}
+    if overload and overload not in allowed:
         raise InputError(f"refused, it uses {name}.{overload[:100]}, which does not compute tensors from tensors")
-    return sound[overload] if overload else _AnyOf(list(sound.values()))
+    return allowed[overload] if overload else _AnyOverload(list(allowed.values()))
 
 
 def _computes(form: Any) -> bool:
-    """Whether it returns tensors of its own: some forms repeat lists, join texts or write into what they are given."""
+    """Return whether the results are new tensors: some overloads repeat lists, join texts or write into arguments."""
     kinds = {str(one.type) for one in form._schema.returns}
     return kinds in ({"Tensor"}, {"List[Tensor]"}) and all(one.name != "out" for one in form._schema.arguments)
 
 
 class Program:
-    """Steps in their order, with the tensors they begin with.
+    """Steps in their order, with the stored tensors.
 
     Args:
-        tensors: stored ones by name. given: the name of the input. steps: in the order they run.
-        results: what comes out, of ``Value``, maybe in a list or tuple.
+        tensors: stored ones by name.
+        given: the name of the input.
+        steps: in the order they run.
+        results: a ``Value``, or a list or tuple of them.
 
     Raises:
-        InputError: too many steps, or a value used before it is there.
+        InputError: too many steps, or a value used before it is computed.
     """
 
     def __init__(self, tensors: Mapping[str, Tensor], given: str, steps: Sequence[Step], results: Any) -> None:
@@ -156,7 +158,7 @@ class Program:
         if not known.issuperset(_names(results)):
             raise InputError("refused, it returns what it never computes")
         done = last.keys() - {*_names(results), *tensors}
-        self._done: list[list[str]] = [[] for _ in steps]  # by step: values that none after it needs
+        self._done: list[list[str]] = [[] for _ in steps]  # by step: values that no later step needs
         for name in done:
             self._done[last[name]].append(name)
         self._fitting: set[tuple[Any, ...]] = set()  # shapes of images known to be within the limits
@@ -167,10 +169,11 @@ class Program:
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Any:
-        """[B, 3, H, W] -> what the network returns.
+        """[B, 3, H, W] -> the output of the network.
 
         Raises:
-            InputError: it would take too much memory. Whatever torch raises where it cannot be run on these.
+            InputError: it would take too much memory.
+            RuntimeError, TypeError: of torch, if it cannot be run on these images.
         """
         key = (*images.shape, images.dtype)
         if key not in self._fitting:
@@ -186,10 +189,10 @@ class Program:
         for step, done in zip(self.steps, self._done):
             args = tuple(_filled(value, values, images.device) for value in step.args)
             kwargs = {key: _filled(value, values, images.device) for key, value in step.kwargs.items()}
-            found = step.call(*args, **kwargs)
-            if isinstance(found, int) and abs(found) > _LARGEST:
-                raise InputError(f"refused, its step {step.what} gives the number {found:.3g}")
-            parts = list(found) if step.listed else [found] if step.results else []
+            output = step.call(*args, **kwargs)
+            if isinstance(output, int) and abs(output) > _LARGEST:
+                raise InputError(f"refused, its step {step.what} gives the number {output:.3g}")
+            parts = list(output) if step.listed else [output] if step.results else []
             values.update(zip(step.results, parts, strict=True))
             for name in done:
                 del values[name]
@@ -197,7 +200,7 @@ class Program:
 
 
 def _names(value: Any) -> list[str]:
-    """Names of the values in nested lists and tuples."""
+    """Return the names of the values in nested lists and tuples."""
     if isinstance(value, Value):
         return [value.name]
     return [name for part in value for name in _names(part)] if isinstance(value, (list, tuple)) else []
@@ -213,8 +216,8 @@ def _filled(value: Any, values: Mapping[str, Any], device: torch.device) -> Any:
     return value
 
 
-def plain(value: Any) -> Any:
-    """A number, word or None as it may be given to an operation.
+def checked_literal(value: Any) -> Any:
+    """Return a number, word or None that is allowed as an argument of an operation.
 
     Raises:
         InputError: a word that no operation of a detector takes.

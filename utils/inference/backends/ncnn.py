@@ -1,7 +1,7 @@
-"""ncnn models: a folder ``<name>_ncnn_model`` with the graph (``.param``), the weights (``.bin``) and a description.
+"""ncnn models: a folder ``<name>_ncnn_model`` with the graph (``.param``), the weights (``.bin``) and metadata.
 
-ncnn reads a file as it is and may crash on a broken one, so both files are looked at before it sees them, and it runs
-them once in a process of its own.
+ncnn does not check files and may crash on a broken one, so both files are checked before ncnn opens them, and are run
+once in a separate process.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from torch import Tensor
 from utils.core.errors import InputError
 from utils.core.files import read_yaml
 from utils.core.packages import import_optional
-from utils.inference import sandbox as trial
+from utils.inference import sandbox
 from utils.inference.backends.base import FileBackend, reading
-from utils.inference.backends.checked_graph import try_file
+from utils.inference.backends.checked_graph import run_file_in_sandbox
 from utils.inference.backends.metadata import KEY, as_text, from_text
 
-PARAM, BIN, ABOUT = "model.ncnn.param", "model.ncnn.bin", "metadata.yaml"
-HALF, SUMS = "half_weights", "sha256"  # keys of the description beside those of every format
+PARAM, BIN, NCNN_METADATA = "model.ncnn.param", "model.ncnn.bin", "metadata.yaml"
+HALF, SUMS = "half_weights", "sha256"  # keys of the metadata beside those of every format
 MAGIC = "7767517"
 _SECONDS = 600  # for one image
 
@@ -34,80 +34,80 @@ class NcnnBackend(FileBackend):
 
     def __init__(self, file: Path, device: torch.device, names: Sequence[str] | None = None) -> None:
         with reading(file, "an ncnn model"):
-            about = read_about(file)
+            about = read_metadata(file)
             check_graph(file / PARAM)
-            check_sums(file, about)
+            check_checksums(file, about)
             info = from_text(as_text(about), file, names)
         super().__init__(info, file, device)
         ncnn = import_optional("ncnn", "ncnn", f"{file}")
         half = bool(about.get(HALF))
-        try_once(file, half, info.imgsz)
-        net = trial.open_ncnn(ncnn, file / PARAM, half, torch.get_num_threads())
+        run_ncnn_in_sandbox(file, half, info.imgsz)
+        net = sandbox.open_ncnn(ncnn, file / PARAM, half, torch.get_num_threads())
         if net is None:
             raise InputError(f"{file}: cannot be read as an ncnn model by the installed ncnn; export it anew")
         self.library, self.net = ncnn, net
 
     def run(self, images: Tensor) -> Sequence[Any]:
         image = np.ascontiguousarray(images[0].float().cpu().numpy())  # [3, H, W]; a batch is one image
-        ended, boxes = trial.run_ncnn(self.library, self.net, image)
-        if ended:
-            raise InputError(f"{self.file}: ncnn cannot run it (code {ended}); export it anew")
+        code, boxes = sandbox.run_ncnn(self.library, self.net, image)
+        if code:
+            raise InputError(f"{self.file}: ncnn cannot run it (code {code}); export it anew")
         return [np.array(boxes)[None]]
 
 
-def try_once(folder: Path, half: bool, hw: tuple[int, int]) -> None:
-    """Let ncnn run the model on one image of size ``hw`` in a process of its own.
+def run_ncnn_in_sandbox(folder: Path, half: bool, hw: tuple[int, int]) -> None:
+    """Let ncnn run the model on one image of size ``hw`` in a separate process.
 
     Raises:
-        InputError: this ended the process, as it would have ended ours.
+        InputError: this crashed the process, as it would have crashed ours.
     """
-    size, what = (folder / BIN).stat().st_size, "ncnn, in a process of its own,"
+    size, what = (folder / BIN).stat().st_size, "ncnn, in a separate process,"
     try:
-        try_file("ncnn", folder / PARAM, size, (3, *hw), half, _SECONDS, what)
+        run_file_in_sandbox("ncnn", folder / PARAM, size, (3, *hw), half, _SECONDS, what)
     except InputError as error:
         raise InputError(f"{folder}: cannot be read as an ncnn model: {error}; export it anew") from error
 
 
-def read_about(folder: Path) -> dict[str, Any]:
-    """The description in the folder.
+def read_metadata(folder: Path) -> dict[str, Any]:
+    """Read the metadata in the folder.
 
     Raises:
-        InputError: no folder, a file of it is missing, or the description is none of this program.
+        InputError: no folder, a file of it is missing, or the metadata is not by this program.
     """
     if not folder.is_dir():
-        raise InputError(f"{folder}: expected a folder with {PARAM}, {BIN} and {ABOUT}, found a file")
-    missing = [name for name in (PARAM, BIN, ABOUT) if not (folder / name).is_file()]
+        raise InputError(f"{folder}: expected a folder with {PARAM}, {BIN} and {NCNN_METADATA}, found a file")
+    missing = [name for name in (PARAM, BIN, NCNN_METADATA) if not (folder / name).is_file()]
     if missing:
         raise InputError(f"{folder}: {' and '.join(missing)} missing; make it with export.py --include ncnn")
-    said = read_yaml(folder / ABOUT)
+    said = read_yaml(folder / NCNN_METADATA)
     if not isinstance(said, dict) or KEY not in said:
         raise InputError(f"{folder}: not exported by this program; make it with export.py --include ncnn")
     return said
 
 
 def checksum(file: Path) -> str:
-    """SHA-256 of a file, in hexadecimal digits."""
+    """Return the SHA-256 of a file, in hexadecimal digits."""
     return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
-def check_sums(folder: Path, about: dict[str, Any]) -> None:
-    """Raise InputError: a file is not the one that the description was written for."""
+def check_checksums(folder: Path, about: dict[str, Any]) -> None:
+    """Raise InputError: a file is not the one that the metadata was written for."""
     sums = about.get(SUMS)
     if not isinstance(sums, dict):
-        raise InputError(f"{folder}: {ABOUT} says nothing of {SUMS} (cut off or changed); export it anew")
+        raise InputError(f"{folder}: {NCNN_METADATA} says nothing of {SUMS} (cut off or changed); export it anew")
     for name in (PARAM, BIN):
         if sums.get(name) != checksum(folder / name):
             raise InputError(f"{folder}: {name} is not the file that was exported (cut off or changed); export it anew")
 
 
 def check_graph(file: Path) -> None:
-    """Refuse a graph that ncnn would stumble over: wrong counts, or values that nothing has given before.
+    """Refuse a graph on which ncnn may crash: wrong counts, or values that no layer before returns.
 
     After the magic number and a line with the number of layers and of values, each line is a layer: its type and name,
-    how many values it takes and gives, their names, and ``key=value`` settings.
+    the numbers of its inputs and outputs, their names, and ``key=value`` settings.
 
     Raises:
-        InputError: with the line at fault.
+        InputError: with the number of the line.
     """
     lines = file.read_text(encoding="utf-8").splitlines()
     if not lines or lines[0].strip() != MAGIC:
@@ -124,7 +124,7 @@ def check_graph(file: Path) -> None:
 
 
 def _values(file: Path, number: int, row: list[str]) -> tuple[list[str], list[str]]:
-    """The names of the values that a layer takes and gives."""
+    """Return the names of the inputs and outputs of a layer."""
     try:
         takes, gives = int(row[2]), int(row[3])
         names = row[4 : 4 + takes + gives]

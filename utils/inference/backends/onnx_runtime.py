@@ -12,18 +12,18 @@ from torch import Tensor
 
 from utils.core.packages import import_optional
 from utils.inference.backends.base import FileBackend, reading
-from utils.inference.backends.checked_graph import read_onnx, try_once
-from utils.inference.backends.metadata import Metadata, from_text
+from utils.inference.backends.checked_graph import read_onnx, run_in_sandbox
+from utils.inference.backends.metadata import from_text
 
-_FLOAT16 = 10  # the number of this type in a file
-_SILENT = 4  # fatal errors only: the others come as exceptions
+_FLOAT16 = 10  # number of this type in ONNX files
+_SILENT = 4  # fatal errors only: others are raised
 
 
 class OnnxBackend(FileBackend):
     """One ``.onnx`` file; on a GPU where the installed runtime has one.
 
     Args:
-        trust: do without the trial.
+        trust: skip the run in a sandbox.
     """
 
     def __init__(
@@ -40,13 +40,17 @@ class OnnxBackend(FileBackend):
             if not trust:
                 kind = described.graph.input[0].type.tensor_type
                 sides = [dim.dim_value or None for dim in kind.shape.dim]
-                try_once("onnx", {"model.onnx": content}, sides, kind.elem_type == _FLOAT16)
+                run_in_sandbox("onnx", {"model.onnx": content}, sides, kind.elem_type == _FLOAT16)
             session = runtime.InferenceSession(content, settings, providers=[p for p in wanted if p in there])
             taken = session.get_inputs()[0]
             info = from_text(
-                session.get_modelmeta().custom_metadata_map, file, names, taken.shape, classes_of(session.get_outputs())
+                session.get_modelmeta().custom_metadata_map,
+                file,
+                names,
+                taken.shape,
+                _class_count(session.get_outputs()),
             )
-        super().__init__(_with_type(info, taken.type), file, device)
+        super().__init__(replace(info, half="float16" in taken.type), file, device)
         self.session, self.input = session, taken.name
 
     def run(self, images: Tensor) -> Sequence[Any]:
@@ -54,11 +58,7 @@ class OnnxBackend(FileBackend):
         return outputs
 
 
-def classes_of(outputs: Sequence[Any]) -> int | None:
-    """Number of classes by the declared width of the first output, where it has one."""
+def _class_count(outputs: Sequence[Any]) -> int | None:
+    """Return the number of classes by the declared width of the first output, None if it has none."""
     width = outputs[0].shape[-1] if outputs and outputs[0].shape else None
     return width - 5 if isinstance(width, int) and width > 5 else None
-
-
-def _with_type(info: Metadata, kind: str) -> Metadata:
-    return replace(info, half="float16" in kind)

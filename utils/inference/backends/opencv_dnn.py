@@ -1,4 +1,4 @@
-"""ONNX files (``.onnx``) run by OpenCV's own network module (``--dnn``)."""
+"""ONNX files (``.onnx``) run by the DNN module of OpenCV (``--dnn``)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from utils.core.errors import InputError, first_line
 from utils.inference.backends.base import FileBackend, reading
-from utils.inference.backends.checked_graph import read_onnx, try_once
+from utils.inference.backends.checked_graph import read_onnx, run_in_sandbox
 from utils.inference.backends.metadata import from_text
 
 
@@ -30,11 +30,11 @@ class OpenCVBackend(FileBackend):
         text = {entry.key: entry.value for entry in model.metadata_props}
         info = from_text(text, file, names, sides, width - 5 if width > 5 else None)
         if info.dynamic or info.half or info.nms:
-            what = "free axes" if info.dynamic else "half precision" if info.half else "suppression inside"
+            what = "free axes" if info.dynamic else "half precision" if info.half else "NMS inside"
             raise InputError(f"{file}: OpenCV takes no file with {what}; export it without --dynamic, --half and --nms")
         with reading(file, "an ONNX file by OpenCV"):
             if not trust:
-                try_once("opencv", {"model.onnx": content}, sides)
+                run_in_sandbox("opencv", {"model.onnx": content}, sides)
             net = cv2.dnn.readNetFromONNX(np.frombuffer(content, np.uint8))
         super().__init__(info, file, device)
         self.net = net

@@ -14,17 +14,17 @@ from torch import Tensor
 from utils.core.errors import InputError
 from utils.core.packages import import_optional
 from utils.inference.backends.base import FileBackend, reading
-from utils.inference.backends.checked_graph import read_openvino, try_once
+from utils.inference.backends.checked_graph import read_openvino, run_in_sandbox
 from utils.inference.backends.metadata import KEY, from_text
 
 
 @lru_cache(maxsize=1)
 def _core(openvino: Any) -> Any:
-    """The one Core of this process, for good.
+    """Return the one Core of this process.
 
-    The plugin of each Core gives the thread a stack for signal handlers and puts back the one before when it goes. Of
-    two that do not go in reverse order the second puts back a stack that is gone, and the next signal that Python
-    handles (Ctrl-C, the end of a loader process) ends in a segmentation fault.
+    The plugin of each Core sets a stack for signal handlers and restores the former one when it is deleted. If two are
+    deleted in the order of their creation, the second restores a deleted stack, and the next signal that Python handles
+    (Ctrl-C, the end of a worker) is a segmentation fault.
     """
     return openvino.Core()
 
@@ -33,7 +33,7 @@ class OpenVINOBackend(FileBackend):
     """One model, on the CPU, in the precision it is stored in.
 
     Args:
-        trust: do without the trial.
+        trust: skip the run in a sandbox.
     """
 
     def __init__(
@@ -43,15 +43,15 @@ class OpenVINOBackend(FileBackend):
         with reading(file, "an OpenVINO model"):
             graph, weights = read_openvino(xml_of(file))
             if not trust:
-                try_once("openvino", {"model.xml": graph, "model.bin": weights}, sides_of(graph))
+                run_in_sandbox("openvino", {"model.xml": graph, "model.bin": weights}, sides_of(graph))
             model = _core(openvino).read_model(model=graph, weights=weights)
-            # The CPU would else compute in bfloat16 where it can, and find other boxes.
+            # Otherwise the CPU computes in bfloat16 where it can, and the boxes differ.
             settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": torch.get_num_threads()}
             compiled = _core(openvino).compile_model(model, "CPU", settings)
             sides = [dim.get_length() if dim.is_static else None for dim in model.inputs[0].partial_shape]
             last = model.outputs[0].partial_shape[-1]
-        said = model.get_rt_info(["model_info"]).value if model.has_rt_info(["model_info"]) else {}
-        text = {key: str(value.astype(str) if hasattr(value, "astype") else value) for key, value in said.items()}
+        values = model.get_rt_info(["model_info"]).value if model.has_rt_info(["model_info"]) else {}
+        text = {key: str(value.astype(str) if hasattr(value, "astype") else value) for key, value in values.items()}
         classes = last.get_length() - 5 if last.is_static and last.get_length() > 5 else None
         info = from_text(text if KEY in text else {}, file, names, sides, classes)
         super().__init__(info, file, device)
@@ -62,21 +62,21 @@ class OpenVINOBackend(FileBackend):
 
 
 def sides_of(graph: bytes) -> list[int | None]:
-    """The sides of the input that a graph declares, None where any fits."""
+    """Return the sides of the input that a graph declares, None where any fits."""
     inputs = [layer for layer in ElementTree.fromstring(graph).iter("layer") if layer.get("type") == "Parameter"]
     ports = [dim.text for layer in inputs[:1] for dim in layer.findall("./output/port/dim")]
     return [int(text) if text and text.isdecimal() else None for text in ports]
 
 
 def xml_of(file: Path) -> Path:
-    """The ``.xml`` of a model given by it or by its folder.
+    """Return the ``.xml`` of a model given by this file or by its folder.
 
     Raises:
         InputError: not one ``.xml`` in the folder.
     """
     if not file.is_dir():
         return file
-    found = sorted(file.glob("*.xml"))
-    if len(found) != 1:
-        raise InputError(f"{file}: expected a folder with one .xml in it, found {len(found)}")
-    return found[0]
+    files = sorted(file.glob("*.xml"))
+    if len(files) != 1:
+        raise InputError(f"{file}: expected a folder with one .xml in it, it has {len(files)}")
+    return files[0]

@@ -32,6 +32,6 @@ class PyTorchBackend(nn.Module):
         return next(self.model.parameters()).dtype == torch.float16
 
     def forward(self, images: Tensor, augment: bool = False) -> tuple[Tensor, list[Tensor] | None]:
-        """[B, 3, H, W] in 0..1 -> decoded [B, N, nc + 5], and the maps of the levels where there is one set of them."""
-        decoded, maps = self.model(images, augment)
-        return decoded, maps
+        """[B, 3, H, W] in 0..1 -> (decoded [B, N, nc + 5], predictions of each level; None for an ensemble)."""
+        decoded, levels = self.model(images, augment)
+        return decoded, levels

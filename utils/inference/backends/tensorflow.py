@@ -1,5 +1,7 @@
-"""What the formats of the TensorFlow family have in common, as in v6.1: images as rows of pixels with their colours
-together [B, H, W, 3], boxes as shares of the image; each is run by a process of its own."""
+"""TensorFlow's SavedModel (folder ``<name>_saved_model``) and frozen graph (``.pb``), and what LiteRT shares with them.
+
+As in v6.1, images are [B, H, W, 3] and boxes are fractions of the image; a separate process runs each file.
+"""
 
 from __future__ import annotations
 
@@ -15,38 +17,36 @@ from torch import Tensor
 from utils.core.errors import InputError
 from utils.inference.backend_client import RemoteModel
 from utils.inference.backends.base import FileBackend, reading
-from utils.inference.backends.metadata import Metadata, as_text, from_text
-from utils.inference.venvs import Stack
-
-ABOUT = "about.json"  # in the folder of a SavedModel, and in the archive at the end of a .tflite file
+from utils.inference.backends.metadata import METADATA_FILE, Metadata, as_text, from_json, from_text
+from utils.inference.venvs import TENSORFLOW, Stack
 
 
 class TensorFlowBackend(FileBackend):
     """One file, on the CPU.
 
     Args:
-        venvs: folder of the virtual environments; empty: the usual one.
+        venvs: folder of the virtual environments; empty: the default.
     """
 
-    kind: ClassVar[str]  # what the worker calls it
-    what: ClassVar[str]  # for messages
-    stack: ClassVar[Stack]
+    kind: ClassVar[str]  # name for the worker
+    what: ClassVar[str]  # name for messages
+    stack: ClassVar[Stack] = TENSORFLOW
 
     def __init__(self, file: Path, device: torch.device, names: Sequence[str] | None = None, venvs: str = "") -> None:
         python = self.stack.require(str(file), venvs)
         with reading(file, self.what):
-            text = self.said_in(file)
+            text = self.read_metadata(file)
         try:
             model = RemoteModel(python, self.kind, file, torch.get_num_threads())
         except InputError as error:
             raise InputError(f"{file}: cannot be read as {self.what}: {error}") from error
         text = text or as_text(_plain(file, model.about.get("about", "")))
-        super().__init__(about_of(text, file, names, model.about), file, device)
+        super().__init__(_metadata(text, file, names, model.about), file, device)
         self.model = model
 
     @staticmethod
-    def said_in(file: Path) -> Mapping[str, str]:
-        """What the file says about itself where that can be read without TensorFlow, as text by key."""
+    def read_metadata(file: Path) -> Mapping[str, str]:
+        """Return the metadata, as text by key, if it can be read without TensorFlow."""
         return {}
 
     def run(self, images: Tensor) -> Sequence[Any]:
@@ -56,31 +56,53 @@ class TensorFlowBackend(FileBackend):
         except InputError as error:
             raise InputError(f"{self.file}: cannot be run: {error}") from error
         if boxes.ndim != 3:
-            return [boxes, *others]  # no boxes, as will be said
+            return [boxes, *others]  # no boxes; the caller raises the error
         height, width = images.shape[2:]
         scale = np.ones(boxes.shape[2], np.float32)
         scale[:4] = [width, height, width, height][: len(scale)]
         return [boxes * scale, *others]
 
 
-def about_of(text: Mapping[str, str], file: Path, names: Sequence[str] | None, about: Mapping[str, Any]) -> Metadata:
-    """What is known of the file.
+def _metadata(text: Mapping[str, str], file: Path, names: Sequence[str] | None, about: Mapping[str, Any]) -> Metadata:
+    """Return the metadata of a file.
 
     Args:
-        text: what it says itself. about: what its model takes and gives.
+        text: of the file.
+        file: for messages.
+        names: from a data yaml.
+        about: inputs and outputs of its model.
 
     Raises:
-        InputError: it takes something else than one batch of images.
+        InputError: its input is anything but one batch of images.
     """
     inputs = about["inputs"]
     if len(inputs) != 1 or len(inputs[0]) != 4 or inputs[0][3] != 3:
         raise InputError(f"{file}: takes {inputs}, expected images [batch, height, width, 3]: no YOLOv5 model")
-    batch, height, width, colours = inputs[0]
+    batch, height, width, channels = inputs[0]
     outputs = about["outputs"]
     last = outputs[0][-1] if outputs and outputs[0] else -1
-    return from_text(text, file, names, (batch, colours, height, width), last - 5 if last > 5 else None)
+    return from_text(text, file, names, (batch, channels, height, width), last - 5 if last > 5 else None)
 
 
-def _plain(file: Path, said: str) -> dict[str, Any]:
-    with reading(file, "a model that says what it is"):
-        return dict(json.loads(said)) if said else {}
+def _plain(file: Path, text: str) -> dict[str, Any]:
+    with reading(file, "a model with metadata"):
+        return dict(json.loads(text)) if text else {}
+
+
+class SavedModelBackend(TensorFlowBackend):
+    """One folder. A graph that does more than compute is refused."""
+
+    kind = "saved_model"
+    what = "a SavedModel"
+
+    @staticmethod
+    def read_metadata(file: Path) -> Mapping[str, str]:
+        about = file / METADATA_FILE
+        return from_json(about.read_bytes()) if about.is_file() else {}
+
+
+class FrozenGraphBackend(TensorFlowBackend):
+    """One ``.pb`` file with its metadata in a node. A graph that does more than compute is refused."""
+
+    kind = "pb"
+    what = "a frozen graph"

@@ -1,4 +1,4 @@
-"""LiteRT, once TensorFlow Lite, for phones and small boards (``.tflite``); with the Edge TPU (``_edgetpu.tflite``)."""
+"""LiteRT, formerly TensorFlow Lite, for small devices (``.tflite``); with the Edge TPU (``_edgetpu.tflite``)."""
 
 from __future__ import annotations
 
@@ -6,28 +6,28 @@ import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from utils.inference.backends.metadata import from_json
-from utils.inference.backends.tensorflow import ABOUT, TensorFlowBackend
+from utils.inference.backends.metadata import METADATA_FILE, from_json
+from utils.inference.backends.tensorflow import TensorFlowBackend
 from utils.inference.venvs import LITERT
 
-_LONGEST = 4 << 20  # bytes of what a file says about itself
+_LONGEST = 4 << 20  # bytes of the metadata
 
 
 class TFLiteBackend(TensorFlowBackend):
-    """One ``.tflite`` file. What it says about itself lies in a zip archive after the model, as TFLite has it."""
+    """One ``.tflite`` file. Its metadata is in a zip archive after the model, as usual for TFLite."""
 
     kind = "tflite"
     what = "a TFLite file"
     stack = LITERT
 
     @staticmethod
-    def said_in(file: Path) -> Mapping[str, str]:
+    def read_metadata(file: Path) -> Mapping[str, str]:
         try:
             with zipfile.ZipFile(file) as archive:
-                if archive.getinfo(ABOUT).file_size > _LONGEST:
-                    raise ValueError(f"its {ABOUT} is longer than {_LONGEST >> 20} MiB")
-                return from_json(archive.read(ABOUT))
-        except (zipfile.BadZipFile, KeyError):  # without an archive, or with one of somebody else
+                if archive.getinfo(METADATA_FILE).file_size > _LONGEST:
+                    raise ValueError(f"its {METADATA_FILE} is longer than {_LONGEST >> 20} MiB")
+                return from_json(archive.read(METADATA_FILE))
+        except (zipfile.BadZipFile, KeyError):  # without an archive, or with one of another program
             return {}
 
 

@@ -14,7 +14,7 @@ from utils.checkpoint.archive import read_records
 from utils.core.errors import InputError
 from utils.inference.backends.base import FileBackend, NeedsTrustError, reading
 from utils.inference.backends.metadata import from_json, from_text
-from utils.inference.backends.torchscript_source import CODE, RECORDS, read_script
+from utils.inference.backends.torchscript_source import CODE, TORCHSCRIPT_RECORDS, read_script
 
 CONFIG = "config.txt"  # the file inside the archive, as in v6.1
 
@@ -23,8 +23,8 @@ class TorchScriptBackend(FileBackend):
     """One ``.torchscript`` file.
 
     Args:
-        trust: let PyTorch run whatever is in it; otherwise its code is read as data, and is refused where it is more
-            than the operations of a detector.
+        trust: let PyTorch run all code in it; otherwise its code is read as data, and is refused if it is more than
+            the operations of a detector.
     """
 
     def __init__(
@@ -32,19 +32,19 @@ class TorchScriptBackend(FileBackend):
     ) -> None:
         self.module: Any
         if trust:
-            said, module = _opened(file, device)
+            text, module = _open_trusted(file, device)
         else:
             with reading(file, "a TorchScript file"):
                 try:
-                    records = read_records(file, RECORDS, rf"{CODE}(\.debug_pkl)?")
+                    records = read_records(file, TORCHSCRIPT_RECORDS, rf"{CODE}(\.debug_pkl)?")
                     module = read_script(records).to(device)
                 except (InputError, KeyError, SyntaxError, TypeError, ValueError) as error:
                     raise NeedsTrustError(
                         f"{file}: {_reason(error)[:300]}; if you trust its maker, give --trust"
                     ) from error
-                said = records.get(f"extra/{CONFIG}", b"").decode()
+                text = records.get(f"extra/{CONFIG}", b"").decode()
         with reading(file, "a TorchScript file"):
-            info = from_text(from_json(said), file, names)
+            info = from_text(from_json(text), file, names)
         super().__init__(info, file, device)
         self.module = module
 
@@ -58,11 +58,11 @@ def _reason(error: Exception) -> str:
     return str(error) if isinstance(error, InputError) else f"cannot be read as straight-line code ({error})"
 
 
-def _opened(file: Path, device: torch.device) -> tuple[str, Any]:
-    """What the file says of itself, and its network run by PyTorch."""
+def _open_trusted(file: Path, device: torch.device) -> tuple[str, Any]:
+    """Return the metadata of the file, and its network, which PyTorch runs."""
     extra = {CONFIG: ""}
     with reading(file, "a TorchScript file"), warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # said once, when the file is made
-        with file.open("rb") as stream:  # a stream: names outside ASCII trouble torch on some systems
+        warnings.simplefilter("ignore", FutureWarning)  # shown once, when the file is made
+        with file.open("rb") as stream:  # a stream: on some systems torch cannot open names outside ASCII
             module = torch.jit.load(stream, map_location=device, _extra_files=extra)
     return extra[CONFIG], module.eval()

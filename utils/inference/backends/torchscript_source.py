@@ -1,7 +1,7 @@
 """The source code in ``.torchscript`` files, as :mod:`utils.inference.backends.graph_program` runs it.
 
-Tracing writes straight-line code: values are given names, handed to operations and to the parts of the network. That
-is what is read here. Whatever else the language has (branches, loops, classes that run code when they are loaded) is
+Tracing writes straight-line code: values get names and are passed to operations and to the parts of the network. Only
+such code is read here. Everything else of the language (branches, loops, classes that run code when they are loaded) is
 refused.
 """
 
@@ -19,25 +19,34 @@ from torch import Tensor, nn
 from utils.checkpoint.archive import PICKLE, PLAIN_NAMES, check_values, load_pickle, names_in
 from utils.checkpoint.legacy import stand_in
 from utils.core.errors import InputError
-from utils.inference.backends.graph_program import DEVICE, FACTORIES, MOST_STEPS, Program, Step, Value, operation, plain
+from utils.inference.backends.graph_program import (
+    DEVICE,
+    FACTORIES,
+    MOST_STEPS,
+    Program,
+    Step,
+    Value,
+    aten_operation,
+    checked_literal,
+)
 
 CODE = r"code/__torch__(/\w+)*\.py"
-# Every record that torch writes; notes for debuggers and the images of the tracing are not read.
-RECORDS = (
+# Every record that torch writes; debug information and the images of the tracing are not read.
+TORCHSCRIPT_RECORDS = (
     rf"{PICKLE}|{CODE}(\.debug_pkl)?|constants\.pkl|constants/\d+|extra/config\.txt"
     r"|traced_inputs\.pkl|traced_inputs/\d+"
 )
 _MAY_NAME = PLAIN_NAMES | {"torch.jit._pickle.restore_type_tag"}
 _METHOD = re.compile(r"forward\d*", re.ASCII)
-_DEEPEST = 100  # parts inside each other
+_DEEPEST = 100  # nested parts
 _MOST_CODE = 4 << 20  # bytes; that of yolov5x6 has 200,000
 
 
 def read_script(records: Mapping[str, bytes]) -> Program:
-    """The network of an archive, all its parts written out in a row.
+    """Read the network of an archive; the calls of its parts become one list of steps.
 
     Raises:
-        InputError, KeyError, SyntaxError: it holds something else than straight-line code of known operations.
+        InputError, KeyError, SyntaxError: it holds anything but straight-line code of known operations.
     """
     root = _unpickled({name: content for name, content in records.items() if re.fullmatch(PICKLE, name)})
     constants = {
@@ -56,7 +65,7 @@ def read_script(records: Mapping[str, bytes]) -> Program:
 
 
 def _unpickled(records: dict[str, bytes]) -> Any:
-    """A pickle in which the parts of a network are inert."""
+    """Load a pickle in which the parts of a network are objects without code."""
     names = names_in(records["data.pkl"]) - _MAY_NAME
     if others := sorted(name for name in names if not name.startswith("__torch__.") or ".torch.classes." in name):
         raise InputError(f"refused, it names {others[0][:100]}")
@@ -71,22 +80,22 @@ def _untagged(value: Any, tag: str) -> Any:
 
 
 def _methods(record: str, content: bytes) -> dict[tuple[str, str], ast.FunctionDef]:
-    """The methods in a file of source code by the dotted names of their classes and their own."""
+    """Return the methods in a file of source code by the dotted name of the class and the name of the method."""
     module = record.removeprefix("code/").removesuffix(".py").replace("/", ".")
-    found: dict[tuple[str, str], ast.FunctionDef] = {}
+    methods: dict[tuple[str, str], ast.FunctionDef] = {}
     for kind in ast.parse(content.decode("ascii")).body:
         if not isinstance(kind, ast.ClassDef):
             raise InputError(f"refused, its code holds more than the classes of a network ({module}:{kind.lineno})")
         for part in kind.body:
             if isinstance(part, ast.FunctionDef):
-                if not _METHOD.fullmatch(part.name) or (f"{module}.{kind.name}", part.name) in found:
+                if not _METHOD.fullmatch(part.name) or (f"{module}.{kind.name}", part.name) in methods:
                     raise InputError(f"refused, its code holds a method {part.name[:50]!r} ({module})")
-                found[f"{module}.{kind.name}", part.name] = part
-    return found
+                methods[f"{module}.{kind.name}", part.name] = part
+    return methods
 
 
 class _Reader:
-    """Goes through methods as if they were called, and notes the operations they come to."""
+    """Follows methods as if they were called, and records their operations as steps."""
 
     def __init__(self, methods: Mapping[tuple[str, str], ast.FunctionDef], constants: Sequence[Any]) -> None:
         self.methods, self.constants = methods, constants
@@ -98,7 +107,7 @@ class _Reader:
         self._names: dict[str, Any] = {}
 
     def call(self, module: Any, method: str, args: Sequence[Any]) -> Any:
-        """What a method of a part of the network returns."""
+        """Return the result of a method of a part of the network."""
         if not isinstance(module, nn.Module) or not _METHOD.fullmatch(method):
             raise InputError(f"refused, its code calls {method[:50]!r}")
         function = self.methods[f"{type(module).__module__}.{type(module).__name__}", method]
@@ -142,13 +151,13 @@ class _Reader:
         self._names.update(zip((one.id for one in target.elts if isinstance(one, ast.Name)), value, strict=True))
 
     def _value(self, node: ast.expr) -> Any:
-        """What an expression stands for: a value of the program, a number, a part of the network, a list of these."""
+        """Return what an expression names: a value of the program, a number, a part of the network, a list of these."""
         if isinstance(node, ast.Name) and node.id in self._names:
             return self._names[node.id]
         if isinstance(node, ast.Constant):
-            return plain(node.value)
+            return checked_literal(node.value)
         if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub) and isinstance(node.operand, ast.Constant):
-            return -plain(node.operand.value)
+            return -checked_literal(node.operand.value)
         if isinstance(node, (ast.List, ast.Tuple)):
             parts = [self._value(one) for one in node.elts]
             if any(isinstance(one, list) and any(isinstance(inner, list) for inner in one) for one in parts):
@@ -162,7 +171,7 @@ class _Reader:
             value, index = self._value(node.value), node.slice.value
             if isinstance(value, list) and isinstance(index, int):
                 return value[index]
-            return self._step(operator.getitem, "item", (value, plain(index)))
+            return self._step(operator.getitem, "item", (value, checked_literal(index)))
         if isinstance(node, ast.Call):
             return self._called(node)
         raise self._refusal(node)
@@ -196,7 +205,7 @@ class _Reader:
             return self._step(torch.Tensor.size, name, tuple(args))
         if name in FACTORIES:
             kwargs["device"] = DEVICE
-        return self._step(operation(name), name, tuple(args), kwargs)
+        return self._step(aten_operation(name), name, tuple(args), kwargs)
 
     def _step(
         self, call: Callable[..., Any], what: str, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None
@@ -210,9 +219,9 @@ class _Reader:
         return Value(name)
 
     def _part(self, module: Any, name: str) -> Any:
-        """A tensor, number or part that belongs to a part of the network."""
+        """Return a tensor, number or part that is an attribute of a part of the network."""
         if not isinstance(module, nn.Module) or name not in module.__dict__ or name.startswith("__"):
-            raise InputError(f"refused, its code asks for {name[:50]!r} of something that has none")
+            raise InputError(f"refused, its code reads {name[:50]!r} of an object without it")
         return self._kept(module.__dict__[name])
 
     def _kept(self, value: Any) -> Any:
@@ -223,15 +232,15 @@ class _Reader:
             return Value(self._numbers[id(value)])
         if isinstance(value, list):
             return [self._kept(one) for one in value]
-        return value if isinstance(value, nn.Module) else plain(value)
+        return value if isinstance(value, nn.Module) else checked_literal(value)
 
 
 def _number(value: Any) -> Any:
-    """A tensor of one number as that number."""
+    """Convert a tensor of one number to that number."""
     return value.item() if isinstance(value, Tensor) else value
 
 
-# Sizes are numbers, which traced code takes for tensors now and then.
+# Sizes are numbers, which traced code sometimes treats as tensors.
 _CONVERSIONS: Mapping[str, Callable[..., Any]] = {
     "ops.prim.NumToTensor": lambda value: torch.tensor(value, device="cpu"),
     "int": int,
