@@ -137,7 +137,7 @@ def read_rows(content: Mapping[str, Any], source: str) -> list[LayerRow]:
             froms = tuple(raw[0]) if listed else (raw[0],)
             *given, last = raw[3] or [None]
             options = {str(k): _literal(v, tokens) for k, v in last.items()} if isinstance(last, dict) else {}
-            args = tuple(_literal(arg, tokens) for arg in (given if options else raw[3]))
+            args = tuple(_literal(arg, tokens) for arg in (given if isinstance(last, dict) else raw[3]))
             _check_numbers({f"{section} row {number}": [*args, *options.values()]}, source)  # those in quotes as well
             rows.append(LayerRow(len(rows), froms, raw[1], str(raw[2]), args, origin, options, listed))
     return rows

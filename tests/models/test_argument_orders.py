@@ -120,6 +120,7 @@ def test_the_arguments_of_conv_are_answered_with_the_block_that_takes_them(args:
         [256, 3, 0.25, 2, 1],
         [256, 3, 1, 2, 1, 1, 1, True, 4, 34],
         [256, 3, {"stride": 2, "padding": 1}],
+        [256, 3, 0.25, 2, 1, {}],
         [256, 3, 0.25, {"stride": 2, "padding": 1, "K": 2}],
     ],
 )
