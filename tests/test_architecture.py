@@ -57,8 +57,6 @@ REPEATED_NAMES = (
     #
     "FORMAT",
     #
-    "FORMATS",
-    #
     "ItemT",
     #
     "Layout",

@@ -58,8 +58,6 @@ NOT_YET_CLEAN = (
     #
     "utils/export",
     #
-    "utils/inference/backends",
-    #
     "utils/loggers",
     #
     "utils/plots",

@@ -1,4 +1,4 @@
-"""What can run a model: one file per format, behind :class:`DetectMultiBackend`."""
+"""Backends that run model files, one module per format, behind :class:`DetectMultiBackend`."""
 
 from __future__ import annotations
 
@@ -23,10 +23,13 @@ LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Format:
-    """How the files of a format are known, and what runs them.
+    """A format of exported files.
 
-    ``flag`` is the attribute of DetectMultiBackend that is True for it, as in v6.1. ``code``: its files are machine
-    code, which nobody can look through.
+    Attributes:
+        endings: of the names of its files.
+        flag: the attribute of DetectMultiBackend that is True for it, as in v6.1.
+        module, backend: where the backend is, and its class.
+        code: its files are machine code, which cannot be checked.
     """
 
     endings: tuple[str, ...]
@@ -36,7 +39,7 @@ class Format:
     code: bool = False
 
 
-FORMATS = (
+EXPORTED_FORMATS = (
     Format((".torchscript",), "jit", "torchscript", "TorchScriptBackend"),
     Format((".onnx",), "onnx", "onnx_runtime", "OnnxBackend"),
     Format((".xml", "_openvino_model"), "xml", "openvino", "OpenVINOBackend"),
@@ -59,7 +62,7 @@ FLAGS = (
 
 
 def format_of(file: str | Path) -> Format | None:
-    """The format of an exported file by its name, None for a checkpoint.
+    """Return the format of an exported file by its name, None for a checkpoint.
 
     Raises:
         InputError: no such format.
@@ -67,10 +70,10 @@ def format_of(file: str | Path) -> Format | None:
     name = Path(file).name.lower()
     if name.endswith(".pt"):
         return None
-    for known in FORMATS:
+    for known in EXPORTED_FORMATS:
         if name.endswith(known.endings):
             return known
-    endings = [".pt", *(ending for known in FORMATS for ending in known.endings)]
+    endings = [".pt", *(ending for known in EXPORTED_FORMATS for ending in known.endings)]
     raise InputError(f"--weights {file}: not a model file by its name; known are {', '.join(endings)}")
 
 
@@ -82,26 +85,28 @@ def open_exported(
     trust: bool = False,
     own: bool = False,
 ) -> FileBackend:
-    """An exported file, ready to run. This is the only way to a backend, so what it refuses is never opened.
+    """Open an exported file. All backends are opened here, so a file that is refused here is never opened.
 
     Args:
+        file: by its name.
+        device: where it runs.
         dnn: run an ONNX file by OpenCV.
-        data: data yaml that names the classes of a file that does not.
-        trust: open what may run code of its maker, with a warning.
-        own: made by this process, so trusted without a word.
+        data: data yaml with the class names of a file that has none.
+        trust: open a file that may run code of its maker, with a warning.
+        own: made by this process, so trusted without a warning.
 
     Raises:
         FileNotFoundError, InputError: no such file, another or a broken format, a package is missing, or ``trust`` is.
     """
-    found = format_of(file)
-    if found is None:
+    kind = format_of(file)
+    if kind is None:
         raise InputError(f"{file}: a checkpoint, not an exported file")
-    if dnn and found.flag != "onnx":
+    if dnn and kind.flag != "onnx":
         raise InputError(f"--dnn is for .onnx files; {file} is none")
     path = Path(file)
-    if not path.exists():  # before anything is said of packages
-        raise FileNotFoundError(f"--weights {path}: no such file (looked at {path.absolute()}); nothing is downloaded")
-    chosen = DNN if dnn else found
+    if not path.exists():  # before missing packages are reported
+        raise FileNotFoundError(f"--weights {path}: no such file ({path.absolute()}); nothing is downloaded")
+    chosen = DNN if dnn else kind
     names = DatasetSpec.load(data).names if data else None
     backend = getattr(importlib.import_module(f"{__name__}.{chosen.module}"), chosen.backend)
     may_run_code = chosen.code or chosen.flag == "jit"
@@ -123,7 +128,7 @@ class DetectMultiBackend(nn.Module):
         weights: ``.pt`` file, or several for an ensemble; or one exported file: ``.onnx``, ``.torchscript``, ``.pt2``,
             ``_aoti.pt2``, ``.pte``, ``.engine``, ``.mlpackage``, ``.tflite``, ``.pb``, or a folder ``_openvino_model``,
             ``_ncnn_model`` or ``_saved_model``.
-        device: the CPU when left out.
+        device: default: the CPU.
         dnn: run an ONNX file by OpenCV.
         data: data yaml with the class names of an exported file that has none.
         fp16: half precision, for a ``.pt`` file on a GPU; an exported file has the precision it was made with.
@@ -131,9 +136,11 @@ class DetectMultiBackend(nn.Module):
         trust: open a file that may run code of its maker (AOTInductor, TensorRT, TorchScript beyond plain operations).
 
     Attributes:
-        stride: the largest, in pixels. names: of the classes, as list and as mapping. device: where it runs.
+        stride: the largest, in pixels.
+        names: of the classes, as list and as mapping.
+        device: where it runs.
         pt: True for a ``.pt`` file; jit, onnx, xml, pt2, dnn and the other formats likewise.
-        imgsz: height and width it was trained or exported at, None where the file does not say.
+        imgsz: height and width of training or export, None if the file does not record them.
         fixed_hw: height and width of the images it takes, None for any.
 
     Raises:
@@ -196,24 +203,25 @@ class DetectMultiBackend(nn.Module):
     def forward(
         self, im: Tensor, augment: bool = False, visualize: bool | str | Path = False, val: bool = False
     ) -> Tensor | tuple[Tensor, list[Tensor] | None]:
-        """Find candidates.
+        """Predict boxes before NMS.
 
         Args:
             im: [B, 3, H, W] in 0..1, sides multiples of the stride, in the precision of the model.
-            augment: look in three views and return the boxes of all (``.pt`` only).
-            visualize: without effect here; ``detect.py --visualize`` writes the maps.
-            val: return the raw maps as well (None with ``augment``, for an ensemble and for an exported file).
+            augment: predict three views and return the boxes of all (``.pt`` only).
+            visualize: without effect here; ``detect.py --visualize`` writes the feature maps.
+            val: also return the raw predictions of each level (None with ``augment``, for an ensemble and for an
+                exported file).
 
         Returns:
-            Decoded boxes [B, N, nc + 5] (xywh in pixels of ``im``, objectness, class scores), or (boxes, maps).
+            Decoded boxes [B, N, nc + 5] (xywh in pixels of ``im``, objectness, class scores), or (boxes, raw).
         """
         if visualize:
             LOG.warning("visualize has no effect in DetectMultiBackend; use detect.py --visualize")
-        decoded, maps = self.backend(im, augment)
-        return (decoded, maps) if val else decoded
+        decoded, levels = self.backend(im, augment)
+        return (decoded, levels) if val else decoded
 
     def warmup(self, imgsz: Sequence[int] = (1, 3, 640, 640), half: bool = False) -> None:
-        """Run once on a blank batch of this shape, on a GPU only: its first run is slow.
+        """Run once on an empty batch of this shape, on a GPU only: its first run is slow.
 
         ``half`` is accepted for old scripts; the precision is that of the model.
         """
@@ -223,10 +231,18 @@ class DetectMultiBackend(nn.Module):
 
     def _apply(self, fn: Any, recurse: bool = True) -> DetectMultiBackend:
         super()._apply(fn, recurse)
-        for parameter in self.parameters():  # to() and cuda() move the model; an exported file stays where it is
+        for parameter in self.parameters():  # to() and cuda() move a model, but no exported file
             self.device = parameter.device
             break
         return self
 
 
-__all__ = ["FORMATS", "DetectMultiBackend", "FileBackend", "Format", "PyTorchBackend", "format_of", "open_exported"]
+__all__ = [
+    "EXPORTED_FORMATS",
+    "DetectMultiBackend",
+    "FileBackend",
+    "Format",
+    "PyTorchBackend",
+    "format_of",
+    "open_exported",
+]

@@ -1,4 +1,4 @@
-"""What all exported files have in common: sizes, batches, precision, and the form of what they return."""
+"""The base of all backends of exported files: input sizes, batches, precision, and shape of the output."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ class NeedsTrustError(InputError):
 
 @contextmanager
 def reading(file: Path, kind: str) -> Iterator[None]:
-    """Turn whatever a library raises on a file it cannot read into one line.
+    """Convert any exception of a library on a file that it cannot read to one line.
 
     Raises:
-        InputError: not one of its kind.
+        InputError: not a file of this kind.
     """
     with _in_one_line(file, f"cannot be read as {kind}"):
         yield
@@ -49,11 +49,11 @@ def _in_one_line(file: Path, problem: str) -> Iterator[None]:
 class FileBackend(nn.Module):
     """An exported file, used like a model: ``decoded, _ = backend(images)``.
 
-    A file with a fixed batch takes any number of images all the same: they are cut into such batches, and the last
-    one is filled up with blank images.
+    A file with a fixed batch size takes any number of images: they are split into such batches, and the last one is
+    filled with empty images.
 
     Args:
-        info: what the file says about itself.
+        info: metadata of the file.
         file: for messages.
         device: where it runs.
     """
@@ -70,7 +70,7 @@ class FileBackend(nn.Module):
         self.fixed_hw, self.imgsz = info.fixed_hw, info.imgsz
 
     def run(self, images: Tensor) -> Sequence[Any]:
-        """[B, 3, H, W] in the precision and of the size the file takes -> its outputs, tensors or arrays."""
+        """[B, 3, H, W] in the precision and size of the file -> its outputs, tensors or arrays."""
         raise NotImplementedError
 
     def forward(self, images: Tensor, augment: bool = False) -> tuple[Tensor, None]:
@@ -82,7 +82,7 @@ class FileBackend(nn.Module):
         if augment:
             raise InputError(f"{self.file}: --augment needs a .pt file")
         if self.info.raw_levels:
-            raise InputError(f"{self.file}: exported with --train, so it gives maps and no boxes; export it without")
+            raise InputError(f"{self.file}: exported with --train, so it returns no boxes; export it without")
         self._check_size(images)
         images = images.to(torch.float16 if self.fp16 else torch.float32)
         batch = self.info.fixed_batch
@@ -93,7 +93,7 @@ class FileBackend(nn.Module):
         return self._as_candidates(output), None
 
     def train(self, mode: bool = True) -> FileBackend:
-        """Nothing changes: a file is in evaluation mode, and some refuse to be asked."""
+        """Change nothing: a file is in evaluation mode, and some raise an error here."""
         self.training = False
         return self
 
@@ -115,7 +115,7 @@ class FileBackend(nn.Module):
                 raise InputError(f"{self.file}: takes images of {axis} {own}, got {side}; export it with --dynamic")
 
     def _as_candidates(self, output: Tensor) -> Tensor:
-        """Where suppression is inside: what it found, as candidates that pass it once more unchanged."""
+        """Convert detections of a file with NMS inside to candidates that NMS does not change again."""
         if not self.info.nms:
             return output
         boxes, confidence, kind = xyxy2xywh(output[..., :4]), output[..., 4:5], output[..., 5].long()
@@ -124,5 +124,5 @@ class FileBackend(nn.Module):
 
 
 def _filled(images: Tensor, batch: int) -> Tensor:
-    """Blank images added up to a whole batch."""
+    """Add empty images up to a whole batch."""
     return F.pad(images, (0, 0, 0, 0, 0, 0, 0, batch - len(images)))

@@ -1,4 +1,4 @@
-"""Files whose free axes have an end: any number of images all the same, but none that are larger."""
+"""Files whose free axes have an upper limit: any number of images in several calls, but none above the size limit."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from utils.inference.backends.metadata import Metadata
 
 
 class BoundedBackend(FileBackend):
-    """A file that takes so many images at once, and of such a size, and no more.
+    """A file with a limit for the number and size of images in one call.
 
     Args:
         info, file, device: as for ``FileBackend``.
-        most: images, height and width it takes at most; they only count where the axis is free.
+        most: upper limit of images, height and width, for free axes.
     """
 
     def __init__(self, info: Metadata, file: Path, device: torch.device, most: tuple[int, int, int]) -> None:
