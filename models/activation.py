@@ -11,11 +11,18 @@ from torch.nn.modules import activation as torch_activations
 
 from utils.core.errors import InputError, suggestion
 
-KNOWN = (*(name for name in torch_activations.__all__ if name != "MultiheadAttention"), "Identity")
+KNOWN_ACTIVATIONS = (*(name for name in torch_activations.__all__ if name != "MultiheadAttention"), "Identity")
 
 
 def read_activation(spec: Any, source: str) -> Callable[[], nn.Module]:
-    """``nn.LeakyReLU(0.1)``, ``LeakyReLU(0.1)``, ``ReLU`` ... -> what makes such a module. The text is not evaluated.
+    """Read ``nn.LeakyReLU(0.1)``, ``LeakyReLU(0.1)``, ``ReLU`` ...; the text is not evaluated.
+
+    Args:
+        spec: value of the key.
+        source: name of the yaml, for messages.
+
+    Returns:
+        A function that makes such a module.
 
     Raises:
         InputError: not the name of an activation of torch.nn, or arguments that are not plain values or do not fit.
@@ -29,8 +36,8 @@ def read_activation(spec: Any, source: str) -> Callable[[], nn.Module]:
         options = {str(word.arg): ast.literal_eval(word.value) for word in call.keywords}
     except (SyntaxError, ValueError) as error:
         raise InputError(f"{problem} cannot be read; write it like nn.LeakyReLU(0.1)") from error
-    if name not in KNOWN:
-        raise InputError(f"{problem}: '{name}' is no activation of torch.nn{suggestion(name, KNOWN)}")
+    if name not in KNOWN_ACTIVATIONS:
+        raise InputError(f"{problem}: '{name}' is no activation of torch.nn{suggestion(name, KNOWN_ACTIVATIONS)}")
 
     def make() -> nn.Module:
         module: nn.Module = getattr(nn, name)(*args, **options)
@@ -43,11 +50,8 @@ def read_activation(spec: Any, source: str) -> Callable[[], nn.Module]:
     return make
 
 
-def replace_activations(model: nn.Module, make: Callable[[], nn.Module]) -> int:
-    """Put a new activation wherever a layer has SiLU as its ``act``; returns how many there were."""
-    replaced = 0
+def replace_activations(model: nn.Module, make: Callable[[], nn.Module]) -> None:
+    """Replace the ``act`` of every layer that has SiLU there."""
     for module in model.modules():
         if isinstance(getattr(module, "act", None), nn.SiLU):
             module.act = make()
-            replaced += 1
-    return replaced

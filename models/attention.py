@@ -1,4 +1,4 @@
-"""What chooses among the kernels of a dynamic convolution: arXiv 1912.03458, "Attention over Convolution Kernels"."""
+"""Routing of dynamic layers: for each image, the weights of the K kernels (arXiv 1912.03458)."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ from torch import Tensor, nn
 
 
 class KernelRouting(nn.Module):
-    """What chooses among K kernels: a module from a map [B, C, H, W] to the weights of the kernels [B, K].
+    """Base of routings: modules from a feature map [B, C, H, W] to the weights of K kernels [B, K].
 
-    ``sums_to_one`` tells whether the weights of an image do. A routing with a softmax has a ``temperature``.
+    Attributes:
+        sums_to_one: whether the weights of an image do.
+        temperature: divisor of the logits of a softmax; None in a routing without one.
     """
 
     no_weight_decay = True  # decay would push the routing back to uniform, that is to a plain convolution
@@ -28,13 +30,16 @@ class KernelRouting(nn.Module):
         self.register_buffer("temperature", None if temperature is None else torch.tensor(float(temperature)))
 
     def start_uniform(self) -> None:
-        """Give every kernel the weight 1/K whatever the image, until training tells them apart."""
+        """Give every kernel the weight 1/K for every image, until training changes it."""
         raise NotImplementedError(f"{type(self).__name__} has no uniform start")
 
     def calibrate(self, x: Tensor, deviation: float) -> None:
-        """Scale the logits to mean 0 and the standard ``deviation`` over what arrives for n images, x [n, C, 1, 1].
+        """Scale the logits to mean 0 and the standard ``deviation`` over n images.
 
-        Softmax routings have this: their weights sum to one, so any start of the routing is as good as a uniform one.
+        Only for routings with a softmax: their weights sum to one, so any start is as good as a uniform one.
+
+        Args:
+            x: [n, C, 1, 1], what arrives for the images.
         """
         raise NotImplementedError(f"{type(self).__name__} has no logits to calibrate")
 
@@ -45,6 +50,7 @@ class KernelRouting(nn.Module):
         return torch.softmax(logits.to(wide) / self.temperature, dim=1)
 
     def set_temperature(self, temperature: float) -> None:
+        """Set T to at least 1; without effect in a routing that has none."""
         if self.temperature is not None:
             self.temperature.fill_(max(1.0, float(temperature)))
 
@@ -53,10 +59,10 @@ class KernelRouting(nn.Module):
         if self.temperature is not None:
             self.set_temperature(float(self.temperature) - self.step)
 
-    updata_temperature = update_temperature  # the name older code calls
+    updata_temperature = update_temperature  # the name in older code
 
     def macs(self, x: Tensor) -> int:
-        """Multiply-adds of one call on ``x`` [B, C, H, W]: the mean over the map, and every weight once an image."""
+        """Multiply-adds of one call on ``x`` [B, C, H, W]: the mean over H and W, and every weight once per image."""
         return x.numel() + x.shape[0] * sum(p.numel() for p in self.parameters() if p.dim() > 1)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> KernelRouting:
@@ -77,10 +83,14 @@ class PooledNorm(nn.BatchNorm2d):
 
 
 @torch.no_grad()
-def centre(layer: nn.Conv2d, x: Tensor) -> Tensor:
-    """Make the outputs of a 1x1 convolution 0 on average over x [n, C, 1, 1], n >= 2; returns them, [n, out].
+def centre_outputs(layer: nn.Conv2d, x: Tensor) -> Tensor:
+    """Change a 1x1 convolution so that its outputs over x [n, C, 1, 1], n >= 2, have mean 0.
 
-    A layer without bias loses its part along the mean of ``x`` instead, unless nothing but that part is there.
+    The bias takes the mean. A layer without bias loses the part of its weights along the mean of ``x`` instead, unless
+    nothing but that part would remain.
+
+    Returns:
+        The outputs, [n, out].
     """
     y = layer(x).flatten(1)
     if layer.bias is not None:
@@ -88,22 +98,22 @@ def centre(layer: nn.Conv2d, x: Tensor) -> Tensor:
         return layer(x).flatten(1)
     mean, drawn = x.mean(0, keepdim=True), layer.weight.clone()  # [1, C, 1, 1], [out, C, 1, 1]
     layer.weight -= y.mean(0)[:, None, None, None] * mean / mean.square().sum().clamp_min(1e-12)
-    left = layer(x).flatten(1)
-    if left.std() < 1e-3 * y.std():
+    centred = layer(x).flatten(1)
+    if centred.std() < 1e-3 * y.std():
         layer.weight.copy_(drawn)
         return y
-    return left
+    return centred
 
 
 @torch.no_grad()
 def calibrate_logits(layer: nn.Conv2d, x: Tensor, deviation: float) -> None:
-    """Let each output of a 1x1 convolution have mean 0 and the standard ``deviation`` over x [n, C, 1, 1]."""
-    spread = centre(layer, x).std(0)  # [out]
+    """Change a 1x1 convolution so that each output has mean 0 and the standard ``deviation`` over x [n, C, 1, 1]."""
+    spread = centre_outputs(layer, x).std(0)  # [out]
     layer.weight *= torch.where(spread > 1e-9, deviation / spread.clamp_min(1e-9), 1.0)[:, None, None, None]
 
 
 class attention2d(KernelRouting):
-    """Weights of the K kernels for each image: softmax(fc2(relu(fc1(mean over the map))) / T).
+    """Softmax routing of the paper: softmax(fc2(relu(fc1(mean over H and W))) / T).
 
     Args:
         in_planes: input channels.
@@ -136,7 +146,7 @@ class attention2d(KernelRouting):
     def hidden(self, pooled: Tensor) -> Tensor:
         """[B, C, 1, 1] -> [B, hidden, 1, 1]."""
         y = self.fc1(pooled)
-        if "bn" in self._modules:  # gone once it is folded into fc1
+        if "bn" in self._modules:  # removed when it is folded into fc1
             y = self.bn(y)
         return F.relu(y)
 
@@ -146,5 +156,5 @@ class attention2d(KernelRouting):
     @torch.no_grad()
     def calibrate(self, x: Tensor, deviation: float) -> None:
         if "bn" not in self._modules:
-            centre(self.fc1, x)  # else about half of the hidden units would be 0 for every image
+            centre_outputs(self.fc1, x)  # else about half of the hidden units would be 0 for every image
         calibrate_logits(self.fc2, self.hidden(x), deviation)

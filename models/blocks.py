@@ -1,8 +1,9 @@
-"""The other layers of the v6.1 models: older blocks, ghost convolutions, transformers, pixels traded for channels."""
+"""The other layers of the v6.1 models: older blocks, ghost convolutions, transformers, pixels moved to channels."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +15,7 @@ from models.registry import register
 
 @register("scaled_inner")
 class BottleneckCSP(nn.Module):
-    """The cross-stage-partial block of v1 to v3: norm and activation once, after both branches are joined."""
+    """The cross-stage-partial block of v1 to v3: one norm and activation, after both branches are joined."""
 
     def __init__(self, c1: int, c2: int, n: int = 1, shortcut: bool = True, g: int = 1, e: float = 0.5) -> None:
         super().__init__()
@@ -34,7 +35,7 @@ class BottleneckCSP(nn.Module):
 
 @register("scaled")
 class SPP(nn.Module):
-    """Spatial pyramid pooling: max-pools of several sizes beside the map itself, merged by a 1x1."""
+    """Spatial pyramid pooling: the input and max-pools of several sizes, merged by a 1x1."""
 
     def __init__(self, c1: int, c2: int, k: Sequence[int] = (5, 9, 13)) -> None:
         super().__init__()
@@ -50,15 +51,15 @@ class SPP(nn.Module):
 
 @register("scaled")
 class C3SPP(C3):
-    """:class:`C3` whose inside is a pyramid pooling."""
+    """:class:`C3` whose inner module is a pyramid pooling of the sizes ``k``."""
 
-    def __init__(
-        self, c1: int, c2: int, k: Sequence[int] = (5, 9, 13), n: int = 1, shortcut: bool = True, g: int = 1,
-        e: float = 0.5,
-    ) -> None:  # fmt: skip
-        super().__init__(c1, c2, 0, shortcut, g, e)
-        hidden = int(c2 * e)
-        self.m = SPP(hidden, hidden, k)  # type: ignore[assignment]
+    def __init__(self, c1: int, c2: int, k: Sequence[int] = (5, 9, 13), *others: Any, **options: Any) -> None:
+        super().__init__(c1, c2, *others, k=k, **options)
+
+    def make_inner(  # type: ignore[override]
+        self, width: int, n: int, shortcut: bool, g: int, *, k: Sequence[int]
+    ) -> nn.Module:
+        return SPP(width, width, k)
 
 
 # --- ghost convolutions: "GhostNet: More Features from Cheap Operations", CVPR 2020, arXiv 1911.11907 ------------
@@ -101,17 +102,15 @@ class GhostBottleneck(nn.Module):
 class C3Ghost(C3):
     """:class:`C3` of ghost bottlenecks."""
 
-    def __init__(self, c1: int, c2: int, n: int = 1, shortcut: bool = True, g: int = 1, e: float = 0.5) -> None:
-        super().__init__(c1, c2, 0, shortcut, g, e)
-        hidden = int(c2 * e)
-        self.m = nn.Sequential(*[GhostBottleneck(hidden, hidden) for _ in range(n)])
+    def make_inner(self, width: int, n: int, shortcut: bool, g: int) -> nn.Module:
+        return nn.Sequential(*[GhostBottleneck(width, width) for _ in range(n)])
 
 
-# --- self-attention over the positions of a map -----------------------------------------------------------------------
+# --- self-attention over the positions of a feature map --------------------------------------------------------------
 
 
 class TransformerLayer(nn.Module):
-    """Self-attention over the positions of a map, then two linear layers, each added to its input; no norms.
+    """Self-attention over the positions of a feature map, then two linear layers, each added to its input; no norms.
 
     Takes and returns [positions, B, c].
     """
@@ -129,7 +128,7 @@ class TransformerLayer(nn.Module):
 
 
 class TransformerBlock(nn.Module):
-    """[B, c1, H, W] -> [B, c2, H, W] through ``num_layers`` transformer layers; positions by a learned linear map."""
+    """[B, c1, H, W] -> [B, c2, H, W] through ``num_layers`` transformer layers; positions by a learned linear layer."""
 
     def __init__(self, c1: int, c2: int, num_heads: int, num_layers: int) -> None:
         super().__init__()
@@ -147,20 +146,15 @@ class TransformerBlock(nn.Module):
 
 @register("scaled_inner")
 class C3TR(C3):
-    """:class:`C3` whose inside is a transformer of 4 heads."""
+    """:class:`C3` whose inner module is a transformer of 4 heads."""
 
-    def __init__(self, c1: int, c2: int, n: int = 1, shortcut: bool = True, g: int = 1, e: float = 0.5) -> None:
-        super().__init__(c1, c2, 0, shortcut, g, e)
-        hidden = int(c2 * e)
-        self.m = TransformerBlock(hidden, hidden, num_heads=4, num_layers=n)  # type: ignore[assignment]
-
-
-# --- pixels and channels ----------------------------------------------------------------------------------------------
+    def make_inner(self, width: int, n: int, shortcut: bool, g: int) -> nn.Module:
+        return TransformerBlock(width, width, num_heads=4, num_layers=n)
 
 
 @register("scaled")
 class Focus(nn.Module):
-    """Every second pixel of every second row becomes a channel (four maps of half the size), then :class:`Conv`."""
+    """Move the four pixels of every 2x2 square to channels (half the height and width), then :class:`Conv`."""
 
     def __init__(
         self, c1: int, c2: int, k: int = 1, s: int = 1, p: int | None = None, g: int = 1, act: bool | nn.Module = True
@@ -187,7 +181,7 @@ def swap_channels(x: Tensor, fast: int) -> Tensor:
 
 @register("contract")
 class Contract(nn.Module):
-    """[B, c, H, W] -> [B, c*gain^2, H/gain, W/gain]; the pixel's place in its square is the slow channel index."""
+    """[B, c, H, W] -> [B, c*gain^2, H/gain, W/gain]; the place of a pixel in its square is the slow channel index."""
 
     def __init__(self, gain: int = 2) -> None:
         super().__init__()
@@ -210,7 +204,7 @@ class Expand(nn.Module):
 
 
 class Classify(nn.Module):
-    """Maps (one, or a list that is joined) -> class scores [B, c2]: average over the map, then a convolution."""
+    """Feature map, or a list of them -> class scores [B, c2]: mean over H and W, joined, then a convolution."""
 
     def __init__(self, c1: int, c2: int, k: int = 1, s: int = 1, p: int | None = None, g: int = 1) -> None:
         super().__init__()
@@ -219,5 +213,5 @@ class Classify(nn.Module):
         self.flat = nn.Flatten()
 
     def forward(self, x: Tensor | Sequence[Tensor]) -> Tensor:
-        maps = [x] if isinstance(x, Tensor) else list(x)
-        return self.flat(self.conv(torch.cat([self.aap(one) for one in maps], dim=1)))
+        inputs = [x] if isinstance(x, Tensor) else x
+        return self.flat(self.conv(torch.cat([self.aap(one) for one in inputs], dim=1)))

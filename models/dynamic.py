@@ -1,4 +1,4 @@
-"""Blocks made of dynamic convolutions, and what acts on all dynamic layers of a model at once."""
+"""Blocks made of dynamic convolutions, and functions over all dynamic layers of a model."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from typing import Any
 
 from torch import nn
 
-from models.common import C3, Bottleneck, ConvNormAct, Dynamic_conv2d, KernelRouting, activation, autopad
-from models.dynamic_forms import DynamicForm
+from models.attention import KernelRouting
+from models.common import C3, Bottleneck, ConvNormAct, Dynamic_conv2d, activation, autopad
+from models.dynamic_convolution import DynamicConvolution, DynamicForm
 from models.registry import register
 from utils.core.errors import InputError
 
 
 def attention_layers(model: nn.Module) -> Iterator[tuple[str, KernelRouting]]:
-    """Name and module of everything in ``model`` that chooses among kernels; called, it gives the weights [B, K]."""
+    """Name and module of every routing in ``model``; called, such a module returns the weights [B, K]."""
     for name, module in model.named_modules():
         if isinstance(module, KernelRouting):
             yield name, module
@@ -29,7 +30,7 @@ def set_temperature(model: nn.Module, temperature: float) -> int:
 
 
 def temperatures(model: nn.Module) -> list[float]:
-    """The different temperatures of the model's dynamic layers, rising; one at most, but where a yaml gives more."""
+    """The different temperatures of the model's dynamic layers, rising; one at most, unless a yaml gives more."""
     return sorted({float(layer.temperature) for _, layer in attention_layers(model) if layer.temperature is not None})
 
 
@@ -37,22 +38,20 @@ def get_temperature(model: nn.Module) -> float | None:
     """The temperature of the model's dynamic layers, or None when no layer has one.
 
     Raises:
-        InputError: layers disagree, as they may before any training.
+        InputError: layers have different ones, as they may before any training.
     """
-    found = temperatures(model)
-    if len(found) > 1:
-        raise InputError(f"dynamic layers have different temperatures: {', '.join(f'{t:g}' for t in found)}")
-    return found[0] if found else None
+    different = temperatures(model)
+    if len(different) > 1:
+        raise InputError(f"dynamic layers have different temperatures: {', '.join(f'{t:g}' for t in different)}")
+    return different[0] if different else None
 
 
 def use_form(model: nn.Module, form: DynamicForm) -> dict[str, DynamicForm]:
-    """Let every dynamic layer compute in ``form`` (F where B cannot be); returns what each now uses, by name."""
-    used = {}
-    for name, module in model.named_modules():
-        if isinstance(module, Dynamic_conv2d):
-            module.use_form(form)
-            used[name] = module.form
-    return used
+    """Let every dynamic layer compute in ``form`` (F where B is impossible); returns the form of each, by name."""
+    layers = {name: module for name, module in model.named_modules() if isinstance(module, DynamicConvolution)}
+    for layer in layers.values():
+        layer.use_form(form)
+    return {name: layer.form for name, layer in layers.items()}
 
 
 class DynamicBlock(ConvNormAct):
@@ -62,10 +61,10 @@ class DynamicBlock(ConvNormAct):
 
     Args:
         c1, c2, k, s, p, g, act: as for ``Conv``.
-        options: what the kind of convolution takes beyond ``nn.Conv2d``, by keyword.
+        options: arguments of ``kind`` beyond those of ``nn.Conv2d``, by name.
     """
 
-    kind: type[Dynamic_conv2d]
+    kind: type[DynamicConvolution]
 
     def __init__(
         self,
@@ -96,22 +95,9 @@ class DynamicBottleneck(Bottleneck):
     """:class:`~models.common.Bottleneck` whose 3x3 convolution is dynamic; ``options`` as for DynamicConv."""
 
     def __init__(
-        self, c1: int, c2: int, shortcut: bool = True, g: int = 1, e: float = 0.5, K: int = 4, ratio: float = 0.25,
-        **options: Any,
-    ) -> None:  # fmt: skip
-        super().__init__(c1, c2, shortcut, g, e)
-        self.cv2 = DynamicConv(int(c2 * e), c2, k=3, g=g, K=K, ratio=ratio, **options)
-
-
-@register("scaled_inner")
-class C3Dynamic(C3):
-    """:class:`~models.common.C3` of dynamic bottlenecks."""
-
-    def __init__(
         self,
         c1: int,
         c2: int,
-        n: int = 1,
         shortcut: bool = True,
         g: int = 1,
         e: float = 0.5,
@@ -119,7 +105,13 @@ class C3Dynamic(C3):
         ratio: float = 0.25,
         **options: Any,
     ) -> None:
-        super().__init__(c1, c2, 0, shortcut, g, e)
-        hidden = int(c2 * e)
-        blocks = [DynamicBottleneck(hidden, hidden, shortcut, g, 1.0, K, ratio, **options) for _ in range(n)]
-        self.m = nn.Sequential(*blocks)
+        super().__init__(c1, c2, shortcut, g, e)
+        self.cv2 = DynamicConv(int(c2 * e), c2, k=3, g=g, K=K, ratio=ratio, **options)
+
+
+@register("scaled_inner")
+class C3Dynamic(C3):
+    """:class:`~models.common.C3` of dynamic bottlenecks; further arguments: K, ratio, options of DynamicConv."""
+
+    def make_inner(self, width: int, n: int, shortcut: bool, g: int, *others: Any, **options: Any) -> nn.Module:
+        return nn.Sequential(*[DynamicBottleneck(width, width, shortcut, g, 1.0, *others, **options) for _ in range(n)])

@@ -1,23 +1,31 @@
-"""Other families of dynamic convolution in the place of :class:`~models.common.Dynamic_conv2d`.
+"""Other dynamic convolutions in the place of :class:`~models.common.Dynamic_conv2d`, and Squeeze-and-Excitation.
 
-Each differs only in how an image chooses its kernel; mixing, ways of computing, and the blocks around are shared.
+Dynamic convolutions differ only in how an image chooses its kernel; mixing, forms and blocks are shared.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.attention import KernelRouting, PooledNorm, calibrate_logits
-from models.common import C3, TEMPERATURE, Bottleneck, Conv, Dynamic_conv2d, KernelSize
+from models.common import C3, Bottleneck, Conv, KernelSize
 from models.dynamic import DynamicBlock
-from models.dynamic_forms import convolve
+from models.dynamic_convolution import DEFAULT_TEMPERATURE, DynamicConvolution
 from models.registry import register
 
 
+def zero(layer: nn.Module) -> None:
+    """Set the weight and the bias of a layer to 0."""
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
+
+
 class SigmoidRouting(KernelRouting):
-    """Weights of K experts: sigmoid(linear(mean over the map)). They are independent, so they do not sum to one."""
+    """Weights of K experts: sigmoid(linear(mean over H and W)). They are independent: they do not sum to one."""
 
     sums_to_one = False
 
@@ -35,37 +43,15 @@ class SigmoidRouting(KernelRouting):
 
 
 @register("scaled")
-class CondConv2d(Dynamic_conv2d):
-    """Convolution with a kernel mixed from K experts: "CondConv", NeurIPS 2019, arXiv 1904.04971.
+class CondConv2d(DynamicConvolution):
+    """Convolution with a kernel mixed from K experts: "CondConv", NeurIPS 2019, arXiv 1904.04971."""
 
-    Args:
-        in_planes, out_planes, kernel_size, stride, padding, dilation, groups, bias: as for ``nn.Conv2d``.
-        K: number of experts.
-    """
-
-    def __init__(
-        self,
-        in_planes: int,
-        out_planes: int,
-        kernel_size: int,
-        stride: int = 1,
-        padding: int = 0,
-        dilation: int = 1,
-        groups: int = 1,
-        bias: bool = True,
-        K: int = 4,
-    ) -> None:
-        super().__init__(
-            in_planes, out_planes, kernel_size, stride=stride, padding=padding, dilation=dilation, groups=groups,
-            bias=bias, K=K,
-        )  # fmt: skip
-
-    def _make_attention(self, ratio: float, temperature: float, init_weight: bool, norm: bool) -> nn.Module:
+    def make_attention(self) -> nn.Module:
         return SigmoidRouting(self.in_planes, self.K)
 
 
 class OmniKernelRouting(KernelRouting):
-    """The kernel attention of ODConv: softmax over K of a linear map of the squeezed image [B, hidden, 1, 1]."""
+    """The kernel attention of ODConv: softmax over K of a linear function of the squeezed image [B, hidden, 1, 1]."""
 
     def __init__(self, hidden: int, K: int, temperature: float) -> None:
         super().__init__(temperature)
@@ -75,9 +61,7 @@ class OmniKernelRouting(KernelRouting):
         return self.softmax(self.fc(x).flatten(1))
 
     def start_uniform(self) -> None:
-        nn.init.zeros_(self.fc.weight)
-        assert self.fc.bias is not None
-        nn.init.zeros_(self.fc.bias)
+        zero(self.fc)
 
     def calibrate(self, x: Tensor, deviation: float) -> None:
         calibrate_logits(self.fc, x, deviation)
@@ -86,13 +70,14 @@ class OmniKernelRouting(KernelRouting):
 class OmniAttention(nn.Module):
     """The four attentions of ODConv from one squeezed description of the image.
 
-    The squeeze has a batch norm only if ``norm`` asks for it: the published formula has none.
+    Args:
+        norm: a batch norm after the squeeze; the published formula has none.
     """
 
     no_weight_decay = True
 
     def __init__(
-        self, in_planes: int, out_planes: int, kernel_size: int, ratio: float, K: int, T: float, norm: bool = False
+        self, in_planes: int, out_planes: int, kernel_size: int, ratio: float, K: int, T: float, norm: bool
     ) -> None:
         super().__init__()
         hidden = max(16, int(in_planes * ratio))
@@ -114,47 +99,26 @@ class OmniAttention(nn.Module):
         return torch.sigmoid(self.channel(z)), torch.sigmoid(self.filter(z)), spatial, self.kernel(z)
 
     def macs(self, x: Tensor) -> int:
-        """Multiply-adds of one call: the mean over the map, every weight once an image, the inputs weighted."""
+        """Multiply-adds of one call: the mean over H and W, every weight once per image, the inputs weighted."""
         return 2 * x.numel() + x.shape[0] * sum(p.numel() for p in self.parameters() if p.dim() > 1)
 
 
 @register("scaled")
-class ODConv2d(Dynamic_conv2d):
-    """Convolution attended along all four dimensions of its kernels: "Omni-Dimensional Dynamic Convolution", ICLR 2022.
+class ODConv2d(DynamicConvolution):
+    """Attention along all dimensions of the kernels: "Omni-Dimensional Dynamic Convolution", ICLR 2022.
 
     y = f * conv(c * x, sum_k pi_k (s * W_k)) with f over output channels, c over input channels, s over the places of
     the kernel (sigmoids) and pi over the K kernels (softmax at temperature T).
 
-    Args:
-        in_planes, out_planes, kernel_size, stride, padding, dilation, groups, bias: as for ``nn.Conv2d``.
-        K: number of kernels.
+    Args after those of :class:`DynamicConvolution`:
         ratio: hidden width of the attentions as a fraction of ``in_planes``, at least 16 channels.
         temperature: T at the start.
-        norm, residual: as for :class:`~models.common.Dynamic_conv2d`.
+        norm: a batch norm in the attention.
     """
 
-    def __init__(
-        self,
-        in_planes: int,
-        out_planes: int,
-        kernel_size: int,
-        stride: int = 1,
-        padding: int = 0,
-        dilation: int = 1,
-        groups: int = 1,
-        bias: bool = True,
-        K: int = 4,
-        ratio: float = 1 / 16,
-        temperature: float = TEMPERATURE,
-        norm: bool = False,
-        residual: bool = False,
-    ) -> None:
-        super().__init__(
-            in_planes, out_planes, kernel_size, ratio, stride, padding, dilation, groups, bias, K, temperature,
-            norm=norm, residual=residual,
-        )  # fmt: skip
-
-    def _make_attention(self, ratio: float, temperature: float, init_weight: bool, norm: bool) -> nn.Module:
+    def make_attention(
+        self, ratio: float = 1 / 16, temperature: float = DEFAULT_TEMPERATURE, norm: bool = False
+    ) -> nn.Module:
         return OmniAttention(self.in_planes, self.out_planes, self.kernel_size, ratio, self.K, temperature, norm)
 
     @property
@@ -164,21 +128,19 @@ class ODConv2d(Dynamic_conv2d):
 
     def start_neutral(self, even: bool = True) -> float:
         factor = super().start_neutral(even)
-        for name in ("channel", "filter", "spatial"):
-            attention = getattr(self.attention, name)
+        for attention in (self.attention.channel, self.attention.filter, self.attention.spatial):
             if attention is not None:
-                nn.init.zeros_(attention.weight)
-                nn.init.zeros_(attention.bias)
+                zero(attention)
                 factor *= 0.5  # sigmoid(0)
         return factor
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, in, H, W] -> [B, out, H', W']."""
         if x.shape[0] == 0:
-            return self._of_nothing(x)
+            return self._without_images(x)
         channel, filters, spatial, pi = self.attention(x)
         pi = pi.to(self.weight.dtype)
-        y = convolve(self.form, self, x * channel, pi, spatial) * filters
+        y = self.convolve(x * channel, pi, spatial) * filters
         return self._add_bias(y, pi)
 
     def macs(self, x: Tensor, y: Tensor) -> int:
@@ -201,7 +163,7 @@ class ODConv(DynamicBlock):
 
 
 class ChannelGate(nn.Module):
-    """2 * sigmoid(fc2(relu(fc1(mean over the map)))): a factor per image and channel, 1 at the start."""
+    """2 * sigmoid(fc2(relu(fc1(mean over H and W)))): a factor per image and channel, 1 at the start."""
 
     no_weight_decay = True
 
@@ -210,9 +172,7 @@ class ChannelGate(nn.Module):
         hidden = max(1, int(in_planes * ratio))
         self.fc1 = nn.Conv2d(in_planes, hidden, kernel_size=1)
         self.fc2 = nn.Conv2d(hidden, out_planes, kernel_size=1)
-        nn.init.zeros_(self.fc2.weight)
-        assert self.fc2.bias is not None
-        nn.init.zeros_(self.fc2.bias)
+        zero(self.fc2)
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, H, W] -> [B, out, 1, 1]."""
@@ -223,8 +183,8 @@ class ChannelGate(nn.Module):
 class SEConv(Conv):
     """:class:`~models.common.Conv` with a factor per image and output channel: "Squeeze-and-Excitation", CVPR 2018.
 
-    The control of :class:`~models.dynamic.DynamicConv`: as wide a hidden layer, but one kernel for all images. Starts
-    exactly as the ``Conv`` it takes the place of.
+    A comparison for :class:`~models.dynamic.DynamicConv`: as wide a hidden layer, but one kernel for all images. At the
+    start it computes exactly what ``Conv`` computes.
 
     Args:
         c1, c2, k, s, p, g, act: as for ``Conv``.
@@ -265,11 +225,7 @@ class SEBottleneck(Bottleneck):
 
 @register("scaled_inner")
 class C3SE(C3):
-    """:class:`~models.common.C3` of :class:`SEBottleneck`."""
+    """:class:`~models.common.C3` of :class:`SEBottleneck`, whose ratio may follow as a further argument."""
 
-    def __init__(
-        self, c1: int, c2: int, n: int = 1, shortcut: bool = True, g: int = 1, e: float = 0.5, ratio: float = 0.25
-    ) -> None:
-        super().__init__(c1, c2, 0, shortcut, g, e)
-        hidden = int(c2 * e)
-        self.m = nn.Sequential(*[SEBottleneck(hidden, hidden, shortcut, g, 1.0, ratio) for _ in range(n)])
+    def make_inner(self, width: int, n: int, shortcut: bool, g: int, *others: Any, **options: Any) -> nn.Module:
+        return nn.Sequential(*[SEBottleneck(width, width, shortcut, g, 1.0, *others, **options) for _ in range(n)])

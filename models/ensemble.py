@@ -1,4 +1,4 @@
-"""Several models asked together: the boxes of all of them go into one suppression."""
+"""Several models used together: the boxes of all of them go into one NMS."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Ensemble(nn.ModuleList):
             raise InputError("an ensemble needs at least one model")
         titles = list(sources) or [f"model {number}" for number in range(len(members))]
         for title, other in zip(titles[1:], members[1:], strict=True):
-            _same_classes(titles[0], members[0], title, other)
+            _require_same_classes(titles[0], members[0], title, other)
 
     @property
     def members(self) -> list[Model | AugmentedModel]:
@@ -53,7 +53,7 @@ class Ensemble(nn.ModuleList):
 
     @property
     def stride(self) -> Tensor:
-        """The strides of the coarsest member: images that suit it suit all."""
+        """The strides of the member with the largest one: images that fit it fit all."""
         return max((model.stride for model in self.members), key=lambda strides: float(strides.max()))
 
     def forward(self, x: Tensor) -> tuple[Tensor, None]:
@@ -64,9 +64,10 @@ class Ensemble(nn.ModuleList):
 Detector: TypeAlias = Model | AugmentedModel | Ensemble  # what Evaluator and Predictor can use
 
 
-def _same_classes(
+def _require_same_classes(
     first: str, model: Model | AugmentedModel, second: str, other: Model | AugmentedModel
-) -> None:  # fmt: skip
+) -> None:
+    """Raise InputError: two models, from the files ``first`` and ``second``, have different classes."""
     if model.nc != other.nc:
         raise InputError(
             f"{second} has {counted(other.nc, 'class')}, {first} {model.nc}: models used together must have the same"

@@ -1,4 +1,4 @@
-"""Layers to try out, and the names that scripts import from here."""
+"""Experimental layers of v6.1, and the names that scripts import from here."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from utils.core.v61 import import_served, served_names
 
 @register("scaled")
 class CrossConv(nn.Module):
-    """A k x k convolution in two: a row of k, then a column of k; the input is added when it fits."""
+    """A k x k convolution in two: a row of k, then a column of k; ``shortcut`` adds an input of c2 channels."""
 
     def __init__(
         self, c1: int, c2: int, k: int = 3, s: int = 1, g: int = 1, e: float = 1.0, shortcut: bool = False
@@ -34,20 +34,20 @@ class CrossConv(nn.Module):
 
 @register("total")
 class Sum(nn.Module):
-    """Sum of a list of ``n`` maps of one shape, as they are or each but the first with a learned weight in 0..2."""
+    """Sum of ``n`` feature maps of one shape; with ``weight``, all but the first times 2 * sigmoid(w), learned."""
 
     def __init__(self, n: int, weight: bool = False) -> None:
         super().__init__()
         self.weight = weight
         if weight:
-            self.w = nn.Parameter(-torch.arange(1.0, n) / 2)
+            self.w = nn.Parameter(torch.arange(1, n) * -0.5)
 
     def forward(self, x: Sequence[Tensor]) -> Tensor:
-        first, *others = x
-        factors = 2 * torch.sigmoid(self.w) if self.weight else torch.ones(len(others), device=first.device)
-        for factor, other in zip(factors.to(first.dtype), others):
-            first = first + factor * other
-        return first
+        total, *others = x
+        factors = 2 * torch.sigmoid(self.w) if self.weight else torch.ones(len(others), device=total.device)
+        for factor, other in zip(factors.to(total.dtype), others):
+            total = total + factor * other
+        return total
 
 
 @register("scaled")
@@ -74,7 +74,9 @@ class MixConv2d(nn.Module):
         self.act = nn.SiLU()
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.act(self.bn(torch.cat([conv(x) for conv in self.m], dim=1)))
+        branches = [conv(x) for conv in self.m]
+        normalised = self.bn(torch.cat(branches, dim=1))
+        return self.act(normalised)
 
 
 __all__ = [*served_names("models.experimental"), "Conv", "nn", "torch"]

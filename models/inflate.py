@@ -1,12 +1,13 @@
-"""Inflation: a dynamic layer that starts as the static convolution it takes the place of.
+"""Start of a dynamic layer as the static convolution in whose place it stands ("inflation").
 
 Where the weights of the kernels sum to one, each of the K kernels is the static kernel, and the routing is not uniform:
-as drawn, or calibrated on some images (:func:`calibrate`). The kernel in use is the static one whatever the weights, at
-any temperature, to float32 rounding; the kernels get different gradients, so training tells them apart at once.
+as drawn, or calibrated on some images (:func:`calibrate_routing`). The mixed kernel is the static one whatever the
+weights, at any temperature, to float32 rounding; the kernels get different gradients, so they differ from the first
+step on.
 
-With sigmoid routing, or a ``spread`` above 0, every kernel is the static one plus a random part of its own; the parts
-add up to zero over the K, and the routing starts with the weight 1/K for every kernel and every image. That start is a
-saddle: kernels, routing and temperature wait for one another.
+With sigmoid routing, or a ``spread`` above 0, every kernel is the static one plus its own random part; the parts add up
+to zero over the K, and the routing starts with the weight 1/K for every kernel and every image. That start is a saddle
+point: with a uniform routing the kernels get equal gradients, with almost equal kernels the routing gets hardly any.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ import torch
 from torch import Tensor, nn
 
 from models.attention import KernelRouting
-from models.common import Dynamic_conv2d
 from models.dynamic import attention_layers
+from models.dynamic_convolution import DynamicConvolution
 from models.fuse import gain_and_shift
 
 DEVIATION = 2.0  # of the logits of a calibrated routing: an entropy of about half of ln K at T = 1
@@ -29,8 +30,8 @@ SIGMOID_SPREAD = 0.5  # behind a sigmoid routing, in standard deviations of the 
 
 
 @dataclass(frozen=True)
-class Inflated:
-    """A dynamic layer that was filled: its tensors, and the tensors of the source it took."""
+class InflatedLayer:
+    """A dynamic layer that was filled: its tensors, and the tensors of the source that they come from."""
 
     layer: str
     tensors: tuple[str, ...]
@@ -39,26 +40,27 @@ class Inflated:
 
 
 @torch.no_grad()
-def inflate(model: nn.Module, source: Mapping[str, Tensor], seed: int = 0, spread: float = 0.0) -> Iterator[Inflated]:
+def inflate(
+    model: nn.Module, source: Mapping[str, Tensor], seed: int = 0, spread: float = 0.0
+) -> Iterator[InflatedLayer]:
     """Fill every dynamic layer of ``model`` for which ``source`` has a static convolution of its name and size.
 
-    A plain :class:`~models.common.Dynamic_conv2d` in the place of a whole ``Conv`` gets its convolution with the norm
+    A bare :class:`~models.common.Dynamic_conv2d` in the place of a whole ``Conv`` gets its convolution with the norm
     folded in; the activation of that ``Conv`` has no counterpart.
 
     Args:
         source: state dict of the static model.
         seed: of the random parts.
         spread: their size in standard deviations of the static kernel; 0 makes equal kernels and leaves the routing
-            as it is, but for a sigmoid routing, whose weights must be 1/K.
+            as it is, except for a sigmoid routing, whose weights must be 1/K.
     """
     generator = torch.Generator().manual_seed(seed)
     for name, layer in model.named_modules():
-        if not isinstance(layer, Dynamic_conv2d):
+        static = _static_convolution(name, layer, source) if isinstance(layer, DynamicConvolution) else None
+        if static is None:
             continue
-        found = _static_of(name, layer, source)
-        if found is None:
-            continue
-        kernel, bias, used, lost_activation = found
+        assert isinstance(layer, DynamicConvolution)
+        kernel, bias, used, lost_activation = static
         even = spread > 0 or not layer.routing.sums_to_one
         kernel = kernel.float() / layer.start_neutral(even)
         size = (spread or SIGMOID_SPREAD) if even else 0.0
@@ -70,17 +72,17 @@ def inflate(model: nn.Module, source: Mapping[str, Tensor], seed: int = 0, sprea
         if layer.bias is not None:
             layer.bias.copy_(torch.zeros(layer.out_planes) if bias is None else bias.float())
         tensors = tuple(f"{name}.{key}" for key in layer.state_dict() if not key.endswith("temperature"))
-        yield Inflated(name, tensors, used, lost_activation)
+        yield InflatedLayer(name, tensors, used, lost_activation)
 
 
 @torch.no_grad()
-def calibrate(
+def calibrate_routing(
     model: nn.Module, batches: Iterable[Tensor], deviation: float = DEVIATION, layers: Iterable[str] | None = None
 ) -> int:
-    """Let the logits of softmax routings have mean 0 and a standard deviation over the images of ``batches``.
+    """Give the logits of softmax routings mean 0 and a standard deviation over the images of ``batches``.
 
-    The routings are rotated and scaled, their draws stay: the same model and images give the same start. All layers
-    see what the model made of the images before.
+    The drawn weights are shifted and scaled, not drawn anew: the same model and images give the same start. Each layer
+    is calibrated on its input in the model as it was before.
 
     Args:
         model: any mode; the inputs of its routings are taken in training mode, from a copy.
@@ -103,32 +105,28 @@ def calibrate(
         for routing in routings.values():
             routing.start_uniform()
         return len(routings)
-    probe = copy.deepcopy(model).train()
-    seen: dict[str, list[Tensor]] = {name: [] for name in routings}
-    hooks = [
-        routing.register_forward_pre_hook(partial(_keep_pooled, seen[name]))
-        for name, routing in attention_layers(probe)
-        if name in routings
-    ]
+    observed = copy.deepcopy(model).train()
+    inputs: dict[str, list[Tensor]] = {name: [] for name in routings}
+    for name, routing in attention_layers(observed):
+        if name in routings:
+            routing.register_forward_pre_hook(partial(_keep_pooled, inputs[name]))
     for images in batches:
-        probe(images)
-    for hook in hooks:
-        hook.remove()
+        observed(images)
     for name, routing in routings.items():
         training = routing.training
-        routing.train().calibrate(torch.cat(seen[name]), deviation)
+        routing.train().calibrate(torch.cat(inputs[name]), deviation)
         routing.train(training)
     return len(routings)
 
 
-def _keep_pooled(seen: list[Tensor], routing: KernelRouting, args: tuple[Tensor, ...]) -> None:
-    seen.append(args[0].float().mean(dim=(2, 3), keepdim=True))
+def _keep_pooled(kept: list[Tensor], routing: KernelRouting, args: tuple[Tensor, ...]) -> None:
+    kept.append(args[0].float().mean(dim=(2, 3), keepdim=True))
 
 
-def _static_of(
-    name: str, layer: Dynamic_conv2d, source: Mapping[str, Tensor]
+def _static_convolution(
+    name: str, layer: DynamicConvolution, source: Mapping[str, Tensor]
 ) -> tuple[Tensor, Tensor | None, tuple[str, ...], bool] | None:
-    """Kernel [out, in/g, k, k], bias [out], the names they come from, and whether an activation was left behind."""
+    """Kernel [out, in/g, k, k], bias [out], the names they come from, and whether an activation is lost."""
     shape = layer.weight.shape[1:]
     weight, bias = source.get(f"{name}.weight"), source.get(f"{name}.bias")
     if weight is not None and weight.shape == shape and (bias is None or layer.bias is not None):

@@ -1,10 +1,10 @@
-"""Limits of networks that somebody else describes, looked at before memory is taken or much time is spent."""
+"""Limits of models that an untrusted file describes, checked before memory is taken or much time is spent."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -25,12 +25,16 @@ _EACH, _ALL, _AT_LEAST = 512, 25_000, 1 << 26
 
 
 class LimitError(InputError):
-    """A network that would take more than any detector needs."""
+    """A model that would take more memory or time than any detector needs."""
 
 
 @contextmanager
 def bounded_construction(source: str, most: int = MOST_PARAMETERS) -> Iterator[None]:
-    """Within it, modules that this thread makes may have so many parameters and parts together.
+    """Limit the parameters and modules that this thread makes in the ``with`` block.
+
+    Args:
+        source: name of the model for messages.
+        most: parameters.
 
     Raises:
         LimitError: at the first that is too much, before it is filled with numbers.
@@ -49,24 +53,17 @@ def bounded_construction(source: str, most: int = MOST_PARAMETERS) -> Iterator[N
             what = f"{most} parameters" if parameters > most else f"{MOST_MODULES} parts"
             raise LimitError(f"{source}: the model would have more than {what}")
 
-    handles = [
-        register(count)
-        for register in (
-            hooks.register_module_parameter_registration_hook,
-            hooks.register_module_buffer_registration_hook,
-            hooks.register_module_module_registration_hook,
-        )
-    ]  # fmt: skip
-    try:
+    with ExitStack() as removed_at_the_end:
+        for kind in ("parameter", "buffer", "module"):
+            handle = getattr(hooks, f"register_module_{kind}_registration_hook")(count)
+            removed_at_the_end.callback(handle.remove)
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 class BoundedShapes(TorchDispatchMode):
-    """Within it, no operation may have a result out of proportion to the images. For tensors on the device ``meta``,
-    which have shapes and no memory.
+    """Limit the size of the results of operations in the ``with`` block, in proportion to the images.
+
+    For tensors on the device ``meta``, which have shapes and take no memory.
 
     Args:
         images: number of values in the images.
@@ -82,7 +79,7 @@ class BoundedShapes(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         pieces = self._pieces(func, *args)
         if pieces > MOST_PIECES:
-            raise LimitError(f"a map would be cut into {pieces} pieces")
+            raise LimitError(f"a feature map would be cut into {pieces} pieces")
         results = func(*args, **(kwargs or {}))
         for result in results if isinstance(results, (tuple, list)) else (results,):
             if isinstance(result, Tensor):
@@ -100,7 +97,7 @@ class BoundedShapes(TorchDispatchMode):
         return max(args[0].shape, default=0) // max(args[1], 1) if func is torch.ops.aten.split.Tensor else 0
 
 
-_CHECKED: set[str] = set()  # descriptions of models that are known to be within the limits
+_WITHIN_LIMITS: set[str] = set()  # descriptions of models that were checked
 
 
 def check_limits(description: str, source: str, build: Callable[[], nn.Module], images: Tensor) -> None:
@@ -109,24 +106,24 @@ def check_limits(description: str, source: str, build: Callable[[], nn.Module], 
     Raises:
         LimitError: it would need too much memory.
     """
-    if description in _CHECKED:
+    if description in _WITHIN_LIMITS:
         return
     reached: list[str] = []
 
-    def reach(layer: Any, _: Any) -> None:
+    def record_layer(layer: Any, _: Any) -> None:
         reached.append(f"layer {layer.i} ({layer.type}): ")
 
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=[]), torch.device("meta"), bounded_construction(source):
             model = build()
             for layer in (layer for layer in model.modules() if isinstance(getattr(layer, "type", None), str)):
-                layer.register_forward_pre_hook(reach)
+                layer.register_forward_pre_hook(record_layer)
             with BoundedShapes(images.numel()):
                 model(images.to("meta"))
     except LimitError as error:
         problem = str(error).removeprefix(f"{source}: ")
         cure = "check its arguments: is the second the kernel?" if reached else "check its rows"
         raise LimitError(f"{source}: {''.join(reached[-1:])}{problem}; {cure}") from error
-    except Exception:  # a layer that cannot do without numbers, or a mistake that the building itself is to explain
+    except Exception:  # a layer that needs real numbers, or a mistake that the real construction reports
         return
-    _CHECKED.add(description)
+    _WITHIN_LIMITS.add(description)

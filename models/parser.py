@@ -1,4 +1,4 @@
-"""From a model yaml to layers: the file is found and checked, its rows are read, each row becomes a layer."""
+"""From a model yaml to layers: find and check the file, read its rows, make a layer of each row."""
 
 from __future__ import annotations
 
@@ -47,21 +47,16 @@ def read_model_yaml(cfg: str | Path | Mapping[str, Any]) -> tuple[dict[str, Any]
     _check_numbers(content, source)
     if "activation" in content:  # the later spelling of the same key
         content["act"] = content.pop("activation")
+    known = (*REQUIRED_KEYS, *OPTIONAL_KEYS)
     for key in REQUIRED_KEYS:
         if key not in content:
-            later = key == "anchors" and "scales" in content
-            foreign = "; it is of an anchor-free ultralytics model, which is not supported" if later else ""
-            raise InputError(
-                f"{source}: key '{key}' is missing{foreign}; a model yaml needs {', '.join(REQUIRED_KEYS)}"
-            )
-    known = (*REQUIRED_KEYS, *OPTIONAL_KEYS)
+            foreign = "; it is of an anchor-free ultralytics model, which is not supported"
+            later = foreign if key == "anchors" and "scales" in content else ""
+            raise InputError(f"{source}: key '{key}' is missing{later}; a model yaml needs {', '.join(REQUIRED_KEYS)}")
     for key in content:
         if key not in known:
-            cure = (
-                "; give depth_multiple and width_multiple in its place"
-                if key == "scales"
-                else suggestion(str(key), known)
-            )
+            instead = "; give depth_multiple and width_multiple in its place"
+            cure = instead if key == "scales" else suggestion(str(key), known)
             raise InputError(f"{source}: unknown key '{key}'{cure}; known: {', '.join(known)}")
     _check_values(content, source)
     resolve_modules(content, source, folder)
@@ -96,7 +91,7 @@ def _check_values(content: Mapping[str, Any], source: str) -> None:
 
 
 def _check_numbers(content: Mapping[str, Any], source: str) -> None:
-    """Raise InputError: too much to go through, or a number or text of a size that no model needs."""
+    """Raise InputError: more values than are checked, or a number or text of a size that no model needs."""
     for key, part in content.items():
         try:
             for value in every_value(part):
@@ -109,14 +104,14 @@ def _check_numbers(content: Mapping[str, Any], source: str) -> None:
 
 
 def _literal(value: Any, tokens: Mapping[str, Any]) -> Any:
-    """Strings of a yaml row: the tokens nc and anchors, python literals such as None, otherwise the text itself."""
+    """The value of a string in a row: a token (nc, anchors), a python literal such as None, else the text itself."""
     if not isinstance(value, str):
         return value
     if value in tokens:
         return tokens[value]
     try:
         return ast.literal_eval(value)
-    except (ValueError, SyntaxError, RecursionError, MemoryError):  # the last two: nested without end
+    except (ValueError, SyntaxError, RecursionError, MemoryError):  # the last two: nested too deeply
         return value
 
 
@@ -143,32 +138,34 @@ def read_rows(content: Mapping[str, Any], source: str) -> list[LayerRow]:
     return rows
 
 
-# Rows as they are usual: kernel, stride and padding of convolutions, and what keeps the size of a map.
+# Usual rows: kernel, stride and padding of convolutions, and layers that keep the size of a feature map.
 _CONVOLUTIONS = frozenset({"Conv", "DWConv", "GhostConv", "DynamicConv", "CondConv", "ODConv", "Dynamic_conv2d"})
 _TAILS = frozenset({(), (1,), (3,), (1, 1), (3, 1), (3, 2), (6, 2, 2), (1, 0.25)})
 _KEEPING = frozenset(
     {"C3", "C3Dynamic", "C3Ghost", "C3SPP", "Bottleneck", "BottleneckCSP", "SPP", "SPPF", "Concat", "Sum"}
 )
-_MOST_NUMBERS = 1 << 22  # in a map of an ordinary row
+_MOST_NUMBERS = 1 << 22  # in a feature map of an ordinary row
 
 
 def is_ordinary(content: Mapping[str, Any], layers: Sequence[LayerRow], ch: int, side: int) -> bool:
-    """Whether the arithmetic of channels and strides alone shows that a model is of a usual size.
+    """Whether channels and strides alone show that a model is of a usual size, so that ``check_limits`` is not needed.
 
     Args:
-        content: a checked model yaml. layers: its rows.
-        ch: channels of the image. side: of it, in pixels.
+        content: a checked model yaml.
+        layers: its rows.
+        ch: channels of the image.
+        side: of the image in pixels.
     """
     scale = Scale(content.get("depth_multiple", 1.0), content.get("width_multiple", 1.0))
     *rows, last = layers
-    maps = [(ch, side)]  # channels and side: of the image, then of each row
+    outputs = [(ch, side)]  # channels and side: of the image, then of each row
     for row in rows:
         try:
-            sources = [maps[s + 1 if s >= 0 else s] for s in row.sources]
+            sources = [outputs[s + 1 if s >= 0 else s] for s in row.sources]
             plan = look_up(row).rule(row, [channels for channels, _ in sources], scale)
             largest, tail = max(given for _, given in sources), row.args[1:]
         except (InputError, TypeError, ValueError, IndexError, OverflowError):
-            return False  # what is wrong is reported when it is built
+            return False  # the construction reports what is wrong
         numbers = [value for value in every_value([*tail, dict(row.options)]) if isinstance(value, (int, float))]
         if row.module in _CONVOLUTIONS and any(tail == usual for usual in _TAILS) and not row.options:
             largest = -(-largest // 2) if 2 in tail else largest
@@ -178,7 +175,7 @@ def is_ordinary(content: Mapping[str, Any], layers: Sequence[LayerRow], ch: int,
             return False
         if plan.copies > 20 or scale.repeats(row.number) > 50 or plan.out_channels * largest**2 > _MOST_NUMBERS:
             return False
-        maps.append((plan.out_channels, largest))
+        outputs.append((plan.out_channels, largest))
     return last.module == "Detect" and content["nc"] <= 4096 and len(rows) < 200
 
 
@@ -203,14 +200,15 @@ def parse_model(content: Mapping[str, Any], ch: int, source: str = "model yaml")
             if not isinstance(s, int) or s >= row.index or row.index + s < (-1 if row.index == 0 else 0):
                 raise row.fail(f"'from' {s} does not name an earlier layer; there are {row.index} before this one")
         channels = [ch if row.index == 0 else outputs[s if s >= 0 else row.index + s] for s in row.sources]
-        layer, out = _build(row, channels, scale)
+        layer, out = _build_layer(row, channels, scale)
         outputs.append(out)
         layers.append(layer)
         needed.extend(s % row.index for s in row.sources if s != -1)
     return nn.Sequential(*layers), sorted(needed)
 
 
-def _build(row: LayerRow, channels: Sequence[int], scale: Scale) -> tuple[nn.Module, int]:
+def _build_layer(row: LayerRow, channels: Sequence[int], scale: Scale) -> tuple[nn.Module, int]:
+    """The layer of a row, and the channels of its output."""
     entry = look_up(row)
     if not row.sources:
         raise row.fail("'from' is an empty list; name at least one layer")
@@ -234,15 +232,15 @@ def _build(row: LayerRow, channels: Sequence[int], scale: Scale) -> tuple[nn.Mod
         takes = f"it takes ({', '.join(signature(entry.cls).parameters)})"
         raise row.fail("; ".join(filter(None, (problem, takes, meant)))) from error
     layer = copies[0] if plan.copies == 1 else nn.Sequential(*copies)
-    _label(layer, row, plan.out_channels)
+    _set_row_attributes(layer, row, plan.out_channels)
     return layer, plan.out_channels
 
 
-def _label(layer: nn.Module, row: LayerRow, out_channels: int) -> None:
-    """Say on the layer itself which row of the yaml it is."""
+def _set_row_attributes(layer: nn.Module, row: LayerRow, out_channels: int) -> None:
+    """Set attributes on a layer that say which row of the yaml it is."""
     parameters = sum(p.numel() for p in layer.parameters())
-    labels = {"i": row.index, "f": row.sources, "type": row.module, "np": parameters}
-    for name, value in {**labels, "takes_list": row.listed, "promised": out_channels}.items():
+    attributes = {"i": row.index, "f": row.sources, "type": row.module, "np": parameters}
+    for name, value in {**attributes, "takes_list": row.listed, "promised": out_channels}.items():
         if name in layer._modules or name in layer._parameters or name in layer._buffers:
             raise row.fail(f"the layer calls a part of itself '{name}', which the model sets on every layer; rename it")
         setattr(layer, name, value)

@@ -1,12 +1,12 @@
-"""How a yaml row becomes a layer.
+"""How a row of a model yaml becomes a layer.
 
-A layer class says once, where it is defined, by which rule its row is read::
+A layer class is registered where it is defined, with the rule by which its rows are read::
 
     @register("scaled")
     class MyConv(nn.Module): ...
 
-and no other list of modules exists. A rule receives the row, the channels arriving from each source layer and the
-width/depth scale of the model, and answers with a :class:`LayerPlan`.
+There is no other list of layers. A rule receives the row, the channels that each source layer returns and the width and
+depth scale of the model, and returns a :class:`LayerPlan`.
 """
 
 from __future__ import annotations
@@ -32,9 +32,10 @@ class LayerRow:
     args: tuple[Any, ...]
     origin: str  # "yolov5n.yaml: head row 3", for messages
     options: Mapping[str, Any] = field(default_factory=dict)  # a mapping at the end of the arguments: by keyword
-    listed: bool = False  # 'from' is a list: the layer is called with a list of maps
+    listed: bool = False  # 'from' is a list: the layer is called with a list of feature maps
 
     def fail(self, problem: str) -> InputError:
+        """The error of a problem with this row, to be raised."""
         return InputError(f"{self.origin} (layer {self.index}, {self.module}): {problem}")
 
 
@@ -54,9 +55,13 @@ class Scale:
 
 @dataclass(frozen=True)
 class LayerPlan:
-    """What to build: constructor arguments, the channels that come out, how many copies stand in a row.
+    """What to build of a row.
 
-    ``later_args`` are those of the second copy and the following, whose input is the output of the one before.
+    Attributes:
+        args: of the constructor.
+        out_channels: of the output.
+        copies: number of layers in sequence.
+        later_args: of the second copy and the following, whose input is the output of the one before.
     """
 
     args: tuple[Any, ...]
@@ -84,7 +89,7 @@ def make_divisible(value: float, divisor: int) -> int:
 
 
 def _only(row: LayerRow, channels: Sequence[int]) -> int:
-    """The channels of the one source a layer takes."""
+    """The channels of the only source of a layer."""
     if row.listed:
         raise row.fail(
             f"takes one input, not a list of {len(channels)}; write 'from' as a number, or Concat them first"
@@ -99,29 +104,29 @@ def _first_arg_channels(row: LayerRow, scale: Scale) -> int:
 
 
 def scaled(row: LayerRow, channels: Sequence[int], scale: Scale) -> LayerPlan:
-    """(in, out, ...): width is scaled, the row's number repeats the whole layer."""
+    """(in, out, ...): width is scaled, the number of the row repeats the whole layer."""
     out, rest = _first_arg_channels(row, scale), row.args[1:]
     return LayerPlan((_only(row, channels), out, *rest), out, scale.repeats(row.number), (out, out, *rest))
 
 
 def scaled_inner(row: LayerRow, channels: Sequence[int], scale: Scale) -> LayerPlan:
-    """(in, out, repeats, ...): as ``scaled``, but the layer itself repeats its inside."""
+    """(in, out, repeats, ...): as ``scaled``, but the layer itself repeats its inner blocks."""
     out = _first_arg_channels(row, scale)
     return LayerPlan((_only(row, channels), out, scale.repeats(row.number), *row.args[1:]), out)
 
 
 def same(row: LayerRow, channels: Sequence[int], scale: Scale) -> LayerPlan:
-    """Channels pass through; the arguments are the constructor's own (upsampling, pooling, padding)."""
+    """Channels stay; the arguments are those of the constructor (upsampling, pooling, padding)."""
     return LayerPlan(row.args, _only(row, channels), scale.repeats(row.number))
 
 
 def norm(row: LayerRow, channels: Sequence[int], scale: Scale) -> LayerPlan:
-    """(in, ...): a layer over the arriving channels that keeps them (normalisation, attention)."""
+    """(in, ...): channels stay, and the constructor takes their number first (normalisation, attention)."""
     return LayerPlan((_only(row, channels), *row.args), _only(row, channels), scale.repeats(row.number))
 
 
 def as_written(row: LayerRow, channels: Sequence[int], scale: Scale) -> LayerPlan:
-    """(in, out, ...): torch's own convolutions, whose arguments are not scaled, as in v6.1."""
+    """(in, out, ...): convolutions of torch, whose arguments are not scaled, as in v6.1."""
     arriving = _only(row, channels)
     if len(row.args) < 2 or row.args[0] != arriving or not isinstance(row.args[1], int):
         raise row.fail(
@@ -132,14 +137,14 @@ def as_written(row: LayerRow, channels: Sequence[int], scale: Scale) -> LayerPla
 
 
 def concat(row: LayerRow, channels: Sequence[int], scale: Scale) -> LayerPlan:
-    """A list of maps; channels of all sources add up."""
+    """A list of feature maps, whose channels are added up."""
     return LayerPlan(row.args, sum(channels))
 
 
 def total(row: LayerRow, channels: Sequence[int], scale: Scale) -> LayerPlan:
-    """(sources, ...): a list of maps of one width, added up."""
+    """(sources, ...): a list of feature maps with the same channels, whose values are added up."""
     if len(set(channels)) != 1:
-        raise row.fail(f"maps to be added need the same number of channels, these have {list(channels)}")
+        raise row.fail(f"feature maps to be added need the same number of channels, these have {list(channels)}")
     return LayerPlan((len(channels), *row.args), channels[0])
 
 
@@ -165,12 +170,12 @@ def expand(row: LayerRow, channels: Sequence[int], scale: Scale) -> LayerPlan:
 
 
 def head(row: LayerRow, channels: Sequence[int], scale: Scale) -> LayerPlan:
-    """(nc, anchors, [in, in, ...]): the last layer; a bare number of anchors stands for placeholders per level."""
+    """(nc, anchors, [in, in, ...]): the last layer; a number of anchors stands for placeholders per level."""
     nc, anchors, *rest = row.args
     for word, value, kinds in (("nc", nc, int), ("anchors", anchors, (int, list, tuple))):
         if not isinstance(value, kinds):
             raise row.fail(f"the arguments are [nc, anchors]; '{value}' is not {word}{suggestion(str(value), [word])}")
-    if isinstance(anchors, int):  # the values are to be found by auto-anchor
+    if isinstance(anchors, int):  # auto-anchor computes the values
         anchors = [list(range(2 * anchors)) for _ in channels]
     if len(anchors) != len(channels):
         raise row.fail(f"{len(anchors)} rows of anchors for {len(channels)} input layers; give one row per layer")
@@ -205,25 +210,29 @@ def register(rule: str | Rule, name: str | None = None) -> Callable[[M], M]:
 # Layers of torch that yaml files name as nn.X. v6.1 evaluates any name; these are the ones that make sense in a row.
 _OF_TORCH = {
     "same": (
-        "Upsample", "UpsamplingBilinear2d", "UpsamplingNearest2d", "MaxPool2d", "AvgPool2d", "AdaptiveAvgPool2d",
-        "AdaptiveMaxPool2d", "ZeroPad2d", "ReflectionPad2d", "ReplicationPad2d", "Identity", "Dropout", "Dropout2d",
-        "ReLU", "ReLU6", "LeakyReLU", "SiLU", "Hardswish", "Mish", "GELU", "ELU", "Sigmoid", "Tanh",
+        "Upsample UpsamplingBilinear2d UpsamplingNearest2d MaxPool2d AvgPool2d AdaptiveAvgPool2d AdaptiveMaxPool2d "
+        "ZeroPad2d ReflectionPad2d ReplicationPad2d Identity Dropout Dropout2d "
+        "ReLU ReLU6 LeakyReLU SiLU Hardswish Mish GELU ELU Sigmoid Tanh"
     ),
-    "norm": ("BatchNorm2d", "InstanceNorm2d"),
-    "as_written": ("Conv2d", "ConvTranspose2d"),
-}  # fmt: skip
+    "norm": "BatchNorm2d InstanceNorm2d",
+    "as_written": "Conv2d ConvTranspose2d",
+}
 for _rule, _names in _OF_TORCH.items():
-    for _name in _names:
+    for _name in _names.split():
         register(_rule, f"nn.{_name}")(getattr(nn, _name))
 
 
 def look_up(row: LayerRow) -> Registered:
-    """The registered layer of a row; the error names the nearest known one."""
+    """The registered layer of a row.
+
+    Raises:
+        InputError: there is none of that name; the message suggests a similar one.
+    """
     if row.module not in LAYERS:
         of_torch = row.module.startswith("nn.")
         known = sorted(name for name in LAYERS if name.startswith("nn.") == of_torch)
         raise row.fail(
             f"unknown module '{row.module}'{suggestion(row.module, LAYERS)}; known: {', '.join(known)}; "
-            "a layer of your own: --modules my_layers.py"
+            "your own layers: --modules my_layers.py"
         )
     return LAYERS[row.module]

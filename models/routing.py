@@ -1,4 +1,4 @@
-"""Which kernels the dynamic layers of a model use: recording the weights of each image, and figures over them.
+"""Which kernels the dynamic layers of a model use: record the weights of each image, and compute statistics of them.
 
 with RoutingRecorder(model) as recorder:
     for images in batches:
@@ -26,11 +26,11 @@ from models.dynamic import attention_layers
 LOG = logging.getLogger(__name__)
 RecorderT = TypeVar("RecorderT", bound="RoutingRecorder")
 
-# Thresholds of the verdicts; shares are relative to 1 / K, entropies to ln K, so that they hold for any K.
-UNUSED_SHARE = 0.05  # a kernel below this part of its fair share, and never the strongest, is nearly unused
-COLLAPSED = 0.1  # entropy of the mean below this part of ln K: (almost) all images take one and the same kernel
-UNIFORM, UNIFORM_SPREAD = 0.99, 0.01  # each image mixes all kernels evenly, and all images alike
-FIXED_SHARE = 0.02  # spread below this part of the fair share: one mixture for all images, a static convolution
+# Thresholds of the verdicts; weights are relative to 1 / K, entropies to ln K, so that they are the same for any K.
+UNUSED_SHARE = 0.05  # a kernel with a mean weight below this part of 1 / K, and never the strongest, is nearly unused
+COLLAPSED = 0.1  # entropy of the mean below this part of ln K: (almost) all images use one and the same kernel
+UNIFORM, UNIFORM_SPREAD = 0.99, 0.01  # every image mixes all kernels evenly
+FIXED_SHARE = 0.02  # spread below this part of 1 / K: the same mixture for all images, a static convolution
 
 _SUM_TOLERANCE = 1e-3  # softmax in float32 is far closer to one than this, a sigmoid is not
 _TIE = 1e-6
@@ -38,19 +38,19 @@ _TIE = 1e-6
 
 @dataclass(frozen=True, eq=False)
 class RoutingStats:
-    """How a layer spreads its images over its K kernels.
+    """How a dynamic layer uses its K kernels over a number of images.
 
     Attributes:
         name: the layer, by its place in the model: ``10`` is row 10 of the model yaml, ``2.m.0.cv2`` lies within row 2.
         kernels: K.
-        samples: images seen.
+        samples: number of images.
         mean: [K] mean weight of each kernel.
-        entropy: mean over the images of -sum p ln p; 0 is one kernel an image, ln K is all of them evenly.
-        entropy_of_mean: the same of ``mean``: low when all images take the same kernel.
-        dominant: [K] share of the images in which the kernel weighs most; kernels that tie share the image.
+        entropy: mean over the images of -sum p ln p; 0 is one kernel per image, ln K is all of them evenly.
+        entropy_of_mean: the same of ``mean``: low when all images use the same kernel.
+        dominant: [K] fraction of the images in which the kernel has the largest weight; equal weights share the image.
         spread: standard deviation of a kernel's weight over the images, mean over the kernels.
         per_class: [nc, K] mean over the images that contain the class, nan for a class without any.
-        temperature: T of the layer's softmax, None for a layer without.
+        temperature: T of the softmax, None for a layer without one.
         normalized: the weights did not sum to one (sigmoid routing), so each row was divided by its sum first.
     """
 
@@ -89,7 +89,7 @@ class RoutingStats:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What keeps the layer from gaining by its kernels, in words; empty when nothing does."""
+        """Why the layer gains nothing from its kernels, one text per reason; empty where it may gain."""
         k, most = self.kernels, int(self.mean.argmax())
         if k < 2:
             return ("has a single kernel, so there is nothing to choose",)
@@ -98,10 +98,10 @@ class RoutingStats:
         if self.relative_entropy > UNIFORM and self.spread < UNIFORM_SPREAD:
             return ("stays uniform: every image mixes all kernels evenly, like a static convolution",)
         idle = np.flatnonzero((self.mean < UNUSED_SHARE / k) & (self.dominant == 0))
-        found = [f"kernel {i} is nearly unused, mean weight {self.mean[i]:.4f}" for i in idle]
+        reasons = [f"kernel {i} is nearly unused, mean weight {self.mean[i]:.4f}" for i in idle]
         if self.unvaried:
-            found.append("mixes the kernels alike for every image, like a static convolution")
-        return tuple(found)
+            reasons.append("mixes the kernels alike for every image, like a static convolution")
+        return tuple(reasons)
 
     @property
     def verdict(self) -> str:
@@ -112,11 +112,11 @@ class RoutingStats:
 def routing_stats(
     name: str, weights: Tensor, presence: Tensor | None = None, temperature: float | None = None
 ) -> RoutingStats:
-    """Figures over the kernel weights of a layer.
+    """Statistics of the kernel weights of a layer.
 
     Args:
         name: the layer.
-        weights: [n, K], a row per image. Rows that are not numbers (images the layer did not see) are left out.
+        weights: [n, K], a row per image. Rows that are not finite (images for which the layer did not run) are skipped.
         presence: [n, nc] bool, whether image n contains the class; None: no classes.
         temperature: T of the layer.
 
@@ -146,17 +146,17 @@ def routing_stats(
         entropy_of_mean=float(torch.special.entr(mean).sum()),
         dominant=(strongest / strongest.sum(dim=1, keepdim=True)).mean(dim=0).numpy(),
         spread=float(p.std(dim=0, correction=0).mean()),
-        per_class=(presence.T @ p / counts).numpy(),  # 0 / 0 is the nan that is wanted
+        per_class=(presence.T @ p / counts).numpy(),  # 0 / 0 is nan, as documented
         temperature=temperature,
         normalized=normalized,
     )
 
 
-def class_presence(targets: Tensor, pictures: int, nc: int) -> Tensor:
-    """[images, nc] bool: which classes a batch's images contain, from its targets [N, 6] (image, class, ...)."""
-    found = torch.zeros(pictures, nc, dtype=torch.bool)
-    found[targets[:, 0].long(), targets[:, 1].long()] = True
-    return found
+def class_presence(targets: Tensor, images: int, nc: int) -> Tensor:
+    """[images, nc] bool: which classes the images of a batch contain, from its targets [N, 6] (image, class, ...)."""
+    presence = torch.zeros(images, nc, dtype=torch.bool)
+    presence[targets[:, 0].long(), targets[:, 1].long()] = True
+    return presence
 
 
 def layer_names(model: nn.Module) -> dict[str, str]:
@@ -170,18 +170,18 @@ def layer_names(model: nn.Module) -> dict[str, str]:
 
 
 def entropy_metrics(model: nn.Module, stats: Sequence[RoutingStats]) -> dict[str, float]:
-    """``routing/<layer>_entropy`` of every routing layer of ``model``, nan for those without figures."""
+    """``routing/<layer>_entropy`` of every routing layer of ``model``, nan for those without statistics."""
     known = {layer.name: layer.entropy for layer in stats}
     return {f"routing/{name}_entropy": known.get(name, math.nan) for name in layer_names(model).values()}
 
 
 class RoutingRecorder:
-    """Keeps the kernel weights of every image that passes through ``model`` while the context is open.
+    """Record the kernel weights of every image that passes through ``model`` in a ``with`` block.
 
-    Row n of every layer belongs to the n-th image, counted over all forward passes of ``model`` in their order.
-    A layer called several times in a pass gives the mean of its calls; one not called gives a row of nan. A layer
-    whose rows are not the images (one that cuts them into windows, say) cannot be matched: it is left out, with a
-    warning. Cost: a detached [B, K] per layer and one copy to the CPU per pass; nothing when no layer routes.
+    Row n of every layer belongs to the n-th image, counted over all forward passes of ``model`` in their order. A layer
+    that is called several times in a pass gives the mean of its calls; one that is not called gives a row of nan. A
+    layer whose rows are not the images (one that cuts them into windows, say) is skipped, with a warning. Cost: a
+    detached [B, K] per layer and one copy to the CPU per pass; nothing when no layer routes.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -196,7 +196,7 @@ class RoutingRecorder:
 
     def __enter__(self: RecorderT) -> RecorderT:
         if self._modules:
-            self._handles = [module.register_forward_hook(self._listen(name)) for name, module in self._modules.items()]
+            self._handles = [module.register_forward_hook(self._record(name)) for name, module in self._modules.items()]
             self._handles.append(self._model.register_forward_pre_hook(lambda *_: self._pending.clear()))
             self._handles.append(self._model.register_forward_hook(self._end_of_pass, with_kwargs=True))
         return self
@@ -231,36 +231,36 @@ class RoutingRecorder:
     def stats(
         self, presence: Tensor | None = None, weights_of: Callable[[str], Tensor] | None = None
     ) -> tuple[RoutingStats, ...]:
-        """Figures of every layer with a row of numbers.
+        """Statistics of every layer with at least one finite row.
 
         Args:
             presence: [samples, nc] classes in each image.
-            weights_of: gives a layer's weights [samples, K] in place of :meth:`weights`, if there are more of them.
+            weights_of: returns the weights of a layer [samples, K] in place of :meth:`weights`, for instance of all
+                processes together.
         """
-        found, weights_of = [], weights_of or self.weights
+        result, weights_of = [], weights_of or self.weights
         for name in self.layers:
             weights, temperature = weights_of(name), getattr(self._modules[name], "temperature", None)
             if weights.isfinite().all(dim=1).any():
                 value = None if temperature is None else float(temperature)
-                found.append(routing_stats(name, weights, presence, value))
-        return tuple(found)
+                result.append(routing_stats(name, weights, presence, value))
+        return tuple(result)
 
-    def _listen(self, name: str) -> Callable[[nn.Module, Any, Any], None]:
+    def _record(self, name: str) -> Callable[[nn.Module, Any, Any], None]:
         def keep(module: nn.Module, args: Any, output: Any) -> None:
             self._pending.setdefault(name, []).append(output.detach() if isinstance(output, Tensor) else output)
 
         return keep
 
     def _end_of_pass(self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any) -> None:
-        images = next(value for value in (*args, *kwargs.values()) if isinstance(value, Tensor))
-        pictures, index = len(images), len(self._sizes)
+        images, index = len(next(v for v in (*args, *kwargs.values()) if isinstance(v, Tensor))), len(self._sizes)
         rows = {
             name: torch.stack(calls).float().mean(dim=0)
             for name, calls in self._pending.items()
-            if self._matches(name, calls, pictures)
+            if self._matches(name, calls, images)
         }
         self._pending.clear()
-        self._sizes.append(pictures)
+        self._sizes.append(images)
         if not rows:
             return
         # One copy for all layers: each copy from a GPU waits for everything queued there.
@@ -268,9 +268,9 @@ class RoutingRecorder:
         for name, part in zip(rows, together.split([row.shape[1] for row in rows.values()], dim=1)):
             self._rows.setdefault(name, {})[index] = part.clone()
 
-    def _matches(self, name: str, calls: Sequence[Any], pictures: int) -> bool:
+    def _matches(self, name: str, calls: Sequence[Any], images: int) -> bool:
         """Whether every call of a layer in this pass gave one row per image."""
-        fits = all(isinstance(call, Tensor) and call.dim() == 2 and len(call) == pictures for call in calls)
+        fits = all(isinstance(call, Tensor) and call.dim() == 2 and len(call) == images for call in calls)
         if not fits and name not in self._unmatched:
             self._unmatched.add(name)
             LOG.warning("layer %s does not give one row of kernel weights per image: its routing is not shown", name)

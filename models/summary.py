@@ -1,11 +1,11 @@
 """Parameters and GFLOPs of a model, dynamic layers and attention included.
 
-GFLOPs are 2 x the multiply-adds of convolutions and matrix products for one image, whatever computes them. Norms,
-activations, pooling, upsampling and additions are not counted: norms are folded away for use, and the rest is small (a
-dynamic layer counts its mean over the map, as part of it). So the figure is the same before and after fusing, but for
-the biases that a dynamic layer then has to mix, and within 1 % of the figures published for v6.1.
+GFLOPs are 2 x the multiply-adds of convolutions and matrix products for one image, in modules or functions. Norms,
+activations, pooling, upsampling and additions are not counted: norms are fused before use, and the rest is small (a
+dynamic layer counts its mean over H and W, as part of it). So the number is the same before and after fusing, except
+for the biases that a dynamic layer then has to mix, and within 1 % of the numbers published for v6.1.
 
-thop walks through the model; how much a layer counts is decided here, by :func:`_macs_of`.
+thop runs the model; what a layer counts is decided here, by :func:`_macs_rule`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
-from models.common import KernelRouting
+from models.attention import KernelRouting
 
 LOG = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ class ModelSummary:
 
 
 def _convolution(layer: _ConvNd, inputs: tuple[Tensor, ...], output: Tensor) -> int:
-    """Each value of the output (of a transposed convolution: of the input) meets one kernel."""
+    """Each value of the output (of a transposed convolution: of the input) is multiplied with one kernel."""
     places = inputs[0] if isinstance(layer, _ConvTransposeNd) else output
     return places.numel() * layer.weight[0].numel()
 
@@ -70,26 +70,26 @@ def _nothing(layer: nn.Module, inputs: tuple[Tensor, ...], output: Any) -> int:
     return 0
 
 
-def _macs_of(layer: nn.Module) -> Macs | None:
-    """How to count a layer, its children included; None: what it costs is what its children cost."""
-    if callable(getattr(layer, "macs", None)) and not isinstance(layer, KernelRouting):  # whose macs is for its layer
+def _macs_rule(layer: nn.Module) -> Macs | None:
+    """How to count a layer, its children included; None: the sum of its children."""
+    if callable(getattr(layer, "macs", None)) and not isinstance(layer, KernelRouting):  # its layer counts a routing
         return _own
     for kind, macs in ((_ConvNd, _convolution), (nn.Linear, _linear), (nn.MultiheadAttention, _attention)):
         if isinstance(layer, kind):
             return macs
     of_torch = type(layer).__module__.startswith("torch.nn.")
     is_leaf = next(layer.children(), None) is None
-    # thop counts norms, activations and pooling unless told otherwise; recurrent layers it counts as we do.
+    # By default thop counts norms, activations and pooling as well; recurrent layers it counts as we do.
     return _nothing if of_torch and is_leaf and not isinstance(layer, (nn.RNNBase, nn.RNNCellBase)) else None
 
 
 def _rules(model: nn.Module) -> dict[type[nn.Module], Macs]:
-    """How to count each kind of layer; what lies inside a counted layer is part of it."""
+    """How to count each kind of layer; the modules inside a counted layer are part of it."""
     rules: dict[type[nn.Module], Macs] = {}
     pending = [model]
     while pending:
         layer = pending.pop()
-        macs = _macs_of(layer)
+        macs = _macs_rule(layer)
         if macs is None:
             pending.extend(layer.children())
         else:
@@ -98,7 +98,7 @@ def _rules(model: nn.Module) -> dict[type[nn.Module], Macs]:
 
 
 def _counter(macs: Macs) -> Counter:
-    """``macs`` in the form thop wants: a hook that adds to ``total_ops``."""
+    """``macs`` in the form that thop takes: a hook that adds to ``total_ops``."""
 
     def count(layer: nn.Module, inputs: tuple[Tensor, ...], output: Any) -> None:
         layer.get_buffer("total_ops").add_(macs(layer, inputs, output))
@@ -109,11 +109,12 @@ def _counter(macs: Macs) -> Counter:
 def count_gflops(model: nn.Module, imgsz: int = 640, channels: int | None = None) -> float:
     """2 x multiply-adds / 1e9 for one image of ``imgsz`` x ``imgsz`` px.
 
-    ``channels`` of the image are, unless given, those of the model's yaml, else 3.
-
     Runs on meta tensors, so nothing is computed and the size is the real one (the constant cost of mixing kernels is
-    not scaled up from a small image). A layer that computes without modules of torch, by functions on its own
-    parameters, says in a method ``macs(x, y) -> int`` what a call costs, its children included.
+    not scaled up from a small image). A layer that computes by functions on its own parameters, not by modules of
+    torch, has a method ``macs(x, y) -> int`` that returns the cost of a call, its children included.
+
+    Args:
+        channels: of the image; None: those of the model's yaml, else 3.
     """
     if channels is None:
         channels = int(getattr(model, "yaml", {}).get("ch", 3))
@@ -143,22 +144,24 @@ def summarize(model: nn.Module, imgsz: int = 640) -> ModelSummary:
 
 
 def unused_layers(sources: Sequence[Sequence[int]]) -> list[int]:
-    """The layers, but for the last, whose output no later one takes, by the 'from' of every layer."""
+    """The layers, except the last, whose output no later one takes, by the 'from' of every layer."""
     used = {source if source >= 0 else index + source for index, froms in enumerate(sources) for source in froms}
     return [index for index in range(len(sources) - 1) if index not in used]
 
 
 def log_unused(model: nn.Module) -> None:
-    """Warn of layers that change nothing: mostly a row was put in and the numbers behind it were not moved."""
+    """Warn of layers that change nothing: mostly a row was inserted and the numbers behind it were not moved."""
     for index in unused_layers([layer.f for layer in model.model]):  # type: ignore[union-attr]
         LOG.warning(
             "layer %d (%s) changes nothing: no later layer takes its output; after a row was added or removed, the "
-            "numbers in 'from' of the rows behind it must move with it", index, model.model[index].type,  # type: ignore[index]
-        )  # fmt: skip
+            "numbers in 'from' of the rows behind it must move with it",
+            index,
+            model.model[index].type,  # type: ignore[index]
+        )
 
 
 def log_layer_table(model: nn.Module) -> None:
-    """One line per layer of the yaml: index, source, parameters, module; also what is trained if not everything is."""
+    """Log a line per layer of the yaml: index, source, parameters, module; also those trained if some are frozen."""
     some_frozen = not all(parameter.requires_grad for parameter in model.parameters())
     trained = f" {'trained':>11}" if some_frozen else ""
     LOG.info("%4s %14s %11s%s  %s", "", "from", "parameters", trained, "module")

@@ -4,45 +4,31 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-PADDING = 0.447  # mean grey of ImageNet, what v6.1 fills with
-
-
-class DetectionNetwork(Protocol):
-    """What is needed of a :class:`models.yolo.Model`, which knows this module and cannot be imported here."""
-
-    training: bool
-    names: list[str]
-    stride: Tensor
-    imgsz: tuple[int, int] | None
-
-    @property
-    def nc(self) -> int: ...
-
-    def __call__(self, x: Tensor) -> Any: ...
+PADDING = 0.447  # mean grey of ImageNet, with which v6.1 pads
 
 
 @dataclass(frozen=True)
 class View:
-    """How the model is shown the batch: scaled by ``scale``, mirrored left to right if ``mirrored``."""
+    """One view of a batch: scaled by ``scale``, mirrored left to right if ``mirrored``."""
 
     scale: float
     mirrored: bool = False
 
     def of(self, images: Tensor, stride: int) -> Tensor:
-        """[B, C, H, W] as this view shows it; sides filled up at the right and bottom to multiples of ``stride``."""
+        """This view of [B, C, H, W]; padded at the right and bottom to multiples of ``stride``."""
         if self.mirrored:
             images = images.flip(3)
         if self.scale == 1:
             return images
         exact = [side * self.scale for side in images.shape[2:]]
         height, width = (int(side) for side in exact)
-        # Before rounding down, as in v6.1: 128.64 px ask for 160 although 128 are drawn.
+        # Before rounding down, as in v6.1: 128.64 px are padded to 160 although the image has 128.
         full_h, full_w = (math.ceil(side / stride) * stride for side in exact)
         small = F.interpolate(images, size=(height, width), mode="bilinear", align_corners=False)
         return F.pad(small, (0, full_w - width, 0, full_h - height), value=PADDING)
@@ -58,14 +44,14 @@ class View:
 VIEWS = (View(1.0), View(0.83, mirrored=True), View(0.67))
 
 
-def augmented_forward(model: DetectionNetwork, x: Tensor) -> Tensor:
+def augmented_forward(model: Any, x: Tensor) -> Tensor:
     """Decoded boxes of all views of ``x``, one after the other.
 
-    The coarsest level of the full-size view and the finest of the smallest view are left out: very large objects are
-    seen better in the small views, very small ones in the large.
+    The coarsest level of the full-size view and the finest of the smallest view are dropped: very large objects are
+    detected better in the small views, very small ones in the large.
 
     Args:
-        model: in evaluation mode.
+        model: a :class:`models.yolo.Model` (which imports this module) in evaluation mode.
         x: [B, C, H, W] in 0..1, sides multiples of the largest stride.
 
     Returns:
@@ -77,41 +63,29 @@ def augmented_forward(model: DetectionNetwork, x: Tensor) -> Tensor:
     if model.training:
         raise RuntimeError("augmented inference needs the model in evaluation mode: call model.eval() first")
     stride, width = int(model.stride.max()), x.shape[3]
-    found = []
+    boxes = []
     for number, view in enumerate(VIEWS):
-        decoded, maps = model(view.of(x, stride))
-        per_level = [level.shape[1:4].numel() for level in maps]  # na * ny * nx
-        if len(maps) > 1:  # a head of one level has none to spare
+        decoded, levels = model(view.of(x, stride))
+        per_level = [level.shape[1:4].numel() for level in levels]  # na * ny * nx
+        if len(levels) > 1:  # the only level of a head is always kept
             first = per_level[0] if number == len(VIEWS) - 1 else 0
             last = per_level[-1] if number == 0 else 0
             decoded = decoded[:, first : decoded.shape[1] - last]
-        found.append(view.undo(decoded, width))
-    return torch.cat(found, dim=1)
+        boxes.append(view.undo(decoded, width))
+    return torch.cat(boxes, dim=1)
 
 
 class AugmentedModel(nn.Module):
-    """A model that always looks at all views; takes the place of ``net`` where decoded boxes are wanted."""
+    """A model that returns the boxes of all views; it takes the place of ``net`` where decoded boxes are needed."""
 
-    def __init__(self, net: DetectionNetwork) -> None:
+    def __init__(self, net: Any) -> None:
         super().__init__()
         self.net = net
-
-    @property
-    def names(self) -> list[str]:
-        return self.net.names
-
-    @property
-    def nc(self) -> int:
-        return self.net.nc
-
-    @property
-    def imgsz(self) -> tuple[int, int] | None:
-        return self.net.imgsz
-
-    @property
-    def stride(self) -> Tensor:
-        return self.net.stride
+        self.names: list[str] = net.names
+        self.nc: int = net.nc
+        self.imgsz: tuple[int, int] | None = net.imgsz
+        self.stride: Tensor = net.stride
 
     def forward(self, x: Tensor) -> tuple[Tensor, None]:
-        """(boxes [B, N, nc + 5], None): the maps of several views have no common shape, so there are none."""
+        """(boxes [B, N, nc + 5], None): the raw predictions of several views have no common shape."""
         return augmented_forward(self.net, x), None

@@ -1,4 +1,4 @@
-"""The detection model: read from a yaml, built row by row, and the head that turns maps into boxes."""
+"""The detection model, built from a yaml row by row, and the head that predicts boxes from feature maps."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ from models.fuse import fuse
 from models.limits import bounded_construction, check_limits
 from models.parser import MODELS_DIR, find_model_yaml, is_ordinary, parse_model, read_model_yaml, read_rows
 from models.registry import register
-from models.shape_check import CHECK_SIZE, level_problem, probe
+from models.shape_check import CHECK_SIZE, check_shapes, level_problem
+from models.tta import augmented_forward
 from utils.core.names import counted
 from utils.core.v61 import import_served
 
@@ -35,8 +36,8 @@ LOG = logging.getLogger(__name__)
 class Detect(nn.Module):
     """Anchor-based head: one 1x1 convolution per level.
 
-    In training it returns the raw maps [B, na, ny, nx, nc+5]; in evaluation also the decoded boxes
-    [B, sum(na*ny*nx), nc+5] (centre x, y, width, height in input pixels, objectness, class scores).
+    In training it returns the raw predictions of the levels, [B, na, ny, nx, nc+5]; in evaluation the decoded boxes
+    [B, sum(na*ny*nx), nc+5] (centre x, y, width, height in input pixels, objectness, class scores) and these.
 
     Args:
         nc: number of classes.
@@ -54,18 +55,18 @@ class Detect(nn.Module):
         self.m = nn.ModuleList(nn.Conv2d(c, self.no * self.na, kernel_size=1) for c in ch)
 
     def forward(self, x: list[Tensor]) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
-        maps = [self._split(conv(level)) for conv, level in zip(self.m, x)]
+        raw = [self._split(conv(level)) for conv, level in zip(self.m, x)]
         if self.training:
-            return maps
-        decoded = [self._decode(level, scores) for level, scores in enumerate(maps)]
-        return torch.cat(decoded, dim=1), maps
+            return raw
+        decoded = [self._decode(level, predictions) for level, predictions in enumerate(raw)]
+        return torch.cat(decoded, dim=1), raw
 
     def _split(self, y: Tensor) -> Tensor:
         """[B, na*no, ny, nx] -> [B, na, ny, nx, no]."""
         return y.unflatten(1, (self.na, self.no)).permute(0, 1, 3, 4, 2).contiguous()
 
     def _decode(self, level: int, raw: Tensor) -> Tensor:
-        """Centre = (2s - 0.5 + cell) * stride, size = (2s)^2 * anchor, s = sigmoid(map). -> [B, na*ny*nx, no]."""
+        """Centre = (2s - 0.5 + cell) * stride, size = (2s)^2 * anchor, s = sigmoid(raw). -> [B, na*ny*nx, no]."""
         ny, nx = raw.shape[2:4]
         raw = raw.to(torch.promote_types(raw.dtype, torch.float32))  # half has no room for pixels beyond 2048
         cells_y, cells_x = (torch.arange(n, device=raw.device, dtype=raw.dtype) for n in (ny, nx))
@@ -88,7 +89,7 @@ class Detect(nn.Module):
         self.anchors.copy_(in_cells)
 
     def init_biases(self) -> None:
-        """Start from few objects: about 8 per 640 px image, each class with an equal share of 0.6."""
+        """Start with few expected objects: about 8 in a 640 px image, each class with an equal part of 0.6."""
         for conv, stride in zip(self.m, self.stride.tolist()):
             assert isinstance(conv, nn.Conv2d) and conv.bias is not None
             bias = conv.bias.detach().view(self.na, -1)
@@ -127,27 +128,28 @@ class Model(nn.Module):
         rows = read_rows(self.yaml, self.yaml_file)
         self.sources = [row.sources for row in rows]
         if not is_ordinary(self.yaml, rows, ch, CHECK_SIZE):
-            check_limits(repr(self.yaml), self.yaml_file, self._built, torch.zeros(1, ch, CHECK_SIZE, CHECK_SIZE))
+            images = torch.zeros(1, ch, CHECK_SIZE, CHECK_SIZE)
+            check_limits(repr(self.yaml), self.yaml_file, self._make_layers, images)
         with bounded_construction(self.yaml_file):
-            self._built()
+            self._make_layers()
         self.names = [str(i) for i in range(self.yaml["nc"])]
         self.imgsz: tuple[int, int] | None = None  # height and width it was trained at, where a checkpoint records it
-        norm_defaults(self)
+        set_norm_defaults(self)
         if "act" in self.yaml:
             replace_activations(self, read_activation(self.yaml["act"], self.yaml_file))
         if not isinstance(self.model[-1], Detect):
             raise rows[-1].fail("the last row must be Detect, such as [[17, 20, 23], 1, Detect, [nc, anchors]]")
-        maps, strides = probe(self, self.model, rows, ch)
+        predictions, strides = check_shapes(self, self.model, rows, ch)
         problem, fatal = level_problem(rows[-1], rows, strides)
-        if fatal and not isinstance(cfg, Mapping):  # a trained model is as it is
+        if fatal and not isinstance(cfg, Mapping):  # the model of a checkpoint is accepted
             raise rows[-1].fail(problem)
         if problem:
             LOG.warning("%s: Detect: %s", self.yaml_file, problem)
-        self.stride = self._settle_strides(maps)
+        self.stride = self._set_strides(predictions)
         self.head.init_biases()
 
-    def _built(self) -> Model:
-        """This model with its layers made anew."""
+    def _make_layers(self) -> Model:
+        """Make the layers anew; returns the model."""
         self.model, self.save = parse_model(self.yaml, self.yaml["ch"], self.yaml_file)
         return self
 
@@ -163,7 +165,7 @@ class Model(nn.Module):
 
     @nc.setter
     def nc(self, nc: int) -> None:
-        """Training scripts of v6.1 set what the model has anyway."""
+        """For training scripts of v6.1, which set the number that the model has."""
         if nc != self.head.nc:
             raise ValueError(
                 f"the head is built for {counted(self.head.nc, 'class')}, not {nc}: Model(cfg, nc={nc}) builds another"
@@ -172,8 +174,6 @@ class Model(nn.Module):
     def forward(self, x: Tensor, augment: bool = False) -> Any:
         """[B, C, H, W] in 0..1 -> what :class:`Detect` returns; with ``augment`` decoded boxes of several views."""
         if augment:
-            from models.tta import augmented_forward  # builds on this module
-
             return augmented_forward(self, x), None
         kept: dict[int, Tensor] = {}
         for index, (layer, sources) in enumerate(zip(self.model, self.sources)):
@@ -196,20 +196,22 @@ class Model(nn.Module):
             log_layer_table(self)
         LOG.info("%s at %d px", summarize(self, img_size), img_size)
 
-    def _settle_strides(self, maps: Sequence[Tensor]) -> Tensor:
-        """How far each level shrank the probe; anchors go from pixels to cells."""
+    def _set_strides(self, predictions: Sequence[Tensor]) -> Tensor:
+        """Set the strides of the head by the size of its predictions, and convert its anchors from pixels to cells."""
         head = self.head
-        head.stride = torch.tensor([CHECK_SIZE / level.shape[2] for level in maps])
-        areas = head.anchors.prod(-1).mean(-1)  # [nl]
-        if (areas[-1] - areas[0]) * (head.stride[-1] - head.stride[0]) < 0:
-            LOG.warning("%s: anchors are listed from large to small, turned round to fit the strides", self.yaml_file)
+        head.stride = torch.tensor([CHECK_SIZE / level.shape[2] for level in predictions])
+        widths, heights = head.anchors.unbind(-1)  # [nl, na]
+        areas = (widths * heights).sum(1)
+        growth = [torch.log(of_levels[-1] / of_levels[0]) for of_levels in (areas, head.stride)]
+        if growth[0] * growth[1] < 0:
+            LOG.warning("%s: anchors are listed from large to small, reversed to fit the strides", self.yaml_file)
             head.anchors.copy_(head.anchors.flip(0))
         head.anchors /= head.stride[:, None, None]
         return head.stride
 
 
-def norm_defaults(model: nn.Module) -> None:
-    """eps 1e-3, momentum 0.03: the values the official weights were trained with."""
+def set_norm_defaults(model: nn.Module) -> None:
+    """Set eps 1e-3 and momentum 0.03, with which the official weights were trained."""
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.eps, module.momentum = 1e-3, 0.03

@@ -30,8 +30,6 @@ NOT_YET_CLEAN = (
     #
     "train.py",
     #
-    "models",
-    #
     "tools",
     #
     "tools/study",

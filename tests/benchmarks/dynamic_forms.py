@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from models.common import Dynamic_conv2d
-from models.dynamic_forms import DynamicForm
+from models.dynamic_convolution import DynamicForm
 
 SHAPES = ((128, 64, 40), (256, 128, 20), (512, 256, 40), (1024, 512, 20))  # in, out, side: layers 14 and 10 of n and l
 

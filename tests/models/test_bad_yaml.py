@@ -202,7 +202,7 @@ def test_a_layer_whose_rule_promises_other_channels_is_blamed_itself_and_not_the
     message = refusal("backbone", 4, [-1, 1, "Halves", []])
     # Row 3 gives 256 * 0.25 channels at stride 8.
     assert "returned 32x32x32 (channels x height x width), its rule promised 64 channels" in message
-    assert "register it with a rule that fits" in message
+    assert "register a layer from --modules with a rule that fits" in message
 
 
 def halved(row: LayerRow, channels: Sequence[int], scale: Scale) -> LayerPlan:
@@ -263,8 +263,8 @@ def levels_of(tmp_path: Path, levels: Sequence[int]) -> Path:
     [
         ([17, 21, 23], "layers 21 and 23 both have stride 32; is 20 meant?"),
         ([17, 19, 20], "layers 19 and 20 both have stride 16; is 23 meant?"),
-        ([17, 20, 20], "layer 20 is named twice; each level needs a layer of its own"),
-        ([-7, 17, 23], "layer 17 is named twice; each level needs a layer of its own"),
+        ([17, 20, 20], "layer 20 is named twice; each level needs its own layer"),
+        ([-7, 17, 23], "layer 17 is named twice; each level needs its own layer"),
     ],
 )
 def test_two_levels_of_one_stride_are_refused_with_the_layer_that_may_be_meant(

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from models.common import Dynamic_conv2d, attention2d
 from models.dynamic import get_temperature, set_temperature, temperatures
-from models.dynamic_forms import DynamicForm
+from models.dynamic_convolution import DynamicForm
 from models.yolo import Model
 from utils.core.errors import InputError
 

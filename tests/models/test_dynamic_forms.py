@@ -10,7 +10,7 @@ from torch import nn
 
 from models.common import Dynamic_conv2d
 from models.dynamic import use_form
-from models.dynamic_forms import DynamicForm
+from models.dynamic_convolution import DynamicForm
 from models.dynamic_variants import CondConv2d, ODConv2d
 from models.yolo import Model
 

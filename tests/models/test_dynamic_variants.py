@@ -231,3 +231,41 @@ def test_the_variants_are_named_in_a_yaml() -> None:
     assert model.eval()(torch.rand(1, 3, 32, 32))[0].isfinite().all()
     with pytest.raises(InputError, match="unexpected keyword argument 'residuall'"):
         Model({**content, "backbone": [[-1, 1, "DynamicConv", [16, 3, 2, {"residuall": True}]], *rows[1:]]})
+
+
+def test_arguments_by_place_and_by_name_are_the_same() -> None:
+    places = (8, 12, 3, 2, 1, 1, 4, False, 3)
+    names = {"stride": 2, "padding": 1, "dilation": 1, "groups": 4, "bias": False, "K": 3}
+    for kind, behind, options in (
+        (CondConv2d, (), {}),
+        (ODConv2d, (0.5, 3.0, True), {"ratio": 0.5, "temperature": 3.0, "norm": True}),
+    ):
+        torch.manual_seed(0)
+        by_place = kind(*places, *behind)
+        torch.manual_seed(0)
+        by_name = kind(8, 12, 3, **names, **options)
+        x = torch.randn(2, 8, 7, 6)
+        assert torch.equal(by_place(x), by_name(x))
+        assert by_name.routing.temperature in (None, 3.0)
+    dynamic = Dynamic_conv2d(8, 12, 3, 0.5, *places[3:], 3.0)
+    assert (dynamic.stride, dynamic.padding, dynamic.groups, dynamic.bias, dynamic.K) == (2, 1, 4, None, 3)
+    assert (dynamic.attention.fc1.out_channels, dynamic.routing.temperature) == (4, 3.0)
+    assert [
+        len(layer.conv.weight)
+        for _, layer in C3Dynamic(8, 8, 1, True, 1, 0.5, 2, 0.5).m.named_modules()
+        if isinstance(layer, DynamicConv)
+    ] == [2]
+
+
+@pytest.mark.parametrize(
+    ("kind", "option", "problem"),
+    [
+        (CondConv2d, {"temperature": 3.0}, "unexpected keyword argument 'temperature'"),
+        (CondConv2d, {"residual": True}, "residual needs weights that sum to one"),
+        (ODConv2d, {"raito": 0.5}, "unexpected keyword argument 'raito'"),
+        (Dynamic_conv2d, {"strid": 2}, "unexpected keyword argument 'strid'"),
+    ],
+)
+def test_an_option_that_a_kind_has_no_use_for_is_refused(kind: Any, option: dict[str, Any], problem: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=problem):
+        kind(8, 12, 3, **option)

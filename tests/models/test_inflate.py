@@ -12,7 +12,7 @@ from torch import nn
 from models.common import Dynamic_conv2d
 from models.dynamic import DynamicConv, set_temperature
 from models.dynamic_variants import CondConv2d, ODConv2d
-from models.inflate import calibrate, inflate
+from models.inflate import calibrate_routing, inflate
 from models.yolo import Model
 from utils.checkpoint import load_checkpoint, load_model, transfer
 
@@ -56,7 +56,7 @@ def test_the_first_step_gives_equal_kernels_different_gradients(layer: Dynamic_c
     torch.manual_seed(0)
     model = nn.Sequential(layer)
     list(inflate(model, {"0.weight": torch.randn(5, 32, 3, 3)}))
-    calibrate(model, [torch.rand(8, 32, 8, 8)])
+    calibrate_routing(model, [torch.rand(8, 32, 8, 8)])
     set_temperature(model, 1)
     (layer(torch.rand(2, 32, 8, 8)) * torch.randn(2, 5, 6, 6)).sum().backward()
     assert torch.equal(layer.weight[0], layer.weight[1])
@@ -77,7 +77,7 @@ def test_calibrated_logits_have_mean_0_and_deviation_2_over_the_images(width: in
     torch.manual_seed(0)
     layer = Dynamic_conv2d(width, 5, 3, norm=norm, ratio=0.5)
     images = [torch.rand(16, width, 1, 1).expand(-1, -1, 6, 6) ** 2 for _ in range(4)]
-    assert calibrate(layer, images) == 1
+    assert calibrate_routing(layer, images) == 1
     hidden = layer.train().attention.hidden(torch.cat(images)[:, :, :1, :1])
     logits = layer.attention.fc2(hidden).flatten(1)
     torch.testing.assert_close(logits.mean(0), torch.zeros(4), rtol=0, atol=1e-4)
@@ -91,7 +91,7 @@ def test_calibration_is_reproducible_and_leaves_the_norms_of_the_model_alone() -
     for _ in range(2):
         torch.manual_seed(3)
         model = Model("yolov5n_dynamic_head.yaml", nc=2)
-        assert calibrate(model, [torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))]) == 2
+        assert calibrate_routing(model, [torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))]) == 2
         models.append(model)
     for one, other in zip(models[0].state_dict().values(), models[1].state_dict().values()):
         assert torch.equal(one, other)
@@ -100,20 +100,20 @@ def test_calibration_is_reproducible_and_leaves_the_norms_of_the_model_alone() -
 
 def test_only_the_named_layers_are_calibrated_and_a_deviation_of_0_is_the_uniform_routing() -> None:
     model = nn.ModuleDict({"a": Dynamic_conv2d(8, 8, 1), "ab": Dynamic_conv2d(8, 8, 1)})
-    assert calibrate(model, [], 0.0, ["a"]) == 1
+    assert calibrate_routing(model, [], 0.0, ["a"]) == 1
     assert not model["a"].attention.fc2.weight.any() and model["ab"].attention.fc2.weight.any()
 
 
 def test_images_that_are_all_alike_leave_finite_logits() -> None:
     layer = Dynamic_conv2d(8, 8, 1)
-    calibrate(layer, [torch.ones(4, 8, 2, 2)])
+    calibrate_routing(layer, [torch.ones(4, 8, 2, 2)])
     assert layer(torch.rand(2, 8, 2, 2)).isfinite().all()
 
 
 def test_a_single_hidden_unit_is_scaled_but_not_centred() -> None:
     torch.manual_seed(0)
     layer = Dynamic_conv2d(4, 8, 1, ratio=0.25)
-    calibrate(layer, [torch.rand(32, 4, 2, 2)])
+    calibrate_routing(layer, [torch.rand(32, 4, 2, 2)])
     assert layer.attention.fc2.weight.abs().max() > 0.5
 
 
@@ -160,7 +160,7 @@ def test_the_official_model_inflated_gives_the_same_boxes_at_any_temperature(
     report = transfer(dynamic, load_checkpoint(shared_weights / "yolov5n-coco-v6.0.pt").weights)
     assert not report.absent and not report.other_shape and not report.unused
     image = torch.from_numpy(golden.array("model/pic_input_u8")).float() / 255
-    calibrate(dynamic, [torch.cat([image, image.flip(1) / 2])])
+    calibrate_routing(dynamic, [torch.cat([image, image.flip(1) / 2])])
     for temperature in (34.0, 1.0):
         set_temperature(dynamic.eval(), temperature)
         with torch.no_grad():

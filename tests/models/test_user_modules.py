@@ -174,7 +174,7 @@ def test_a_missing_file_names_the_option_and_the_absolute_path(tmp_path: Path, m
     monkeypatch.chdir(tmp_path)
     with pytest.raises(FileNotFoundError) as caught:
         load_modules(["none.py"])
-    assert str(caught.value) == f"--modules none.py: no such python file (looked at {tmp_path / 'none.py'})"
+    assert str(caught.value) == f"--modules none.py: no such python file (tried {tmp_path / 'none.py'})"
 
 
 def test_a_file_that_is_not_python_is_refused(write: WriteFile) -> None:
@@ -262,7 +262,7 @@ def test_a_yaml_imports_files_that_lie_relative_to_it(write: WriteFile, tmp_path
 
 
 def test_a_missing_import_names_the_yaml_and_the_path(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=rf"mine.yaml: imports .*looked at {tmp_path / 'gone.py'}"):
+    with pytest.raises(FileNotFoundError, match=rf"mine.yaml: imports .*tried {tmp_path / 'gone.py'}"):
         Model(yaml_with(tmp_path / "mine.yaml", USES_IT, imports="gone.py"))
 
 

@@ -10,8 +10,8 @@ from typing import TypeVar
 
 import numpy as np
 
-from models.common import Dynamic_conv2d
 from models.dynamic import attention_layers
+from models.dynamic_convolution import DynamicConvolution
 from models.routing import RoutingRecorder, layer_names
 from utils.checkpoint.find import newest_checkpoint
 from utils.config.app_options import AppOptions
@@ -131,7 +131,7 @@ def dynamic_layers(predictor: Predictor) -> list[DynamicLayer]:
     owners = {
         id(module.routing): type(module).__name__
         for module in predictor.model.modules()
-        if isinstance(module, Dynamic_conv2d)
+        if isinstance(module, DynamicConvolution)
     }
     names = layer_names(predictor.model)
     return [

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from models.inflate import Inflated, inflate
+from models.inflate import InflatedLayer, inflate
 
 LOG = logging.getLogger(__name__)
 
@@ -27,7 +27,7 @@ class TransferReport:
     absent: list[str] = field(default_factory=list)
     unused: list[str] = field(default_factory=list)
     excluded: list[str] = field(default_factory=list)
-    inflated: list[Inflated] = field(default_factory=list)
+    inflated: list[InflatedLayer] = field(default_factory=list)
 
     def log(self, source: str) -> None:
         filled = sum(len(one.tensors) for one in self.inflated)

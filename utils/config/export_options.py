@@ -9,7 +9,7 @@ from utils.core.errors import InputError, suggestion
 from utils.core.nms_defaults import CONF_THRES, IOU_THRES
 
 AXES = ("batch", "height", "width")  # of the input, that can be free in an exported file
-FORMS = ("auto", "A", "A1", "B", "F", "M")  # see models/dynamic_forms.py
+FORMS = ("auto", "A", "A1", "B", "F", "M")  # see models/dynamic_convolution.py
 EXPORT_FORMATS = (
     *("torchscript", "onnx", "openvino", "engine", "coreml", "saved_model", "pb", "tflite", "ncnn", "executorch"),
     *("pt2", "aoti", "static", "yolov5"),

@@ -172,7 +172,7 @@ SERVED: dict[str, dict[str, str]] = {
     },
     "utils.torch_utils": {
         "models.fuse": "fuse_conv_and_bn=fuse_conv_bn",
-        "models.yolo": "initialize_weights=norm_defaults",
+        "models.yolo": "initialize_weights=set_norm_defaults",
         "utils.training.early_stop": "EarlyStopping",
         "utils.compat.torch_utils": (
             "ModelEMA copy_attr de_parallel is_parallel model_info profile prune scale_img select_device "

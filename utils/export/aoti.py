@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import torch
 
-from models.dynamic_forms import DynamicForm
+from models.dynamic_convolution import DynamicForm
 from utils.core.errors import InputError, describe_exit_code, first_line
 from utils.export.base import Exporter
 from utils.export.export_job import ExportJob

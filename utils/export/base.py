@@ -14,7 +14,7 @@ from typing import ClassVar
 
 from torch import nn
 
-from models.dynamic_forms import DynamicForm
+from models.dynamic_convolution import DynamicForm
 from utils.config.export_options import ExportOptions
 from utils.core.errors import InputError
 from utils.core.output import temporary_folder

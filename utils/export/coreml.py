@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from torch import nn
 
-from models.dynamic_forms import DynamicForm
+from models.dynamic_convolution import DynamicForm
 from utils.export.base import Exporter
 from utils.export.check import Proof
 from utils.export.export_job import ExportJob

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 import torch
 
-from models.dynamic_forms import DynamicForm
+from models.dynamic_convolution import DynamicForm
 from utils.core.errors import InputError
 from utils.export.base import Exporter
 from utils.export.export_job import ExportJob

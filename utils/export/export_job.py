@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from models.dynamic import get_temperature
-from models.dynamic_forms import DynamicForm
+from models.dynamic_convolution import DynamicForm
 from models.yolo import Model
 from utils.config.export_options import ExportOptions
 from utils.export.export_network import ExportNetwork, MapNetwork

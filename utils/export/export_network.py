@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from models.dynamic import use_form
-from models.dynamic_forms import DynamicForm
+from models.dynamic_convolution import DynamicForm
 from models.fuse import fuse
 from models.yolo import Detect, Model
 

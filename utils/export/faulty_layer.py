@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from models.dynamic_forms import DynamicForm
+from models.dynamic_convolution import DynamicForm
 from utils.export.base import Exporter
 from utils.export.check import cases, sample_images
 from utils.export.export_job import ExportJob

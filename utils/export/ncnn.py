@@ -14,7 +14,7 @@ from typing import ClassVar
 import torch
 from torch import nn
 
-from models.dynamic_forms import DynamicForm
+from models.dynamic_convolution import DynamicForm
 from utils.core.errors import InputError, describe_exit_code
 from utils.core.yaml_names import dump_yaml
 from utils.export.base import Exporter, missing

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from models.common import Dynamic_conv2d
 from models.dynamic import DynamicBlock
+from models.dynamic_convolution import DynamicConvolution
 from models.fuse import fuse
 from models.yolo import Model
 from utils.checkpoint import Checkpoint, load_model, save_checkpoint
@@ -42,7 +42,7 @@ class StaticExporter(Exporter):
     ending = "_static.pt"
 
     def obstacle(self, job: ExportJob) -> str | None:
-        if not any(isinstance(module, Dynamic_conv2d) for module in job.model.modules()):
+        if not any(isinstance(module, DynamicConvolution) for module in job.model.modules()):
             return "the model has no dynamic layers"
         return None if job.options.data else "it takes the mean attention over a data set: name one with --data"
 
@@ -86,7 +86,7 @@ class Means:
 @torch.no_grad()
 def collapse(job: ExportJob) -> tuple[Model, int]:
     """The static model, and the number of images its attentions are averaged over."""
-    dynamic = {name: module for name, module in job.model.named_modules() if isinstance(module, Dynamic_conv2d)}
+    dynamic = {name: module for name, module in job.model.named_modules() if isinstance(module, DynamicConvolution)}
     means = {name: Means() for name in dynamic}
     hooks = [
         layer.attention.register_forward_hook(
@@ -111,11 +111,11 @@ def collapse(job: ExportJob) -> tuple[Model, int]:
     return model, next(iter(means.values())).pictures
 
 
-def _belongs(key: str, layers: dict[str, Dynamic_conv2d]) -> bool:
+def _belongs(key: str, layers: dict[str, DynamicConvolution]) -> bool:
     return any(key.startswith(f"{name}.") for name in layers)
 
 
-def _static_tensors(name: str, layer: Dynamic_conv2d, mean: Means, model: Model) -> dict[str, Tensor]:
+def _static_tensors(name: str, layer: DynamicConvolution, mean: Means, model: Model) -> dict[str, Tensor]:
     """Kernel, and bias if any, under the names of the static layer in its place."""
     *around, pi = mean
     assert pi is not None

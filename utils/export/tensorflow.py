@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
-from models.dynamic_forms import DynamicForm
+from models.dynamic_convolution import DynamicForm
 from utils.export.export_job import ExportJob
 from utils.export.onnx import to_onnx
 from utils.export.tflite import Shares, TensorFlowExporter, fixed

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from models.dynamic_forms import DynamicForm
+from models.dynamic_convolution import DynamicForm
 from utils.config.export_options import ExportOptions
 from utils.export.base import Exporter
 from utils.export.check import Proof, prove

@@ -17,7 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from models.common import C3, SPPF, Bottleneck, Concat, Conv, Dynamic_conv2d
+from models.common import C3, SPPF, Bottleneck, Concat, Conv
+from models.dynamic_convolution import DynamicConvolution
 from models.fuse import fuse
 from models.yolo import Detect, Model
 from utils.checkpoint import load_model
@@ -47,7 +48,7 @@ class YOLOv5Exporter(Exporter):
     ending = "_yolov5.pt"
 
     def obstacle(self, job: ExportJob) -> str | None:
-        dynamic = [name for name, module in job.model.named_modules() if isinstance(module, Dynamic_conv2d)]
+        dynamic = [name for name, module in job.model.named_modules() if isinstance(module, DynamicConvolution)]
         if dynamic:
             return (
                 f"YOLOv5 has no dynamic layers ({_some(dynamic)}): make a static file first (--include static --data "

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.common import TEMPERATURE
 from models.dynamic import temperatures
-from models.inflate import DEVIATION, calibrate
+from models.dynamic_convolution import DEFAULT_TEMPERATURE
+from models.inflate import DEVIATION, calibrate_routing
 from models.yolo import Model
 from utils.checkpoint import load_checkpoint, transfer
 from utils.config.dataset_spec import DatasetSpec
@@ -78,7 +78,7 @@ def _new_model(options: ModelOptions, hyp: Hyp, spec: DatasetSpec) -> tuple[Mode
     cfg: Any = options.cfg or of_weights
     model = Model(cfg, nc=spec.nc, anchors=anchors)
     model.names = list(spec.names)
-    if own := [t for t in temperatures(model) if t not in (TEMPERATURE, hyp.temperature_start)]:
+    if own := [t for t in temperatures(model) if t not in (DEFAULT_TEMPERATURE, hyp.temperature_start)]:
         LOG.warning(
             "a temperature of %g in the model yaml has no effect on training: temperature_start of the --hyp file "
             "(%g) is that of all dynamic layers", own[0], hyp.temperature_start,
@@ -148,7 +148,7 @@ def start_routing(
         deviation, layers = DEVIATION, inflated
     else:
         deviation, layers = hyp.routing_deviation, None
-    if count := calibrate(model, images, deviation, layers):
+    if count := calibrate_routing(model, images, deviation, layers):
         LOG.info(
             "routing of %d dynamic layers set on %d images: logits of mean 0 and standard deviation %g",
             count, len(chosen), deviation,

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from models.common import Dynamic_conv2d
+from models.dynamic_convolution import DynamicConvolution
 from utils.config.flags import OPTIMIZERS
 from utils.config.hyp import Hyp
 from utils.core.errors import InputError, suggestion
@@ -60,7 +60,7 @@ def _rate_factors(model: nn.Module, kernel_lr: float, attention_lr: float) -> di
     """
     factors: dict[int, float] = {}
     for module in model.modules():
-        if isinstance(module, Dynamic_conv2d):
+        if isinstance(module, DynamicConvolution):
             factors |= {id(p): kernel_lr for p in (module.weight, module.bias) if p is not None}
         if getattr(module, "no_weight_decay", False):  # an attention
             factors |= {id(parameter): attention_lr for parameter in module.parameters()}
