@@ -40,9 +40,13 @@ class RemoteModel:
     def __init__(self, python: Path, kind: str, file: Path, threads: int, program: Path = WORKER_PROGRAM) -> None:
         self._file, self._stderr, self._lock = file, tempfile.TemporaryFile(), threading.Lock()  # noqa: SIM115
         self._process = subprocess.Popen(
-            isolated_command(python, str(program), kind, str(file.absolute()), str(threads)), stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE, stderr=self._stderr, env=quiet_environment(python), start_new_session=True,
-        )  # fmt: skip
+            isolated_command(python, str(program), kind, str(file.absolute()), str(threads)),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._stderr,
+            env=quiet_environment(python),
+            start_new_session=True,
+        )
         self._finalizer = weakref.finalize(self, _close, self._process, self._stderr)
         self.about, _ = self._exchange(None)
 

@@ -136,9 +136,13 @@ def run_program(
     """
     with tempfile.TemporaryFile() as output:
         process = subprocess.Popen(
-            isolated_command(python, str(program), *words), stdin=subprocess.PIPE, stdout=output, stderr=output,
-            env=quiet_environment(python), start_new_session=True,
-        )  # fmt: skip
+            isolated_command(python, str(program), *words),
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=output,
+            env=quiet_environment(python),
+            start_new_session=True,
+        )
         try:
             process.wait(seconds)
         except subprocess.TimeoutExpired as error:

@@ -141,10 +141,8 @@ def _names_with_data(names: list[str], data: str) -> list[str]:
         return others
     index = next((i for i, (name, other) in enumerate(zip(names, others)) if name != other), None)
     if index is not None:
-        LOG.warning(
-            "--data %s calls class %d '%s', the file of --weights '%s': the names of the file are used",
-            data, index, others[index], names[index],
-        )  # fmt: skip
+        text = "--data %s calls class %d '%s', the file of --weights '%s': the names of the file are used"
+        LOG.warning(text, data, index, others[index], names[index])
     return names
 
 

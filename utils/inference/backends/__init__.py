@@ -55,10 +55,7 @@ EXPORTED_FORMATS = (
     Format((".pb",), "pb", "tensorflow", "FrozenGraphBackend"),
 )
 DNN = Format((".onnx",), "dnn", "opencv_dnn", "OpenCVBackend")
-FLAGS = (
-    "jit", "onnx", "xml", "engine", "coreml", "saved_model", "pb", "tflite", "edgetpu", "tfjs", "pt2", "ncnn",
-    "dnn", "aoti", "executorch", "triton",
-)  # fmt: skip
+FLAGS = (*(known.flag for known in EXPORTED_FORMATS), "dnn", "tfjs", "triton")
 
 
 def format_of(file: str | Path) -> Format | None:

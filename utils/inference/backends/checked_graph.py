@@ -148,9 +148,14 @@ def run_in_sandbox(kind: str, parts: dict[str, bytes], sides: Sequence[int | Non
 
 
 def run_file_in_sandbox(
-    kind: str, file: Path, size: int, shape: Sequence[int], half: bool,
-    seconds: int = _SECONDS, what: str = "a trial in its own process",
-) -> None:  # fmt: skip
+    kind: str,
+    file: Path,
+    size: int,
+    shape: Sequence[int],
+    half: bool,
+    seconds: int = _SECONDS,
+    what: str = "a trial in its own process",
+) -> None:
     """As :func:`run_in_sandbox`, for an existing file of ``size`` bytes, with its weights; ``what`` begins messages.
 
     The limit of memory depends on the size of the file and of the images, and on the free memory.
@@ -158,7 +163,12 @@ def run_file_in_sandbox(
     wanted, there = _PER_BYTE * size + _PER_VALUE * math.prod(shape), free_memory(torch.device("cpu"))
     memory = _MEMORY + (wanted if there is None else min(wanted, there))
     work = {
-        "kind": kind, "file": str(file.absolute()), "shape": shape, "half": half, "memory": memory, "seconds": seconds,
-        "path": sys.path,
-    }  # fmt: skip
+        "kind": kind,
+        "file": str(file.absolute()),
+        "shape": shape,
+        "half": half,
+        "memory": memory,
+        "seconds": seconds,
+    }
+    work["path"] = sys.path
     run_program(Path(sys.executable), SANDBOX, [json.dumps(work)], seconds + 10, what)

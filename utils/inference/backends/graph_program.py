@@ -87,8 +87,9 @@ def _of_numbers(name: str) -> Callable[..., Any]:
 
 _ARITHMETIC = ("add", "sub", "mul", "floordiv", "mod", "neg", "truediv", "eq", "ne", "lt", "le", "gt", "ge")
 NUMBER_OPERATIONS: Mapping[str, Callable[..., Any]] = {  # of sizes
-    **{name: _of_numbers(name) for name in _ARITHMETIC}, "getitem": operator.getitem,
-}  # fmt: skip
+    **{name: _of_numbers(name) for name in _ARITHMETIC},
+    "getitem": operator.getitem,
+}
 
 
 class _AnyOverload:

@@ -51,8 +51,9 @@ def read_script(records: Mapping[str, bytes]) -> Program:
     root = _unpickled({name: content for name, content in records.items() if re.fullmatch(PICKLE, name)})
     constants = {
         "data.pkl" if name == "constants.pkl" else name.replace("constants/", "data/"): content
-        for name, content in records.items() if name.startswith("constants") or name in ("version", "byteorder")
-    }  # fmt: skip
+        for name, content in records.items()
+        if name.startswith("constants") or name in ("version", "byteorder")
+    }
     methods: dict[tuple[str, str], ast.FunctionDef] = {}
     code = {name: content for name, content in records.items() if name.startswith("code/") and name.endswith(".py")}
     if sum(map(len, code.values())) > _MOST_CODE:
