@@ -213,3 +213,27 @@ def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
         for link in re.findall(r"""(?:src|href)=["']?((?:https?:)?//[^"'> ]+)""", tag)
     ]
     assert loaded == []  # from other hosts
+
+
+def test_the_layer_and_the_rows_of_the_pages_make_a_model(tmp_path: Path) -> None:
+    (tmp_path / "my_layers.py").write_text(blocks("docs/en/layers.md", "python")[0], encoding="utf-8")
+    rows = [blocks("docs/en/layers.md", "yaml")[0], blocks("docs/en/dynamic.md", "yaml")[0]]
+    modules = [row[2] for text in rows for row in yaml.safe_load(text)]
+    assert modules == ["GatedConv", "DynamicConv", "C3Dynamic", "DynamicConv", "DynamicConv", "Dynamic_conv2d"]
+    content = {
+        "nc": 2,
+        "depth_multiple": 0.33,
+        "width_multiple": 0.25,
+        "anchors": [[10, 13, 16, 30, 33, 23]],
+        "backbone": [[-1, 1, "Conv", [64, 6, 2, 2]], *(row for text in rows for row in yaml.safe_load(text))],
+        "head": [[[-1], 1, "Detect", ["nc", "anchors"]]],
+        **yaml.safe_load(blocks("docs/en/layers.md", "yaml")[1]),  # imports: my_layers.py
+    }
+    (tmp_path / "my_model.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
+    command = [sys.executable, "-m", "tools.profile", "--cfg", str(tmp_path / "my_model.yaml")]
+    command += ["--imgsz", "64", "--repeats", "1", "--device", "cpu"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert [
+        line.split()[-2] for line in (done.stdout + done.stderr).splitlines() if re.match(r" +[1-6] ", line)
+    ] == modules
