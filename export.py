@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from models.user_modules import load_modules
-from utils.checkpoint.find import newest_checkpoint
+from utils.checkpoint.detector import newest_checkpoint
 from utils.config.cli import EXIT_INPUT, run_script
 from utils.config.keywords import as_options, options_from
 from utils.config.options import ExportOptions

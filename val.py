@@ -28,7 +28,7 @@ from models.dynamic import temperatures
 from models.ensemble import Detector
 from models.fuse import fuse
 from models.user_modules import load_modules
-from utils.checkpoint.find import newest_checkpoint
+from utils.checkpoint.detector import newest_checkpoint
 from utils.config.cli import run_script
 from utils.config.dataset_spec import KEEP, SPLITS, DatasetSpec
 from utils.config.keywords import as_options, options_from

@@ -55,8 +55,6 @@ REPEATED_NAMES = (
     #
     "FILE_NAME",
     #
-    "FORMAT",
-    #
     "ItemT",
     #
     "Layout",
@@ -68,8 +66,6 @@ REPEATED_NAMES = (
     "Source",
     #
     "TOLERANCE",
-    #
-    "VERSION",
     #
     "image_size",
     #

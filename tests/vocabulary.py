@@ -34,8 +34,6 @@ NOT_YET_CLEAN = (
     #
     "tools/study",
     #
-    "utils/checkpoint",
-    #
     "utils/config",
     #
     "utils/core/files.py",
@@ -57,8 +55,6 @@ NOT_YET_CLEAN = (
     "utils/export",
     #
     "utils/loggers",
-    #
-    "utils/plots",
     #
     "utils/training",
 )

@@ -21,7 +21,7 @@ if __name__ == "__main__":  # python tools/benchmark.py: the packages lie beside
 
 from models.user_modules import load_modules
 from utils.checkpoint import load_checkpoint
-from utils.checkpoint.find import newest_checkpoint
+from utils.checkpoint.detector import newest_checkpoint
 from utils.config.cli import EXIT_INPUT, parse, run_script
 from utils.config.export_options import EXPORT_FORMATS, UNAVAILABLE_FORMATS, ExportOptions
 from utils.config.flags import at_least, fraction, image_size, image_size_option, option, path, plain_name, switch

@@ -24,7 +24,7 @@ from tqdm import tqdm
 from models.routing import RoutingStats, layer_names
 from models.user_modules import load_modules
 from utils.checkpoint import Checkpoint, load_model
-from utils.checkpoint.find import newest_checkpoint
+from utils.checkpoint.detector import newest_checkpoint
 from utils.config.cli import run_script
 from utils.config.dataset_spec import SPLITS, DatasetSpec
 from utils.config.flags import at_least, image_size, image_size_option, option, path, plain_name, switch

@@ -243,7 +243,7 @@ def twice(
             hyp.write_text("warmup_epochs: 0\nnominal_batch: 6\n", encoding="utf-8")
             options |= {"data": str(make_dataset(project / "set", n_train=10)), "hyp": str(hyp)}
             # As if one class were known well, so that the weights of the images differ from those of the start.
-            patch.setattr("utils.evaluation.evaluator.EvalResult.maps", lambda *_: np.array([0.95, 0.0]))
+            patch.setattr("utils.evaluation.evaluator.EvalResult.map_per_class", lambda *_: np.array([0.95, 0.0]))
         patch.setattr(saver, "strip_checkpoint", lambda _: 0.0)
         whole = training(project, **options).save_dir
         parts = interrupted(training, project, 2, **options)

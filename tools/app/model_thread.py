@@ -13,7 +13,7 @@ import numpy as np
 from models.dynamic import attention_layers
 from models.dynamic_convolution import DynamicConvolution
 from models.routing import RoutingRecorder, layer_names
-from utils.checkpoint.find import newest_checkpoint
+from utils.checkpoint.detector import newest_checkpoint
 from utils.config.app_options import AppOptions
 from utils.config.detect_options import DetectOptions
 from utils.config.paths import TRAIN_RUNS

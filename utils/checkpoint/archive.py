@@ -1,8 +1,8 @@
-"""The zip archives of torch (``.pt``, ``.pt2``, ``.torchscript``): the one place that decides what in them is read.
+"""Safe reading of the zip archives of torch (``.pt``, ``.pt2``, ``.torchscript``).
 
-torch looks records up by rules of its own (the folder is left out, two directories at the end of a file are told apart
-otherwise than elsewhere, a size is believed). So torch never sees the file: its records are read here, each by its
-exact name, and where torch is to read a pickle it gets an archive written anew from the records that were checked.
+torch's own reader ignores the folder of a record, reads another directory than zipfile when a file has two, and trusts
+declared sizes. So torch never gets the file: the records are read here by their exact names, and torch reads a pickle
+from a new archive with the checked records.
 """
 
 from __future__ import annotations
@@ -20,30 +20,30 @@ from torch import Tensor
 
 from utils.core.files import every_value
 
-# What the pickle of a state dict names: tensors by their storages, and nothing that could take memory or be called.
+# Names in the pickle of a state dict: tensors and their storages, nothing that allocates memory or runs code.
 _STORAGES = ("Float", "Half", "BFloat16", "Double", "Long", "Int", "Short", "Char", "Byte", "Bool")
 PLAIN_NAMES = frozenset(
     ["collections.OrderedDict", "torch._utils._rebuild_tensor_v2", "torch._utils._rebuild_parameter"]
     + [f"torch.{kind}Storage" for kind in _STORAGES]
 )
 PICKLE = r"data\.pkl|data/\d+|byteorder|version"
-_IGNORED = r"\.data/\w+|\.format_version|\.storage_alignment"  # written by torch, of no use here
+_IGNORED = r"\.data/\w+|\.format_version|\.storage_alignment"  # written by torch, not needed here
 _MOST_INFLATED = 64 << 20  # bytes
 _MOST_SHARED = 4  # times that a stored tensor is used on average
 
 
 def read_records(file: Path, known: str, text: str = r"(?!)") -> dict[str, bytes]:
-    """The records of an archive by their names without the one folder around them.
+    """Read the records of an archive; the keys are their names without the common folder.
 
     Args:
-        known: pattern that each name must match as a whole.
-        text: pattern of those among them that may be compressed, as torch does with source code.
+        known: pattern that each whole name must match.
+        text: pattern of the names that may be compressed, as torch does with source code.
 
     Raises:
-        ValueError: another name, a name twice, compression, or sizes that the file cannot hold.
-        zipfile.BadZipFile: no archive, or damaged.
+        ValueError: another name, a repeated name, compression, or sizes larger than the file.
+        zipfile.BadZipFile: not an archive, or damaged.
     """
-    found: dict[str, bytes] = {}
+    records: dict[str, bytes] = {}
     names, compressible = re.compile(f"(?:{known}|{_IGNORED})", re.ASCII), re.compile(text, re.ASCII)
     room, inflated = file.stat().st_size, _MOST_INFLATED
     with zipfile.ZipFile(file) as archive:
@@ -54,7 +54,7 @@ def read_records(file: Path, known: str, text: str = r"(?!)") -> dict[str, bytes
             name = entry.orig_filename.partition("/")[2]
             if not names.fullmatch(name):
                 raise ValueError(f"refused, it holds {entry.orig_filename[:200]!r}, which no such file needs")
-            if name in found:
+            if name in records:
                 raise ValueError(f"refused, it holds {name!r} twice")
             if entry.compress_type == zipfile.ZIP_DEFLATED and compressible.fullmatch(name):
                 inflated -= entry.file_size
@@ -63,12 +63,12 @@ def read_records(file: Path, known: str, text: str = r"(?!)") -> dict[str, bytes
             room -= entry.compress_size
             if room < 0 or inflated < 0:
                 raise ValueError("refused, its records are said to be larger than the file can hold")
-            found[name] = archive.read(entry)
-    return found
+            records[name] = archive.read(entry)
+    return records
 
 
 def archive_of(records: MutableMapping[str, bytes]) -> io.BytesIO:
-    """An archive for ``torch.load`` that holds exactly these records, which are taken out: they may be gigabytes."""
+    """Return an archive for ``torch.load`` with exactly these records; ``records`` is emptied to save memory."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         for name in list(records):
@@ -78,33 +78,33 @@ def archive_of(records: MutableMapping[str, bytes]) -> io.BytesIO:
 
 
 def names_in(pickle: bytes) -> set[str]:
-    """The dotted names that a pickle refers to; nothing of it is run.
+    """Return the dotted names in a pickle, without running it.
 
     Raises:
-        ValueError: it is no pickle.
+        ValueError: not a pickle.
     """
-    found = (argument for code, argument, _ in pickletools.genops(pickle) if code.name == "GLOBAL")
-    return {str(argument).replace(" ", ".") for argument in found}
+    arguments = (argument for code, argument, _ in pickletools.genops(pickle) if code.name == "GLOBAL")
+    return {str(argument).replace(" ", ".") for argument in arguments}
 
 
 def load_pickle(records: MutableMapping[str, bytes], allowed: Iterable[Any] = ()) -> Any:
-    """What ``data.pkl`` and its storages hold, on the CPU; nothing is left of ``records``.
+    """Load ``data.pkl`` and its storages to the CPU; ``records`` is emptied.
 
     Args:
-        allowed: (class, dotted name) of what it may name besides torch's own tensors.
+        allowed: (class, dotted name) that it may use besides tensors.
     """
     with torch.serialization.safe_globals(list(allowed)):
         return torch.load(archive_of(records), map_location="cpu", weights_only=True)
 
 
 def check_values(content: Any) -> None:
-    """Raise ValueError: endless or enormous nesting, or a tensor that is not what is stored of it."""
+    """Raise ValueError for endless or very deep nesting, or for a tensor that :func:`check_tensors` refuses."""
     check_tensors([value for value in every_value(content) if isinstance(value, Tensor)])
 
 
 def check_tensors(tensors: Sequence[Tensor]) -> None:
-    """Raise ValueError: one is not what is stored of it, or the same bytes are used again and again: each use may
-    become memory of its own."""
+    """Raise ValueError for a tensor that :func:`check_tensor` refuses, or when the tensors share storages too often,
+    since each may need separate memory later."""
     for value in tensors:
         check_tensor(value)
     used = sum(value.numel() * value.element_size() for value in tensors)
@@ -115,7 +115,7 @@ def check_tensors(tensors: Sequence[Tensor]) -> None:
 
 
 def check_tensor(value: Tensor) -> None:
-    """Raise ValueError: not an ordinary tensor, or one that says it is larger than what is stored of it."""
+    """Raise ValueError for an unusual kind of tensor, or for a tensor that is larger than its storage."""
     if value.layout is not torch.strided or value.is_quantized or value.device.type != "cpu":
         raise ValueError(f"refused, it holds a tensor of an uncommon kind ({value.layout}, {value.device})")
     if value.numel() * value.element_size() > value.untyped_storage().nbytes():

@@ -1,4 +1,4 @@
-"""What a checkpoint of another program is, so that the line that refuses it can say so."""
+"""Recognition of checkpoints of other programs, for the message that refuses them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 _ANCHOR_FREE = "an anchor-free ultralytics model"
-# Beginnings of class names in a pickle -> what the file is; the first that fits.
+# Beginning of a class name in a pickle -> kind of the file; the first match counts.
 _BY_CLASS = (
     ("ultralytics.nn.", _ANCHOR_FREE),
     ("yolox.", "a YOLOX model"),
@@ -21,7 +21,7 @@ _BY_CLASS = (
     ("models.yolo.Segment", "a segmentation model"),
     ("models.yolo.Classification", "a classification model"),
 )
-# Parts of tensor names that only such a model has.
+# Part of a tensor name -> kind of the file.
 _BY_TENSOR = (
     (".dfl.conv.weight", _ANCHOR_FREE),
     ("head.cls_preds.", "a YOLOX model"),
@@ -36,23 +36,23 @@ _READ = "read are this program's own files and official YOLOv5 detection models 
 
 
 def refusal(what: str, detail: str = "") -> str:
-    """The end of a line that refuses a file: what it is, and what is read."""
+    """Return the end of a message that refuses a file: its kind, and the supported kinds."""
     return f"{what}{f' ({detail})' if detail else ''}: not supported; {_READ}"
 
 
 def by_class(names: Iterable[str]) -> str | None:
-    """The refusal of a pickle by the dotted names of its classes; None when they may be an official model's."""
-    found = sorted(names)
+    """Return the refusal of a pickle by the names of its classes; None when it may be an official model."""
+    sorted_names = sorted(names)
     for begin, what in _BY_CLASS:
-        fits = [name for name in found if name.startswith(begin)]
+        fits = [name for name in sorted_names if name.startswith(begin)]
         if fits:
-            telling = [name for name in fits if name.endswith(("Model", "Detect", "Detect2", "Decoder"))] or fits[:1]
-            return refusal(what, ", ".join(name.rpartition(".")[2] for name in telling))
+            models = [name for name in fits if name.endswith(("Model", "Detect", "Detect2", "Decoder"))] or fits[:1]
+            return refusal(what, ", ".join(name.rpartition(".")[2] for name in models))
     return None
 
 
 def by_content(content: Any) -> str | None:
-    """The refusal of a file of plain values by the names of its tensors; None when they tell nothing."""
+    """Return the refusal of a file by the names of its tensors; None when they are unknown."""
     parts = [content, *content.values()] if isinstance(content, Mapping) else []
     keys = [str(key) for part in parts if isinstance(part, Mapping) for key in part]
     what = next((what for text, what in _BY_TENSOR if any(text in key for key in keys)), None)

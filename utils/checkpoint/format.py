@@ -1,8 +1,8 @@
 """The checkpoint file: one dict of plain types and tensors, read without executing anything.
 
-``torch.load(weights_only=True)`` opens it, after :mod:`utils.checkpoint.archive` has looked at its records and sizes.
-Official YOLOv5 files, which are pickled modules, are recognised and read by :mod:`utils.checkpoint.legacy`, again
-without running foreign code.
+``torch.load(weights_only=True)`` reads it, after :mod:`utils.checkpoint.archive` has checked its records and sizes.
+Official YOLOv5 files, which are pickled modules, are recognised and read by :mod:`utils.checkpoint.legacy`, also
+without running their code.
 """
 
 from __future__ import annotations
@@ -34,18 +34,18 @@ from utils.core.files import write_atomic
 from utils.core.names import counted
 
 LOG = logging.getLogger(__name__)
-FORMAT = "yolov5-dynamic"
-VERSION = 1
-_SLACK = 1_000_000  # parameters that a layer may make and replace while it is built
+CHECKPOINT_FORMAT = "yolov5-dynamic"
+CHECKPOINT_VERSION = 1
+_SLACK = 1_000_000  # parameters that a layer may allocate and replace while it is built
 
 
 @dataclass(kw_only=True)
 class Checkpoint:
-    """Everything a run needs to go on, or a model to be used.
+    """Everything that is needed to resume a run, or to use a model.
 
-    ``imgsz`` is the side in pixels of the training images, None where that is not known.
-    ``model`` and ``ema`` are state dicts; a finished, stripped file has only ``model`` (the averaged weights, half
-    precision) and no optimizer. ``train_state`` holds epoch, best fitness, patience and the like.
+    ``imgsz`` is the size of the training images in pixels; None: unknown. ``model`` and ``ema`` are state dicts; a
+    stripped file of a finished run has only ``model`` (the EMA weights in half precision) and no optimizer.
+    ``train_state`` has epoch, best fitness, patience and the like.
     """
 
     model_yaml: dict[str, Any]
@@ -64,16 +64,16 @@ class Checkpoint:
     rng: dict[str, Any] = field(default_factory=dict)
     date: str = ""
     versions: dict[str, str] = field(default_factory=dict)
-    origin: str = FORMAT  # or "official", for a converted YOLOv5 file
+    origin: str = CHECKPOINT_FORMAT  # or "official", for a converted YOLOv5 file
 
     @property
     def weights(self) -> dict[str, Tensor]:
-        """The averaged weights when there are any, else the model's own."""
+        """The EMA weights if there are any, else the weights of the model."""
         return self.ema if self.ema is not None else self.model
 
     def recorded_size(self, source: str) -> tuple[int, int] | None:
-        """(height, width) of the training images, None where the file ``source`` does not say."""
-        # Files of earlier releases have it among the options only.
+        """Return (height, width) of the training images; None if the file ``source`` has no size."""
+        # Files of earlier releases have it in the options only.
         return recorded_size(self.imgsz or self.options.get("imgsz"), source)
 
     @property
@@ -81,12 +81,12 @@ class Checkpoint:
         return self.optimizer is not None
 
 
-def plain(value: Any) -> Any:
-    """``value`` with paths, numpy scalars, arrays and tuples turned into types the safe loader accepts."""
+def to_plain_types(value: Any) -> Any:
+    """Convert paths, numpy scalars, arrays and tuples to types that the safe loader accepts."""
     if isinstance(value, Mapping):
-        return {(k if isinstance(k, int) else str(k)): plain(v) for k, v in value.items()}
+        return {(k if isinstance(k, int) else str(k)): to_plain_types(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
-        return [plain(v) for v in value]
+        return [to_plain_types(v) for v in value]
     if isinstance(value, PurePath):
         return str(value)
     if isinstance(value, np.generic):
@@ -94,28 +94,28 @@ def plain(value: Any) -> Any:
     if isinstance(value, np.ndarray):
         return torch.from_numpy(value.copy())
     if isinstance(value, Tensor):
-        return value.detach().contiguous()  # a file does not depend on the layout that was fastest to train in
+        return value.detach().contiguous()  # the memory format of the training is not saved
     if value is None or isinstance(value, bool):
         return value
     for kind in (int, float, str):
         if isinstance(value, kind):
-            return kind(value)  # a subclass (torch's version string, an enum) would need an allow-list
+            return kind(value)  # the safe loader refuses subclasses, such as torch's version string
     raise TypeError(f"a checkpoint holds plain types only, not {type(value).__name__}")
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
-    """Write atomically: the file at ``path`` is always either the old or the new one, whole."""
-    content = {f.name: plain(getattr(checkpoint, f.name)) for f in fields(checkpoint)}
-    content |= {"format": FORMAT, "format_version": VERSION}
+    """Write a checkpoint; ``path`` is always the complete old or the complete new file."""
+    content = {f.name: to_plain_types(getattr(checkpoint, f.name)) for f in fields(checkpoint)}
+    content |= {"format": CHECKPOINT_FORMAT, "format_version": CHECKPOINT_VERSION}
     content["date"] = checkpoint.date or datetime.datetime.now().isoformat(timespec="seconds")
-    content["versions"] = checkpoint.versions or plain({"torch": torch.__version__, "numpy": np.__version__})
+    content["versions"] = checkpoint.versions or to_plain_types({"torch": torch.__version__, "numpy": np.__version__})
     buffer = io.BytesIO()
     torch.save(content, buffer)
     write_atomic(path, buffer.getvalue())
 
 
 def load_checkpoint(path: str | Path) -> Checkpoint:
-    """Read our own file, or an official YOLOv5 one, to the CPU. No code from the file runs.
+    """Read a file of this repository, or an official YOLOv5 file, to the CPU. No code of the file runs.
 
     Raises:
         FileNotFoundError: no such file.
@@ -123,7 +123,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     """
     path = Path(path).expanduser()
     if not path.is_file():
-        raise FileNotFoundError(f"--weights {path}: no such file (looked at {path.absolute()}); nothing is downloaded")
+        raise FileNotFoundError(f"--weights {path}: no such file ({path.absolute()}); nothing is downloaded")
     if not zipfile.is_zipfile(path):
         raise InputError(
             f"{path}: not a checkpoint, or damaged (a .pt file is a zip archive and this is {_kind(path)})"
@@ -137,13 +137,13 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         check_values(content)
     except InputError as error:
         raise InputError(str(error) if str(path) in str(error) else f"{path}: {error}") from error
-    except Exception as error:  # damaged and foreign pickles fail in many ways, with one cure: another file
+    except Exception as error:  # damaged pickles and those of other programs fail in many ways
         raise InputError(f"{path}: cannot be read as a checkpoint: {first_line(error)}") from error
     return _from_content(content, path)
 
 
 def _kind(path: Path) -> str:
-    """What a file is that is no zip archive, for a message."""
+    """Describe a file that is not a zip archive, for a message."""
     with path.open("rb") as file:
         if file.read(1) != b"\x80":
             return "not one"
@@ -151,13 +151,13 @@ def _kind(path: Path) -> str:
 
 
 def _from_content(content: Any, path: Path) -> Checkpoint:
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
+    if not isinstance(content, dict) or content.get("format") != CHECKPOINT_FORMAT:
         if foreign := by_content(content):
             raise InputError(f"{path}: {foreign}")
         raise InputError(f"{path}: not a checkpoint of this program, nor an official YOLOv5 file (no model yaml in it)")
     version = content.get("format_version")
-    if isinstance(version, int) and version > VERSION:
-        raise InputError(f"{path}: format {version} is newer than this program's ({VERSION}); update it")
+    if isinstance(version, int) and version > CHECKPOINT_VERSION:
+        raise InputError(f"{path}: format {version} is newer than this program's ({CHECKPOINT_VERSION}); update it")
     hints = get_type_hints(Checkpoint)
     needed = [f.name for f in fields(Checkpoint) if f.default is f.default_factory is MISSING]
     problem = next((name for name in needed if name not in content), "")
@@ -172,9 +172,9 @@ def _from_content(content: Any, path: Path) -> Checkpoint:
 
 
 def is_of(value: Any, hint: Any) -> bool:
-    """Whether ``value`` is what a type hint says, down to the elements of a list and the values of a mapping.
+    """Whether ``value`` has the type of a hint, also in the elements of a list and the values of a mapping.
 
-    A whole number is a float as well, True and False are no numbers.
+    An integer is a float as well; True and False are not numbers.
     """
     if hint is Any:
         return True
@@ -184,13 +184,13 @@ def is_of(value: Any, hint: Any) -> bool:
     inside = [one for one in get_args(hint) if one is not Ellipsis]
     if kind in (int, float) and isinstance(value, bool):
         return False
-    right = isinstance(value, (int, float) if kind is float else kind)
-    if not right or not inside:
-        return right
+    matches = isinstance(value, (int, float) if kind is float else kind)
+    if not matches or not inside:
+        return matches
     return all(is_of(item, inside[-1]) for item in (value.values() if kind is dict else value))
 
 
-def build_model(checkpoint: Checkpoint, source: str, kind: type[Model] = Model) -> Model:
+def model_from_checkpoint(checkpoint: Checkpoint, source: str, kind: type[Model] = Model) -> Model:
     """Build the model of a checkpoint, in float32 on the CPU, with its EMA weights, names and temperature.
 
     Args:
@@ -199,9 +199,7 @@ def build_model(checkpoint: Checkpoint, source: str, kind: type[Model] = Model) 
         kind: the class to build.
     """
     stored = sum(value.numel() for value in checkpoint.weights.values())
-    with bounded_construction(
-        source, 4 * stored + _SLACK
-    ):  # whatever its yaml says, it can be no larger than its tensors
+    with bounded_construction(source, 4 * stored + _SLACK):  # its yaml may describe a model larger than its tensors
         model = kind({**checkpoint.model_yaml, "yaml_file": source}, nc=checkpoint.nc)
     weights = {k: v.float() if v.is_floating_point() else v for k, v in checkpoint.weights.items()}
     try:
@@ -213,8 +211,8 @@ def build_model(checkpoint: Checkpoint, source: str, kind: type[Model] = Model) 
         if layer.temperature is not None and not 1 <= float(layer.temperature) < math.inf:
             raise InputError(f"{source}: {name} has the temperature {float(layer.temperature)}; it must be 1 or more")
     if broken := [k for k, v in weights.items() if v.is_floating_point() and not v.isfinite().all()]:
-        LOG.warning("%s: %s holds values that are not finite (%d such tensors): expect wrong or no detections",
-                    source, broken[0], len(broken))  # fmt: skip
+        problem = f"{broken[0]} holds values that are not finite ({len(broken)} such tensors)"
+        LOG.warning("%s: %s: expect wrong or no detections", source, problem)
     model.names = list(checkpoint.names)
     model.imgsz = checkpoint.recorded_size(source)
     return model
@@ -225,23 +223,23 @@ def load_model(
 ) -> tuple[Model, Checkpoint]:
     """Return the model of a checkpoint file in evaluation mode on ``device``, and the checkpoint itself."""
     checkpoint = load_checkpoint(path)
-    return build_model(checkpoint, str(path), kind).to(device).eval(), checkpoint
+    return model_from_checkpoint(checkpoint, str(path), kind).to(device).eval(), checkpoint
 
 
 def _halved(name: str, value: Tensor) -> Tensor:
-    """A tensor in half precision, where it can be."""
+    """Return a tensor in half precision, unless its values would change too much."""
     if not value.is_floating_point() or name.rpartition(".")[2] in ("temperature", "anchors"):
-        return value  # few values whose rounding would be seen
+        return value  # rounding of these few values would matter
     half = value.half()
     return value if (half.isinf() & value.isfinite()).any() else half  # a norm's variance may be beyond 65504
 
 
 def strip_checkpoint(path: Path) -> float:
-    """Turn a resumable file into a small one for use: averaged weights, half precision. Returns the size in MB."""
+    """Reduce a resumable file to the EMA weights in half precision; return its size in MB."""
     checkpoint = load_checkpoint(path)
     checkpoint.model = {k: _halved(k, v) for k, v in checkpoint.weights.items()}
     checkpoint.ema = checkpoint.optimizer = checkpoint.scaler = None
     checkpoint.rng = {}
-    checkpoint.train_state.pop("gradients", None)  # that wait for a step; as large as the weights
+    checkpoint.train_state.pop("gradients", None)  # of an accumulation in progress; as large as the weights
     save_checkpoint(path, checkpoint)
     return path.stat().st_size / 1e6

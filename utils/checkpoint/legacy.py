@@ -1,8 +1,8 @@
-"""Reading official YOLOv5 (v5 to v7) files, which are pickled modules, without running anything from them.
+"""Reading of official YOLOv5 files (v5 to v7), which are pickled modules, without running their code.
 
-The pickle's globals are listed first. Names of the original's own classes become inert stand-ins that only hold what
-the pickle puts into them; torch.nn classes and numpy's array reconstruction are allowed; any other name refuses the
-file. No class of torch is called: its stand-in refuses, since an argument could ask for any amount of memory.
+The names in the pickle are listed first. Classes of the original become empty stand-ins that only store attributes;
+torch.nn classes and numpy's array reconstruction are allowed; any other name refuses the file. No class of torch is
+called: its stand-in refuses, since an argument could allocate any amount of memory.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ _HARMLESS = frozenset({
     "__builtin__.set", "builtins.set", "torch.nn.parameter.Parameter", "torch.Size", "torch.device", "torch.float16",
     "torch.float32", "torch.float64",
 })  # fmt: skip
-STALE_BUFFERS = ("anchor_grid",)  # files before v6.1 carry this derived value
+STALE_BUFFERS = ("anchor_grid",)  # a derived value in files before v6.1
 
 
 def stand_in(dotted: str, base: type[nn.Module] = nn.Module) -> type[nn.Module]:
-    """A class of that name that only holds what is put into it; one of torch's (``base``) cannot be called."""
+    """Return a class of that name that only stores attributes; one of torch (``base``) cannot be called."""
     module, _, name = dotted.rpartition(".")
     about = {"__module__": module, "__doc__": f"Inert stand-in for {dotted}."}
     return type(name, (base,), about if base is nn.Module else {**about, "__init__": _never})
@@ -49,7 +49,7 @@ def _never(self: nn.Module, *arguments: Any) -> None:
 
 
 def _numpy_names() -> dict[str, Any]:
-    """What numpy arrays and scalars name, under the old and the new module path."""
+    """Return the names in pickles of numpy arrays and scalars, with the old and the new module path."""
     own = "numpy._core" if importlib.util.find_spec("numpy._core") else "numpy.core"  # before numpy 2
     multiarray = importlib.import_module(f"{own}.multiarray")
     names: dict[str, Any] = {"numpy.ndarray": np.ndarray, "numpy.dtype": _dtype}
@@ -62,21 +62,21 @@ def _numpy_names() -> dict[str, Any]:
 
 
 def _dtype(kind: str, *_: bool) -> np.dtype[Any]:
-    """A plain numpy type; a type of texts or bytes may have any size, and one value of it takes as much memory."""
+    """Return a plain numpy type; types of text or bytes are refused, since one value may need any amount of memory."""
     if not isinstance(kind, str) or not re.fullmatch("[<>|=]?[biuf][1248]", kind):
         raise ValueError(f"refused, it has numbers of the kind {str(kind)[:50]!r}")
     return np.dtype(kind)
 
 
 def _encode(text: str, encoding: str) -> bytes:
-    """Old numpy pickles rebuild bytes through ``_codecs.encode``; this is all of it they need."""
+    """Encode latin1: old numpy pickles rebuild bytes through ``_codecs.encode``, and need no other encoding."""
     if encoding != "latin1":
         raise ValueError(f"refused, it would use the encoding {encoding!r}")
     return text.encode("latin1")
 
 
 def _resolve(path: Path, names: Iterable[str]) -> list[Any]:
-    """Allow-list entries for the dotted names, or an error naming those that are not accepted."""
+    """Return the allow-list entries of dotted names; raise an InputError that names those that are refused."""
     numpy_names = _numpy_names()
     allowed: list[Any] = []
     refused: list[str] = []
@@ -90,7 +90,7 @@ def _resolve(path: Path, names: Iterable[str]) -> list[Any]:
             allowed.append((numpy_names[dotted], dotted))
         elif dotted == "_codecs.encode":
             allowed.append((_encode, dotted))
-        elif dotted in _HARMLESS:  # torch knows them itself
+        elif dotted in _HARMLESS:  # on torch's own allow-list
             continue
         elif dotted in ("pathlib.PosixPath", "pathlib.WindowsPath", "argparse.Namespace", "datetime.datetime"):
             allowed.append((_Inert, dotted))
@@ -101,12 +101,12 @@ def _resolve(path: Path, names: Iterable[str]) -> list[Any]:
             f"{path}: refused, it names {', '.join(sorted(refused))}, which an official YOLOv5 file does not need; "
             "export its state dict with the program that made it"
         )
-    # A dtype's class is asked for only while the array is rebuilt, so it never shows in the list of names.
+    # The class of a dtype is only needed while an array is rebuilt, so it is not in the list of names.
     return [*allowed, *((v, k) for k, v in numpy_names.items() if k.startswith("numpy.dtypes"))]
 
 
 class _Inert:
-    """Stands in for harmless values of no use here (paths, option namespaces)."""
+    """Stand-in for harmless values that are not needed (paths, option namespaces)."""
 
     def __init__(self, *parts: Any) -> None:
         self.parts = parts
@@ -116,12 +116,12 @@ class _Inert:
 
 
 def read_legacy(path: Path, records: MutableMapping[str, bytes], names_used: Iterable[str]) -> dict[str, Any]:
-    """Fields of a :class:`~utils.checkpoint.format.Checkpoint` from an official file.
+    """Read the fields of a :class:`~utils.checkpoint.format.Checkpoint` from an official file.
 
     Args:
         path: the file.
-        records: of its archive; they are taken out.
-        names_used: what its pickle names besides tensors.
+        records: of its archive; the dict is emptied.
+        names_used: names in its pickle, without those of tensors.
 
     Raises:
         InputError: a name is not accepted, or there is no YOLOv5 model in the file.
@@ -155,7 +155,7 @@ def read_legacy(path: Path, records: MutableMapping[str, bytes], names_used: Ite
 
 
 def _head_of(model_yaml: dict[str, Any]) -> str | None:
-    """The class of the last row of a model yaml, None where there is no such row."""
+    """Return the class of the last row of a model yaml; None without rows."""
     try:
         return str(model_yaml["head"][-1][2])
     except (KeyError, IndexError, TypeError):
@@ -163,7 +163,7 @@ def _head_of(model_yaml: dict[str, Any]) -> str | None:
 
 
 def _names_of(holder: nn.Module, model_yaml: dict[str, Any], path: Path) -> list[str]:
-    """One name for each class of the model's yaml; those that the file does not name are numbered, which is reported.
+    """Return a name for each class of the model yaml; classes without a name are numbered, with a warning.
 
     Raises:
         InputError: the yaml has no number of classes.
@@ -174,14 +174,14 @@ def _names_of(holder: nn.Module, model_yaml: dict[str, Any], path: Path) -> list
     named = given if isinstance(given, dict) else dict(enumerate(given)) if isinstance(given, (list, tuple)) else {}
     names = [str(named.get(number, named.get(str(number), f"class{number}"))) for number in range(nc)]
     if len(named) != nc or names != [str(name) for name in named.values()]:
-        said = counted(len(named), "class") if named else "no classes"
-        LOG.warning("%s: names %s, its model has %d (nc of its yaml): they are called %s%s",
-                    path, said, nc, ", ".join(names[:3]), ", ..." if nc > 3 else "")  # fmt: skip
+        classes = counted(len(named), "class") if named else "no classes"
+        shown = ", ".join(names[:3]) + (", ..." if nc > 3 else "")
+        LOG.warning("%s: names %s, its model has %d (nc of its yaml): they are called %s", path, classes, nc, shown)
     return names
 
 
 def _state_of(holder: nn.Module) -> dict[str, Tensor]:
-    """Float32 tensors by name, without derived values of older versions; a module inside several is taken once."""
+    """Return float32 tensors by name, without derived values of older versions; a shared module is used once."""
     state: dict[str, Tensor] = {}
     for prefix, module in holder.named_modules():
         kept = {k: v for k, v in module._buffers.items() if k not in module._non_persistent_buffers_set}
@@ -193,17 +193,17 @@ def _state_of(holder: nn.Module) -> dict[str, Tensor]:
 
 
 def _clean_yaml(model_yaml: dict[str, Any]) -> dict[str, Any]:
-    """The keys a model yaml has here; the original adds bookkeeping of its own."""
+    """Return the keys that a model yaml has here; the original adds others."""
     return {k: model_yaml[k] for k in YAML_KEYS if k in model_yaml}
 
 
 def _activation_of(holder: nn.Module, path: Path) -> dict[str, str]:
-    """The ``act:`` key for a model whose layers have another activation than SiLU.
+    """Return the ``act:`` key of a model whose layers have another activation than SiLU.
 
-    The layers themselves tell: before v7 an activation was changed in the code, and the yaml knows nothing of it.
+    It is read from the layers: before v7 an activation was changed in the code, not in the yaml.
 
     Raises:
-        InputError: they have several, which one key cannot say.
+        InputError: the layers have several activations.
     """
     acts = [act for module in holder.modules() if (act := module._modules.get("act")) is not None]
     for act in acts:
@@ -216,15 +216,15 @@ def _activation_of(holder: nn.Module, path: Path) -> dict[str, str]:
 
 
 def _complete(act: nn.Module) -> None:
-    """Give an activation that an older torch pickled the attributes that its text names today, such as ``inplace``."""
+    """Add attributes such as ``inplace``, which ``repr`` needs, to an activation pickled by an older torch."""
     if type(act).__module__.startswith(TORCH_PACKAGES):
-        with contextlib.suppress(TypeError):  # a class that cannot be made without arguments has them all
+        with contextlib.suppress(TypeError):  # classes with required arguments have all attributes
             for name, value in vars(type(act).__bases__[0]()).items():
                 act.__dict__.setdefault(name, value)
 
 
 def _described(act: nn.Module) -> str:
-    """An activation as torch writes it, its name alone where it holds anything but numbers."""
+    """Return the ``repr`` of an activation, or only its name if it has attributes that are not numbers."""
     settings = [value for key, value in vars(act).items() if not key.startswith("_")]
     simple = not act._modules and all(isinstance(value, (int, float)) for value in settings)
     return repr(act) if simple else type(act).__name__

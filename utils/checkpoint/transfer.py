@@ -1,4 +1,4 @@
-"""Taking over the tensors of another model that fit this one."""
+"""Transfer of weights: copying those tensors of another model that fit."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class TransferReport:
-    """Names of the model's tensors by what happened to them; ``unused`` names the source's.
+    """Names of the model's tensors by the result of the transfer; ``unused`` are tensors of the source.
 
-    ``inflated`` are the dynamic layers made from static convolutions.
+    ``inflated`` are dynamic layers made from static convolutions.
     """
 
     taken: list[str] = field(default_factory=list)
@@ -34,12 +34,13 @@ class TransferReport:
         total = len(self.taken) + len(self.other_shape) + len(self.absent) + len(self.excluded) + filled
         LOG.info("took %d of %d tensors from %s", len(self.taken), total, source)
         if self.inflated:
-            LOG.info("  static convolutions inflated to dynamic layers, which start as them: %d (%s)",
-                     len(self.inflated), _short([one.layer for one in self.inflated]))  # fmt: skip
+            layers = _short([one.layer for one in self.inflated])
+            text = "  static convolutions inflated to dynamic layers, which start as them: %d (%s)"
+            LOG.info(text, len(self.inflated), layers)
         partly = [one.layer for one in self.inflated if one.lost_activation]
         if partly:
-            LOG.info("  of these without the activation that followed there, so they start close, not equal: %s;"
-                     " DynamicConv has one", _short(partly))  # fmt: skip
+            text = "  of these without the activation that followed there, so they start close, not equal: %s;"
+            LOG.info(f"{text} DynamicConv has one", _short(partly))
         for what, names in (("other shape", self.other_shape), ("not in the file", self.absent)):
             if names:
                 LOG.info("  %s, kept as initialised: %d (%s)", what, len(names), _short(names))
@@ -52,7 +53,7 @@ def _short(names: Sequence[str], limit: int = 4) -> str:
 
 
 def intersect_dicts(da: Mapping[str, Any], db: Mapping[str, Any], exclude: Sequence[str] = ()) -> dict[str, Any]:
-    """The tensors of ``da`` whose name and shape ``db`` has too, without names that contain a text of ``exclude``."""
+    """Return the tensors of ``da`` with a name and shape in ``db``, without names with a text of ``exclude``."""
     shared = [name for name, tensor in da.items() if name in db and tensor.shape == db[name].shape]
     return {name: da[name] for name in shared if not any(text in name for text in exclude)}
 
@@ -64,8 +65,8 @@ def transfer(
     """Copy every tensor of ``source`` whose name and shape match into ``model``; inflate static convolutions.
 
     Args:
-        exclude: last parts of names to leave alone, e.g. ``("anchors",)`` when the user's model yaml sets them.
-            The temperature of dynamic layers is never taken: a new run anneals from its own start.
+        exclude: last parts of names to skip, e.g. ``("anchors",)`` when the model yaml sets them. The temperature
+            of dynamic layers is never copied: a new run starts with its own.
         spread: of the kernels of inflated layers, see :func:`models.inflate.inflate`.
     """
     report = TransferReport(inflated=list(inflate(model, source, spread=spread)))

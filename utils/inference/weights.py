@@ -11,9 +11,8 @@ from pathlib import Path
 import torch
 
 from models.ensemble import Detector, Ensemble
-from utils.checkpoint.detector import load_detector
-from utils.checkpoint.find import newest_checkpoint
-from utils.checkpoint.format import FORMAT, load_checkpoint, strip_checkpoint
+from utils.checkpoint.detector import load_detector, newest_checkpoint
+from utils.checkpoint.format import CHECKPOINT_FORMAT, load_checkpoint, strip_checkpoint
 from utils.config.dataset_spec import DatasetSpec
 from utils.config.detect_options import DetectOptions
 from utils.config.paths import TRAIN_RUNS
@@ -153,7 +152,7 @@ def strip_weights(options: DetectOptions) -> None:
             LOG.warning("--update: %s is an exported file and is left as it is", file)
             continue
         checkpoint = load_checkpoint(file)
-        if checkpoint.origin != FORMAT:
+        if checkpoint.origin != CHECKPOINT_FORMAT:
             LOG.warning("--update: %s is an official YOLOv5 file and is left as it is", file)
         elif not checkpoint.resumable and checkpoint.ema is None:
             LOG.info("--update: %s holds no optimizer", file)

@@ -37,7 +37,7 @@ _PALETTE: tuple[Color, ...] = (
     (105, 135, 15),
 )
 
-_SMALLEST_TEXT = 7  # pixels; below this no letter can be told from another
+_SMALLEST_TEXT = 7  # pixels; smaller letters cannot be read
 
 
 def color_for(index: int) -> Color:

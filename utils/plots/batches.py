@@ -1,4 +1,4 @@
-"""A batch of images with its boxes as one contact sheet."""
+"""A batch of images with its boxes as one grid."""
 
 from __future__ import annotations
 
@@ -33,26 +33,26 @@ def plot_batch(
 
     Args:
         images: [B, 3, H, W] RGB, uint8 or floating 0..1.
-        targets: [N, 6] image, class, xywhn; or [N, 7] with a confidence, of which those below ``conf_thres`` are left
-            out.
+        targets: [N, 6] image, class, xywhn; or [N, 7] with a confidence, of which those below ``conf_thres`` are
+            skipped.
         paths: file of each image; only the names are shown.
         file: image to write; the suffix gives the format.
         names: class names; a class without one is shown by its number.
-        max_images: images beyond this many are left out.
+        max_images: number of images to draw.
         max_side: largest width and height of the grid in pixels; larger images are made smaller.
     """
     count = min(len(images), max_images)
-    pictures = _to_bgr(images[:count])  # [n, H, W, 3]
+    bgr = _to_bgr(images[:count])  # [n, H, W, 3]
     rows_of = targets.detach().float().cpu().numpy() if isinstance(targets, torch.Tensor) else np.asarray(targets)
     columns = max(1, math.ceil(math.sqrt(count)))
     lines = max(1, math.ceil(count / columns))
-    h, w = pictures.shape[1:3]
+    h, w = bgr.shape[1:3]
     fitting = min(max_side / (columns * (w + _GAP)), max_side / (lines * (h + _GAP)))
     scale = min(fitting, max(1.0, _SMALLEST_CELL / max(h, w)))
     cell_h, cell_w = max(1, int(h * scale)), max(1, int(w * scale))
     sheet = np.full((lines * (cell_h + _GAP) - _GAP, columns * (cell_w + _GAP) - _GAP, 3), 255, dtype=np.uint8)
     for index in range(count):
-        cell = pictures[index]
+        cell = bgr[index]
         if (cell_h, cell_w) != (h, w):
             method = cv2.INTER_AREA if scale < 1.0 else cv2.INTER_LINEAR
             cell = cv2.resize(cell, (cell_w, cell_h), interpolation=method)

@@ -1,4 +1,4 @@
-"""Figures of several models side by side."""
+"""Chart of several models side by side."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _LONGEST_NAME = 32
 
 @dataclass(frozen=True)
 class Panel:
-    """One quantity of all models: values, how to write them, and from where to where they spread, if they do."""
+    """One quantity of all models: values, their texts, and optional ranges (low, high)."""
 
     title: str
     values: Sequence[float]
@@ -23,7 +23,7 @@ class Panel:
 
 
 def plot_comparison(names: Sequence[str], panels: Sequence[Panel], file: Path) -> None:
-    """Draw a row of panels with a bar for each model, from top to bottom; the first, in grey, is the reference."""
+    """Draw a row of panels with a bar per model; the first model, in grey, is the reference."""
     from matplotlib.ticker import EngFormatter  # slow to import; only needed here
 
     shown = [name if len(name) <= _LONGEST_NAME else f"...{name[3 - _LONGEST_NAME :]}" for name in names]

@@ -1,4 +1,4 @@
-"""The course of a search for hyper-parameters, from its evolve.csv (ours or of v6.1)."""
+"""Charts of a hyper-parameter search, from its evolve.csv (of this repository or of v6.1)."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ BEST_COLOR = "#d1495b"
 def plot_evolve(evolve_csv: str | Path = "path/to/evolve.csv") -> Path:
     """Draw fitness over every hyper-parameter; returns the image, ``evolve.png`` beside the file.
 
-    Later trials are darker, the best one is marked and its value stands in the title. A hyper-parameter that never
-    changes has no panel. Trials that could not be trained are left out.
+    Later trials are darker; the best one is marked, with its value in the title. A hyper-parameter that never
+    changes has no panel. Failed trials are not drawn.
 
     Raises:
         FileNotFoundError, InputError: as :func:`utils.plots.results.read_results`.
@@ -85,7 +85,7 @@ def plot_evolve_course(evolve_csv: str | Path) -> Path:
 
 
 def _read(file: Path) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
-    """The columns; the fitness of each row [n], 0.1 mAP@.5 + 0.9 mAP@.5:.95 [n]; whether its trial failed [n]."""
+    """Return the columns, the fitness of each row [n], and whether its trial failed [n]."""
     table = read_results(file)
     missing = [name for name in EVOLVE_METRICS if name not in table]
     if missing:

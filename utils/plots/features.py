@@ -1,4 +1,4 @@
-"""What the layers of a model see in an image: their maps, gathered by hooks and drawn as grids of channels."""
+"""Feature maps of the layers of a model, collected by hooks and drawn as grids of channels."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _CELL_PX = (64, 192)  # channels are enlarged or made smaller so that their long
 
 
 def feature_grid(feature_map: Tensor | np.ndarray, channels: int = 32) -> np.ndarray:
-    """The first channels of a map side by side, each coloured over its own range, dark for its lowest value.
+    """Draw the first channels of a feature map side by side, each coloured over its own range, dark for low values.
 
     Args:
         feature_map: [C, H, W], any floating type; values that are not finite count as 0.
@@ -39,7 +39,7 @@ def feature_grid(feature_map: Tensor | np.ndarray, channels: int = 32) -> np.nda
         ValueError: not three dimensions, or one of them is empty.
     """
     if feature_map.ndim != 3 or 0 in feature_map.shape:
-        raise ValueError(f"expected a map [C, H, W] with values in it, got the shape {tuple(feature_map.shape)}")
+        raise ValueError(f"expected a feature map [C, H, W] with values, got the shape {tuple(feature_map.shape)}")
     shown = torch.as_tensor(feature_map)[:channels].detach().float().cpu()
     cells = [_colour(channel) for channel in shown.nan_to_num(0.0, 0.0, 0.0).numpy()]
     height, width = cells[0].shape[:2]
@@ -53,7 +53,7 @@ def feature_grid(feature_map: Tensor | np.ndarray, channels: int = 32) -> np.nda
 
 
 def _colour(channel: np.ndarray) -> np.ndarray:
-    """[H, W] float -> [h, w, 3] BGR, one flat block per value where it is enlarged."""
+    """Convert [H, W] float to [h, w, 3] BGR, with one block per value if it is enlarged."""
     low, high = float(channel.min()), float(channel.max())
     spread = high - low
     grey: np.ndarray = np.zeros(channel.shape, np.uint8)
@@ -71,31 +71,31 @@ def _colour(channel: np.ndarray) -> np.ndarray:
 
 
 class FeatureMaps:
-    """The maps of all layers but the head, for the time of a ``with`` block.
+    """Collects the feature maps of all layers but the head, in a ``with`` statement.
 
         with FeatureMaps(model) as features:
             model(image)
         features.save(folder)
 
-    Of every layer the map of the first image in its first call counts: with augmentation that is the full-size view.
+    Of every layer, the first image of the first call is used: with test-time augmentation the full-size view.
 
     Args:
-        model: a :class:`Model`, or a module that has one inside, as an augmented one does.
+        model: a :class:`Model`, or a module that contains one, such as an AugmentedModel.
 
     Raises:
-        ValueError: there is no model inside.
+        ValueError: it contains no model.
     """
 
     def __init__(self, model: nn.Module) -> None:
-        found = next((module for module in model.modules() if isinstance(module, Model)), None)
-        if found is None:
+        inner = next((module for module in model.modules() if isinstance(module, Model)), None)
+        if inner is None:
             raise ValueError(f"{type(model).__name__} holds no model whose layers could be shown")
-        self.layers = [layer for layer in found.model if not isinstance(layer, Detect)]
-        self.maps: dict[int, Tensor] = {}  # by index of the layer: [C, H, W]
+        self.layers = [layer for layer in inner.model if not isinstance(layer, Detect)]
+        self.by_layer: dict[int, Tensor] = {}  # by index of the layer: [C, H, W]
         self._hooks: list[RemovableHandle] = []
 
     def __enter__(self) -> FeatureMaps:
-        self.maps.clear()
+        self.by_layer.clear()
         self._hooks = [layer.register_forward_hook(self._keep(index)) for index, layer in enumerate(self.layers)]
         return self
 
@@ -108,15 +108,15 @@ class FeatureMaps:
 
     def _keep(self, index: int) -> Callable[[nn.Module, Any, Any], None]:
         def hook(layer: nn.Module, inputs: Any, output: Any) -> None:
-            if index not in self.maps and isinstance(output, Tensor) and output.ndim == 4 and output.numel():
-                self.maps[index] = output[0].detach().clone()  # later layers may write into it
+            if index not in self.by_layer and isinstance(output, Tensor) and output.ndim == 4 and output.numel():
+                self.by_layer[index] = output[0].detach().clone()  # later layers may write into it
 
         return hook
 
     def save(self, folder: Path, channels: int = 32) -> None:
         """Write ``stage<index>_<type>_features.png`` (the first channels) and ``.npy`` (all, float32) per layer."""
         output = OutputFolder(folder)
-        for index, feature_map in sorted(self.maps.items()):
+        for index, feature_map in sorted(self.by_layer.items()):
             kind = str(getattr(self.layers[index], "type", type(self.layers[index]).__name__)).rpartition(".")[2]
             save_feature_map(feature_map, output, file_name(f"stage{index}_{kind}_features"), channels)
 
@@ -128,17 +128,17 @@ def save_feature_map(feature_map: Tensor, output: OutputFolder, stem: str, chann
 
 
 class FeatureFiles:
-    """Feature maps of images, each in a folder named after its image below ``folder``."""
+    """Writes feature maps of images, each to a folder named after its image below ``folder``."""
 
     def __init__(self, folder: Path | OutputFolder) -> None:
         self.folder = OutputFolder.of(folder)
         self._used: Counter[Path] = Counter()
 
-    def write(self, relative: Path, maps: FeatureMaps) -> Path:
-        """Save ``maps`` in ``relative`` without its suffix, with a number from the second image of that name on."""
+    def write(self, relative: Path, feature_maps: FeatureMaps) -> Path:
+        """Save feature maps in ``relative`` without its suffix, with a number from the second image of that name on."""
         stem = relative.with_suffix("")
         self._used[stem] += 1
         number = self._used[stem]
         folder = self.folder.path(stem if number == 1 else stem.with_name(f"{stem.name}{number}"))
-        maps.save(folder)
+        feature_maps.save(folder)
         return folder

@@ -1,4 +1,4 @@
-"""Figures without pyplot: no global state, no window, nothing imported before the first figure."""
+"""matplotlib figures without pyplot: no global state, no window; matplotlib is imported with the first figure."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ GRID_COLOR = "#d9d9d9"
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """An empty figure of the given size in inches that draws itself with Agg and lays itself out."""
+    """Return an empty figure of the given size in inches, with Agg and constrained layout."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -33,7 +33,7 @@ def new_figure(width: float, height: float) -> Figure:
 def save_figure(figure: Figure, file: Path, dpi: int = 150) -> None:
     """Write a figure; the suffix of ``file`` gives the format."""
     with warnings.catch_warnings():
-        # A text that no font can write has been told once, in a line of our own; this would be one for each letter.
+        # can_write() has logged a text without a font once; matplotlib would warn for each letter.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         content = io.BytesIO()
         figure.savefig(content, format=file.suffix[1:], dpi=dpi, facecolor="white")
@@ -41,7 +41,7 @@ def save_figure(figure: Figure, file: Path, dpi: int = 150) -> None:
 
 
 def tidy(axes: Axes, title: str = "", x: str = "", y: str = "", grid: bool = True) -> None:
-    """The common look: no frame above and to the right, a faint grid behind the data, small labels."""
+    """Apply the common style: no frame above and at the right, a light grid behind the data, small labels."""
     axes.set_title(title, fontsize=11)
     axes.set_xlabel(x, fontsize=10)
     axes.set_ylabel(y, fontsize=10)
@@ -53,13 +53,13 @@ def tidy(axes: Axes, title: str = "", x: str = "", y: str = "", grid: bool = Tru
 
 
 def class_color(index: int) -> tuple[float, float, float]:
-    """The palette colour of a class as matplotlib wants it: r, g, b in 0..1."""
+    """Return the palette colour of a class for matplotlib: r, g, b in 0..1."""
     blue, green, red = color_for(index)
     return red / 255.0, green / 255.0, blue / 255.0
 
 
 def font_of(names: Sequence[str], size: float) -> Any:
-    """Font properties that can write all ``names``, whatever their script, at ``size`` points."""
+    """Return properties of a font with the characters of all ``names``, at ``size`` points."""
     from matplotlib.font_manager import FontProperties
 
     return FontProperties(fname=font_file("".join(names)), size=size)

@@ -1,4 +1,4 @@
-"""Which font file can write a text. Nothing is downloaded: the fonts are those of matplotlib and of the system."""
+"""Selection of a font that has the characters of a text, among those of matplotlib and of the system."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ _WIDE_FAMILIES = (
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
-_told: list[str] = []  # one line of warning a process is enough, however many classes there are
+_warned: list[str] = []  # one warning per process
 
 
 @lru_cache(maxsize=1)
 def standard_file() -> str | None:
-    """DejaVu Sans inside matplotlib's data folder; None without matplotlib. The package is found, but not imported."""
+    """Return DejaVu Sans in the data folder of matplotlib, without importing it; None without matplotlib."""
     spec = importlib.util.find_spec("matplotlib")
     for folder in (spec.submodule_search_locations if spec else None) or ():
         file = Path(folder) / "mpl-data" / "fonts" / "ttf" / "DejaVuSans.ttf"
@@ -55,30 +55,30 @@ def _characters(file: str) -> frozenset[int]:
 
 @lru_cache(maxsize=1)
 def _wide_files() -> tuple[str, ...]:
-    """Installed fonts of the wide families, in the order of the table. Looked up once; it takes a moment."""
+    """Return the installed fonts of the wide families, in the order of the table."""
     from matplotlib.font_manager import findSystemFonts, fontManager
 
     installed = {entry.name: entry.fname for entry in fontManager.ttflist}
     known = set(installed).intersection(_WIDE_FAMILIES)
-    if not known:  # matplotlib keeps its list from an earlier start; a font may have been installed since
+    if not known:  # the list of matplotlib is from an earlier start: a font may be newer
         installed = _families(set(findSystemFonts()).difference(entry.fname for entry in fontManager.ttflist))
     return tuple(installed[family] for family in _WIDE_FAMILIES if family in installed)
 
 
 def _families(files: Iterable[str]) -> dict[str, str]:
-    """Family name to file, for those of the font files that can be read."""
+    """Return family name -> file for the readable font files."""
     from matplotlib.ft2font import FT2Font
 
-    found = {}
+    families = {}
     for file in sorted(files):
         with suppress(OSError, RuntimeError):
-            found[FT2Font(file).family_name] = file
-    return found
+            families[FT2Font(file).family_name] = file
+    return families
 
 
 @lru_cache(maxsize=1024)
 def font_file(text: str) -> str | None:
-    """The font file that can write most of ``text``; None when there is only Pillow's built-in font."""
+    """Return the font file with most characters of ``text``; None when there is only Pillow's built-in font."""
     standard = standard_file()
     if standard is None or text.isascii():
         return standard
@@ -90,24 +90,22 @@ def font_file(text: str) -> str | None:
 
 @lru_cache(maxsize=1024)
 def can_write(text: str) -> bool:
-    """Whether an installed font has every character of ``text``; the first text without one is told as a warning."""
+    """Whether an installed font has every character of ``text``; the first text without one is logged as a warning."""
     file = font_file(text)
     if text.isascii() or (file is not None and {ord(character) for character in text} <= _characters(file)):
         return True
-    if not _told:
-        _told.append(text)
-        logger.warning(
-            "no installed font can write '%s': such classes are numbered in the images; Noto Sans CJK has most "
-            "characters (for example: apt install fonts-noto-cjk)", text,
-        )  # fmt: skip
+    if not _warned:
+        _warned.append(text)
+        hint = "Noto Sans CJK has most characters (for example: apt install fonts-noto-cjk)"
+        logger.warning("no installed font can write '%s': such classes are numbered in the images; %s", text, hint)
     return False
 
 
 @lru_cache(maxsize=256)
-def _load(file: str | None, size: int) -> Font:
+def _open_font(file: str | None, size: int) -> Font:
     return ImageFont.load_default(size) if file is None else ImageFont.truetype(file, size)
 
 
 def font_for(text: str, size: int) -> Font:
-    """A font of ``size`` pixels that can write ``text``."""
-    return _load(font_file(text), size)
+    """Return a font of ``size`` pixels for ``text``."""
+    return _open_font(font_file(text), size)

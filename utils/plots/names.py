@@ -1,4 +1,4 @@
-"""Class names as images and figures can show them."""
+"""Class names for images and charts."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from utils.plots.fonts import can_write
 
-LONGEST = 24  # columns; longer names leave a figure no room for what it shows
+LONGEST = 24  # columns; longer names take too much room in a chart
 LONGEST_ON_SHEET = 14  # in the small images of a contact sheet, where longer ones hide the objects
 
 
@@ -24,15 +24,15 @@ def drawn_name(names: Sequence[str] | Mapping[int, str], index: int, longest: in
 
 
 def figure_names(names: Sequence[str], longest: int = LONGEST) -> list[str]:
-    """All class names for matplotlib, which takes ``$`` for a formula and leaves a leading ``_`` out of a legend."""
+    """Return all class names for matplotlib, where ``$`` begins a formula and a leading ``_`` hides a legend entry."""
     drawn = [drawn_name(names, index, longest).replace("$", r"\$") for index in range(len(names))]
     return [f" {name}" if name.startswith("_") else name for name in drawn]
 
 
 def shorten(text: str, longest: int | None) -> str:
-    """``text`` in at most ``longest`` columns, two for each wide character; what is too much is cut from the middle.
+    """Shorten ``text`` to ``longest`` columns, two for each wide character, by removing its middle.
 
-    The end stays, since it is often where names differ.
+    Names often differ at the end.
     """
     if longest is None or columns(text) <= longest:
         return text

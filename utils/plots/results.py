@@ -1,4 +1,4 @@
-"""The course of a training run from its results file."""
+"""Chart of a training run from its results file."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from utils.core.files import open_regular
 from utils.plots.figure import MAIN_COLOR, new_figure, save_figure, tidy
 
 _COLUMNS = 5
-# Losses of training and validation stand above each other; what is not listed follows in the order of the file.
+# Training and validation losses are above each other; other columns follow in the order of the file.
 _ORDER = (
     "train/box_loss",
     "train/obj_loss",
@@ -30,7 +30,7 @@ _ORDER = (
 
 
 def read_results(file: Path) -> dict[str, np.ndarray]:
-    """Read a results file, ours or of v6.1 (padded with blanks), as one array per column; empty cells are nan.
+    """Read a results file of this repository or of v6.1 (cells padded with spaces), one array per column; empty: nan.
 
     Raises:
         FileNotFoundError: no such file.
@@ -62,7 +62,7 @@ def plot_results(csv_path: str | Path) -> Path:
     csv_path = Path(csv_path)
     table = read_results(csv_path)
     epochs = table.pop("epoch", np.arange(len(next(iter(table.values())))))
-    # A column per dynamic layer would swamp the rest; routing.png shows them.
+    # The columns of the dynamic layers are in routing.png.
     shown = {name: values for name, values in table.items() if not name.startswith("routing/")}
     drawn = {name: values for name, values in shown.items() if np.isfinite(values).any()}
     order = [name for name in _ORDER if name in drawn] + [name for name in drawn if name not in _ORDER]
@@ -72,10 +72,8 @@ def plot_results(csv_path: str | Path) -> Path:
     for axes, name in zip(panels, order):
         values = drawn[name]
         noisy = len(values) >= 10 and name.startswith(("train/", "val/", "metrics/"))
-        axes.plot(
-            epochs, values, color=MAIN_COLOR, linewidth=1 if noisy else 1.8, alpha=0.45 if noisy else 1,
-            marker="o" if len(values) <= 30 else None, markersize=3,
-        )  # fmt: skip
+        style = {"color": MAIN_COLOR, "linewidth": 1 if noisy else 1.8, "alpha": 0.45 if noisy else 1}
+        axes.plot(epochs, values, marker="o" if len(values) <= 30 else None, markersize=3, **style)
         if noisy:
             axes.plot(epochs, _smooth(values), color=MAIN_COLOR, linewidth=2)
         tidy(axes, name)

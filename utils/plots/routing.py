@@ -58,16 +58,16 @@ def read_routing(file: Path) -> dict[str, _Course]:
         rows = list(csv.DictReader(stream))
     if not rows:
         raise InputError(f"{file}: no epochs in it yet")
-    found: dict[str, list[tuple[int, float, list[float]]]] = {}
+    by_layer: dict[str, list[tuple[int, float, list[float]]]] = {}
     for line, row in enumerate(rows, start=2):
         try:
             mean = [float(row[f"mean_{k}"]) for k in range(int(row["K"]))]
-            found.setdefault(row["layer"], []).append((int(row["epoch"]), float(row["entropy"]), mean))
+            by_layer.setdefault(row["layer"], []).append((int(row["epoch"]), float(row["entropy"]), mean))
         except (KeyError, TypeError, ValueError) as error:
-            raise InputError(f"{file}:{line}: not a row of routing figures ({error}); remove the line") from None
+            raise InputError(f"{file}:{line}: not a row of routing statistics ({error}); remove the line") from None
     return {
         layer: _Course(*(np.array(part) for part in zip(*sorted(rows_of_layer))))
-        for layer, rows_of_layer in found.items()
+        for layer, rows_of_layer in by_layer.items()
     }
 
 
@@ -99,16 +99,12 @@ def _curves(courses: dict[str, _Course]) -> Figure:
         left.stackplot(epochs, mean.T, labels=labels, colors=[_color(k) for k in range(course.kernels)])
         tidy(left, f"layer {name}: mean weight of the kernels", y="weight, stacked", grid=False)
         left.set(xlim=(epochs[0], epochs[-1]), ylim=(0, 1))
-        left.legend(
-            loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False, borderaxespad=0, fontsize=8, reverse=True,
-            ncols=math.ceil(course.kernels / 10),
-        )  # fmt: skip
+        legend = {"loc": "upper left", "bbox_to_anchor": (1.01, 1), "frameon": False, "borderaxespad": 0}
+        left.legend(**legend, fontsize=8, reverse=True, ncols=math.ceil(course.kernels / 10))
         most = math.log(course.kernels)
         right.axhline(most, color="#707070", linestyle="--", linewidth=1.2, label=f"ln {course.kernels} = {most:.2f}")
-        right.plot(
-            course.epochs, course.entropy, color=MAIN_COLOR, linewidth=1.8, label="entropy",
-            marker="o" if len(course.epochs) <= 30 else None, markersize=3,
-        )  # fmt: skip
+        style = {"color": MAIN_COLOR, "linewidth": 1.8, "marker": "o" if len(course.epochs) <= 30 else None}
+        right.plot(course.epochs, course.entropy, **style, markersize=3, label="entropy")
         tidy(right, f"layer {name}: entropy, mean over the images", y="nats")
         right.set_ylim(0, max(most * 1.12, 0.1))
         right.legend(loc="lower left", frameon=False, fontsize=8)
@@ -177,7 +173,7 @@ def plot_class_routing(stats: Sequence[RoutingStats], names: Sequence[str], file
 
     Args:
         stats: the layers.
-        names: [nc] class names; classes that no image contains are left out.
+        names: [nc] class names; classes without images are skipped.
         file: image to write.
 
     Returns:

@@ -10,7 +10,7 @@ from typing import Any
 
 from models.yolo import Model
 from utils.checkpoint import Checkpoint, load_checkpoint
-from utils.checkpoint.find import newest_checkpoint
+from utils.checkpoint.detector import newest_checkpoint
 from utils.config.dataset_spec import DatasetSpec
 from utils.config.hyp import Hyp
 from utils.config.paths import ROOT

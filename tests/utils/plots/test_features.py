@@ -65,7 +65,7 @@ def test_values_that_are_not_finite_count_as_zero() -> None:
 
 @pytest.mark.parametrize("shape", [(4, 4), (1, 2, 3, 4), (0, 4, 4)])
 def test_other_shapes_are_refused(shape) -> None:
-    with pytest.raises(ValueError, match=r"expected a map \[C, H, W\]"):
+    with pytest.raises(ValueError, match=r"expected a feature map \[C, H, W\]"):
         feature_grid(torch.zeros(shape))
 
 
@@ -73,10 +73,10 @@ def test_maps_of_all_layers_but_the_head_are_those_that_flow_through_the_model(m
     x = torch.rand(2, 3, 64, 96)
     with torch.no_grad(), FeatureMaps(model) as features:
         model(x)
-    assert sorted(features.maps) == list(range(24))
-    assert features.maps[0].shape == (16, 32, 48)
+    assert sorted(features.by_layer) == list(range(24))
+    assert features.by_layer[0].shape == (16, 32, 48)
     with torch.no_grad():
-        assert torch.equal(features.maps[0], model.model[0](x)[0])
+        assert torch.equal(features.by_layer[0], model.model[0](x)[0])
 
 
 def test_hooks_are_gone_after_the_block_and_after_an_error(model: Model) -> None:
@@ -85,7 +85,7 @@ def test_hooks_are_gone_after_the_block_and_after_an_error(model: Model) -> None
         raise KeyError
     with torch.no_grad():
         model(torch.rand(1, 3, 64, 64))
-    assert features.maps == {}
+    assert features.by_layer == {}
     assert not any(layer._forward_hooks for layer in model.model)
 
 
@@ -94,13 +94,13 @@ def test_a_second_block_starts_anew(model: Model) -> None:
     for width in (64, 96):
         with torch.no_grad(), features:
             model(torch.rand(1, 3, 64, width))
-        assert features.maps[0].shape[2] == width // 2
+        assert features.by_layer[0].shape[2] == width // 2
 
 
 def test_of_an_augmented_model_the_full_size_view_is_kept(model: Model) -> None:
     with torch.no_grad(), FeatureMaps(AugmentedModel(model).eval()) as features:
         AugmentedModel(model).eval()(torch.rand(1, 3, 128, 128))
-    assert features.maps[0].shape == (16, 64, 64)
+    assert features.by_layer[0].shape == (16, 64, 64)
 
 
 def test_files_are_named_by_index_and_type_and_hold_all_channels(model: Model, tmp_path: Path) -> None:
@@ -112,10 +112,10 @@ def test_files_are_named_by_index_and_type_and_hold_all_channels(model: Model, t
     assert {"stage0_Conv_features.png", "stage10_Dynamic_conv2d_features.npy", "stage11_Upsample_features.png"} <= names
     stored = np.load(tmp_path / "a/stage9_SPPF_features.npy")
     assert stored.dtype == np.float32
-    np.testing.assert_array_equal(stored, features.maps[9].numpy())
+    np.testing.assert_array_equal(stored, features.by_layer[9].numpy())
     assert stored.shape[0] == 256
     image = read_image(tmp_path / "a/stage9_SPPF_features.png")
-    assert (image == feature_grid(features.maps[9])).all()
+    assert (image == feature_grid(features.by_layer[9])).all()
 
 
 def test_a_module_without_a_model_is_refused() -> None:

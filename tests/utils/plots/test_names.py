@@ -27,7 +27,7 @@ def _forget() -> Iterator[None]:
     """Each test begins, and leaves things, as in a new process: nothing looked up, nothing told."""
 
     def forget() -> None:
-        fonts._told.clear()
+        fonts._warned.clear()
         for cached in (fonts.can_write, fonts.font_file, fonts._wide_files):
             cached.cache_clear()
 

@@ -12,7 +12,7 @@ import torch
 
 from models.yolo import Model
 from utils.checkpoint import Checkpoint
-from utils.checkpoint.format import plain
+from utils.checkpoint.format import to_plain_types
 from utils.config.hyp import Hyp
 from utils.core.errors import InputError
 from utils.training import resume_checks
@@ -41,9 +41,10 @@ def make(optimizer: str, frozen: str = "") -> tuple[Model, Checkpoint]:
         "position": {"batches": 2, "skipped": 0, "sums": [0.1, 0.2, 0.3], "seconds": 1.5},
     }  # fmt: skip
     checkpoint = Checkpoint(
-        model_yaml={}, nc=2, names=["a", "b"], stride=[8.0, 16.0, 32.0], model=plain(model.state_dict()),
-        ema=plain(model.state_dict()), optimizer=plain(optimizer_state(steps, model)), hyp=Hyp().to_dict(),
-        train_state=plain(notes), rng=plain(random_states(torch.device("cpu"))),
+        model_yaml={}, nc=2, names=["a", "b"], stride=[8.0, 16.0, 32.0], model=to_plain_types(model.state_dict()),
+        ema=to_plain_types(model.state_dict()), optimizer=to_plain_types(optimizer_state(steps, model)),
+        hyp=Hyp().to_dict(),
+        train_state=to_plain_types(notes), rng=to_plain_types(random_states(torch.device("cpu"))),
     )  # fmt: skip
     return model, checkpoint
 

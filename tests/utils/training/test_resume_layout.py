@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from models.memory_format import set_memory_format
-from utils.checkpoint.format import plain
+from utils.checkpoint.format import to_plain_types
 from utils.config.hyp import Hyp
 from utils.training.optim import build_optimizer
 from utils.training.optimizer_state import load_gradients, load_optimizer_state, optimizer_state, pending_gradients
@@ -26,7 +26,7 @@ def test_momenta_and_waiting_gradients_come_back_in_the_layout_of_their_paramete
     images = torch.rand(2, 3, 8, 8)
     model(images).sum().backward()
     optimizer.step()
-    saved = plain(optimizer_state(optimizer, model)), plain(pending_gradients(model))
+    saved = to_plain_types(optimizer_state(optimizer, model)), to_plain_types(pending_gradients(model))
     assert saved[1]["weight"].is_contiguous()
 
     other, fresh = make()
