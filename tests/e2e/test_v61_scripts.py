@@ -216,7 +216,7 @@ from utils.general import (box_iou, check_dataset, check_img_size, check_yaml, c
                            labels_to_class_weights, non_max_suppression, one_cycle, scale_coords, xywh2xyxy)
 from utils.loss import ComputeLoss
 from utils.metrics import ConfusionMatrix, ap_per_class, fitness
-from utils.plots import output_to_target, plot_images, plot_labels, plot_lr_scheduler
+from utils.plots import output_to_target, plot_images, plot_labels
 from utils.torch_utils import ModelEMA, de_parallel, select_device
 
 data, hyp, out = sys.argv[1:]
@@ -232,7 +232,6 @@ imgsz = check_img_size(64, gs, floor=gs * 2)
 optimizer = torch.optim.SGD(model.parameters(), lr=hyp["lr0"], momentum=hyp["momentum"], nesterov=True)
 lf = one_cycle(1, hyp["lrf"], 2)
 scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lr_lambda=lf)
-plot_lr_scheduler(optimizer, scheduler, 2, save_dir=out)
 ema = ModelEMA(model)
 train_loader, dataset = create_dataloader(data_dict["train"], imgsz, 2, gs, False, hyp=hyp, augment=True, cache=None,
                                           rect=False, rank=-1, workers=0, image_weights=False, quad=False,
@@ -377,7 +376,7 @@ def test_a_script_with_a_training_and_a_scoring_loop_of_its_own(run_script: Scri
     result = json.loads((tmp_path / "result.json").read_text(encoding="utf-8"))
     assert result["seen"] == 4 and result["classes"] == [0, 1] and 0 <= result["score"] <= 1
     assert np.isfinite(result["losses"]).all() and np.shape(result["losses"]) == (4, 3)
-    for name in ("LR.png", "train_batch0.jpg", "val_batch0_pred.jpg", "PR_curve.png", "confusion_matrix.png"):
+    for name in ("train_batch0.jpg", "val_batch0_pred.jpg", "PR_curve.png", "confusion_matrix.png"):
         assert (tmp_path / name).is_file()
     assert list(out.iterdir()) == []
 

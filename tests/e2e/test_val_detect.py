@@ -376,7 +376,7 @@ def candidates(best: Path, monkeypatch) -> Callable[[Callable[[], object]], int]
 
     def count(run: Callable[[], object]) -> int:
         seen: list[int] = []
-        for place in ("utils.evaluation.evaluator", "utils.inference.predictor"):
+        for place in ("utils.evaluation.evaluator", "utils.core.nms"):
             monkeypatch.setattr(
                 f"{place}.non_max_suppression",
                 lambda decoded, *args, **kinds: seen.append(decoded.shape[1]) or non_max_suppression(
