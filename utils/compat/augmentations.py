@@ -73,10 +73,8 @@ def random_perspective(
         border: pixels to add (negative: to remove) above and below, and left and right.
     """
     out_hw = im.shape[0] + 2 * border[0], im.shape[1] + 2 * border[1]
-    moved = augment.random_perspective(
-        _sample(im, np.asarray(targets), segments), out_hw, degrees=degrees, translate=translate, scale=scale,
-        shear=shear, perspective=perspective, rng=_rng(),
-    )  # fmt: skip
+    ranges = {"degrees": degrees, "translate": translate, "scale": scale, "shear": shear, "perspective": perspective}
+    moved = augment.random_perspective(_sample(im, np.asarray(targets), segments), out_hw, rng=_rng(), **ranges)
     return np.ascontiguousarray(moved.image), moved.boxes if len(targets) else np.asarray(targets)
 
 

@@ -84,10 +84,16 @@ class LoadImagesAndLabels(Dataset[Item]):
         self.img_size, self.stride, self.augment = img_size, stride, augment
         self.rect = rect and not image_weights
         self._data = DetectionDataset(
-            scanned.records, img_size, augment=augment, hyp=Hyp.from_dict(dict(hyp), "hyp") if hyp else None,
-            rect=self.rect, batch_size=batch_size, stride=stride, pad=pad,
+            scanned.records,
+            img_size,
+            augment=augment,
+            hyp=Hyp.from_dict(dict(hyp), "hyp") if hyp else None,
+            rect=self.rect,
+            batch_size=batch_size,
+            stride=stride,
+            pad=pad,
             cache_images=cache_images if isinstance(cache_images, str) else "ram" if cache_images else None,
-        )  # fmt: skip
+        )
         records = self._data.records
         self.hyp, self.n, self.indices = self._data.hyp.to_dict(), len(records), range(len(records))
         self.mosaic = augment and not self.rect

@@ -1,4 +1,4 @@
-"""Which cells and anchors are to predict which boxes."""
+"""Assignment of targets to the cells and anchors of each level."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-# A cell predicts centres from half a cell before its edge to half a cell past the far one, so the neighbour on the
-# nearer side, in x and in y, can predict a box as well. Steps (x, y) to: the own cell, left, above, right, below.
+# A cell can predict centres up to half a cell beyond its edges, so the nearest neighbour in x and the one in y can
+# predict a box as well. Steps (x, y) to: the cell itself, left, above, right, below.
 _STEPS = ((0, 0), (-1, 0), (0, -1), (1, 0), (0, 1))
 _REACH = 0.5
 
 
 @dataclass(frozen=True)
 class Assignment:
-    """Matches of one level, m of them; a box appears once per cell and anchor that shall predict it.
+    """The m matches of one level; a box has one match for each cell and anchor that has to predict it.
 
     Attributes:
         image, anchor, gj, gi: [m] int64; image of the batch, anchor of the level, row and column of the cell.
-        box: [m, 4] centre as offset from the cell's corner, then size; in cells.
+        box: [m, 4] centre relative to the corner of the cell, and size; in cells.
         anchor_wh: [m, 2] size of the anchor in cells.
         cls: [m] int64.
     """
@@ -38,9 +38,9 @@ class Assignment:
 
 
 def _reachable(centre: Tensor, grid_wh: Tensor) -> Tensor:
-    """[5, n] bool: may the cell at each step of ``_STEPS`` predict a centre [n, 2] (in cells)?
+    """Return whether the cell at each step of ``_STEPS`` can predict a centre [n, 2] (in cells): bool [5, n].
 
-    A neighbour may if the centre lies in the half of its cell on that side, and the neighbour is on the grid.
+    A neighbour can if the centre is in the half of its cell on that side, and the neighbour is in the grid.
     """
     from_far_side = grid_wh - centre
     before = (centre.frac() < _REACH) & (centre > 1)  # [n, 2] left, above
@@ -50,7 +50,7 @@ def _reachable(centre: Tensor, grid_wh: Tensor) -> Tensor:
 
 
 def _fits(size: Tensor, anchors: Tensor, limit: float) -> Tensor:
-    """[na, n] bool: both sides of a box [n, 2] are less than ``limit`` times off those of an anchor [na, 2]."""
+    """Return whether both sides of a box [n, 2] differ by a factor below ``limit`` from an anchor [na, 2]: [na, n]."""
     ratio = size[None] / anchors[:, None]  # [na, n, 2]
     return torch.maximum(ratio, 1 / ratio).amax(dim=2) < limit
 

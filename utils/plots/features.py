@@ -20,7 +20,7 @@ from utils.core.image import write_image
 from utils.core.names import file_name
 from utils.core.output import OutputFolder
 
-COLUMNS = 8
+GRID_COLUMNS = 8
 _GAP = 2  # white pixels between the channels
 _CELL_PX = (64, 192)  # channels are enlarged or made smaller so that their longer side is in this range
 
@@ -43,7 +43,7 @@ def feature_grid(feature_map: Tensor | np.ndarray, channels: int = 32) -> np.nda
     shown = torch.as_tensor(feature_map)[:channels].detach().float().cpu()
     cells = [_colour(channel) for channel in shown.nan_to_num(0.0, 0.0, 0.0).numpy()]
     height, width = cells[0].shape[:2]
-    columns = min(COLUMNS, len(cells))
+    columns = min(GRID_COLUMNS, len(cells))
     lines = math.ceil(len(cells) / columns)
     sheet = np.full((lines * (height + _GAP) - _GAP, columns * (width + _GAP) - _GAP, 3), 255, np.uint8)
     for number, cell in enumerate(cells):
