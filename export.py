@@ -1,7 +1,7 @@
 """Turn a trained model into files for other programs, and prove each against PyTorch.
 
     python export.py --weights runs/train/exp/weights/best.pt --include onnx --dynamic --simplify
-    python export.py --weights best.pt --include onnx --nms --data my.yaml      # suppression inside; mAP in the table
+    python export.py --weights best.pt --include onnx --nms --data my.yaml      # NMS inside; mAP in the table
     python detect.py --weights best.onnx
 
 Files lie beside the weights, or in ``--output``. The table at the end says for each format the size, the worst

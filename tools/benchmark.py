@@ -1,9 +1,9 @@
-"""Every format of a model, scored and timed side by side.
+"""Evaluate and time every format of a model.
 
     python -m tools.benchmark --weights runs/train/exp/weights/best.pt --data my.yaml --imgsz 640
     python -m tools.benchmark --weights best.pt --hard-fail 0.25     # exit code 1 below that mAP or if a format fails
 
-All run at one fixed size with square images, so that the figures can be compared. The files, ``benchmarks.txt``,
+All run at one fixed size with square images, so that the numbers can be compared. The files, ``benchmarks.txt``,
 ``benchmarks.csv`` and ``benchmarks.png`` go to ``runs/benchmarks/exp``.
 """
 
@@ -74,7 +74,7 @@ class BenchmarkOptions:
         self.export_options("", "")  # checks the formats
 
     def export_options(self, data: str, output: str) -> ExportOptions:
-        """What ``export.py`` would be asked."""
+        """The options of ``export.py`` for the same work."""
         return ExportOptions(
             imgsz=(self.imgsz,) if self.imgsz else (), batch_size=self.batch_size, include=self.include or EVERY_FORMAT,
             half=self.half, data=data, output=output, cache_dir=self.cache_dir,
@@ -86,8 +86,8 @@ def write_benchmark_files(rows: Sequence[ExportResult], folder: Path) -> None:
     write_atomic(folder / "benchmarks.txt", ("\n".join(format_results(rows)) + "\n").encode())
     lines = [["format", "file", "MB", "difference", "ms", "map50", "map", "note"]]
     for row in rows:
-        figures = (row.megabytes, row.worst, row.ms, row.map50, row.map)
-        cells = ["" if figure is None else f"{figure:.6g}" for figure in figures]
+        values = (row.megabytes, row.worst, row.ms, row.map50, row.map)
+        cells = ["" if value is None else f"{value:.6g}" for value in values]
         lines.append([row.format, row.path.name if row.path else "", *cells, row.note])
     write_table(folder / "benchmarks.csv", lines)
     ran = [row for row in rows if row.ran]
@@ -100,12 +100,12 @@ def write_benchmark_files(rows: Sequence[ExportResult], folder: Path) -> None:
 
 
 def _panel(title: str, values: Sequence[float | None], form: str) -> Panel:
-    """What is not known has no bar and a dash in its place."""
+    """A panel of the plot; an unknown value has a dash in place of its bar."""
     return Panel(title, [v or 0.0 for v in values], ["-" if v is None else format(v, form) for v in values])
 
 
 def shortfalls(rows: Sequence[ExportResult], floor: float) -> list[str]:
-    """What ``--hard-fail`` objects to; formats that need something that is not here do not count."""
+    """Why ``--hard-fail`` fails; formats that need a missing package or system are ignored."""
     failed = [f"{row.format}: {row.note}" for row in rows if not row.made and not row.impossible]
     low = [row for row in rows if row.map is not None and row.map < floor]
     return failed + [f"{row.format}: mAP@.5:.95 {row.map:.3f} is below {floor:g}" for row in low]
@@ -120,7 +120,7 @@ def main(options: BenchmarkOptions) -> int:
 
 
 def benchmark(options: BenchmarkOptions) -> list[ExportResult]:
-    """Make, score and time every format; the rows of the table, which is also written."""
+    """Make, evaluate and time every format; returns the rows of the table, which is also written."""
     load_modules(options.modules)
     device = select_device(options.device)
     weights = Path(options.weights) if options.weights else newest_checkpoint(TRAIN_RUNS, "best.pt")

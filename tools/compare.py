@@ -65,7 +65,7 @@ class CompareOptions:
     batch_size: int = option(1, int, "--batch-size", "images per call")
     device: str = option("", str, "--device", "cpu or 0; empty: the first GPU if there is one", may_be_empty=True)
     repeats: int = option(20, int, "--repeats", "timed calls of every model")
-    notrain: bool = switch("--notrain", "leave out the training step")
+    notrain: bool = switch("--notrain", "skip the training step")
     markdown: bool = switch("--markdown", "print the table as markdown")
     project: str = option(str(ROOT / "runs/compare"), path, "--project", "folder of the runs")
     name: str = option("exp", str, "--name", "name of this run; a number is added when it is taken")
@@ -228,7 +228,7 @@ def compare_models(
         forwards = forward_times(nets, options, imgsz, device)
         if not options.notrain:
             steps = [*step_times(nets, options, imgsz, device)]
-    return [ModelCosts(*figures) for figures in zip(names, summaries, forwards, steps, memory)]
+    return [ModelCosts(*values) for values in zip(names, summaries, forwards, steps, memory)]
 
 
 def measured_columns(rows: Sequence[ModelCosts]) -> list[CostColumn]:

@@ -1,10 +1,10 @@
-"""What each layer of a model costs: parameters, GFLOPs, milliseconds.
+"""Parameters, GFLOPs and milliseconds of each layer of a model.
 
     python -m tools.profile --cfg yolov5n_dynamic.yaml --imgsz 640 --batch-size 1 --device cpu
     python -m tools.profile --weights runs/train/exp/weights/best.pt --fuse
 
 GFLOPs are 2 x multiply-adds / 1e9 as ``torch.utils.flop_counter`` counts them: convolutions and matrix products,
-whoever computes them, so that dynamic layers are counted like all others; norms, activations and pooling are not.
+in modules or functions, so that dynamic layers are counted like all others; norms, activations and pooling are not.
 """
 
 from __future__ import annotations
@@ -139,7 +139,7 @@ def _time(
 
     def now() -> float:
         if device.type == "cuda":
-            torch.cuda.synchronize(device)  # kernels run behind the back of the caller
+            torch.cuda.synchronize(device)  # kernels run asynchronously
         return time.perf_counter()
 
     def before(index: int) -> None:
@@ -176,7 +176,7 @@ def _share(part: float, whole: float) -> str:
 
 
 def log_profile(rows: Sequence[LayerProfile]) -> None:
-    """The table in the log."""
+    """Log the table."""
     for line in format_profile(rows):
         LOG.info(line)
 

@@ -48,7 +48,7 @@ from utils.plots.routing import plot_class_routing, plot_shares
 from utils.training.schedule import too_short
 
 LOG = logging.getLogger(__name__)
-TOO_EARLY = "too early to tell"
+TOO_EARLY = "too early to say"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,15 +57,15 @@ class RoutingOptions:
 
     weights: str = option("", path, "--weights", "checkpoint; without it: the newest best.pt below runs/train")
     data: str = option("", path, "--data", "data yaml; without it: the one recorded in the checkpoint, else digits")
-    task: str = option("val", str, "--task", "split to look at", choices=SPLITS)
+    task: str = option("val", str, "--task", "split to use", choices=SPLITS)
     imgsz: int | None = image_size_option("longer side of the images in pixels")
     batch_size: int = option(16, int, "--batch-size", "images per batch")
     device: str = option("", str, "--device", "cpu or 0; empty: the first GPU if there is one", may_be_empty=True)
-    workers: int = option(8, int, "--workers", "loader processes; 0: load in the main process")
+    workers: int = option(8, int, "--workers", "workers of the data loader; 0: load in the main process")
     project: str = option(str(ROOT / "runs/routing"), path, "--project", "folder of the runs")
     name: str = option("exp", str, "--name", "name of this run; a number is added when it is taken")
     exist_ok: bool = switch("--exist-ok", "write into an existing run folder")
-    foreign: bool = switch("--foreign", "score the model with the kernel weights of other images too")
+    foreign: bool = switch("--foreign", "evaluate the model with the kernel weights of other images too")
     modules: tuple[str, ...] = option(
         (), path, "--modules", "python files with layers of your own, which are run", nargs="+", repeat=True
     )
@@ -79,7 +79,7 @@ class RoutingOptions:
 
 @torch.no_grad()
 def observe(model: nn.Module, batches: Iterable[Batch], nc: int, device: torch.device) -> tuple[RoutingStats, ...]:
-    """Let ``model`` see all images; figures of its dynamic layers, in the order of the model."""
+    """Run ``model`` on all images; returns the statistics of its dynamic layers, in the order of the model."""
     model.eval()
     with RoutingObserver(model, nc) as observer:
         for index, batch in enumerate(tqdm(batches, desc="routing", leave=False, dynamic_ncols=True)):
@@ -89,32 +89,32 @@ def observe(model: nn.Module, batches: Iterable[Batch], nc: int, device: torch.d
 
 
 def require_dynamic(model: nn.Module, weights: Path) -> None:
-    """Refuse a model in which nothing is routed."""
+    """Raise InputError: the model has no dynamic layers."""
     if layer_names(model):
         return
-    found = {path.name for path in (ROOT / "models").rglob("*.yaml") if "dynamic" in str(path.relative_to(ROOT))}
+    shipped = {path.name for path in (ROOT / "models").rglob("*.yaml") if "dynamic" in str(path.relative_to(ROOT))}
     raise InputError(
         f"--weights {weights}: the model has no dynamic layers, so there is no routing to show; train one of these "
-        f"with --cfg: {', '.join(sorted(found))}"
+        f"with --cfg: {', '.join(sorted(shipped))}"
     )
 
 
 def trained_too_little(checkpoint: Checkpoint) -> bool:
-    """Whether the weights have seen too few optimizer steps to judge by them; not so where none are recorded."""
+    """Whether the weights have seen too few optimizer steps for a verdict; False where none are recorded."""
     epoch = checkpoint.train_state.get("epoch", -1)
     return epoch >= 0 and too_short(epoch + 1, checkpoint.ema_updates)
 
 
 def log_layers(stats: Sequence[RoutingStats], early: bool = False) -> None:
-    """The table: a line per layer, its verdict ``TOO_EARLY`` where it is."""
+    """Log the table: a line per layer, with the verdict ``TOO_EARLY`` if ``early``."""
     width = max(5, *(len(layer.name) for layer in stats))
     shares = [" ".join(f"{share:4.2f}" for share in layer.dominant) for layer in stats]
     wide = max(8, *(len(text) for text in shares))
     LOG.info(f"{'layer':<{width}}  {'K':>2}  {'T':>5}  {'H/lnK':>5}  {'spread':>6}  {'dominant':<{wide}}  verdict")
     for layer, share in zip(stats, shares):
         t = "-" if layer.temperature is None else f"{layer.temperature:g}"
-        figures = f"{layer.kernels:>2}  {t:>5}  {layer.relative_entropy:5.3f}  {layer.spread:6.4f}"
-        LOG.info(f"{layer.name:<{width}}  {figures}  {share:<{wide}}  {TOO_EARLY if early else layer.verdict}")
+        numbers = f"{layer.kernels:>2}  {t:>5}  {layer.relative_entropy:5.3f}  {layer.spread:6.4f}"
+        LOG.info(f"{layer.name:<{width}}  {numbers}  {share:<{wide}}  {TOO_EARLY if early else layer.verdict}")
     LOG.info("H/lnK: 1 mixes all kernels evenly, 0 takes one an image; dominant: share of images led by each kernel")
     if any(layer.normalized for layer in stats):
         names = ", ".join(layer.name for layer in stats if layer.normalized)
@@ -124,7 +124,7 @@ def log_layers(stats: Sequence[RoutingStats], early: bool = False) -> None:
 
 
 def as_plain(layer: RoutingStats, names: Sequence[str], early: bool = False) -> dict[str, Any]:
-    """All figures of a layer as plain values; classes by name, null for those that no image contains."""
+    """All statistics of a layer as plain values; classes by name, null for those that no image contains."""
     return {
         "layer": layer.name,
         "kernels": layer.kernels,
@@ -149,7 +149,7 @@ def as_plain(layer: RoutingStats, names: Sequence[str], early: bool = False) -> 
 def write_routing_files(
     stats: Sequence[RoutingStats], names: Sequence[str], about: dict[str, Any], folder: Path, early: bool = False
 ) -> None:
-    """The table, the figures and the images."""
+    """Write the table, the statistics and the plots."""
     write_atomic(folder / FILE_NAME, csv_table(stats).encode())
     content = {**about, "layers": [as_plain(layer, names, early) for layer in stats]}
     text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
@@ -160,15 +160,17 @@ def write_routing_files(
         LOG.warning("the images have no labels: no routing_classes.png")
 
 
-def log_foreign(found: RoutingScores) -> None:
-    """What the score becomes with other weights: the layers route by the image only as far as it falls."""
+def log_foreign(scores: RoutingScores) -> None:
+    """Log the mAP with the weights of other images: the layers depend on the image as far as it becomes lower."""
     words = {
-        "mean": "the mean weights of all images", "same": "those of another image of the same condition",
-        "other": "those of an image of another condition", "any": "those of another image",
-    }  # fmt: skip
-    LOG.info("mAP@.5:.95 %.4f with its own kernel weights", found.own.map)
-    for kind, result in found.foreign.items():
-        LOG.info("mAP@.5:.95 %.4f (%+.4f) with %s", result.map, result.map - found.own.map, words[kind])
+        "mean": "the mean weights of all images",
+        "same": "those of another image of the same condition",
+        "other": "those of an image of another condition",
+        "any": "those of another image",
+    }
+    LOG.info("mAP@.5:.95 %.4f with its own kernel weights", scores.own.map)
+    for kind, result in scores.foreign.items():
+        LOG.info("mAP@.5:.95 %.4f (%+.4f) with %s", result.map, result.map - scores.own.map, words[kind])
 
 
 def main(options: RoutingOptions) -> None:
@@ -182,9 +184,7 @@ def main(options: RoutingOptions) -> None:
     labels = load_labels(spec, options.task)
     stride = int(model.stride.max())
     imgsz = chosen_side(options.imgsz, [model.imgsz], stride)
-    dataset = DetectionDataset(
-        labels.records, imgsz, rect=True, batch_size=options.batch_size, stride=stride, pad=0.5
-    )  # fmt: skip
+    dataset = DetectionDataset(labels.records, imgsz, rect=True, batch_size=options.batch_size, stride=stride, pad=0.5)
     loader = build_loader(dataset, batch_size=options.batch_size, workers=options.workers)
     stats = observe(model, loader, spec.nc, device)
     if not stats:
@@ -195,19 +195,20 @@ def main(options: RoutingOptions) -> None:
         log_layers(stats, early)
         if early:
             LOG.info(
-                "trained for %s, %s: too early to tell whether its layers will use their kernels",
+                "trained for %s, %s: too early to say whether its layers will use their kernels",
                 counted(checkpoint.train_state["epoch"] + 1, "epoch"),
                 counted(checkpoint.ema_updates, "optimizer step"),
-            )  # fmt: skip
+            )
         about: dict[str, Any] = {"weights": str(weights), "data": str(data), "task": options.task, "imgsz": imgsz}
         if options.foreign:
             scored = validation_loader(
                 labels.records, imgsz, stride, batch_size=options.batch_size, workers=options.workers
-            )  # fmt: skip
+            )
             conditions = read_conditions(labels.records[0].image.parent)
-            found = evaluate_routings(model, Evaluator(scored, spec.nc, device), conditions)
-            log_foreign(found)
-            about |= {"map": found.own.map, "map_foreign": {kind: result.map for kind, result in found.foreign.items()}}
+            scores = evaluate_routings(model, Evaluator(scored, spec.nc, device), conditions)
+            log_foreign(scores)
+            about["map"] = scores.own.map
+            about["map_foreign"] = {kind: result.map for kind, result in scores.foreign.items()}
         write_routing_files(stats, spec.names, about, folder, early)
         LOG.info("results are in %s", folder)
 

@@ -169,7 +169,7 @@ def test_after_few_steps_it_is_too_early_to_tell(
         main(RoutingOptions(**options, imgsz=64, workers=0, project=str(tmp_path)))
     content = json.loads((tmp_path / "exp/routing.json").read_text(encoding="utf-8"))
     assert {layer["verdict"] == TOO_EARLY for layer in content["layers"]} == {early}
-    assert ("too early to tell whether" in caplog.text) is early
+    assert ("too early to say whether" in caplog.text) is early
     assert f"{'1 epoch' if epochs == 1 else f'{epochs} epochs'}, {steps} optimizer steps" in caplog.text or not early
 
 

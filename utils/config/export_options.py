@@ -52,7 +52,9 @@ class ExportOptions(Named):
     device: str = option("cpu", str, "--device", "cpu, or the number of a GPU", may_be_empty=True)
     half: bool = switch("--half", "half precision")
     inplace: bool = switch("--inplace", "without effect: the head never works in place")
-    train: bool = switch("--train", "norms not folded and raw maps in place of boxes, to be trained on elsewhere")
+    train: bool = switch(
+        "--train", "norms not folded and raw predictions in place of boxes, to continue training elsewhere"
+    )
     optimize: bool = switch("--optimize", "TorchScript: rewrite the graph for phones")
     int8: bool = switch("--int8", "ONNX, OpenVINO: 8-bit convolutions, scales measured on --data; tflite: weights")
     dynamic: bool = switch("--dynamic", "any batch, height and width; ExecuTorch, engine: up to 8 images of --imgsz")
@@ -63,7 +65,7 @@ class ExportOptions(Named):
     opset: int = option(12, int, "--opset", "ONNX: opset version; 18 and more use the exporter on torch.export")
     verbose: bool = switch("--verbose", "print what the exporters print")
     workspace: int = option(4, int, "--workspace", "engine: memory for the search of TensorRT in GB")
-    nms: bool = switch("--nms", "ONNX: suppression inside, output x1 y1 x2 y2 confidence class")
+    nms: bool = switch("--nms", "ONNX: NMS inside, output x1 y1 x2 y2 confidence class")
     agnostic_nms: bool = switch("--agnostic-nms", "with --nms: boxes of different classes suppress each other")
     topk_per_class: int = option(100, int, "--topk-per-class", "with --nms: most detections of one class in an image")
     topk_all: int = option(100, int, "--topk-all", "with --nms: most detections in one image, rows of the output")
@@ -135,7 +137,7 @@ class ExportOptions(Named):
         if self.half and self.int8:
             raise InputError("--half and --int8 exclude each other: the values are stored one way or the other")
         if self.train and (self.nms or self.half or self.int8):
-            raise InputError("--train gives maps to be trained on: leave out --nms, --half and --int8")
+            raise InputError("--train gives raw predictions for training: drop --nms, --half and --int8")
         if self.int8 and not self.data and not set(self.include) <= _INT8_WITHOUT_IMAGES:
             raise InputError("--int8 measures its scales on images: name the data set with --data")
         for name, able in _REFUSED_ELSEWHERE.items():
@@ -143,7 +145,7 @@ class ExportOptions(Named):
             if getattr(self, name) and others:
                 raise InputError(f"--{name} is there for {', '.join(able)}, not for --include {' '.join(others)}")
         if self.dynamic_form == "A1" and (self.batch_size > 1 or "batch" in self.free_axes):
-            raise InputError("--dynamic-form A1 computes one image: leave out --batch-size and a free batch")
+            raise InputError("--dynamic-form A1 computes one image: drop --batch-size and a free batch")
         if self.dynamic_form == "A" and "batch" in self.free_axes:
             raise InputError(
                 "--dynamic-form A has the batch as its group count, so a file would run with one batch only; use B or F"

@@ -166,7 +166,7 @@ def test_options_cannot_be_changed() -> None:
         (ExportOptions, {"imgsz": (64, 64, 64)}, "3 given"),
         (ExportOptions, {"opset": 9}, "--opset 9"),
         (ExportOptions, {"half": True, "int8": True}, "--half and --int8"),
-        (ExportOptions, {"train": True, "nms": True, "include": ("onnx",)}, "--train .* leave out --nms"),
+        (ExportOptions, {"train": True, "nms": True, "include": ("onnx",)}, "--train .* drop --nms"),
         (ExportOptions, {"nms": True, "include": ("onnx", "torchscript")}, "--nms .* not for --include torchscript"),
         (ExportOptions, {"int8": True, "include": ("onnx",)}, "--int8 .* --data"),
         (
