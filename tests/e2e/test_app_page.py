@@ -1,4 +1,4 @@
-"""The web page in a real browser: opened, clicked, photographed. Needs Chromium or Chrome on the PATH.
+"""The web page in a real browser: opened, clicked, captured. Needs Chromium or Chrome on the PATH.
 
 The browser is driven over a pipe by its own protocol (https://chromedevtools.github.io/devtools-protocol/), so nothing
 else has to be installed. With APP_SCREENSHOTS=folder the images of the page are kept there.
@@ -132,7 +132,7 @@ class Browser:
         scheme = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
         self("Emulation.setEmulatedMedia", features=scheme)
 
-    def photograph(self, name: str = "") -> np.ndarray:
+    def screenshot(self, name: str = "") -> np.ndarray:
         """The window, HWC BGR; kept under ``name`` when asked for."""
         content = base64.b64decode(self("Page.captureScreenshot", format="png")["data"])
         if name and "APP_SCREENSHOTS" in os.environ:
@@ -312,7 +312,7 @@ def test_the_canvas_has_the_colour_of_the_class_where_the_best_box_is(
     column = [tuple(pixels[i : i + 3]) for i in range(0, 20, 4)]
     assert color_for(int(kind))[::-1] in column
     assert color_for(int(kind))[::-1] != tuple(scene(0)[int(y2) - 1, int((x1 + x2) / 2), ::-1])
-    image = browser.photograph("boxes")
+    image = browser.screenshot("boxes")
     assert image.shape == (900, 1280, 3)
     near = np.abs(image.astype(int) - color_for(int(kind))).max(2) < 8
     assert near.sum() > 100, "the colour of the class is nowhere in the window"
@@ -390,7 +390,7 @@ def test_a_video_is_worked_on_and_played(browser: Browser, tmp_path: Path, scene
     browser.click("#again")
     browser.until("document.getElementById('again').hidden")
     browser.until("!document.getElementById('video').hidden && document.getElementById('video').readyState >= 2", 90)
-    browser.photograph("video")
+    browser.screenshot("video")
     quiet(browser)
 
 
@@ -439,7 +439,7 @@ def test_it_fits_narrow_windows_and_dark_ones(browser: Browser, images: list[Pat
         browser.window(width, 900, dark)
         browser.until(f"window.innerWidth === {width}")
         assert browser.js("document.documentElement.scrollWidth") <= width, "something hangs out at the right"
-        grounds.append(int(browser.photograph(name)[-5:, :5].mean()))
+        grounds.append(int(browser.screenshot(name)[-5:, :5].mean()))
     assert grounds[0] > 200
     assert grounds[2] < 60
     unnamed = browser.js(

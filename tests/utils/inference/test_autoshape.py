@@ -144,15 +144,15 @@ def test_an_empty_list_is_refused(shaped: AutoShape) -> None:
 
 
 def test_thresholds_and_classes_are_read_at_each_call(eager_weights: Path) -> None:
-    model, picture = AutoShape(attempt_load(eager_weights), verbose=False), noise(64, 64)
-    everything = model(picture, size=64).pred[0]
+    model, image = AutoShape(attempt_load(eager_weights), verbose=False), noise(64, 64)
+    everything = model(image, size=64).pred[0]
     assert set(everything[:, 5].tolist()) == {0.0, 1.0}
     model.classes = [1]
-    assert set(model(picture, size=64).pred[0][:, 5].tolist()) == {1.0}
+    assert set(model(image, size=64).pred[0][:, 5].tolist()) == {1.0}
     model.classes, model.max_det = None, 3
-    assert len(model(picture, size=64).pred[0]) == 3
+    assert len(model(image, size=64).pred[0]) == 3
     model.conf = float(everything[0, 4])
-    assert len(model(picture, size=64).pred[0]) == 0
+    assert len(model(image, size=64).pred[0]) == 0
 
 
 def test_a_tensor_goes_to_the_model_as_it_is(shaped: AutoShape) -> None:
@@ -172,10 +172,10 @@ def test_a_model_fresh_from_training_is_put_into_evaluation_mode() -> None:
 
 def test_the_official_model_finds_what_the_predictor_finds(shared_weights: Path, shared_data: Path) -> None:
     weights = shared_weights / "yolov5n-coco-v6.0.pt"
-    picture = shared_data / "tiny-coco/images/val2017/000000017627.jpg"
+    image = shared_data / "tiny-coco/images/val2017/000000017627.jpg"
     predictor = Predictor(attempt_load(weights), torch.device("cpu"))
-    expected = predictor(read_image(picture)).boxes
-    found = AutoShape(attempt_load(weights), verbose=False)(picture)
+    expected = predictor(read_image(image)).boxes
+    found = AutoShape(attempt_load(weights), verbose=False)(image)
     assert len(expected) > 5
     torch.testing.assert_close(found.xyxy[0], expected, rtol=0, atol=1e-3)
     assert found.pred[0].device.type == "cpu"

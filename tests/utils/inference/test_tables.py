@@ -14,7 +14,7 @@ from utils.inference.predictor import ImageDetections
 from utils.inference.tables import DETECTION_COLUMNS, CsvTable, JsonTable
 
 IMAGE = np.zeros((100, 200, 3), np.uint8)
-PICTURE = Frame(IMAGE, Path("a/猫, 1.png"), Path("猫, 1.png"))
+STILL = Frame(IMAGE, Path("a/猫, 1.png"), Path("猫, 1.png"))
 FRAME = Frame(IMAGE, Path("b.mp4"), Path("b.mp4"), Clip("b.mp4"), 7)
 FOUND = ImageDetections(
     torch.tensor([[20.0, 10, 60, 50, 0.9, 1], [0, 0, 200, 100, 0.25, 0]]), ["ant", "b,ee"], (100, 200)
@@ -24,7 +24,7 @@ NOTHING = ImageDetections(torch.zeros(0, 6), ["ant", "b,ee"], (100, 200))
 
 def test_the_csv_has_a_line_per_detection(tmp_path: Path) -> None:
     table = CsvTable(tmp_path / "a.csv")
-    for frame, found in ((PICTURE, FOUND), (FRAME, NOTHING), (FRAME, FOUND)):
+    for frame, found in ((STILL, FOUND), (FRAME, NOTHING), (FRAME, FOUND)):
         table.write(frame, found)
     table.close()
     with (tmp_path / "a.csv").open(encoding="utf-8", newline="") as stream:
@@ -41,7 +41,7 @@ def test_the_json_has_an_entry_per_image_and_is_whole_at_any_time(tmp_path: Path
     path = tmp_path / "a.json"
     table, seen = JsonTable(path), []
     seen.append(json.loads(path.read_bytes()))
-    for frame, found in ((PICTURE, FOUND), (FRAME, NOTHING), (FRAME, FOUND)):
+    for frame, found in ((STILL, FOUND), (FRAME, NOTHING), (FRAME, FOUND)):
         table.write(frame, found)
         seen.append(json.loads(path.read_bytes()))
     table.close()
