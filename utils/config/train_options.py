@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from utils.config.flags import (
     CACHES,
@@ -23,9 +24,11 @@ from utils.config.flags import (
     switch,
     yes_or_no,
 )
-from utils.config.hyp import Hyp
 from utils.config.paths import ROOT, TRAIN_RUNS
 from utils.core.errors import InputError
+
+if TYPE_CHECKING:  # reading hyper-parameters needs yaml, which --help should not wait for
+    from utils.config.hyp import Hyp
 
 AUTO = -1  # --batch-size: as many as fit into memory
 
