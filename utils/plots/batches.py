@@ -13,6 +13,7 @@ import torch
 from utils.core.image import write_image
 from utils.core.nms_defaults import CONF_THRES
 from utils.plots.annotate import Annotator, color_for
+from utils.plots.grid import image_grid
 from utils.plots.names import LONGEST_ON_SHEET, drawn_name
 
 _GAP = 4  # white pixels between the images
@@ -49,18 +50,15 @@ def plot_batch(
     h, w = bgr.shape[1:3]
     fitting = min(max_side / (columns * (w + _GAP)), max_side / (lines * (h + _GAP)))
     scale = min(fitting, max(1.0, _SMALLEST_CELL / max(h, w)))
-    cell_h, cell_w = max(1, int(h * scale)), max(1, int(w * scale))
-    sheet = np.full((lines * (cell_h + _GAP) - _GAP, columns * (cell_w + _GAP) - _GAP, 3), 255, dtype=np.uint8)
-    for index in range(count):
-        cell = bgr[index]
-        if (cell_h, cell_w) != (h, w):
-            method = cv2.INTER_AREA if scale < 1.0 else cv2.INTER_LINEAR
-            cell = cv2.resize(cell, (cell_w, cell_h), interpolation=method)
+    size = max(1, int(w * scale)), max(1, int(h * scale))
+    method = cv2.INTER_AREA if scale < 1.0 else cv2.INTER_LINEAR
+    cells = []
+    for index, image in enumerate(bgr):
+        cell = image if size == (w, h) else cv2.resize(image, size, interpolation=method)
         name = Path(paths[index]).name if index < len(paths) else ""
-        cell = _annotate(cell, rows_of[rows_of[:, 0] == index], name, names, conf_thres)
-        top, left = (index // columns) * (cell_h + _GAP), (index % columns) * (cell_w + _GAP)
-        sheet[top : top + cell_h, left : left + cell_w] = cell
-    write_image(file, sheet)
+        cells.append(_annotate(cell, rows_of[rows_of[:, 0] == index], name, names, conf_thres))
+    empty = np.full((size[1], size[0], 3), 255, np.uint8)
+    write_image(file, image_grid(cells or [empty], columns, _GAP))
 
 
 def _annotate(

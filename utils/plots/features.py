@@ -19,6 +19,7 @@ from models.yolo import Detect, Model
 from utils.core.image import write_image
 from utils.core.names import file_name
 from utils.core.output import OutputFolder
+from utils.plots.grid import image_grid
 
 GRID_COLUMNS = 8
 _GAP = 2  # white pixels between the channels
@@ -42,14 +43,7 @@ def feature_grid(feature_map: Tensor | np.ndarray, channels: int = 32) -> np.nda
         raise ValueError(f"expected a feature map [C, H, W] with values, got the shape {tuple(feature_map.shape)}")
     shown = torch.as_tensor(feature_map)[:channels].detach().float().cpu()
     cells = [_colour(channel) for channel in shown.nan_to_num(0.0, 0.0, 0.0).numpy()]
-    height, width = cells[0].shape[:2]
-    columns = min(GRID_COLUMNS, len(cells))
-    lines = math.ceil(len(cells) / columns)
-    sheet = np.full((lines * (height + _GAP) - _GAP, columns * (width + _GAP) - _GAP, 3), 255, np.uint8)
-    for number, cell in enumerate(cells):
-        top, left = number // columns * (height + _GAP), number % columns * (width + _GAP)
-        sheet[top : top + height, left : left + width] = cell
-    return sheet
+    return image_grid(cells, min(GRID_COLUMNS, len(cells)), _GAP)
 
 
 def _colour(channel: np.ndarray) -> np.ndarray:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 
 from utils.core.image import write_image
 from utils.plots.annotate import Annotator
+from utils.plots.grid import image_grid
 from utils.plots.names import LONGEST_ON_SHEET, drawn_name
 
 DETECTED, MISSED, FALSE = (80, 175, 60), (230, 130, 0), (40, 40, 225)  # green, blue, red as b, g, r
@@ -43,14 +43,8 @@ def plot_worst(
         file: image to write; the suffix gives the format.
     """
     columns = min(columns, len(cases))
-    rows = math.ceil(len(cases) / columns)
-    width, height = _CELL_WH
-    head = 3 * _TEXT
-    sheet = np.full((head + rows * (height + _GAP), columns * (width + _GAP) + _GAP, 3), 255, np.uint8)
-    for number, case in enumerate(cases):
-        row, column = divmod(number, columns)
-        top, left = head + row * (height + _GAP), _GAP + column * (width + _GAP)
-        sheet[top : top + height, left : left + width] = _cell(case, read(case.path), names)
+    grid = image_grid([_cell(case, read(case.path), names) for case in cases], columns, _GAP)
+    sheet = cv2.copyMakeBorder(grid, 3 * _TEXT, _GAP, _GAP, _GAP, cv2.BORDER_CONSTANT, value=(255, 255, 255))
     legend = Annotator(sheet, text_size=int(1.2 * _TEXT), in_place=True)
     place = _GAP
     for text, color in (("detected", DETECTED), ("missed", MISSED), ("false: no such object there", FALSE)):

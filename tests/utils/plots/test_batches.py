@@ -69,3 +69,9 @@ def test_a_class_without_a_name_is_shown_by_number(tmp_path: Path) -> None:
     targets = torch.tensor([[0, 7, 0.5, 0.5, 0.4, 0.4]])
     plot_batch(torch.zeros(1, 3, 64, 64), targets, [], tmp_path / "b.png", ["a"])
     assert has_color(read_image(tmp_path / "b.png"), color_for(7))
+
+
+def test_a_batch_without_images_is_an_empty_sheet(tmp_path: Path) -> None:
+    plot_batch(torch.zeros(0, 3, 32, 64), torch.zeros(0, 6), [], tmp_path / "a.png")
+    sheet = read_image(tmp_path / "a.png")
+    assert sheet.shape == (128, 256, 3) and (sheet == 255).all()
