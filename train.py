@@ -55,7 +55,7 @@ from utils.training.report import (
     report_start,
     report_trained,
 )
-from utils.training.schedule import temperature_at, warm_up
+from utils.training.schedule import set_learning_rates, temperature_at
 from utils.training.session import Session
 from utils.training.setup import prepare
 from utils.training.validation import validate
@@ -104,7 +104,7 @@ def train_epoch(s: Session, epoch: int) -> None:
     )  # fmt: skip
     for batch in bar:
         iteration = epoch * len(s.loader) + progress.batches
-        accumulate = warm_up(s.optimizer, s.plan, iteration, epoch, s.hyp, s.options.cos_lr)
+        set_learning_rates(s.optimizer, s.plan, iteration, epoch, s.hyp, s.options.cos_lr)
         cool_down(s, iteration)
         images = to_model_input(batch.images, s.device, layout=s.layout)
         if s.options.multi_scale:
@@ -117,7 +117,7 @@ def train_epoch(s: Session, epoch: int) -> None:
                 # The loss grows with the batch: united images stand for four. Backward averages over the ranks.
                 s.scaler.scale(items.total * 4 if s.options.quad else items.total).backward()
                 fault = s.guard.check_gradients()
-        if not fault and iteration - s.state.last_step >= accumulate:
+        if not fault and iteration - s.state.last_step >= s.plan.accumulate_at(iteration):
             if s.hyp.grad_clip:
                 s.scaler.unscale_(s.optimizer)
                 clip_grad_norm_(s.model.parameters(), s.hyp.grad_clip)

@@ -45,7 +45,7 @@ from utils.core.errors import InputError
 from utils.core.output import run_folder, write_table
 from utils.core.timing import StageTimer
 from utils.plots.compare import Panel, plot_comparison
-from utils.training.dry_run import peak_memory, random_images, training_step
+from utils.training.dry_run import random_images, training_memory, training_step
 
 LOG = logging.getLogger(__name__)
 
@@ -223,7 +223,7 @@ def compare_models(
     if not options.notrain:  # one model after the other, before all of them are on the device
         for index, name in enumerate(tqdm(names, desc="memory", leave=False, dynamic_ncols=True)):
             with _readable_errors(name):
-                memory[index] = peak_memory(nets[index], options.batch_size, imgsz, device)
+                memory[index] = training_memory(nets[index], options.batch_size, imgsz, device)
     with _readable_errors("all models together"):
         forwards = forward_times(nets, options, imgsz, device)
         if not options.notrain:

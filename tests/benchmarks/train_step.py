@@ -29,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from models.memory_format import set_memory_format
 from models.yolo import Model
 from utils.core.memory import keep_freed_memory
-from utils.training.dry_run import MIB, TrainingStep, _peak_of_tensors, random_images, random_targets
+from utils.training.dry_run import MIB, TrainingStep, random_images, random_targets, tensor_memory
 
 CPU = torch.device("cpu")
 
@@ -93,7 +93,7 @@ def compare(name: str, imgsz: int, batch: int, options: argparse.Namespace) -> N
     base = np.array(seconds[options.modes[0]])
     for mode, taken in seconds.items():
         low, ratio, high = np.percentile(np.array(taken) / base, [25, 50, 75])
-        memory = _peak_of_tensors(steps[mode]) / MIB if options.memory else float("nan")
+        memory = tensor_memory(steps[mode]) / MIB if options.memory else float("nan")
         typical = float(np.median(taken))
         print(
             f"{name:<20}{imgsz:>5}{batch:>6}  {mode:<15}{1e3 * typical:>9.0f} ms{batch / typical:>8.1f}"

@@ -73,7 +73,7 @@ def test_compile_leaves_a_run_as_it_would_be_without(
 def test_the_batch_size_found_is_recorded_so_that_a_resumed_run_keeps_it(
     tmp_path: Path, training: Training, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(autobatch, "peak_memory", lambda model, batch, *_: batch * 100.0)
+    monkeypatch.setattr(autobatch, "training_memory", lambda model, batch, *_: batch * 100.0)
     monkeypatch.setattr(autobatch, "free_memory", lambda device: 300 * 2**20)
     session = training(tmp_path, batch_size=-1, epochs=1, noval=True, save_steps=1)
     assert session.options.batch_size == 2  # 0.7 * 300 MiB at 100 MiB an image
@@ -85,7 +85,7 @@ def test_the_batch_size_found_is_recorded_so_that_a_resumed_run_keeps_it(
 def test_no_room_for_a_single_image_ends_before_a_run_folder_is_made(
     tmp_path: Path, training: Training, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(autobatch, "peak_memory", lambda model, batch, *_: batch * 100.0)
+    monkeypatch.setattr(autobatch, "training_memory", lambda model, batch, *_: batch * 100.0)
     monkeypatch.setattr(autobatch, "free_memory", lambda device: 100 * 2**20)
     with pytest.raises(InputError, match=r"1 image needs 0.10 GiB, and 0.07 GiB may be used"):
         training(tmp_path / "runs", batch_size=-1)

@@ -193,7 +193,7 @@ def test_the_groups_of_dynamic_models_are_exact(cfg: str) -> None:
 def test_amp_that_breaks_the_model_is_refused_before_a_folder_is_made(
     tmp_path: Path, options_for: Options, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(precision, "deviation", lambda *_: float("inf"))
+    monkeypatch.setattr(precision, "amp_deviation", lambda *_: float("inf"))
     with pytest.raises(InputError, match=r"--amp: mixed precision .* does not work here"):
         prepare(options_for(tmp_path / "runs", amp=True))
     assert not (tmp_path / "runs").exists()

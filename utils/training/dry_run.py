@@ -1,4 +1,4 @@
-"""Training steps on noise, to see what a model costs before it is trained: time and memory."""
+"""Training steps on noise, to measure time and memory of a model before it is trained."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ MIB = 2**20
 
 
 class TrainingStep:
-    """Call it for one optimizer step on always the same batch.
+    """An optimizer step on the same batch at every call.
 
     Args:
-        model: changed by every call, if hardly.
+        model: hardly changed by a call.
         images: [B, C, H, W] in 0..1, on the device of the model.
-        targets: [N, 6] image, class, xywh as fractions, there as well.
-        amp: mixed precision; None: on a GPU, as training does.
+        targets: [N, 6] image, class, xywh as fractions, on the same device.
+        amp: mixed precision; None: on a GPU, as in training.
 
     Attributes:
-        forward: what makes the maps of the images: the model, unless something else is put there.
+        forward: computes the predictions; the model, unless it is replaced.
     """
 
     def __init__(self, model: Model, images: Tensor, targets: Tensor, amp: bool | None = None) -> None:
@@ -45,30 +45,29 @@ class TrainingStep:
         self.loss = DetectionLoss(
             head.anchors, head.stride, head.nc, scale_gains(Hyp(), head.nl, head.nc, images.shape[-1])
         )
-        # A rate this low keeps the weights where they are: numbers that run away take another time to compute with.
+        # A rate this low keeps the weights almost constant; with weights that diverge the speed would change.
         self.optimizer = torch.optim.SGD(model.parameters(), lr=1e-7, momentum=0.937, nesterov=True)
         cuda = images.device.type == "cuda"
         self.amp = cuda if amp is None else amp
-        # 1: no step skipped by overflow
-        self.scaler = torch.amp.GradScaler("cuda", init_scale=1.0, enabled=cuda and self.amp)
+        self.scaler = torch.amp.GradScaler("cuda", init_scale=1.0, enabled=cuda and self.amp)  # 1: nothing overflows
 
     def __call__(self) -> None:
         with torch.autocast(self.images.device.type, enabled=self.amp):
-            maps = self.forward(self.images)
-        self.scaler.scale(self.loss(maps, self.targets).total).backward()
+            predictions = self.forward(self.images)
+        self.scaler.scale(self.loss(predictions, self.targets).total).backward()
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
 
 
 def random_images(model: Model, batch: int, imgsz: int, device: torch.device) -> Tensor:
-    """[batch, C, imgsz, imgsz] noise in 0..1 with the channels the model takes."""
+    """Return [batch, C, imgsz, imgsz] noise in 0..1, the same at every call."""
     generator = torch.Generator().manual_seed(0)
     return torch.rand(batch, model.yaml["ch"], imgsz, imgsz, generator=generator).to(device)
 
 
 def random_targets(batch: int, nc: int, device: torch.device) -> Tensor:
-    """[batch * BOXES, 6] image, class, xywh: the same boxes at every call, of 5 to 40 % of a side, all inside."""
+    """Return [batch * BOXES, 6] image, class, xywh, the same at every call: boxes of 5 to 40 % of a side, all inside."""
     generator = torch.Generator().manual_seed(0)
     count = batch * BOXES
     image = torch.arange(batch).repeat_interleave(BOXES).float()[:, None]
@@ -79,15 +78,15 @@ def random_targets(batch: int, nc: int, device: torch.device) -> Tensor:
 
 
 def training_step(model: Model, batch: int, imgsz: int, device: torch.device, amp: bool | None = None) -> TrainingStep:
-    """A step of ``model``, which is moved to ``device`` and laid out as in training."""
+    """Make a step of ``model``, which is moved to ``device`` in the memory format of training."""
     layout = fastest_memory_format(device)
     set_memory_format(model.to(device), layout)
     images = random_images(model, batch, imgsz, device).contiguous(memory_format=layout)
     return TrainingStep(model, images, random_targets(batch, model.nc, device), amp)
 
 
-def peak_memory(model: Model, batch: int, imgsz: int, device: torch.device, amp: bool | None = None) -> float:
-    """MiB that training a copy of ``model`` takes at most, in the second of two steps: momenta exist from then on."""
+def training_memory(model: Model, batch: int, imgsz: int, device: torch.device, amp: bool | None = None) -> float:
+    """Return the most MiB that training a copy of ``model`` takes, over two steps: the first one makes the momenta."""
 
     def train() -> None:
         step = training_step(copy.deepcopy(model), batch, imgsz, device, amp)
@@ -99,14 +98,14 @@ def peak_memory(model: Model, batch: int, imgsz: int, device: torch.device, amp:
         torch.cuda.reset_peak_memory_stats(device)
         train()
         return (torch.cuda.max_memory_allocated(device) - before) / MIB
-    return _peak_of_tensors(train) / MIB
+    return tensor_memory(train) / MIB
 
 
-def _peak_of_tensors(run: Callable[[], None]) -> float:
-    """The most bytes that the tensors made in ``run`` hold at one time on the CPU."""
-    gc.collect()  # the profiler warns about tensors that are older than itself and go meanwhile
+def tensor_memory(run: Callable[[], None]) -> float:
+    """Return the most bytes of tensors on the CPU that exist at one time while ``run`` makes them."""
+    gc.collect()  # the profiler warns of older tensors that are freed meanwhile
     level = os.environ.get("KINETO_LOG_LEVEL")
-    os.environ["KINETO_LOG_LEVEL"] = "99"  # else it complains about the GPU that is not there
+    os.environ["KINETO_LOG_LEVEL"] = "99"  # otherwise it warns of the missing GPU
     try:
         with tempfile.TemporaryDirectory() as folder:
             with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:

@@ -1,4 +1,4 @@
-"""When to give up waiting for a better epoch."""
+"""Early stopping: a run ends when its fitness has not improved for some epochs."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ class EarlyStopping:
     """Stops a run whose fitness has not reached its best for ``patience`` epochs; equal to the best counts as better.
 
     Args:
-        patience: epochs to wait after the best one; 0 waits for ever.
+        patience: epochs to wait after the best one; 0: never stop.
 
     Attributes:
-        best_epoch, best_fitness: of the best epoch so far, the later one of equals.
-        since: epochs before this one do not count as waiting; that of an extended run goes up.
-        possible_stop: the next epoch may be the last, so it had better be validated.
+        best_epoch, best_fitness: of the best epoch so far; of equal ones the last.
+        since: epochs before this one do not count as waiting; set when a run is extended.
+        possible_stop: the next epoch may be the last.
     """
 
     def __init__(self, patience: int = 100) -> None:
@@ -25,7 +25,7 @@ class EarlyStopping:
         self.possible_stop = False
 
     def __call__(self, epoch: int, fitness: float) -> bool:
-        """Note the fitness of an epoch; True when the run should stop. Not-a-number is never the best."""
+        """Record the fitness of an epoch; True when the run should stop. Not-a-number is never the best."""
         if fitness >= self.best_fitness:
             self.best_epoch, self.best_fitness = epoch, fitness
         waited = epoch - max(self.best_epoch, self.since)
@@ -33,7 +33,7 @@ class EarlyStopping:
         return 0 < self.patience <= waited
 
     def state_dict(self) -> dict[str, Any]:
-        """Plain values that :meth:`load_state_dict` takes; the patience is an option and stays out."""
+        """Return plain values for :meth:`load_state_dict`, without the patience, which is an option."""
         return {
             "best_epoch": self.best_epoch,
             "best_fitness": self.best_fitness,
@@ -42,7 +42,7 @@ class EarlyStopping:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on waiting where another run stood."""
+        """Restore what :meth:`state_dict` returned."""
         self.best_epoch = int(state["best_epoch"])
         self.best_fitness = float(state["best_fitness"])
         self.since = int(state.get("since", 0))

@@ -1,4 +1,4 @@
-"""Average of the weights over training, which is what gets validated and saved."""
+"""The EMA model: an exponential moving average of the weights, which is evaluated and saved."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ import math
 import torch
 from torch import Tensor, nn
 
-# State that is set from outside by the epoch (see ``models.dynamic.set_temperature``): an average would lag behind.
+# Set by the schedule (see ``models.dynamic.set_temperature``): an average would lag behind.
 _NOT_AVERAGED = frozenset({"temperature"})
 
 
 class ModelEMA:
     """Exponential moving average of a model's floating-point state, parameters and buffers alike.
 
-    After n updates the decay is ``decay * (1 - exp(-n / tau))``: early weights are soon forgotten.
-    Whole-number state is copied; the temperature of dynamic layers is neither averaged nor copied.
+    After n updates the decay is ``decay * (1 - exp(-n / tau))``, so that early weights soon lose their influence.
+    Integer state is copied; the temperature of dynamic layers is neither averaged nor copied.
 
     Args:
         model: the model in training, not wrapped for distributed training.
         decay: limit of the decay.
         tau: updates until the decay is 63 % of its limit.
-        updates: number of updates made before, for a resumed run.
+        updates: number of earlier updates, of a resumed run.
 
     Attributes:
-        model: the averaged copy, in evaluation mode and without gradients.
+        model: the EMA model, in evaluation mode and without gradients.
         updates: number of updates so far.
     """
 
@@ -36,14 +36,14 @@ class ModelEMA:
         self.updates = updates
 
     def decay_at(self, updates: int) -> float:
-        """Share of the average that update number ``updates`` keeps."""
+        """Return the share of the average that update number ``updates`` keeps."""
         return -self.limit * math.expm1(-updates / self.tau)
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
-        """Take in the present state of ``model``, which must have the keys, types and device of the average.
+        """Average the state of ``model``, which must have the keys, types and device of the EMA model.
 
-        Equal values stay exactly equal, so the average of frozen layers does not drift.
+        Equal values stay exactly equal, so the average of frozen layers does not change.
         """
         self.updates += 1
         averages: list[Tensor] = []

@@ -1,4 +1,4 @@
-"""Drawing images of badly recognised classes more often (``--image-weights``)."""
+"""Sampling images of classes with a low mAP more often (``--image-weights``)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 
 def class_weights(labels: Sequence[np.ndarray], nc: int) -> np.ndarray:
-    """[nc] inverse frequency of each class, summing to one; a class without labels counts as seen once.
+    """Return [nc] the inverse frequency of each class, with a sum of one; a class without labels counts as one.
 
     Args:
         labels: per image [n, 5+], class first.
@@ -19,20 +19,21 @@ def class_weights(labels: Sequence[np.ndarray], nc: int) -> np.ndarray:
 
 
 def image_weights(labels: Sequence[np.ndarray], weights: np.ndarray) -> np.ndarray:
-    """[images] sum over an image's objects of their class's weight; images without objects get 0."""
+    """Return [images] the sum of the class weights of an image's objects; 0 for an image without objects."""
     nc = len(weights)
     counts = np.stack([np.bincount(rows[:, 0].astype(int), minlength=nc) for rows in labels])  # [images, nc]
     return counts @ weights
 
 
-def weights_for_epoch(labels: Sequence[np.ndarray], maps: np.ndarray) -> np.ndarray | None:
-    """[images] share of each image in the next epoch: rare classes, and those far from mAP 1, count more.
+def weights_for_epoch(labels: Sequence[np.ndarray], class_map: np.ndarray) -> np.ndarray | None:
+    """Return [images] the weight of each image in the next epoch: rare classes and those of low mAP weigh more.
 
     Args:
-        maps: [nc] mAP of every class, 0 before the first validation.
+        labels: per image [n, 5+], class first.
+        class_map: [nc] mAP of every class, 0 before the first validation.
 
     Returns:
-        None when no image has objects: then all count the same.
+        None when no image has objects: then all weigh the same.
     """
-    weights = image_weights(labels, class_weights(labels, len(maps)) * (1 - maps) ** 2)
+    weights = image_weights(labels, class_weights(labels, len(class_map)) * (1 - class_map) ** 2)
     return weights if weights.sum() > 0 else None

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import pytest
 import torch
 
@@ -11,13 +14,17 @@ from utils.config.options import TrainOptions
 from utils.config.train_slices import StepOptions
 from utils.core.errors import InputError
 from utils.training import autobatch as module
-from utils.training.autobatch import Fit, TooLargeError, choose_batch_size, largest_batch
+from utils.training.autobatch import batch_at, choose_batch_size, largest_batch
 
 CPU = torch.device("cpu")
 
 
+def steps(**given: Any) -> StepOptions:
+    return StepOptions.of(TrainOptions(**given))
+
+
 class Machine:
-    """Memory of a made-up model: ``base + slope * batch``, out of memory beyond ``breaks_at``."""
+    """Memory of an invented model: ``base + slope * batch``, out of memory beyond ``breaks_at``."""
 
     def __init__(self, base: float, slope: float, breaks_at: float = float("inf"), bend: float = 0) -> None:
         self.base, self.slope, self.breaks_at, self.bend = base, slope, breaks_at, bend
@@ -26,16 +33,16 @@ class Machine:
     def __call__(self, batch: int) -> float:
         taken = self.base + self.slope * batch + self.bend * batch**2
         self.tried[batch] = taken <= self.breaks_at
-        if not self.tried[batch]:
-            raise TooLargeError
-        return taken
+        return taken if self.tried[batch] else math.inf
 
 
-def test_a_line_through_two_batches() -> None:
-    line = Fit.through({1: 5.0, 2: 7.0, 4: 11.0})
-    assert (line.base, line.slope) == (3.0, 2.0)
-    assert line.largest(21.0) == 9.0
-    assert Fit(3.0, 0.0).largest(4.0) == float("inf")
+def test_the_batch_at_a_limit_lies_on_the_line_through_the_two_largest_batches() -> None:
+    assert batch_at(21.0, {1: 6.0, 2: 7.0, 4: 11.0}) == 9.0
+    assert batch_at(4.0, {1: 3.0, 2: 3.0}) == math.inf
+
+
+def test_memory_that_does_not_grow_allows_the_largest_batch() -> None:
+    assert largest_batch(Machine(base=3, slope=0), limit=4, cap=100) == 100
 
 
 def test_the_batch_that_fills_the_limit_is_found_with_few_trials() -> None:
@@ -70,8 +77,8 @@ def test_the_cap_is_reached_but_not_passed() -> None:
     assert largest_batch(Machine(3, 2), limit=1e9, cap=1) == 1
 
 
-def test_a_promise_that_fails_is_taken_back() -> None:
-    machine = Machine(3, 2, breaks_at=25)  # 11 is the most that runs, the line promises 48
+def test_a_smaller_batch_is_tried_when_the_predicted_one_fails() -> None:
+    machine = Machine(3, 2, breaks_at=25)  # 11 is the most that runs, the line predicts 48
     batch = largest_batch(machine, limit=100, cap=1000)
     assert machine.tried[batch]
     assert not machine.tried[max(machine.tried)]
@@ -93,7 +100,7 @@ def tried(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
         steps.append((batch, imgsz))
         return batch * 100 * (imgsz / 64) ** 2
 
-    monkeypatch.setattr(module, "peak_memory", peak)
+    monkeypatch.setattr(module, "training_memory", peak)
     monkeypatch.setattr(module, "free_memory", lambda device: 1000 * 2**20)
     return steps
 
@@ -104,19 +111,17 @@ def model() -> Model:
 
 
 def test_seven_tenths_of_a_cpus_free_memory_are_used(model: Model, tried: list[tuple[int, int]]) -> None:
-    assert choose_batch_size(model, 64, CPU, StepOptions.of(TrainOptions()), images=100) == 7
+    assert choose_batch_size(model, 64, CPU, steps(), images=100) == 7
     assert tried[-1] == (7, 64)
 
 
 def test_steps_are_of_the_largest_size_of_multi_scale(model: Model, tried: list[tuple[int, int]]) -> None:
-    assert (
-        choose_batch_size(model, 64, CPU, StepOptions.of(TrainOptions(multi_scale=True)), images=100) == 3
-    )  # 700 / 225
+    assert choose_batch_size(model, 64, CPU, steps(multi_scale=True), images=100) == 3  # 700 / 225
     assert {side for _, side in tried} == {96}
 
 
 def test_united_images_are_a_quarter_as_many_of_twice_the_side(model: Model, tried: list[tuple[int, int]]) -> None:
-    assert choose_batch_size(model, 64, CPU, StepOptions.of(TrainOptions(quad=True)), images=100) == 4
+    assert choose_batch_size(model, 64, CPU, steps(quad=True), images=100) == 4
     assert (1, 128) in tried
 
 
@@ -125,26 +130,23 @@ def test_adam_needs_room_for_a_second_average(
 ) -> None:
     # The limit is 707 MiB: 7 images and 7 MiB, which is less than the weights.
     monkeypatch.setattr(module, "free_memory", lambda device: 1010 * 2**20)
-    sizes = {
-        name: choose_batch_size(model, 64, CPU, StepOptions.of(TrainOptions(optimizer=name)), 100)
-        for name in ("SGD", "AdamW")
-    }
+    sizes = {name: choose_batch_size(model, 64, CPU, steps(optimizer=name), 100) for name in ("SGD", "AdamW")}
     assert sizes == {"SGD": 7, "AdamW": 6} or sum(p.numel() for p in model.parameters()) * 4 < 7 * 2**20
 
 
 def test_no_batch_is_larger_than_the_training_set(model: Model, tried: list[tuple[int, int]]) -> None:
-    assert choose_batch_size(model, 64, CPU, StepOptions.of(TrainOptions()), images=3) == 3
+    assert choose_batch_size(model, 64, CPU, steps(), images=3) == 3
 
 
-def test_a_system_that_does_not_tell_its_memory_needs_a_number(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_system_that_does_not_report_its_memory_needs_a_number(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "free_memory", lambda device: None)
     with pytest.raises(InputError, match="give a number"):
-        choose_batch_size(model, 64, CPU, StepOptions.of(TrainOptions()), images=3)
+        choose_batch_size(model, 64, CPU, steps(), images=3)
 
 
 def test_real_steps_are_run_and_leave_the_model_alone(model: Model) -> None:
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    assert choose_batch_size(model, 64, CPU, StepOptions.of(TrainOptions()), images=2) == 2
+    assert choose_batch_size(model, 64, CPU, steps(), images=2) == 2
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
 

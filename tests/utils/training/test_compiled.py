@@ -128,7 +128,7 @@ def wrong_statistics(model: Model) -> Any:
     ("make", "place"),
     [
         (wrong_map, "of its largest value"),
-        (no_number, "map 0"),
+        (no_number, "prediction 0"),
         (wrong_gradient, "the gradient of"),
         (lost_gradient, "the list of tensors"),
         (wrong_statistics, "running_mean"),
@@ -157,5 +157,5 @@ def test_a_compiler_that_fails_is_gone_on_without(
     compiler(monkeypatch, no_compiler)
     with caplog.at_level(logging.WARNING):
         assert compile_network(model, images, amp=False) is model
-    assert caplog.messages == ["--compile: torch.compile failed (no C++ compiler found); going on without it"]
+    assert caplog.messages == ["--compile: torch.compile failed (no C++ compiler found); training without it"]
     assert all(p.grad is None for p in model.parameters())

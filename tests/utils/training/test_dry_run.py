@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from models.yolo import Model
-from utils.training.dry_run import MIB, _peak_of_tensors, peak_memory, random_images, random_targets, training_step
+from utils.training.dry_run import MIB, random_images, random_targets, tensor_memory, training_memory, training_step
 
 CPU = torch.device("cpu")
 
@@ -51,19 +51,19 @@ def test_the_peak_is_what_tensors_hold_at_one_time() -> None:
         third = torch.zeros(750_000)  # 3 MB
         del second, third
 
-    assert _peak_of_tensors(run) == pytest.approx(6e6, rel=1e-3)
-    assert _peak_of_tensors(run) == pytest.approx(6e6, rel=1e-3)
+    assert tensor_memory(run) == pytest.approx(6e6, rel=1e-3)
+    assert tensor_memory(run) == pytest.approx(6e6, rel=1e-3)
 
 
 def test_the_environment_is_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("KINETO_LOG_LEVEL", raising=False)
-    _peak_of_tensors(lambda: print(torch.zeros(10)))
+    tensor_memory(lambda: print(torch.zeros(10)))
     assert "KINETO_LOG_LEVEL" not in os.environ
 
 
 def test_training_takes_weights_gradients_momenta_and_more_for_larger_batches() -> None:
     model = Model("yolov5n.yaml", nc=2)
-    one, four = (peak_memory(model, batch, 64, CPU) for batch in (1, 4))
+    one, four = (training_memory(model, batch, 64, CPU) for batch in (1, 4))
     assert 3 * weights_mib(model) < one < 5 * weights_mib(model)
     assert four > one
     assert all(p.grad is None for p in model.parameters())

@@ -12,7 +12,7 @@ import torch
 from models.yolo import Model
 from utils.core.errors import InputError
 from utils.training import precision
-from utils.training.precision import deviation, kept_precision, mixed_precision
+from utils.training.precision import amp_deviation, kept_precision, mixed_precision
 
 IMAGES = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
@@ -25,16 +25,16 @@ def model() -> Model:
 
 
 @pytest.mark.parametrize(("dtype", "limit"), [(torch.float16, 0.002), (torch.bfloat16, 0.01)])
-def test_a_sound_model_is_nearly_the_same_in_mixed_precision(model: Model, dtype: torch.dtype, limit: float) -> None:
-    assert 0 < deviation(model, IMAGES, dtype) < limit
+def test_a_model_is_nearly_the_same_in_mixed_precision(model: Model, dtype: torch.dtype, limit: float) -> None:
+    assert 0 < amp_deviation(model, IMAGES, dtype) < limit
 
 
 def test_activations_beyond_float16_are_seen_and_bfloat16_has_room_for_them(model: Model) -> None:
     with torch.no_grad():
         model.model[0].conv.weight.mul_(1e7)
         model.model[1].conv.weight.mul_(1e-7)
-    assert deviation(model, IMAGES, torch.float16) == math.inf
-    assert deviation(model, IMAGES, torch.bfloat16) < 0.02
+    assert amp_deviation(model, IMAGES, torch.float16) == math.inf
+    assert amp_deviation(model, IMAGES, torch.bfloat16) < 0.02
 
 
 def test_outputs_of_nothing_are_seen(model: Model) -> None:
@@ -45,7 +45,7 @@ def test_outputs_of_nothing_are_seen(model: Model) -> None:
 
     for conv in model.head.m:
         conv.register_forward_hook(zeros)
-    assert deviation(model, IMAGES, torch.bfloat16) == pytest.approx(1)
+    assert amp_deviation(model, IMAGES, torch.bfloat16) == pytest.approx(1)
 
 
 def test_the_check_leaves_model_and_random_numbers_as_they_are(model: Model) -> None:
@@ -57,47 +57,47 @@ def test_the_check_leaves_model_and_random_numbers_as_they_are(model: Model) -> 
 
 
 @pytest.mark.parametrize(
-    ("asked", "device", "found", "used", "message"),
+    ("requested", "device", "difference", "used", "message"),
     [
         (None, CPU, math.inf, False, ""),  # not even tried
         (False, GPU, math.inf, False, ""),
         (None, GPU, 0.0004, True, r"mixed precision \(float16\): outputs differ from those in float32 by 0.04 %"),
         (True, CPU, 0.004, True, r"mixed precision \(bfloat16\): outputs differ .* by 0.4 %"),
-        (None, GPU, math.inf, False, "does not work here .* outputs are not finite; going on in float32"),
-        (None, GPU, 0.3, False, "differ from those in float32 by 30 %; going on in float32"),
-        (True, GPU, 0.3, True, "by 30 %; going on since --amp asks for it: --no-amp is safe"),
+        (None, GPU, math.inf, False, "does not work here .* outputs are not finite; training in float32"),
+        (None, GPU, 0.3, False, "differ from those in float32 by 30 %; training in float32"),
+        (True, GPU, 0.3, True, "by 30 %; used since --amp requests it: --no-amp is safe"),
     ],
 )
-def test_the_default_gives_way_and_a_wish_is_warned(
+def test_the_default_falls_back_and_a_request_is_warned_of(
     model: Model,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
-    asked: bool | None,
+    requested: bool | None,
     device: torch.device,
-    found: float,
+    difference: float,
     used: bool,
     message: str,
 ) -> None:
-    monkeypatch.setattr(precision, "deviation", lambda *_: found)
+    monkeypatch.setattr(precision, "amp_deviation", lambda *_: difference)
     monkeypatch.setattr(precision, "_noise", lambda *_: None)
     with caplog.at_level(logging.INFO):
-        assert mixed_precision(asked, model, device) is used
+        assert mixed_precision(requested, model, device) is used
     assert len(caplog.messages) == bool(message)
     assert re.search(message, caplog.text)
 
 
-def test_a_wish_for_what_breaks_is_refused(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(precision, "deviation", lambda *_: math.inf)
-    with pytest.raises(InputError, match=r"--amp: mixed precision \(bfloat16\) .* not finite; leave --amp out"):
+def test_a_request_for_what_breaks_is_refused(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precision, "amp_deviation", lambda *_: math.inf)
+    with pytest.raises(InputError, match=r"--amp: mixed precision \(bfloat16\) .* not finite; omit --amp"):
         mixed_precision(True, model, CPU)
 
 
 @pytest.mark.parametrize(
-    ("asked", "before", "device", "used"),
+    ("requested", "before", "device", "used"),
     [
         (None, True, GPU, True),
         (None, None, GPU, True),  # a checkpoint that does not say
-        (None, False, GPU, False),  # it was found not to work
+        (None, False, GPU, False),  # it did not work
         (None, True, CPU, False),  # begun on a GPU
         (True, False, GPU, True),
         (False, True, GPU, False),
@@ -105,6 +105,6 @@ def test_a_wish_for_what_breaks_is_refused(model: Model, monkeypatch: pytest.Mon
     ],
 )
 def test_a_resumed_run_keeps_its_precision(
-    asked: bool | None, before: bool | None, device: torch.device, used: bool
+    requested: bool | None, before: bool | None, device: torch.device, used: bool
 ) -> None:
-    assert kept_precision(asked, before, device) is used
+    assert kept_precision(requested, before, device) is used

@@ -19,8 +19,8 @@ from utils.training.schedule import (
     learning_rates,
     lr_factor,
     plan_steps,
+    set_learning_rates,
     temperature_at,
-    warm_up,
     warmup_iterations,
 )
 
@@ -90,7 +90,8 @@ def test_warm_up_rows_are_those_of_the_reference(golden: Any) -> None:
         plan = plan_steps(case["epochs"], case["batches_per_epoch"], case["batch_size"], hyp)
         assert plan.warmup == case["nw"]
         for iteration, epoch, *expected in case["rows"]:
-            accumulate = warm_up(optimizer, plan, iteration, epoch, hyp, case["schedule"] != "linear")
+            set_learning_rates(optimizer, plan, iteration, epoch, hyp, case["schedule"] != "linear")
+            accumulate = plan.accumulate_at(iteration)
             rates, momenta = learning_rates(optimizer), [group["momentum"] for group in optimizer.param_groups]
             found = [rates["decay"], rates["bias"], momenta[0], accumulate]
             assert found == pytest.approx(expected, rel=1e-9, abs=1e-15), (case["batches_per_epoch"], iteration)
@@ -107,7 +108,7 @@ def test_rates_of_whole_runs_are_those_of_the_reference(golden: Any, run: int) -
     assert (plan.iterations, plan.optimizer_steps) == (expected["iterations"], expected["optimizer_steps"])
     columns = [i for i, name in enumerate(expected["columns"]) if name.startswith("lr group")]
     for row in expected["rows"]:
-        warm_up(optimizer, plan, 13 * row[0] + 12, row[0], V61)
+        set_learning_rates(optimizer, plan, 13 * row[0] + 12, row[0], V61)
         rates = learning_rates(optimizer)
         found = [rates[name] for name in ("no_decay", "decay", "bias")]
         assert found == pytest.approx([row[i] for i in columns], rel=1e-6), row[0]
@@ -123,14 +124,15 @@ def test_accumulation_and_weight_decay_are_those_of_the_reference(golden: Any) -
 def test_after_the_warm_up_rates_follow_the_epoch_alone() -> None:
     optimizer, hyp = sgd(), Hyp()
     plan = plan_steps(100, 10, 16, hyp)
-    assert warm_up(optimizer, plan, 505, 50, hyp) == 4
+    set_learning_rates(optimizer, plan, 505, 50, hyp)
+    assert plan.accumulate_at(505) == 4
     assert list(learning_rates(optimizer).values()) == pytest.approx([0.01 * lr_factor(50, 100, 0.01, False)] * 3)
     assert optimizer.param_groups[0]["momentum"] == hyp.momentum
 
 
 def test_the_betas_of_adam_are_left_alone() -> None:
     optimizer = torch.optim.Adam([group("bias")], betas=(0.9, 0.99))
-    warm_up(optimizer, plan_steps(100, 10, 16, Hyp()), 0, 0, Hyp())
+    set_learning_rates(optimizer, plan_steps(100, 10, 16, Hyp()), 0, 0, Hyp())
     assert optimizer.param_groups[0]["betas"] == (0.9, 0.99)
     assert learning_rates(optimizer) == {"bias": pytest.approx(0.1)}
 
@@ -197,7 +199,7 @@ def test_the_shortest_run_of_the_full_schedule_has_12_epochs() -> None:
     assert [temperature_at(epoch, 12, Hyp()) for epoch in (0, 1, 11)] == [34, 31, 1]
 
 
-def test_a_short_run_comes_down_in_equal_steps() -> None:
+def test_in_a_short_run_the_temperature_falls_in_equal_steps() -> None:
     assert [temperature_at(epoch, 4, Hyp()) for epoch in range(4)] == pytest.approx([34, 23, 12, 1])
     assert temperature_at(7, 8, Hyp()) == 1
 
@@ -223,7 +225,7 @@ def test_equal_start_and_end_are_constant() -> None:
     assert temperature_at(0, 1, Hyp(temperature_start=3.0, temperature_end=3.0)) == 3
 
 
-def test_an_extended_run_is_told_what_changes() -> None:
+def test_what_changes_in_an_extended_run_is_logged() -> None:
     # 0.01 * (0.01 + 0.99 * (1 - 5/10)) = 0.00505; at the end of 5 epochs 0.0001. In 10 epochs T falls by 33/9 each.
     text = describe_change(5, 10, 5, Hyp(), cosine=False)
     assert text == (
@@ -232,7 +234,7 @@ def test_an_extended_run_is_told_what_changes() -> None:
     )
 
 
-def test_an_extended_run_is_told_nothing_of_a_temperature_that_stays() -> None:
+def test_a_temperature_that_does_not_change_is_not_logged() -> None:
     text = describe_change(40, 50, 40, Hyp(), cosine=False)
     assert text.startswith("50 epochs instead of 40") and "temperature" not in text
 
@@ -254,7 +256,7 @@ def test_a_group_with_a_factor_has_that_multiple_of_the_common_rate_in_the_warm_
     optimizer = build_optimizer(Dynamic_conv2d(4, 8, 3), "SGD", Hyp(kernel_lr=4.0))
     plan = plan_steps(100, 10, 16, Hyp())
     for iteration in (10, 500):
-        warm_up(optimizer, plan, iteration, iteration // 10, Hyp())
+        set_learning_rates(optimizer, plan, iteration, iteration // 10, Hyp())
         rates = learning_rates(optimizer)
         assert rates["decay x4"] == pytest.approx(4 * rates["no_decay"])
     assert rates["bias x4"] == pytest.approx(4 * rates["no_decay"])
@@ -262,14 +264,14 @@ def test_a_group_with_a_factor_has_that_multiple_of_the_common_rate_in_the_warm_
 
 def test_the_warm_up_of_biases_starts_from_one_rate_whatever_their_factor() -> None:
     optimizer = build_optimizer(Dynamic_conv2d(4, 8, 3), "SGD", Hyp(kernel_lr=4.0))
-    warm_up(optimizer, plan_steps(100, 10, 16, Hyp()), 0, 0, Hyp())
+    set_learning_rates(optimizer, plan_steps(100, 10, 16, Hyp()), 0, 0, Hyp())
     assert learning_rates(optimizer)["bias x4"] == 0.1
 
 
 @pytest.mark.parametrize(
     ("epochs", "batches", "short"), [(1, 5000, True), (2, 20, True), (3, 400, False), (300, 10, False)]
 )
-def test_a_run_of_one_epoch_or_of_few_steps_is_too_short_to_judge_the_routing(
+def test_a_run_of_one_epoch_or_of_few_steps_is_too_short_to_assess_the_routing(
     epochs: int, batches: int, short: bool
 ) -> None:
     assert plan_steps(epochs, batches, 16, Hyp()).too_short is short
