@@ -76,7 +76,7 @@ def fit(s: Session) -> bool:
         train_epoch(s, epoch)
         last, validation = epoch + 1 == s.options.epochs, None
         if (last or not s.options.noval) and not s.stop.requested:
-            s.ranks.spread(s.ema.model)  # each rank has averaged the batch norm statistics of its own images
+            s.ranks.spread(s.ema.model)  # each rank has averaged other batch norm statistics
             validation = validate(s, epoch)
         if s.stop.requested:
             s.ranks.on_main(save_in_epoch, s)  # a resumed run repeats a validation that was stopped

@@ -49,12 +49,6 @@ SERVICE_LINKS = {
 REPEATED_NAMES = (
     "CACHES",
     #
-    "CAP",
-    #
-    "COLUMNS",
-    #
-    "FILE_NAME",
-    #
     "ItemT",
     #
     "Layout",

@@ -79,3 +79,12 @@ def test_some_words_are_refused_only_in_names_or_as_the_whole_name_of_a_function
 def test_an_entry_that_is_clean_or_does_not_exist_has_to_leave_the_list(vocabulary: ModuleType) -> None:
     lines = vocabulary.check([*vocabulary.NOT_YET_CLEAN, "models/no-such-folder"])
     assert lines == ["tests/vocabulary.py: models/no-such-folder is clean: remove it from NOT_YET_CLEAN"]
+
+
+def test_names_that_are_read_from_older_files_are_allowed_in_lines_that_say_so(
+    vocabulary: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vocabulary, "ROOT", tmp_path)
+    (tmp_path / "a.py").write_text('x = "picture"  # names of older files\ny = "picture"\n', encoding="utf-8")
+    lines = vocabulary.refused_in_file(tmp_path / "a.py", vocabulary.read_rules(TABLE))
+    assert lines == ["a.py:2 picture -> image"]

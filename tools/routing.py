@@ -43,7 +43,7 @@ from utils.evaluation import Evaluator
 from utils.evaluation.batches import validation_loader
 from utils.evaluation.observers import RoutingObserver
 from utils.evaluation.routing_scores import RoutingScores, evaluate_routings, read_conditions
-from utils.loggers.routing_csv import FILE_NAME, csv_table
+from utils.loggers.routing_csv import ROUTING_CSV, csv_table
 from utils.plots.routing import plot_class_routing, plot_shares
 from utils.training.schedule import too_short
 
@@ -150,7 +150,7 @@ def write_routing_files(
     stats: Sequence[RoutingStats], names: Sequence[str], about: dict[str, Any], folder: Path, early: bool = False
 ) -> None:
     """Write the table, the statistics and the plots."""
-    write_atomic(folder / FILE_NAME, csv_table(stats).encode())
+    write_atomic(folder / ROUTING_CSV, csv_table(stats).encode())
     content = {**about, "layers": [as_plain(layer, names, early) for layer in stats]}
     text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
     write_atomic(folder / "routing.json", text.encode())

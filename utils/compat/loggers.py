@@ -10,7 +10,7 @@ from torch import Tensor
 
 from utils.compat.plots import plot_images
 from utils.core.callbacks import FitEpochEnd, TrainStart
-from utils.loggers.results_csv import FILE_NAME, V61_COLUMNS, ResultsCsv
+from utils.loggers.results_csv import RESULTS_CSV, V61_COLUMNS, ResultsCsv
 from utils.plots import plot_results
 
 _TRAIN_BATCHES = 3  # number of batches that are drawn
@@ -67,7 +67,7 @@ class Loggers:
     def on_train_end(self, last: Any, best: Any, plots: bool, epoch: int, results: Any) -> None:
         """Draw ``results.png``."""
         if plots:
-            plot_results(self.save_dir / FILE_NAME)
+            plot_results(self.save_dir / RESULTS_CSV)
 
     def _nothing(self, *_: Any, **__: Any) -> None:
         """Handle an event without output."""

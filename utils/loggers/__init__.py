@@ -1,4 +1,4 @@
-"""Listeners that write down how a run goes; each is a ``utils.core.callbacks.Callback``."""
+"""Loggers of a training run; each is a ``utils.core.callbacks.Callback``."""
 
 from typing import Any
 

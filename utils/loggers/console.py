@@ -30,18 +30,18 @@ class ConsoleLogger(Callback):
         self._epochs = 0
 
     def on_train_start(self, event: TrainStart) -> None:
-        """Remember how many epochs there will be."""
+        """Log where the run writes."""
         self._epochs = event.epochs
         logger.info("writing to %s", event.save_dir)
 
     def on_fit_epoch_end(self, event: FitEpochEnd) -> None:
-        """Log the line of an epoch; figures it lacks are left out."""
-        figures = [f"{name} {event.row[key]:{style}}" for key, (name, style) in _SHOWN.items() if key in event.row]
-        # Epochs are counted from 0 in files and from 1 for people, so that the last line reads 300/300.
-        logger.info("epoch %d/%d  %s", event.epoch + 1, self._epochs, "  ".join(figures))
+        """Log the line of an epoch, with the metrics that it has."""
+        values = [f"{name} {event.row[key]:{style}}" for key, (name, style) in _SHOWN.items() if key in event.row]
+        # Epochs are counted from 0 in files and from 1 in the log, so that the last line reads 300/300.
+        logger.info("epoch %d/%d  %s", event.epoch + 1, self._epochs, "  ".join(values))
 
     def on_train_end(self, event: TrainEnd) -> None:
-        """Log where the results lie."""
+        """Log where the results are."""
         done = f"{counted(event.epochs_run, 'epoch')} done"
         logger.info("%s, results in %s", done, event.save_dir)
         if event.best is not None:

@@ -23,12 +23,12 @@ _LONGEST = 500  # characters of a parameter; MLflow takes no more
 
 
 def require_mlflow() -> Any:
-    """The package.
+    """Import the package.
 
     Raises:
         InputError: it is not installed.
     """
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # else it would tell its makers that it is used
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # otherwise it reports its use to its makers
     mlflow = import_optional("mlflow", "mlflow", "--mlflow", WITHOUT)  # very slow to import
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)  # a line for each step of making the database
@@ -52,11 +52,11 @@ class MlflowLogger(Callback):
         self._run = ""
 
     def on_train_start(self, event: TrainStart) -> None:
-        """Open the database, and the run in it."""
+        """Open the database and the run in it."""
         output = OutputFolder(event.save_dir)
         output.path(ARTIFACTS)
         file = output.path(DATABASE).resolve()
-        address = f"sqlite:///{file}"  # a client of its own: the address of the whole process stays as it is
+        address = f"sqlite:///{file}"  # of this client only: the address of the whole process does not change
         self._client = self._mlflow.MlflowClient(tracking_uri=address)
         known = self._client.get_experiment_by_name(_EXPERIMENT)
         experiment = known.experiment_id if known else self._new_experiment(file.with_name(ARTIFACTS))
@@ -74,13 +74,13 @@ class MlflowLogger(Callback):
         return str(self._client.create_experiment(_EXPERIMENT, artifact_location=artifacts.as_uri()))
 
     def on_fit_epoch_end(self, event: FitEpochEnd) -> None:
-        """The row of results.csv."""
+        """Log the row of results.csv."""
         now = int(time.time() * 1000)
         metrics = [self._mlflow.entities.Metric(name, value, now, event.epoch) for name, value in event.row.items()]
         self._client.log_batch(self._run, metrics=metrics)
 
     def on_train_end(self, event: TrainEnd) -> None:
-        """The images and tables of the run folder; of the best checkpoint only where it lies."""
+        """Log the images and tables of the run folder, and the path of the best checkpoint."""
         for pattern in ("*.png", "*.jpg", "*.csv"):
             for file in sorted(event.save_dir.glob(pattern)):
                 self._client.log_artifact(self._run, str(file))

@@ -6,8 +6,8 @@ import logging
 from pathlib import Path
 
 from utils.core.callbacks import BatchEnd, Callback, TrainEnd, TrainStart
-from utils.loggers.results_csv import FILE_NAME
-from utils.loggers.routing_csv import FILE_NAME as ROUTING_FILE
+from utils.loggers.results_csv import RESULTS_CSV
+from utils.loggers.routing_csv import ROUTING_CSV
 from utils.plots import plot_batch, plot_label_correlogram, plot_labels, plot_results, plot_routing
 
 logger = logging.getLogger(__name__)
@@ -16,9 +16,8 @@ _BATCHES = 3
 
 
 class PlotsLogger(Callback):
-    """Writes labels.jpg and labels_correlogram.jpg at the start, train_batch0.jpg to train_batch2.jpg from the first
-    batches, results.png (with the temperature) and, for a dynamic model, routing.png at the end. A resumed run keeps
-    the images of its beginning.
+    """Draws labels.jpg and labels_correlogram.jpg at the start of a new run, train_batch0.jpg to train_batch2.jpg of
+    its first batches, and results.png (with the temperature) and routing.png (of a dynamic model) at the end.
     """
 
     def __init__(self) -> None:
@@ -36,7 +35,7 @@ class PlotsLogger(Callback):
             plot_label_correlogram(event.labels, event.save_dir / "labels_correlogram.jpg")
 
     def on_train_batch_end(self, event: BatchEnd) -> None:
-        """Draw the first batches as the model saw them."""
+        """Draw the first batches with their augmentation."""
         if self._batches_left == 0:
             return
         file = self._save_dir / f"train_batch{_BATCHES - self._batches_left}.jpg"
@@ -44,7 +43,7 @@ class PlotsLogger(Callback):
         self._batches_left -= 1
 
     def on_train_end(self, event: TrainEnd) -> None:
-        """Draw the results and the routing over the epochs, when there is at least one."""
-        for name, draw in ((FILE_NAME, plot_results), (ROUTING_FILE, plot_routing)):
+        """Draw results and routing over the epochs, if there is one."""
+        for name, draw in ((RESULTS_CSV, plot_results), (ROUTING_CSV, plot_routing)):
             if event.epochs_run > 0 and (event.save_dir / name).exists():
                 draw(event.save_dir / name)

@@ -1,4 +1,4 @@
-"""results.csv: one row of figures per epoch, with the column names of v6.1 first."""
+"""results.csv: a row of metrics per epoch, with the column names of v6.1 first."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from utils.core.output import csv_text, write_table
 
 logger = logging.getLogger(__name__)
 
-FILE_NAME = "results.csv"
-WITHOUT = "or leave the option out; results.csv and the plots hold the same figures"  # for loggers of extra packages
+RESULTS_CSV = "results.csv"
+WITHOUT = "or omit the option; results.csv and the plots have the same values"  # for loggers that need a package
 V61_COLUMNS = (
     "epoch",
     "train/box_loss",
@@ -36,28 +36,28 @@ V61_COLUMNS = (
 class ResultsCsv(Callback):
     """Appends a row after every epoch, and closes the file each time so that nothing is lost in a crash.
 
-    A new run starts a new file. A resumed run keeps the header and the rows before the resumed epoch; later rows,
-    and a line cut short by a crash, are removed. A figure that an epoch lacks, or that is nan, leaves its cell empty.
+    A new run starts a new file. A resumed run keeps the header and the rows before the resumed epoch; later rows, and
+    a line truncated by a crash, are removed. A value that is missing or nan is an empty cell.
     """
 
     def __init__(self) -> None:
-        self._file = Path(FILE_NAME)
+        self._file = Path(RESULTS_CSV)
         self._columns: tuple[str, ...] = ()
 
     def on_train_start(self, event: TrainStart) -> None:
-        """Clear the file, or on resume cut it back to the rows that still hold."""
-        self._file = event.save_dir / FILE_NAME
-        self._columns = cut_back(self._file, event.resumed_epoch)
+        """Clear the file, or keep the rows before the resumed epoch."""
+        self._file = event.save_dir / RESULTS_CSV
+        self._columns = keep_rows_before(self._file, event.resumed_epoch)
 
     def on_fit_epoch_end(self, event: FitEpochEnd) -> None:
-        """Append the row of an epoch; the first one decides which columns follow those of v6.1."""
+        """Append the row of an epoch; the first one determines the columns after those of v6.1."""
         if not self._columns:
             self._columns = (*V61_COLUMNS, *(name for name in event.row if name not in V61_COLUMNS))
             self._append(self._columns)
         unknown = [name for name in event.row if name not in self._columns]
         if unknown:
-            logger.warning("%s has no column for %s; left out", self._file, ", ".join(unknown))
-        cells = [figure(event.row.get(name, math.nan)) for name in self._columns]
+            logger.warning("%s has no column for %s, which is not written", self._file, ", ".join(unknown))
+        cells = [number_cell(event.row.get(name, math.nan)) for name in self._columns]
         cells[self._columns.index("epoch")] = str(event.epoch)
         self._append(cells)
 
@@ -66,17 +66,18 @@ class ResultsCsv(Callback):
             stream.write(csv_text([cells]))
 
 
-def figure(value: float) -> str:
-    """The cell of a figure: six digits, empty for nan."""
+def number_cell(value: float) -> str:
+    """Return the cell of a number: six digits, empty for nan."""
     return "" if math.isnan(value) else f"{value:.6g}"
 
 
-def cut_back(file: Path, resumed_epoch: int) -> tuple[str, ...]:
-    """Keep of a table with the epoch in its first column what a run that starts at ``resumed_epoch`` builds on.
+def keep_rows_before(file: Path, resumed_epoch: int) -> tuple[str, ...]:
+    """Keep the rows before ``resumed_epoch`` of a table with the epoch in its first column; remove the file at 0.
 
-    A new run (epoch 0) keeps nothing and the file goes. Returns the header, () when there is none.
+    Returns:
+        The header; () when there is none.
     """
-    if resumed_epoch <= 0 or file.is_symlink():  # rows would be added to what a link leads to
+    if resumed_epoch <= 0 or file.is_symlink():  # never append to the target of a link
         file.unlink(missing_ok=True)
     if not file.exists():
         return ()
@@ -88,7 +89,7 @@ def cut_back(file: Path, resumed_epoch: int) -> tuple[str, ...]:
 
 
 def _epoch_of(row: list[str]) -> float:
-    """The epoch of a row; infinite, so that the row is cut, when it cannot be read."""
+    """Return the epoch of a row; infinite, so that the row is removed, when it cannot be read."""
     try:
         return int(row[0])
     except ValueError:

@@ -1,4 +1,4 @@
-"""routing.csv: which kernels the dynamic layers use, a row per epoch and layer; a word on idle ones at the end."""
+"""routing.csv: which kernels the dynamic layers use, a row per epoch and layer; warnings about unused ones."""
 
 from __future__ import annotations
 
@@ -9,60 +9,59 @@ from pathlib import Path
 from models.routing import RoutingStats
 from utils.core.callbacks import Callback, TrainEnd, TrainStart, ValEnd
 from utils.core.output import csv_text
-from utils.loggers.results_csv import cut_back, figure
+from utils.loggers.results_csv import keep_rows_before, number_cell
 
 logger = logging.getLogger(__name__)
 
-FILE_NAME = "routing.csv"
-COLUMNS = ("layer", "K", "T", "samples", "entropy", "entropy_of_mean", "spread")
+ROUTING_CSV = "routing.csv"
+ROUTING_COLUMNS = ("layer", "K", "T", "samples", "entropy", "entropy_of_mean", "spread")
 
 
 def routing_columns(stats: Sequence[RoutingStats]) -> tuple[str, ...]:
-    """``COLUMNS``, then ``dominant_0`` ... and ``mean_0`` ... as far as the layer with most kernels has them."""
+    """Return ``ROUTING_COLUMNS``, then ``dominant_0`` ... and ``mean_0`` ... as far as any layer has kernels."""
     most = max((layer.kernels for layer in stats), default=0)
-    return COLUMNS + tuple(f"{name}_{k}" for name in ("dominant", "mean") for k in range(most))
+    return ROUTING_COLUMNS + tuple(f"{name}_{k}" for name in ("dominant", "mean") for k in range(most))
 
 
 def routing_cells(layer: RoutingStats, columns: Sequence[str]) -> list[str]:
-    """The cells of a layer under ``columns``; empty where it has no such kernel, and T where it has none."""
+    """Return the cells of a layer for ``columns``; empty for kernels and temperatures that it does not have."""
     known: dict[str, str] = {
         "layer": layer.name,
         "K": str(layer.kernels),
-        "T": "" if layer.temperature is None else figure(layer.temperature),
+        "T": "" if layer.temperature is None else number_cell(layer.temperature),
         "samples": str(layer.samples),
-        "entropy": figure(layer.entropy),
-        "entropy_of_mean": figure(layer.entropy_of_mean),
-        "spread": figure(layer.spread),
+        "entropy": number_cell(layer.entropy),
+        "entropy_of_mean": number_cell(layer.entropy_of_mean),
+        "spread": number_cell(layer.spread),
     }
-    known |= {f"dominant_{k}": figure(float(value)) for k, value in enumerate(layer.dominant)}
-    known |= {f"mean_{k}": figure(float(value)) for k, value in enumerate(layer.mean)}
+    known |= {f"dominant_{k}": number_cell(float(value)) for k, value in enumerate(layer.dominant)}
+    known |= {f"mean_{k}": number_cell(float(value)) for k, value in enumerate(layer.mean)}
     return [known.get(name, "") for name in columns]
 
 
 def csv_table(stats: Sequence[RoutingStats]) -> str:
-    """One measurement as the text of a file: the header and a row per layer."""
+    """Return one measurement as the text of a file: the header and a row per layer."""
     columns = routing_columns(stats)
     return csv_text([columns, *(routing_cells(layer, columns) for layer in stats)])
 
 
 class RoutingCsv(Callback):
-    """Appends the routing of every validated epoch, and warns at the end of the run about layers that gain nothing.
+    """Appends the routing of every validated epoch, and warns at the end about layers that do not use their kernels.
 
-    The warnings wait for the temperature: while it is high, all layers are close to uniform by design. A run that
-    stops before T has come down to ``temperature_end`` gives none, and one that is ``too_short`` only says so. Resuming
-    is as for results.csv.
+    At a high temperature all layers are close to uniform by design, so there are no warnings when the run ends before
+    T is ``temperature_end``; a run that is ``too_short`` logs this instead. Resumed runs are as in results.csv.
     """
 
     def __init__(self, temperature_end: float = 1.0, too_short: bool = False) -> None:
         self._temperature_end, self._too_short = temperature_end, too_short
-        self._file = Path(FILE_NAME)
+        self._file = Path(ROUTING_CSV)
         self._columns: tuple[str, ...] = ()
         self._last: Sequence[RoutingStats] = ()
 
     def on_train_start(self, event: TrainStart) -> None:
-        """Clear the file, or on resume cut it back to the rows that still hold."""
-        self._file = event.save_dir / FILE_NAME
-        self._columns = cut_back(self._file, event.resumed_epoch)
+        """Clear the file, or keep the rows before the resumed epoch."""
+        self._file = event.save_dir / ROUTING_CSV
+        self._columns = keep_rows_before(self._file, event.resumed_epoch)
         self._last = ()
 
     def on_val_end(self, event: ValEnd) -> None:
@@ -81,7 +80,7 @@ class RoutingCsv(Callback):
     def on_train_end(self, event: TrainEnd) -> None:
         """Warn once per layer that does not use its kernels."""
         if self._last and self._too_short:
-            logger.info("routing of the dynamic layers: too early to tell after so short a run")
+            logger.info("routing of the dynamic layers: the run is too short to assess it")
             return
         for layer in self._last:
             if layer.warnings and (layer.temperature is None or layer.temperature <= self._temperature_end):

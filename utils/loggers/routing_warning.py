@@ -1,4 +1,4 @@
-"""A word early in a run on dynamic layers whose routing does not get going, with the cure."""
+"""A warning early in a run about dynamic layers whose routing does not develop, with the cure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from utils.core.callbacks import BatchEnd, Callback
 from utils.core.image import to_model_input
 
 LOG = logging.getLogger(__name__)
-SHARE, LEAST = 0.05, 50  # of the run's batches after which the routing is looked at, but not before so many
+SHARE, LEAST = 0.05, 50  # the routing is checked after this share of the run's batches, but not before so many
 UNVARIED_CURE = (
     "for layers inflated from static weights kernel_spread: 0; temperature_start: 1 or temperature_span: 0.1, and "
     "kernel_lr: K under SGD"
@@ -21,19 +21,19 @@ UNVARIED_CURE = (
 ONE_KERNEL_CURE = "{norm: true} in the rows of the model yaml, attention_lr: 0.1, or temperature_span: 0.1"
 
 
-def at_temperature(weights: Tensor, temperature: float, wanted: float) -> Tensor:
-    """Softmax weights [n, K] made at one temperature as they would be at another, from the same logits."""
-    return torch.softmax(weights.clamp_min(1e-30).log() * (temperature / wanted), dim=1)
+def at_temperature(weights: Tensor, temperature: float, other: float) -> Tensor:
+    """Return softmax weights [n, K] of one temperature as they are at another, from the same logits."""
+    return torch.softmax(weights.clamp_min(1e-30).log() * (temperature / other), dim=1)
 
 
 class RoutingWarning(Callback):
-    """Looks once at the kernel weights of the averaged model on a training batch, and warns if they are of no use.
+    """Checks the kernel weights of the EMA model once, on a training batch, and warns when they are not used.
 
-    They are judged as they will be at the last temperature: while T is high all are nearly uniform by design.
+    They are converted to the last temperature: while T is high all are nearly uniform by design.
 
     Args:
-        model: the averaged model, in evaluation mode.
-        iterations: batches of the whole run; in a run too short nothing is said.
+        model: EMA model, in evaluation mode.
+        iterations: batches of the whole run; a run that is too short is not checked.
         temperature_end: last temperature of the run.
     """
 

@@ -1,4 +1,4 @@
-"""Weights & Biases, offline: everything stays in the run folder until ``wandb sync`` is called by hand."""
+"""Weights & Biases, offline: everything stays in the run folder until the user calls ``wandb sync``."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ _PROJECT = "yolov5-dynamic"
 
 
 def require_wandb() -> Any:
-    """The package.
+    """Import the package.
 
     Raises:
         InputError: it is not installed.
     """
-    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # else it would report its own errors to its makers
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # otherwise it reports its errors to its makers
     return import_optional("wandb", "wandb", "--wandb", WITHOUT)  # slow to import
 
 
@@ -73,7 +73,7 @@ class WandbLogger(Callback):
         self._images: list[Any] = []
 
     def on_train_start(self, event: TrainStart) -> None:
-        """Open the run; a new one begins with the data set, if that is wanted."""
+        """Open the run; a new one starts with the data set, if that is requested."""
         self._names = event.names
         earlier = sorted((event.save_dir / "wandb").glob("offline-run-*-*")) if event.resumed_epoch else []
         OutputFolder(event.save_dir).below("wandb")
@@ -95,39 +95,39 @@ class WandbLogger(Callback):
         logger.info("W&B: nothing is sent; to upload: wandb sync %s", Path(self._run.dir).parent)
 
     def on_train_epoch_start(self, event: EpochStart) -> None:
-        """See whether this epoch's validation is to be shown: every --bbox_interval epochs and the last one."""
+        """Decide whether to show this epoch's validation: every --bbox_interval epochs, and the last one."""
         every = self._options.bbox_interval
         every = max(1, event.epochs // 10) if every == -1 else every
         self._due = every > 0 and ((event.epoch + 1) % every == 0 or event.epoch + 1 == event.epochs)
         self._images = []
 
     def on_batch(self, index: int, batch: Batch, detections: list[Tensor]) -> None:
-        """Take images of the first validation batch, with true and found boxes."""
+        """Keep images of the first validation batch, with labels and detections."""
         if not self._due or index:
             return
         height, width = batch.images.shape[2:]
-        for i, picture in enumerate(batch.images[:_IMAGES]):
+        for i, image in enumerate(batch.images[:_IMAGES]):
             true = batch.targets[batch.targets[:, 0] == i, 1:]  # [n, 5] class, xywh in 0..1
-            found = detections[i].cpu()  # [k, 6] x1 y1 x2 y2 in pixels, confidence, class
-            sure = found[found[:, 4] > _CONF]
+            rows = detections[i].cpu()  # [k, 6] x1 y1 x2 y2 in pixels, confidence, class
+            sure = rows[rows[:, 4] > _CONF]
             boxes = {
                 "ground_truth": self._boxes(xywhn2xyxy(true[:, 1:], width, height), true[:, 0], None, (height, width)),
                 "predictions": self._boxes(sure[:, :4], sure[:, 5], sure[:, 4], (height, width)),
             }
-            array = picture.permute(1, 2, 0).cpu().numpy()
+            array = image.permute(1, 2, 0).cpu().numpy()
             self._images.append(self._wandb.Image(array, boxes=boxes, caption=Path(batch.paths[i]).name))
 
     def on_image(self, result: Any) -> None:
-        """Nothing per image."""
+        """Do nothing: images are kept by batch."""
 
     def on_fit_epoch_end(self, event: FitEpochEnd) -> None:
-        """The row of results.csv, and the images of this epoch."""
+        """Log the row of results.csv, and the images of this epoch."""
         shown = {"bbox": self._images} if self._images else {}
         self._run.log({**event.row, **shown}, step=event.epoch)
         self._images = []
 
     def on_train_end(self, event: TrainEnd) -> None:
-        """The plots and images of the run folder and the best checkpoint, then the run is closed."""
+        """Log the plots and images of the run folder and the best checkpoint, and close the run."""
         files = sorted([*event.save_dir.glob("*.png"), *event.save_dir.glob("*.jpg")])
         self._run.log({f"plots/{file.stem}": self._wandb.Image(read_image(file)[..., ::-1]) for file in files})
         if event.best is not None:
@@ -137,9 +137,9 @@ class WandbLogger(Callback):
         self._run.finish()
 
     def _log_split(self, split: str, records: Sequence[LabelRecord]) -> None:
-        """A split as an artifact: the images as they are, the labels as YOLO text."""
+        """Log a split as an artifact: unchanged images, and labels as YOLO text."""
         artifact = self._wandb.Artifact(split, "dataset", metadata={"names": list(self._names)})
-        labels = Path(self._run.dir).parent / "labels" / split  # not where W&B would put them, outside the run folder
+        labels = Path(self._run.dir).parent / "labels" / split  # W&B itself would put them outside the run folder
         labels.mkdir(parents=True, exist_ok=True)
         for number, record in enumerate(records):
             stem = f"{number:06d}_{record.image.stem[:48]}"  # images of two folders may have the same name
@@ -147,13 +147,12 @@ class WandbLogger(Callback):
             label = labels / f"{stem}.txt"
             label.write_text("".join(rows), encoding="utf-8")
             for kind, file in (("images", record.image), ("labels", label)):
-                name_there = f"{kind}/{stem}{file.suffix}"
-                artifact.add_file(str(file), name_there, policy="immutable", skip_cache=True)
+                artifact.add_file(str(file), f"{kind}/{stem}{file.suffix}", policy="immutable", skip_cache=True)
         self._run.log_artifact(artifact)
         logger.info("W&B: %s of %s as an artifact", counted(len(records), "image"), split)
 
     def _boxes(self, xyxy: Tensor, classes: Tensor, conf: Tensor | None, hw: tuple[int, int]) -> dict[str, Any]:
-        """Boxes, corners in pixels, as W&B wants them: fractions of the image."""
+        """Convert boxes from corners in pixels to the format of W&B: fractions of the image."""
         names = dict(enumerate(self._names))
         data = []
         for i, (corners, number) in enumerate(zip(xyxy.tolist(), classes.tolist())):

@@ -27,7 +27,7 @@ def device_of_rank(device: str, ranks: Ranks) -> str:
     if ranks.size == 1:
         if len(numbers) > 1:
             raise InputError(
-                f"--device {device}: each GPU needs a process of its own: torchrun --nproc_per_node={len(numbers)} "
+                f"--device {device}: each GPU needs its own process: torchrun --nproc_per_node={len(numbers)} "
                 f"train.py --device {device} ...; or name one GPU"
             )
         return device

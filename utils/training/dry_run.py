@@ -67,7 +67,7 @@ def random_images(model: Model, batch: int, imgsz: int, device: torch.device) ->
 
 
 def random_targets(batch: int, nc: int, device: torch.device) -> Tensor:
-    """Return [batch * BOXES, 6] image, class, xywh, the same at every call: boxes of 5 to 40 % of a side, all inside."""
+    """Return [batch * BOXES, 6] image, class, xywh, the same at every call: sides of 5 to 40 % of the image's."""
     generator = torch.Generator().manual_seed(0)
     count = batch * BOXES
     image = torch.arange(batch).repeat_interleave(BOXES).float()[:, None]

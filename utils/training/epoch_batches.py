@@ -9,7 +9,7 @@ from torch import Tensor
 
 from utils.datasets.loader import Batch
 from utils.datasets.loader_errors import NoBatchError, iterate_batches, loader_failure
-from utils.evaluation.evaluator import ImageResult
+from utils.evaluation.evaluator import Observer
 from utils.training.signals import StopSignals
 
 
@@ -65,7 +65,7 @@ class ValidationStopped(RuntimeError):
     """A signal arrived during a validation."""
 
 
-class StopObserver:
+class StopObserver(Observer):
     """Observer that ends a validation when a signal arrives: it may be long, and a resumed run repeats it."""
 
     def __init__(self, stop: StopSignals) -> None:
@@ -76,6 +76,3 @@ class StopObserver:
         self.stop.synchronize()
         if self.stop.requested:
             raise ValidationStopped
-
-    def on_image(self, result: ImageResult) -> None:
-        """Do nothing."""

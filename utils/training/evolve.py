@@ -37,7 +37,7 @@ from utils.training.evolve_files import (
 )
 from utils.training.evolve_space import SearchSpace
 from utils.training.evolve_study import (
-    GRACE_S,
+    DEAD_AFTER_S,
     OUTCOME,
     STUDY_FILE,
     damaged,
@@ -59,23 +59,23 @@ if TYPE_CHECKING:
 LOG = logging.getLogger(__name__)
 
 Train = Callable[[TrainOptions], Mapping[str, float]]
-# Of CHANGEABLE, those that would change what a trial scores or have no meaning here; and those of a search.
+# Of CHANGEABLE, those that change the fitness of a trial or have no meaning here.
 _OTHER_RUN = frozenset({"epochs", "patience", "nosave", "noval", "save_period", "save_steps"})
 _CHANGEABLE = (CHANGEABLE - _OTHER_RUN) | {"evolve", "evolve_sampler", "project", "name", "exist_ok"}
 
 
 class TrialStopped(Exception):
-    """A signal ended the training of a trial, and its checkpoint has been written."""
+    """A signal stopped the training of a trial, after its checkpoint was written."""
 
 
 class LastRow(Callback):
-    """Keeps the figures of the last epoch in ``row``."""
+    """Keeps the metrics of the last epoch in ``row``."""
 
     def __init__(self) -> None:
         self.row: Mapping[str, float] = {}
 
     def on_fit_epoch_end(self, event: FitEpochEnd) -> None:
-        """Forget those before."""
+        """Replace those of the epoch before."""
         self.row = event.row
 
 
@@ -88,22 +88,22 @@ class Search:
     space: SearchSpace
     study: Study
     train: Train
-    trusted: bool = True  # the model yaml was named by a person, not by a file in the folder
-    failure: Exception | None = None  # of the training of a trial
+    trusted: bool = True  # the model yaml was named on the command line, not by a file in the folder
+    failure: Exception | None = None  # error of the training of a trial
     trained: int = 0  # finished trials, of all processes
     current: tuple[dict[str, float], Path] | None = None  # values and folder of the trial in progress
 
     @property
     def command(self) -> str:
-        """The command line that goes on with it."""
+        """The command line that continues the search."""
         modules = "".join(f" --modules {shlex.quote(name)}" for name in self.options.modules)
         return f"python train.py --evolve {self.options.evolve} --resume {shlex.quote(str(self.folder))}{modules}"
 
     def __call__(self, trial: Trial) -> float:
-        """Train with the values of a trial; returns its fitness.
+        """Train with the values of a trial, and return its fitness.
 
         Raises:
-            UntrainableError: the numbers broke; the trial counts as failed.
+            UntrainableError: losses or weights are not finite; the trial counts as failed.
         """
         values = suggest(trial, self.space)
         folder = trial_folder(self.folder, trial.user_attrs.get("folder", str(trial.number)))
@@ -123,14 +123,14 @@ class Search:
             trial.set_user_attr(OUTCOME, str(error))
             LOG.warning("trial %d could not be trained and counts as failed: %s", trial.number, error)
             raise
-        (folder / "weights/last.pt").unlink(missing_ok=True)  # what an interrupted trial went on from
+        (folder / "weights/last.pt").unlink(missing_ok=True)  # from which an interrupted trial was resumed
         with suppress(OSError):
             (folder / "weights").rmdir()
         trial.set_user_attr("row", row | {"fitness": fitness})
         return fitness
 
     def _options(self, folder: Path, hyp: Hyp) -> TrainOptions:
-        """The options of a trial, which goes on where it was interrupted if it was."""
+        """Return the options of a trial, which is resumed if it was interrupted."""
         last = folder / "weights/last.pt"
         if last.is_file():
             free = CHANGEABLE - _OTHER_RUN
@@ -138,53 +138,51 @@ class Search:
         folder.mkdir(parents=True, exist_ok=True)
         file = folder / "hyp.yaml"
         write_atomic(file, hyp_yaml(self.space, hyp).encode())
-        return replace(
-            self.options, hyp=str(file), noval=True, nosave=True, resume=False, project=str(folder.parent),
-            name=folder.name, exist_ok=True,
-        )  # fmt: skip
+        options = replace(self.options, hyp=str(file), noval=True, nosave=True, resume=False)
+        return replace(options, project=str(folder.parent), name=folder.name, exist_ok=True)
 
 
 def evolve(options: TrainOptions, train: Train) -> int:
-    """Search until the study has ``--evolve`` trials, or until a signal; returns the exit code.
+    """Search until the study has ``--evolve`` trials, or until a signal; return the exit code.
 
     Args:
-        options: of the search, and of all its trials but for the hyper-parameters.
-        train: trains with the options of a trial and returns the figures of its last epoch.
+        options: of the search, and of all its trials apart from the hyper-parameters.
+        train: trains with the options of a trial and returns the metrics of its last epoch.
 
     Raises:
-        FileNotFoundError, InputError: something given does not fit; Optuna is not installed; no trial could be trained.
+        FileNotFoundError, InputError: some input does not fit; Optuna is not installed; no trial could be trained.
     """
-    search = _open(options, train)
+    search = _open_search(options, train)
     LOG.info("searching %d hyper-parameters in %s", len(search.space.searched), search.folder)
     try:
         with trust_yamls(search.trusted):
             while _trials(search) < (search.options.evolve or 0):
                 _one_trial(search)
     except TrialStopped:
-        LOG.info("stopped in a trial, which is not lost; go on with: %s", search.command)
+        LOG.info("stopped in a trial, which is kept; continue with: %s", search.command)
         return 0
     except (KeyboardInterrupt, InputError):
         if search.trained:
-            LOG.info("the finished trials are kept; go on with: %s", search.command)
+            LOG.info("the finished trials are kept; continue with: %s", search.command)
         raise
-    _conclude(search)
+    _log_result(search)
     return 0
 
 
 def _trials(search: Search) -> int:
-    """How many trials are done or in progress."""
+    """Return how many trials are done or in progress."""
     with study_errors(search.folder):
         search.trained = len(evaluated(search.study))
         return search.trained + in_progress(search.study)
 
 
 def _one_trial(search: Search) -> None:
-    """Train one trial, write the results anew and tell how it went."""
+    """Train one trial, rewrite the results and log the best one."""
     search.current = search.failure = None
     try:
         search.study.optimize(search, n_trials=1, catch=(UntrainableError,))
     except (TrialStopped, KeyboardInterrupt, InputError):
-        if search.current:  # the same values come first next time
+        if search.current:  # the same values are tried first next time
             values, folder = search.current
             search.study.enqueue_trial(values, user_attrs={"folder": folder.name})
         raise
@@ -192,58 +190,56 @@ def _one_trial(search: Search) -> None:
         if error is search.failure:
             raise
         raise damaged(search.folder, error) from error
-    gc.collect()  # models and loaders refer to themselves
+    gc.collect()  # models and loaders have reference cycles
     with study_errors(search.folder):
         done = evaluated(search.study)
     search.trained = len(done)
     write_results(search.folder, search.space, done)
     best = best_of(done)
-    found = f"best fitness {best.value:.5g} (trial {best.number})" if best else "none of them could be trained"
-    LOG.info("%d of %s done, %s", len(done), counted(search.options.evolve or 0, "trial"), found)
+    result = f"best fitness {best.value:.5g} (trial {best.number})" if best else "none of them could be trained"
+    LOG.info("%d of %s done, %s", len(done), counted(search.options.evolve or 0, "trial"), result)
 
 
-def _conclude(search: Search) -> None:
-    """Say what was found.
+def _log_result(search: Search) -> None:
+    """Log the best trial and where the results are.
 
     Raises:
-        InputError: nothing, since no trial could be trained.
+        InputError: no trial could be trained.
     """
     with study_errors(search.folder):
         done, others = evaluated(search.study), in_progress(search.study)
-    write_results(search.folder, search.space, done)  # an older table of another process may have come last
+    write_results(search.folder, search.space, done)  # another process may have written an older table last
     best = best_of(done)
     if others:
         LOG.info(
-            "trials in progress in other processes: %d; if none is running, the same command goes on in %d s",
-            others, GRACE_S,
-        )  # fmt: skip
+            f"trials in progress in other processes: {others}; if none is running, the same command continues in "
+            f"{DEAD_AFTER_S} s"
+        )
     if best is None:
         if not others:
             raise InputError(f"no trial of {len(done)} could be trained; the last: {done[-1].user_attrs[OUTCOME]}")
         return
-    LOG.info(
-        "best of %s: fitness %.5g, %s", counted(len(done), "trial"), best.value,
-        _changes(best.params, search.space.start_values()),
-    )  # fmt: skip
+    changes = _changes(best.params, search.space.start_values())
+    LOG.info("best of %s: fitness %.5g, %s", counted(len(done), "trial"), best.value, changes)
     LOG.info("hyper-parameters in %s, all trials in evolve.csv and the plots beside it", search.folder / HYP_FILE)
 
 
-def _open(options: TrainOptions, train: Train) -> Search:
-    """A new search, or the one that is to go on."""
+def _open_search(options: TrainOptions, train: Train) -> Search:
+    """Start a new search, or open the one to be continued."""
     require_optuna()
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise InputError(
-            "--evolve does not run under torchrun; start the same command several times with --exist-ok, each with a "
-            "--device of its own: they share the trials"
+            "--evolve does not run under torchrun; start the same command several times with --exist-ok, each with "
+            "another --device: they share the trials"
         )
     if not options.resume:
-        Hyp.load(options.hyp)  # what is wrong with it shows before there is a folder
+        Hyp.load(options.hyp)  # checks it before the folder is made
     folder = _folder(options)
     hyp_file, trusted = folder / "hyp.yaml", True
     if options.resume or (folder / STUDY_FILE).is_file():
         trusted = "cfg" in options.given
         options = _recorded_options(folder, options)
-        LOG.info("going on with the search in %s", folder)
+        LOG.info("continuing the search in %s", folder)
     else:
         hyp_file = find_yaml(options.hyp, "data/hyps")
     with trust_yamls(trusted):
@@ -263,7 +259,7 @@ def _open(options: TrainOptions, train: Train) -> Search:
 
 
 def _fixed(options: TrainOptions) -> list[str]:
-    """The hyper-parameters that an option fixes, or that the model does not have."""
+    """Return the hyper-parameters that an option fixes, or that have no effect on the model."""
     of_weights = load_checkpoint(options.weights).model_yaml if options.weights and not options.cfg else DEFAULT_CFG
     static = not temperatures(Model(options.cfg or of_weights))
     fixed = {"label_smoothing": bool(options.label_smoothing), "anchors": options.noautoanchor}
@@ -273,7 +269,7 @@ def _fixed(options: TrainOptions) -> list[str]:
 
 
 def _folder(options: TrainOptions) -> Path:
-    """The run folder, made if there is none."""
+    """Return the run folder, which is made if it does not exist."""
     usual = options.project == str(ROOT / "runs/train")
     project = ROOT / "runs/evolve" if usual else Path(options.project)  # as v6.1
     if not options.resume:
@@ -281,10 +277,10 @@ def _folder(options: TrainOptions) -> Path:
     if isinstance(options.resume, str):
         folder = Path(options.resume)
     else:
-        found = sorted(project.glob(f"*/{STUDY_FILE}"), key=lambda file: file.stat().st_mtime)
-        if not found:
-            raise FileNotFoundError(f"--evolve --resume: no search to go on with in {project}")
-        folder = found[-1].parent
+        studies = sorted(project.glob(f"*/{STUDY_FILE}"), key=lambda file: file.stat().st_mtime)
+        if not studies:
+            raise FileNotFoundError(f"--evolve --resume: no search to continue in {project}")
+        folder = studies[-1].parent
     if not (folder / "opt.yaml").is_file() or not any((folder / name).is_file() for name in (STUDY_FILE, CSV_FILE)):
         raise FileNotFoundError(
             f"--evolve --resume {folder}: not the run folder of a search; expected {STUDY_FILE} in it"
@@ -302,6 +298,6 @@ def _recorded_options(folder: Path, options: TrainOptions) -> TrainOptions:
 
 
 def _changes(values: Mapping[str, float], start: Mapping[str, float]) -> str:
-    """Which hyper-parameters differ from the starting ones, and what they are."""
+    """List the hyper-parameters that differ from the starting values."""
     changed = [f"{name} {value:.5g}" for name, value in values.items() if abs(value - start[name]) > 1e-9]
     return ", ".join(changed) or "the hyper-parameters given"

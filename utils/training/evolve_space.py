@@ -17,14 +17,14 @@ DIGITS = 5  # behind the point, as in v6.1's files
 
 @dataclass(frozen=True)
 class Gene:
-    """Range of a hyper-parameter, ``low`` and ``high`` included; mutations are ``gain`` times as large, 0: none."""
+    """Range of a hyper-parameter, with ``low`` and ``high``; ``gain`` scales its mutations, 0: none."""
 
     gain: float
     low: float
     high: float
 
     def clip(self, value: float) -> float:
-        """``value`` inside the range, rounded."""
+        """Return ``value`` limited to the range, rounded."""
         return round(min(max(float(value), self.low), self.high), DIGITS)
 
 
@@ -78,11 +78,11 @@ NAMED_GENES: dict[str, Gene] = {
 
 @dataclass(frozen=True)
 class SearchSpace:
-    """Where to search, and from where.
+    """The hyper-parameters that are searched.
 
     Attributes:
-        start: the hyper-parameters of the first trial, each inside its range.
-        genes: of v6.1's hyper-parameters and of those added, in the order of the columns of evolve.csv.
+        start: hyper-parameters of the first trial, each inside its range.
+        genes: by name, in the order of the columns of evolve.csv.
     """
 
     start: Hyp
@@ -90,11 +90,11 @@ class SearchSpace:
 
     @classmethod
     def around(cls, hyp: Hyp, named: Iterable[str], without: Iterable[str] = ()) -> SearchSpace:
-        """The space of a run.
+        """Return the space of a run.
 
         Args:
-            hyp: what the user starts from.
-            named: hyper-parameters that stand in the user's file.
+            hyp: starting values.
+            named: hyper-parameters in the file of ``--hyp``.
             without: those that an option fixes.
         """
         added = {name: gene for name, gene in NAMED_GENES.items() if name in named and getattr(hyp, name) is not None}
@@ -111,21 +111,21 @@ class SearchSpace:
         return {name: gene for name, gene in self.genes.items() if gene.gain > 0}
 
     def start_values(self) -> dict[str, float]:
-        """The starting values of what is searched."""
+        """Return the starting values of the hyper-parameters that are searched."""
         return {name: float(getattr(self.start, name)) for name in self.searched}
 
     def hyp(self, values: Mapping[str, float]) -> Hyp:
-        """The hyper-parameters with ``values`` for what is searched."""
+        """Return all hyper-parameters, with ``values`` for those that are searched."""
         return Hyp.from_dict(self.start.to_dict() | dict(values))
 
     def mutate(
         self, parents: Sequence[Mapping[str, float]], fitnesses: Sequence[float], rng: np.random.Generator
     ) -> dict[str, float]:
-        """Values of a new trial by v6.1's rule: one of the best sets so far, most of its values slightly changed.
+        """Return the values of a new trial by v6.1's rule: most values of one of the best trials, slightly changed.
 
         The parent is drawn among the five best with the weight ``fitness - lowest of these + 1e-6``. Each value is
         then multiplied, with a probability of 0.8, by 1 + gain * 0.2 * a standard normal number * a uniform one that is
-        common to all, kept between 0.3 and 3. So what is 0, which is off, stays off.
+        common to all, limited to 0.3 .. 3. A value of 0, which turns an effect off, does not change.
         """
         best = sorted(zip(fitnesses, range(len(parents))), key=lambda pair: -pair[0])[:PARENTS]
         weights = np.array([value for value, _ in best]) - best[-1][0] + 1e-6

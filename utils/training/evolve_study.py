@@ -33,14 +33,14 @@ LOG = logging.getLogger(__name__)
 STUDY_FILE = "study.db"
 STUDY_NAME = "evolve"
 OUTCOME = "outcome"  # user attribute of a failed trial that counts: why it failed
-HEARTBEAT_S, GRACE_S = 20, 120  # a process shows that it lives, and is given up after a silence
-_FIGURES = frozenset({"fitness", *EVOLVE_METRICS[:4]})  # what every finished trial has
-_JOURNAL_END = bytes.fromhex("d9d505f920a163d7")  # of a journal of SQLite that ends in the name of another one
+HEARTBEAT_S, DEAD_AFTER_S = 20, 120  # a process shows so often that it lives; without that it counts as dead
+_METRICS = frozenset({"fitness", *EVOLVE_METRICS[:4]})  # of every finished trial
+_JOURNAL_END = bytes.fromhex("d9d505f920a163d7")  # of a SQLite journal that ends in the name of another one
 _LOCK_S = 120  # longest wait for another process that writes the file
 
 
 def require_optuna() -> Any:
-    """The package, told to be quiet.
+    """Import the package, and let it log errors only.
 
     Raises:
         InputError: it is not installed.
@@ -53,10 +53,12 @@ def require_optuna() -> Any:
 def make_study(
     folder: Path, space: SearchSpace, earlier: Sequence[tuple[Mapping[str, float], Mapping[str, float]]]
 ) -> None:
-    """Write the study of a new run folder, with the trials known from elsewhere, or else with the start to come first.
+    """Write the study of a new run folder. The file appears complete or not at all; one of another process is kept.
 
-    ``earlier`` are their values and figures. The file appears with all of it or not at all; when another process is
-    first, its file stays.
+    Args:
+        folder: of the run.
+        space: that is searched.
+        earlier: values and metrics of trials known from a table; without any the starting values are tried first.
     """
     optuna = require_optuna()
     file = OutputFolder(folder).path(STUDY_FILE)
@@ -76,10 +78,10 @@ def make_study(
 
 
 def open_study(folder: Path, space: SearchSpace, sampler: str, seed: int) -> Study:
-    """The study of a run folder.
+    """Open the study of a run folder.
 
     Raises:
-        InputError: the file is no study, or not one that this release of Optuna reads.
+        InputError: the file is no study that this release of Optuna reads.
     """
     optuna = require_optuna()
     file = OutputFolder(folder).path(STUDY_FILE)  # no link leads to a database elsewhere
@@ -88,20 +90,20 @@ def open_study(folder: Path, space: SearchSpace, sampler: str, seed: int) -> Stu
         _check_journal(file)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # of the heartbeat
-            storage = _storage(file, heartbeat_interval=HEARTBEAT_S, grace_period=GRACE_S)
+            storage = _storage(file, heartbeat_interval=HEARTBEAT_S, grace_period=DEAD_AFTER_S)
         study = optuna.load_study(storage=storage, study_name=STUDY_NAME, sampler=make(space, seed))
         for trial in study.get_trials(deepcopy=False):
-            if (odd := _oddity(trial, space)) is not None:
-                raise ValueError(f"trial {trial.number} has {odd}")
+            if (fault := _trial_fault(trial, space)) is not None:
+                raise ValueError(f"trial {trial.number} has {fault}")
     return study
 
 
 def _storage(file: Path, **settings: Any) -> Any:
-    """The storage in a SQLite file. The path is no part of an address, in which ``?`` and ``{`` have a meaning."""
+    """Return the storage in a SQLite file; its path is not put into a URL, in which ``?`` and ``{`` have a meaning."""
 
     def connect() -> sqlite3.Connection:
         connection = sqlite3.connect(file, timeout=_LOCK_S)
-        connection.execute("PRAGMA trusted_schema = OFF")  # views and triggers of strangers call no function
+        connection.execute("PRAGMA trusted_schema = OFF")  # views and triggers of an untrusted file call no function
         return connection
 
     engine = {"creator": connect, "poolclass": importlib.import_module("sqlalchemy.pool").NullPool}
@@ -110,7 +112,7 @@ def _storage(file: Path, **settings: Any) -> Any:
 
 @contextlib.contextmanager
 def study_errors(folder: Path) -> Iterator[None]:
-    """Make whatever SQLite, SQLAlchemy and Optuna find wrong with the study of a run folder an InputError."""
+    """While open, turn errors of SQLite, SQLAlchemy and Optuna about the study of a run folder into InputError."""
     try:
         yield
     except InputError:
@@ -120,17 +122,17 @@ def study_errors(folder: Path) -> Iterator[None]:
 
 
 def damaged(folder: Path, error: Exception) -> InputError:
-    """The line about a study that cannot be used."""
+    """Return the error about a study that cannot be used."""
     return InputError(
         f"{folder / STUDY_FILE}: no study that can be used ({first_line(error)}); if it is damaged, remove it: "
-        "the search then goes on from evolve.csv beside it"
+        "the search then continues from evolve.csv beside it"
     )
 
 
 def _check_journal(file: Path) -> None:
-    """Refuse a journal that names another one: SQLite would remove the file of that name, wherever it lies.
+    """Raise ValueError: a journal names another one, and SQLite would remove the file of that name, wherever it is.
 
-    Optuna writes none that does; an ordinary one, of a process that was killed, is played back.
+    Optuna never writes such a journal; the usual one, of a process that was killed, is applied.
     """
     journal = file.with_name(f"{file.name}-journal")
     if journal.is_symlink() or (journal.exists() and not journal.is_file()):
@@ -140,10 +142,10 @@ def _check_journal(file: Path) -> None:
 
 
 def trial_folder(folder: Path, name: Any) -> Path:
-    """The folder of a trial in the run folder of a search.
+    """Return the folder of a trial in the run folder of a search.
 
     Raises:
-        InputError: not the number of a trial, or a link leads out of the run folder.
+        InputError: ``name`` is not the number of a trial, or a link leads out of the run folder.
     """
     if not _is_number(name):
         raise damaged(folder, ValueError(f"a trial has the folder {name!r}, which is no number"))
@@ -154,8 +156,8 @@ def _is_number(name: Any) -> bool:
     return isinstance(name, str) and re.fullmatch("[0-9]{1,9}", name) is not None
 
 
-def _oddity(trial: FrozenTrial, space: SearchSpace) -> str | None:
-    """What of a trial is not as this program writes it, None when all is."""
+def _trial_fault(trial: FrozenTrial, space: SearchSpace) -> str | None:
+    """Return what of a trial differs from what this program writes; None when nothing does."""
     attributes, queued = trial.user_attrs, trial.system_attrs.get("fixed_params", {})
     row = attributes.get("row", {})
     if not _is_number(attributes.get("folder", "0")):
@@ -164,36 +166,36 @@ def _oddity(trial: FrozenTrial, space: SearchSpace) -> str | None:
         return f"the outcome {attributes[OUTCOME]!r}"
     for what, values in (("values", trial.params), ("queued values", queued)):
         if not isinstance(values, Mapping):
-            return f"{what} that are none"
+            return f"{what} of a wrong kind"
         for name, value in values.items():
             gene = space.searched.get(name)
             if gene is None or not _finite(value) or not gene.low <= value <= gene.high:
                 return f"{what} out of the search: {name} {value!r}"
-    if not isinstance(row, Mapping) or not all(_is_figure(value) for value in row.values()):
-        return "figures that are none"
-    if trial.value is not None and not (_finite(trial.value) and row.keys() >= _FIGURES):
-        return "no figures"
+    if not isinstance(row, Mapping) or not all(_is_metric(value) for value in row.values()):
+        return "metrics that are no numbers"
+    if trial.value is not None and not (_finite(trial.value) and row.keys() >= _METRICS):
+        return "no metrics"
     return None
 
 
-def _is_figure(value: Any) -> bool:
+def _is_metric(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _finite(value: Any) -> bool:
-    return _is_figure(value) and math.isfinite(value)
+    return _is_metric(value) and math.isfinite(value)
 
 
 def evaluated(study: Study) -> list[FrozenTrial]:
-    """The trials that count, in the order of their numbers: those with a fitness, and those that could not be trained.
+    """Return the trials that count, by number: those with a fitness, and those that could not be trained.
 
-    A trial that was interrupted does not count.
+    Interrupted trials do not count.
     """
     return [t for t in study.get_trials(deepcopy=False) if t.value is not None or OUTCOME in t.user_attrs]
 
 
 def in_progress(study: Study) -> int:
-    """How many trials other processes are training; those whose process has died are closed."""
+    """Return how many trials other processes are training, after closing those of dead processes."""
     optuna = require_optuna()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
@@ -202,19 +204,17 @@ def in_progress(study: Study) -> int:
 
 
 def _add_finished(study: Study, space: SearchSpace, values: Mapping[str, float], row: Mapping[str, float]) -> None:
-    """Put a trial into the study that was made elsewhere; ``row`` are its figures, ``fitness`` among them."""
+    """Add a trial of a table to the study; ``row`` has its metrics and ``fitness``."""
     optuna = require_optuna()
     kept = {name: gene.clip(values.get(name, getattr(space.start, name))) for name, gene in space.searched.items()}
+    distributions, attributes = _distributions(space.searched), {"row": dict(row)}
     study.add_trial(
-        optuna.trial.create_trial(
-            params=kept, distributions=_distributions(space.searched), value=row["fitness"],
-            user_attrs={"row": dict(row)},
-        )
-    )  # fmt: skip
+        optuna.trial.create_trial(params=kept, distributions=distributions, value=row["fitness"], user_attrs=attributes)
+    )
 
 
 def suggest(trial: Any, space: SearchSpace) -> dict[str, float]:
-    """The values of a trial for what is searched."""
+    """Return the values of a trial for the hyper-parameters that are searched."""
     return {name: trial.suggest_float(name, gene.low, gene.high) for name, gene in space.searched.items()}
 
 
@@ -224,10 +224,10 @@ def _distributions(genes: Mapping[str, Gene]) -> dict[str, BaseDistribution]:
 
 
 def genetic_sampler(space: SearchSpace, seed: int) -> BaseSampler:
-    """The sampler that mutates the best trials so far (:meth:`SearchSpace.mutate`), or the start while there are none.
+    """Make the sampler that mutates the best trials so far, or the starting values (:meth:`SearchSpace.mutate`).
 
-    What it draws depends on the seed, the number of the trial and the trials that are finished by then, so processes
-    that share a study do not draw the same.
+    Its values depend on the seed, the number of the trial and the trials finished by then, so processes that share a
+    study do not draw the same.
     """
     from optuna.samplers import BaseSampler
     from optuna.trial import TrialState
@@ -247,15 +247,15 @@ def genetic_sampler(space: SearchSpace, seed: int) -> BaseSampler:
         def sample_independent(
             self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
         ) -> Any:
-            raise RuntimeError(f"{param_name} is not in the search space")  # nothing else is ever asked for
+            raise RuntimeError(f"{param_name} is not in the search space")  # which has all parameters
 
     return GeneticSampler()
 
 
 def tpe_sampler(space: SearchSpace, seed: int) -> BaseSampler:
-    """Optuna's tree-structured Parzen estimator over the whole ranges, ten random trials first.
+    """Make Optuna's tree-structured Parzen estimator over the whole ranges, with ten random trials first.
 
-    Each trial has a generator of its own, from the seed and its number, as with the genetic sampler.
+    Each trial has a separate generator, from the seed and its number, as with the genetic sampler.
     """
     from optuna.samplers import BaseSampler, TPESampler
 
@@ -265,7 +265,7 @@ def tpe_sampler(space: SearchSpace, seed: int) -> BaseSampler:
 
         def before_trial(self, study: Study, trial: FrozenTrial) -> None:
             number = int(np.random.SeedSequence((seed, trial.number)).generate_state(1)[0])
-            self._tpe = TPESampler(seed=number, constant_liar=True)  # liar: other processes try something else
+            self._tpe = TPESampler(seed=number, constant_liar=True)  # the liar keeps processes from trying the same
             self._tpe.before_trial(study, trial)
 
         def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:

@@ -25,7 +25,7 @@ def optimizer_state(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[
 
 
 def load_optimizer_state(optimizer: torch.optim.Optimizer, model: nn.Module, saved: Mapping[str, Any]) -> None:
-    """Restore what :func:`optimizer_state` returned and :func:`~utils.training.resume_checks.check_fits` has checked.
+    """Restore what :func:`optimizer_state` returned, checked by ``utils.training.resume_checks``.
 
     Groups are matched by name. Only what a run changes is taken from the file, so not the weight decay.
     """

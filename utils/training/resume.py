@@ -17,10 +17,10 @@ from utils.config.paths import ROOT
 from utils.core.errors import InputError
 from utils.core.names import counted
 from utils.core.output import OutputFolder
-from utils.training.resume_checks import check_fits, check_train_state
+from utils.training.resume_checks import check_run_fits, check_train_state
 from utils.training.saver import RESUME_FILE
 
-_OLD_KEYS = {"pictures": "images"}  # of train_state, in files of earlier versions
+_NEW_KEYS = {"pictures": "images", "maps": "class_map"}  # names of older files in train_state
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def _open_checked(path: Path) -> Checkpoint:
     """Load a checkpoint and check the kinds of its training state; loading checks the checksums."""
     checkpoint = load_checkpoint(path)
     state = checkpoint.train_state
-    checkpoint.train_state = {_OLD_KEYS.get(key, key): value for key, value in state.items()}
+    checkpoint.train_state = {_NEW_KEYS.get(key, key): value for key, value in state.items()}
     if checkpoint.resumable:
         try:
             check_train_state(checkpoint)
@@ -106,11 +106,11 @@ def same_model(resumed: Resumed, spec: DatasetSpec) -> Model:
 
 
 def check_resumable(resumed: Resumed | None, model: Model, hyp: Hyp, optimizer: str) -> None:
-    """Raise InputError: a part of the checkpoint does not fit the model (``check_fits``)."""
+    """Raise InputError: a part of the checkpoint does not fit the model (``check_run_fits``)."""
     if resumed is None:
         return
     try:
-        check_fits(resumed.checkpoint, model, hyp, optimizer)
+        check_run_fits(resumed.checkpoint, model, hyp, optimizer)
     except InputError as error:
         raise InputError(f"--resume {_damaged(resumed.path, error)}; {_alternatives(resumed.path)}") from error
 

@@ -1,4 +1,4 @@
-"""Checks that a checkpoint is a whole run of its own model, before anything of it is used."""
+"""Checks that a checkpoint is a whole run of the model in it, before anything of it is used."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ TRAIN_STATE: dict[str, Any] = {
     **dict.fromkeys(("epoch", "last_step", "warmup", "images", "processes", "skipped"), int),
     **dict.fromkeys(("amp", "stopped_early", "best_written"), bool),
     **dict.fromkeys(("early_stop", "position"), dict[str, Any]),
-    "maps": list[float],
+    "class_map": list[float],
     "gradients": dict[str, Tensor],
 }
-_NEEDED = ("epoch", "last_step", "early_stop", "maps", "gradients")
+_NEEDED = ("epoch", "last_step", "early_stop", "class_map", "gradients")
 _POSITION: dict[str, Any] = {"batches": int, "skipped": int, "sums": list[float], "seconds": float}
 _EARLY_STOP: dict[str, Any] = {"best_epoch": int, "best_fitness": float, "possible_stop": bool, "since": int}
 # Hyper-parameters that a file of an earlier version need not have.
@@ -53,7 +53,7 @@ def check_train_state(checkpoint: Checkpoint) -> None:
         raise InputError(f"train_state: epoch is {state['epoch']}")
 
 
-def check_fits(checkpoint: Checkpoint, model: Model, hyp: Hyp, optimizer: str) -> None:
+def check_run_fits(checkpoint: Checkpoint, model: Model, hyp: Hyp, optimizer: str) -> None:
     """Check that everything a run resumes with fits the model that it is loaded into.
 
     Args:
@@ -72,8 +72,8 @@ def check_fits(checkpoint: Checkpoint, model: Model, hyp: Hyp, optimizer: str) -
     _check_kinds("train_state: early_stop", state["early_stop"], _EARLY_STOP, tuple(_EARLY_STOP)[:3])
     if not math.isfinite(state["early_stop"]["best_fitness"]):
         raise InputError("train_state: early_stop: best_fitness is not finite")
-    if len(state["maps"]) != checkpoint.nc:
-        raise InputError(f"train_state: maps has {len(state['maps'])} numbers for {checkpoint.nc} classes")
+    if len(state["class_map"]) != checkpoint.nc:
+        raise InputError(f"train_state: class_map has {len(state['class_map'])} numbers for {checkpoint.nc} classes")
     for part, tensors in (("model", checkpoint.model), ("ema", checkpoint.ema or {})):
         _check_names(part, tensors, tensors_of_model, of="this model")
         for name, tensor in tensors.items():

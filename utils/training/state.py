@@ -103,7 +103,7 @@ class TrainState:
             "epoch": self.epochs_done - 1,
             "last_step": self.last_step,
             "early_stop": self.early_stopping.state_dict(),
-            "maps": self.class_map.tolist(),
+            "class_map": self.class_map.tolist(),
             "skipped": self.skipped,
             "stopped_early": self.stopped_early,
             "best_written": self.best_written,
@@ -129,7 +129,7 @@ class TrainState:
         progress = EpochProgress.from_checkpoint(done, values["position"]) if "position" in values else EpochProgress()
         return cls(
             early_stopping,
-            np.array(values["maps"]),
+            np.array(values["class_map"]),
             progress,
             epochs_done=done,
             last_step=values["last_step"],

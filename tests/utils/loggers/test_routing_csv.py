@@ -91,13 +91,13 @@ def test_idle_layers_are_named_once_and_only_when_the_temperature_is_at_its_end(
     assert caplog.messages == (expected if warned else [])
 
 
-def test_after_a_run_too_short_it_is_too_early_to_tell(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_after_too_short_a_run_only_that_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     logger = RoutingCsv(too_short=True)
     logger.on_train_start(TrainStart(save_dir=tmp_path, epochs=1, names=(), labels=np.zeros((0, 5))))
     logger.on_val_end(ValEnd(epoch=0, metrics={}, per_class_ap={}, routing=layers(1)))
     with caplog.at_level(logging.INFO):
         logger.on_train_end(TrainEnd(save_dir=tmp_path, best=None, epochs_run=1))
-    assert caplog.messages == ["routing of the dynamic layers: too early to tell after so short a run"]
+    assert caplog.messages == ["routing of the dynamic layers: the run is too short to assess it"]
 
 
 def test_the_image_is_drawn_at_the_end(tmp_path: Path) -> None:

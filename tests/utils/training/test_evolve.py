@@ -185,7 +185,7 @@ def test_resume_takes_the_options_of_the_search(tmp_path: Path, options: Any) ->
 def test_what_is_no_search_cannot_be_resumed(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"--evolve --resume .*: not the run folder of a search"):
         evolve(TrainOptions(evolve=2, resume=str(tmp_path)), Training())
-    with pytest.raises(FileNotFoundError, match="--evolve --resume: no search to go on with"):
+    with pytest.raises(FileNotFoundError, match="--evolve --resume: no search to continue"):
         evolve(TrainOptions(evolve=2, resume=True, project=str(tmp_path)), Training())
 
 
@@ -250,7 +250,7 @@ def test_a_wrong_hyper_parameter_file_leaves_no_folder_behind(tmp_path: Path, op
 
 
 def test_a_table_of_v61_without_a_study_is_gone_on_with(tmp_path: Path, options: Any) -> None:
-    """Case B34: a search goes on from its evolve.csv."""
+    """Case B34: a search continues from its evolve.csv."""
     names = [*EVOLVE_METRICS, *V61_GENES]
     values = [[0.5, 0.5, 0.4, 0.3, 0.1, 0.1, 0.1, 0.05, *(getattr(Hyp(), name) for name in list(V61_GENES)[1:])]]
     lines = [",".join(f"{name:>20}" for name in names)]

@@ -33,14 +33,14 @@ def study_in(folder: Path, sampler: str = "genetic", seed: int = 0, earlier: Any
     return open_study(folder, SPACE, sampler, seed)
 
 
-def figures(fitness: float) -> dict[str, float]:
+def metrics(fitness: float) -> dict[str, float]:
     return dict.fromkeys([*EVOLVE_METRICS, "fitness"], fitness)
 
 
 def finish(trial: Any) -> float:
     """Stands for the training of a trial."""
     trial.set_user_attr("folder", "0")
-    trial.set_user_attr("row", figures(0.5))
+    trial.set_user_attr("row", metrics(0.5))
     return suggest(trial, SPACE)["lr0"]
 
 
@@ -74,7 +74,7 @@ def test_two_processes_that_ask_at_the_same_time_try_different_values(tmp_path: 
 
 def test_the_genetic_sampler_goes_on_from_the_better_trial(tmp_path: Path) -> None:
     low, high = {"lr0": 0.01}, {"lr0": 0.05}
-    study = study_in(tmp_path, earlier=[(low, figures(0.1)), (high, figures(0.9))])
+    study = study_in(tmp_path, earlier=[(low, metrics(0.1)), (high, metrics(0.9))])
     children = [suggest(study.ask(), SPACE)["lr0"] for _ in range(5)]
     assert min(children) > 0.02
 
@@ -156,21 +156,24 @@ def test_a_journal_that_has_sqlite_remove_a_file_elsewhere_is_refused(tmp_path: 
         ("update trial_user_attributes set value_json = '\"../../x\"' where key = 'folder'", r"trial 0 has the folder"),
         ("update trial_user_attributes set value_json = '3' where key = 'folder'", r"the folder 3, which is no number"),
         ("update trial_user_attributes set value_json = '[1' where key = 'folder'", "no study that can be used"),
-        ("update trial_user_attributes set value_json = '7' where key = 'row'", "figures that are none"),
-        ("update trial_user_attributes set value_json = '{\"a\": \"b\"}' where key = 'row'", "figures that are none"),
-        ("update trial_user_attributes set value_json = '{}' where key = 'row'", "has no figures"),
+        ("update trial_user_attributes set value_json = '7' where key = 'row'", "metrics that are no numbers"),
+        (
+            "update trial_user_attributes set value_json = '{\"a\": \"b\"}' where key = 'row'",
+            "metrics that are no numbers",
+        ),
+        ("update trial_user_attributes set value_json = '{}' where key = 'row'", "has no metrics"),
         ("update trial_params set param_value = 1e9 where param_name = 'lr0'", "values out of the search: lr0"),
         ("update trial_params set distribution_json = '{}'", "no study that can be used"),
         ("update trial_params set param_name = '../x' where param_name = 'lr0'", "out of the search: "),
         ('update trial_system_attributes set value_json = \'{"lr0": "x"}\'', "queued values out of the search: lr0"),
-        ("update trial_system_attributes set value_json = '[1, 2]'", "queued values that are none"),
+        ("update trial_system_attributes set value_json = '[1, 2]'", "queued values of a wrong kind"),
         ("update trials set state = 'GONE'", "no study that can be used"),
         ("update trial_values set value = 1e400", "no study that can be used"),
         ("delete from studies", "no study that can be used"),
         ("update study_directions set direction = 'SIDEWAYS'", "no study that can be used"),
     ],
 )
-def test_what_a_study_of_a_stranger_holds_is_checked(tmp_path: Path, change: str, message: str) -> None:
+def test_the_content_of_an_untrusted_study_is_checked(tmp_path: Path, change: str, message: str) -> None:
     study_in(tmp_path).optimize(finish, n_trials=1)
     with sqlite3.connect(tmp_path / STUDY_FILE) as database:
         database.execute(change)

@@ -104,7 +104,7 @@ def test_without_frozen_layers_the_table_has_no_such_column(model: Model, caplog
     ("freeze", "message"),
     [
         ((26,), "there is no layer 25; the model's layers are 0 to 24"),
-        (("9-2",), "--freeze 9-2: a range goes from the lower to the higher number"),
+        (("9-2",), "--freeze 9-2: a range is written from the lower to the higher number"),
         (("20-30",), "there is no layer 25"),
         (("backbone",), "--freeze backbone: no module has this name"),
         ((25,), "nothing is left to train"),

@@ -18,7 +18,7 @@ from utils.core.errors import InputError
 from utils.training import resume_checks
 from utils.training.optim import build_optimizer
 from utils.training.optimizer_state import load_optimizer_state, optimizer_state, pending_gradients, random_states
-from utils.training.resume_checks import check_fits
+from utils.training.resume_checks import check_run_fits
 
 CONV, NORM = "model.0.conv.weight", "model.0.bn.weight"
 Change = Callable[[Checkpoint], Any]
@@ -36,7 +36,7 @@ def make(optimizer: str, frozen: str = "") -> tuple[Model, Checkpoint]:
         steps.zero_grad()
         torch.stack([level.sum() for level in model(torch.rand(2, 3, 64, 64))]).sum().backward()
     notes = {
-        "epoch": 1, "last_step": 3, "maps": [0.0, 0.5], "gradients": pending_gradients(model), "warmup": 100,
+        "epoch": 1, "last_step": 3, "class_map": [0.0, 0.5], "gradients": pending_gradients(model), "warmup": 100,
         "early_stop": {"best_epoch": 1, "best_fitness": 0.4, "since": 0, "possible_stop": False}, "images": 4,
         "position": {"batches": 2, "skipped": 0, "sums": [0.1, 0.2, 0.3], "seconds": 1.5},
     }  # fmt: skip
@@ -137,7 +137,7 @@ SPOILT: dict[str, tuple[Change, str]] = {
     "a position that is a list": (lambda c: c.train_state.update(position=[1]), "'position' is of a wrong kind"),
     "a position before the epoch": (lambda c: c.train_state["position"].update(batches=-1), "position is .*-1"),
     "patience without a best epoch": (lambda c: c.train_state["early_stop"].pop("best_epoch"), "'best_epoch' is miss"),
-    "scores of other classes": (lambda c: c.train_state["maps"].append(0.1), "maps has 3 numbers for 2 classes"),
+    "scores of other classes": (lambda c: c.train_state["class_map"].append(0.1), "class_map has 3 numbers"),
     "no momentum in the schedule": (lambda c: c.hyp.pop("warmup_momentum"), "hyp: 'warmup_momentum' is missing"),
 }  # fmt: skip
 
@@ -149,25 +149,25 @@ def test_what_does_not_fit_is_refused_by_the_name_of_its_part(run: tuple[str, Mo
     change, message = SPOILT[what]
     change(checkpoint)
     with pytest.raises(InputError, match=message) as refused:
-        check_fits(checkpoint, model, Hyp(), optimizer)
+        check_run_fits(checkpoint, model, Hyp(), optimizer)
     assert "\n" not in str(refused.value)
 
 
 def test_a_whole_run_passes(run: tuple[str, Model, Checkpoint]) -> None:
-    check_fits(run[2], run[1], Hyp(), run[0])
+    check_run_fits(run[2], run[1], Hyp(), run[0])
 
 
 def test_the_state_of_another_optimizer_is_refused(run: tuple[str, Model, Checkpoint]) -> None:
     other = "Adam" if run[0] == "SGD" else "SGD"
     with pytest.raises(InputError, match=r"is missing"):
-        check_fits(run[2], run[1], Hyp(), other)
+        check_run_fits(run[2], run[1], Hyp(), other)
 
 
 def test_a_negative_mean_of_squares_is_refused() -> None:
     model, checkpoint = make("Adam")
     state(checkpoint)[CONV]["exp_avg_sq"].view(-1)[0] = -1
     with pytest.raises(InputError, match=rf"{CONV}: exp_avg_sq is negative"):
-        check_fits(checkpoint, model, Hyp(), "Adam")
+        check_run_fits(checkpoint, model, Hyp(), "Adam")
 
 
 def test_groups_in_another_order_are_matched_by_name(run: tuple[str, Model, Checkpoint]) -> None:
@@ -177,7 +177,7 @@ def test_groups_in_another_order_are_matched_by_name(run: tuple[str, Model, Chec
     for number, name in enumerate(("no_decay", "decay", "bias")):
         group(checkpoint, name)["lr"] = 0.1 * (number + 1)
     checkpoint.optimizer["groups"].reverse()
-    check_fits(checkpoint, model, Hyp(), optimizer)
+    check_run_fits(checkpoint, model, Hyp(), optimizer)
     fresh = build_optimizer(model, optimizer, Hyp())
     load_optimizer_state(fresh, model, checkpoint.optimizer)
     assert [(g["name"], round(g["lr"], 3), g["weight_decay"]) for g in fresh.param_groups] == [
@@ -192,11 +192,11 @@ def test_a_file_of_an_earlier_version_is_read_by_the_order_of_its_groups(run: tu
     del checkpoint.optimizer["without_state"]
     for each in checkpoint.optimizer["groups"]:
         del each["name"], each["param_names"]
-    check_fits(checkpoint, model, Hyp(), optimizer)
+    check_run_fits(checkpoint, model, Hyp(), optimizer)
     checkpoint.optimizer["groups"].reverse()
     checkpoint.optimizer["groups"][0]["weight_decay"] = 0.01
     with pytest.raises(InputError, match=r"group no_decay: weight_decay is 0.01"):
-        check_fits(checkpoint, model, Hyp(), optimizer)
+        check_run_fits(checkpoint, model, Hyp(), optimizer)
 
 
 def test_hyper_parameters_of_a_later_version_may_be_absent(run: tuple[str, Model, Checkpoint]) -> None:
@@ -204,7 +204,7 @@ def test_hyper_parameters_of_a_later_version_may_be_absent(run: tuple[str, Model
     checkpoint = copy.deepcopy(sound)
     for key in ("kernel_lr", "attention_lr", "temperature_span", "kernel_spread", "routing_deviation"):
         del checkpoint.hyp[key]
-    check_fits(checkpoint, model, Hyp(), optimizer)
+    check_run_fits(checkpoint, model, Hyp(), optimizer)
 
 
 def test_groups_with_rates_of_their_own_are_expected_where_the_hyper_parameters_have_them() -> None:
@@ -223,7 +223,7 @@ def test_a_state_noted_as_absent_is_refused_where_steps_were_taken(run: tuple[st
     assert checkpoint.optimizer is not None
     checkpoint.optimizer |= {"state": {}, "without_state": [name for name, _ in model.named_parameters()]}
     with pytest.raises(InputError, match=r"optimizer: state: .* is missing"):
-        check_fits(checkpoint, model, Hyp(), optimizer)
+        check_run_fits(checkpoint, model, Hyp(), optimizer)
 
 
 @pytest.mark.parametrize("noted", [True, False])
@@ -232,7 +232,7 @@ def test_a_frozen_parameter_has_no_state_and_any_other_has(noted: bool) -> None:
     assert checkpoint.optimizer is not None and CONV not in state(checkpoint)
     if not noted:
         del checkpoint.optimizer["without_state"]  # as earlier versions wrote it
-    check_fits(checkpoint, model, Hyp(), "SGD")
+    check_run_fits(checkpoint, model, Hyp(), "SGD")
     del state(checkpoint)[NORM]
     with pytest.raises(InputError, match=rf"optimizer: state: '{NORM}' is missing"):
-        check_fits(checkpoint, model, Hyp(), "SGD")
+        check_run_fits(checkpoint, model, Hyp(), "SGD")

@@ -71,11 +71,14 @@ def test_options_named_beside_resume_replace_those_of_the_run(write: Write) -> N
     assert resumed is not None and resumed.epochs_done == 2
 
 
-@pytest.mark.parametrize("key", ["images", "pictures"])
-def test_a_run_of_an_earlier_version_has_its_number_of_images_under_another_key(write: Write, key: str) -> None:
-    last = str(write("last.pt", 2, **{key: 12}))
+@pytest.mark.parametrize(("images", "class_map"), [("images", "class_map"), ("pictures", "maps")])
+def test_a_run_of_an_earlier_version_has_some_values_under_other_keys(
+    write: Write, images: str, class_map: str
+) -> None:
+    last = str(write("last.pt", 2, **{images: 12, class_map: [0.5]}))
     _, resumed = resume_options(TrainOptions(resume=last))
-    assert resumed is not None and resumed.checkpoint.train_state == {"epoch": 1, "images": 12}
+    assert resumed is not None
+    assert resumed.checkpoint.train_state == {"epoch": 1, "images": 12, "class_map": [0.5]}
 
 
 def test_the_number_of_images_under_the_other_key_is_checked_as_well(write: Write) -> None:
