@@ -78,5 +78,5 @@ def xml_of(file: Path) -> Path:
         return file
     files = sorted(file.glob("*.xml"))
     if len(files) != 1:
-        raise InputError(f"{file}: expected a folder with one .xml in it, it has {len(files)}")
+        raise InputError(f"{file}: expected a folder with one .xml in it, found {len(files)}")
     return files[0]
