@@ -59,8 +59,6 @@ REPEATED_NAMES = (
     #
     "Source",
     #
-    "TOLERANCE",
-    #
     "image_size",
     #
     "join",
@@ -68,8 +66,6 @@ REPEATED_NAMES = (
     "label_text",
     #
     "open_source",
-    #
-    "scaled",
     #
     "write",
 )

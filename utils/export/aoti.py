@@ -39,42 +39,42 @@ class AOTInductorExporter(Exporter):
 
         free = self.free(job.options)
         network = job.network(self.form(job.options), free)
-        said = job.about(free, network).to_text() | {PROCESSOR: torch.backends.cpu.get_cpu_capability()}
+        metadata = job.about(free, network).to_text() | {PROCESSOR: torch.backends.cpu.get_cpu_capability()}
         program = captured(network, job, free)
-        # The compiler takes no folder with blanks in its name, and leaves a lot behind.
+        # The compiler takes no folder with spaces in its name, and leaves many files behind.
         with tempfile.TemporaryDirectory(prefix="aoti-") as folder, fresh_inductor_cache(dir=folder):
             try:
-                aoti_compile_and_package(program, package_path=str(path), inductor_configs=settings(said))
-            except Exception as error:  # torch wraps what it gets in several of its own
-                reason = by_the_compiler(error)
+                aoti_compile_and_package(program, package_path=str(path), inductor_configs=compiler_settings(metadata))
+            except Exception as error:  # torch wraps it in several other exceptions
+                reason = compiler_error(error)
                 if reason is None:
                     raise
                 raise reason from error
         return []
 
 
-def by_the_compiler(error: BaseException) -> InputError | None:
-    """How the C++ compiler ended and what it said, where this is behind an error; torch only says that it failed."""
-    found: BaseException | None = error
-    while found is not None and not isinstance(found, subprocess.CalledProcessError):
-        found = found.__cause__ or found.__context__
-    if found is None:
+def compiler_error(error: BaseException) -> InputError | None:
+    """The exit code and the message of the C++ compiler, if it caused ``error``; torch only reports that it failed."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, subprocess.CalledProcessError):
+        cause = cause.__cause__ or cause.__context__
+    if cause is None:
         return None
-    said = found.output or ""
-    text = said if isinstance(said, str) else said.decode(errors="replace")
-    lines = [line.strip() for line in text.splitlines() if line.strip()] or ["it said nothing"]
-    telling = next((line for line in lines if "error" in line.lower() or "No space left" in line), lines[-1])
-    return InputError(f"the C++ compiler {describe_exit_code(found.returncode)}: {telling}")
+    output = cause.output or ""
+    text = output if isinstance(output, str) else output.decode(errors="replace")
+    lines = [line.strip() for line in text.splitlines() if line.strip()] or ["it printed nothing"]
+    message = next((line for line in lines if "error" in line.lower() or "No space left" in line), lines[-1])
+    return InputError(f"the C++ compiler {describe_exit_code(cause.returncode)}: {message}")
 
 
-def settings(said: dict[str, str]) -> dict[str, Any]:
-    """What the compiler is told: ``said`` goes into the package.
+def compiler_settings(metadata: dict[str, str]) -> dict[str, Any]:
+    """Settings of the compiler, and the metadata that go into the package.
 
-    No flags for this very processor: the vectors are those of its capability, which is what is checked when the
+    No flags for this processor alone: the vector instructions are those of its capability, which is checked when the
     package is loaded. No precompiled headers, which would stay in the folder for temporary files.
     """
     from torch._inductor import config
 
     wanted = {"cpp.march": "", "aot_inductor.precompile_headers": False}
     known = config.get_config_copy()  # older releases have fewer
-    return {"aot_inductor.metadata": said} | {key: value for key, value in wanted.items() if key in known}
+    return {"aot_inductor.metadata": metadata} | {key: value for key, value in wanted.items() if key in known}

@@ -1,4 +1,4 @@
-"""What every format has in common: what it has to say about itself, and where its files go."""
+"""Base of all export formats, and where their files are written."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ class Exporter:
     Attributes:
         name: what ``--include`` calls it.
         ending: of its files.
-        packages: module to import -> what pip calls it, for all that making and running a file needs.
+        packages: module to import -> package of pip, for making and running a file.
         forms: how dynamic layers can be computed in this format, the best first.
-        fixed_forms: more of them for a file of a fixed batch.
-        for_one: the best of them for a file that takes one image a call; None: the first of ``forms`` as well. An
+        fixed_forms: further forms for a file of a fixed batch.
+        for_one: the best of them for a file that takes one image a call; None: the first of ``forms``. An
             ordinary convolution with a computed kernel, where the runtime has a fast one: for 3x3 layers half the time
             of a product with patches.
         can_free: the axes that can be free; with ``always_free`` they are, whatever the options.
@@ -50,14 +50,14 @@ class Exporter:
     always_free: ClassVar[bool] = False
 
     def obstacle(self, job: ExportJob) -> str | None:
-        """Why the file cannot be made here, known before any work is done; None if it can."""
+        """Why the file cannot be made here, before any work is done; None if it can."""
         return missing(self.packages)
 
     def form(self, options: ExportOptions) -> DynamicForm:
-        """How dynamic layers are computed: as the user says, else as suits the format.
+        """The form of dynamic layers: that of ``--dynamic-form``, else the best one of the format.
 
         Raises:
-            InputError: the form asked for does not run in this format.
+            InputError: the requested form does not run in this format.
         """
         fixed_batch = "batch" not in self.free(options)
         if options.dynamic_form == "auto":
@@ -73,7 +73,7 @@ class Exporter:
         return wanted
 
     def free(self, options: ExportOptions) -> tuple[str, ...]:
-        """The axes of the input that any number fits."""
+        """The axes of the input that can have any size."""
         return self.can_free if self.always_free else tuple(a for a in options.free_axes if a in self.can_free)
 
     def path(self, job: ExportJob) -> Path:
@@ -81,14 +81,14 @@ class Exporter:
         return job.stem.with_name(job.stem.name + self.ending)
 
     def write(self, job: ExportJob, path: Path) -> list[str]:
-        """Make the file at ``path``, which is a draft; returns what there is to tell."""
+        """Make the file at ``path``, a temporary place; returns notes for the table."""
         raise NotImplementedError
 
     def check(self, job: ExportJob, path: Path) -> tuple[nn.Module | None, Proof]:
-        """Open the file at ``path`` and hold it against PyTorch.
+        """Open the file at ``path`` and compare it with PyTorch.
 
         Returns:
-            What runs it (None where nothing on this system does), and what came of it.
+            A module that runs it (None where this system cannot), and the result of the comparison.
 
         Raises:
             InputError: it cannot be read, does not run, or computes something else.
@@ -98,7 +98,7 @@ class Exporter:
 
 
 def missing(packages: Mapping[str, str]) -> str | None:
-    """The line about the first of ``packages`` (module -> what pip calls it) that is not there, None if all are."""
+    """A line about the first of ``packages`` (module -> package of pip) that is missing, None if there is none."""
     for module, package in packages.items():
         if importlib.util.find_spec(module) is None:
             return f"package {package} is missing: pip install {package}"
@@ -115,13 +115,13 @@ def check_writable(folder: Path) -> None:
 
 
 def _files(folder: Path) -> set[str]:
-    """Everything below a folder but folders, by the path from there."""
+    """All files below a folder, as paths relative to it."""
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_symlink() or not path.is_dir()}
 
 
 @contextmanager
 def draft(path: Path) -> Iterator[Path]:
-    """A path to write to; what is there becomes ``path`` at the end, or nothing is left of it after an error."""
+    """A temporary path to write to; at the end the file is moved to ``path``, after an error it is removed."""
     with temporary_folder(path.parent, ".export-") as folder:
         written = folder / path.name
         yield written

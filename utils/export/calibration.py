@@ -1,4 +1,4 @@
-"""Images of the data set on which scales and mean attentions are measured."""
+"""Images of the data set, from which scales and mean attentions are computed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MOST_CALIBRATION_IMAGES = 64
 def calibration_batches(job: ExportJob, most: int = MOST_CALIBRATION_IMAGES) -> Iterator[Tensor]:
     """Batches [B, 3, H, W] in 0..1 of up to ``most`` images of the training split, evenly spread over it.
 
-    Without a training split they come from the one that is scored.
+    Without a training split they come from the val split.
     """
     spec, options = DatasetSpec.load(job.options.data), job.options
     cache_dir = Path(options.cache_dir) if options.cache_dir else None

@@ -33,8 +33,8 @@ from utils.export.onnx_nms import run_onnx, with_raw
 from utils.inference.backends.base import FileBackend
 from utils.inference.backends.metadata import Metadata
 
-# Of the largest difference: what is allowed of every model, and what no rounding of its own excuses.
-TOLERANCE, CAP = 1e-4, 5e-2
+# Of the largest difference: what is allowed of every model, and the most that the model's own rounding can excuse.
+FLOAT32_TOLERANCE, LARGEST_TOLERANCE = 1e-4, 5e-2
 HALF_TOLERANCE = 5e-2
 BATCHES = (1, 3, 8)
 _WARM, _RUNS, _SECONDS = 2, 15, 3.0
@@ -42,13 +42,13 @@ _WARM, _RUNS, _SECONDS = 2, 15, 3.0
 
 @dataclass(frozen=True)
 class Proof:
-    """What running a file beside PyTorch has shown.
+    """Result of running a file beside PyTorch.
 
     Attributes:
         worst: the largest difference over all runs (scores; boxes as a share of the image's longer side), None for a
             file that does not run on this system.
         ms: per image, None likewise.
-        note: what there is to tell of it, such as why it was not run.
+        note: a remark, such as why it was not run.
         limit: what was allowed of ``worst``, None where it computes something else on purpose.
         exact: it was run and gives what PyTorch gives, but for rounding in float32.
     """
@@ -71,17 +71,17 @@ def prove(backend: FileBackend, job: ExportJob) -> Proof:
         images = sample_images(batch, hw).to(job.device)
         gaps.append(reference.gap(backend, images))
         if backend.info.nms:
-            suppression = suppression_difference(backend, job, images)
-            if suppression > TOLERANCE:
-                raise InputError(f"its suppression gives other boxes than detect.py (by {suppression:.2g}): not kept")
-    found = largest_difference(gaps)
-    if found.fault:
-        cure = "; half precision may be too coarse for this model: leave out --half" if job.options.half else ""
-        raise InputError(f"differs from PyTorch {found.fault}: not kept{cure}")
+            difference = nms_difference(backend, job, images)
+            if difference > FLOAT32_TOLERANCE:
+                raise InputError(f"its NMS gives other boxes than detect.py (by {difference:.2g}): not kept")
+    worst_gap = largest_difference(gaps)
+    if worst_gap.fault:
+        cure = "; half precision may be too coarse for this model: drop --half" if job.options.half else ""
+        raise InputError(f"differs from PyTorch {worst_gap.fault}: not kept{cure}")
     run = backend.run if backend.info.raw_levels else backend
     ms = time_ms(run, sample_images(backend.info.batch, backend.info.imgsz).to(job.device))
     exact = not (job.options.half or job.options.int8)
-    return Proof(found.worst, ms, limit=None if math.isinf(found.limit) else found.limit, exact=exact)
+    return Proof(worst_gap.worst, ms, limit=None if math.isinf(worst_gap.limit) else worst_gap.limit, exact=exact)
 
 
 def cases(info: Metadata) -> Iterator[tuple[int, tuple[int, int]]]:
@@ -108,12 +108,12 @@ def sample_images(batch: int, hw: tuple[int, int]) -> Tensor:
 
 
 class Reference:
-    """The model in PyTorch, its norms folded unless maps are compared."""
+    """The model in PyTorch, its norms folded unless raw predictions are compared."""
 
     def __init__(self, job: ExportJob) -> None:
-        self.maps, self.options = job.options.train, job.options
+        self.raw, self.options = job.options.train, job.options
         self.plain, self.model = job.model, copy.deepcopy(job.model).eval()
-        if self.maps:
+        if self.raw:
             self.model.head.train()
         else:
             fuse(self.model)
@@ -126,27 +126,27 @@ class Reference:
             InputError: they are of other shapes.
         """
         expected = self.groups(self.model(images), images)
-        if self.maps and isinstance(net, FileBackend):
+        if self.raw and isinstance(net, FileBackend):
             given: Any = [torch.as_tensor(output).to(images.device) for output in net.run(images)]
         elif isinstance(net, FileBackend) and net.info.nms:
-            given = raw_and_found(net, images)[1], None
+            given = raw_and_detections(net, images)[1], None
         else:
             given = net(images)
-        found = self.groups(given, images)
-        for (_, a), (_, b) in zip(expected, found, strict=True):
+        computed = self.groups(given, images)
+        for (_, a), (_, b) in zip(expected, computed, strict=True):
             if a.shape != b.shape:
                 raise InputError(f"gives {list(b.shape)} where PyTorch gives {list(a.shape)}: not kept")
-        limits = (TOLERANCE, CAP)
+        limits = (FLOAT32_TOLERANCE, LARGEST_TOLERANCE)
         if self.options.int8 or self.options.half:
             limits = (math.inf,) * 2 if self.options.int8 else (HALF_TOLERANCE,) * 2
-        return compare_outputs(expected, found, lambda: self.rounding(images), *limits)
+        return compare_outputs(expected, computed, lambda: self.rounding(images), *limits)
 
     def rounding(self, images: Tensor) -> list[DifferenceNorms]:
         """How far float32 is off float64, at most, in three ways: as is, in another layout, with norms not folded."""
         other = copy.deepcopy(self.model)
         set_memory_format(other, torch.channels_last)
         runs = [self.model(images), other(images.contiguous(memory_format=torch.channels_last))]
-        runs += [] if self.maps else [self.plain(images)]
+        runs += [] if self.raw else [self.plain(images)]
         try:
             exact = self.groups(other.double()(images.double()), images)
         except RuntimeError:  # a layer that takes float32 only: what is left are the ways it can be computed
@@ -155,54 +155,58 @@ class Reference:
         return [reduce(or_, group) for group in zip(*each)]
 
     def groups(self, output: Any, images: Tensor) -> OutputGroups:
-        """The maps of the levels; or boxes, as shares of the longer side, and scores."""
-        if self.maps:
-            return [(f"map {level}", one.cpu()) for level, one in enumerate(output)]
+        """The raw predictions of the levels; or boxes, as fractions of the longer side, and scores."""
+        if self.raw:
+            return [(f"level {level}", one.cpu()) for level, one in enumerate(output)]
         boxes = output[0].cpu()
         return [("boxes", boxes[..., :4] / max(images.shape[2:])), ("scores", boxes[..., 4:])]
 
 
-def raw_and_found(backend: FileBackend, images: Tensor) -> tuple[Tensor, Tensor]:
-    """What an ONNX file with suppression inside finds [B, k, 6], and the candidates it found it among [B, N, no]."""
+def raw_and_detections(backend: FileBackend, images: Tensor) -> tuple[Tensor, Tensor]:
+    """The detections of an ONNX file with NMS inside [B, k, 6], and its candidates before NMS [B, N, no]."""
     import onnx
 
     model = with_raw(onnx.load(backend.file))
-    found, raw = (torch.from_numpy(output) for output in run_onnx(model, images.half() if backend.fp16 else images))
-    return found, raw
+    detections, raw = (
+        torch.from_numpy(output) for output in run_onnx(model, images.half() if backend.fp16 else images)
+    )
+    return detections, raw
 
 
-def suppression_difference(backend: FileBackend, job: ExportJob, images: Tensor) -> float:
-    """The largest difference between the suppression inside a file and our own of the same candidates."""
+def nms_difference(backend: FileBackend, job: ExportJob, images: Tensor) -> float:
+    """The largest difference between the NMS inside a file and that of detect.py on the same candidates."""
     options, largest = job.options, 0.0
-    found, raw = raw_and_found(backend, images)
+    detections, raw = raw_and_detections(backend, images)
     own = non_max_suppression(
         raw, options.conf_thres, options.iou_thres, agnostic=options.agnostic_nms, max_det=raw.shape[1]
     )  # fmt: skip
-    for rows, expected in zip(found, own):
+    for rows, expected in zip(detections, own):
         earlier = (expected[:, 5:] == expected[:, 5]).tril(-1).sum(1)  # better ones of the same class
         expected = expected[earlier < options.topk_per_class][: options.topk_all]
         kept = rows[rows[:, 4] > 0]
         if len(kept) != len(expected) or rows[len(kept) :].any():
-            raise InputError(f"its suppression finds {len(kept)} boxes, detect.py {len(expected)}: not kept")
+            raise InputError(f"its NMS keeps {len(kept)} boxes, detect.py {len(expected)}: not kept")
         if len(kept):
-            largest = max(largest, worst(scaled(expected, images)[:, :5], scaled(kept, images)[:, :5]))
+            largest = max(
+                largest, worst(boxes_as_fractions(expected, images)[:, :5], boxes_as_fractions(kept, images)[:, :5])
+            )
     return largest
 
 
-def scaled(decoded: Tensor, images: Tensor) -> Tensor:
-    """Boxes [..., 4+] in shares of the longer side, scores as they are."""
+def boxes_as_fractions(decoded: Tensor, images: Tensor) -> Tensor:
+    """Boxes [..., 4+] as fractions of the longer side, scores unchanged."""
     return torch.cat([decoded[..., :4] / max(images.shape[2:]), decoded[..., 4:]], dim=-1)
 
 
-def worst(expected: Tensor, found: Tensor) -> float:
+def worst(expected: Tensor, computed: Tensor) -> float:
     """The largest difference.
 
     Raises:
         InputError: of other shapes.
     """
-    if expected.shape != found.shape:
-        raise InputError(f"gives {list(found.shape)} where PyTorch gives {list(expected.shape)}: not kept")
-    return float((expected - found).abs().max())
+    if expected.shape != computed.shape:
+        raise InputError(f"gives {list(computed.shape)} where PyTorch gives {list(expected.shape)}: not kept")
+    return float((expected - computed).abs().max())
 
 
 @torch.no_grad()

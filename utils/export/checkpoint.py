@@ -1,4 +1,4 @@
-"""From a checkpoint file to the files made of it."""
+"""Export of a checkpoint file."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ LOG = logging.getLogger(__name__)
 
 
 def export_checkpoint(weights: Path, options: ExportOptions, device: torch.device) -> list[ExportResult]:
-    """All formats of ``--include`` of one checkpoint; the first row is the checkpoint itself.
+    """Export one checkpoint in all formats of ``--include``; the first row is the checkpoint itself.
 
     Raises:
         FileNotFoundError, InputError: the checkpoint, ``--data`` or the output folder cannot be used.
@@ -47,7 +47,7 @@ def export_checkpoint(weights: Path, options: ExportOptions, device: torch.devic
 
 
 def stem_of(weights: Path, output: str) -> Path:
-    """Path of the files without ending: beside the weights, or in ``--output``, which is made."""
+    """Path of the files without ending: beside the weights, or in ``--output``, which is created."""
     folder = Path(output) if output else weights.parent
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -57,7 +57,7 @@ def stem_of(weights: Path, output: str) -> Path:
 
 
 def scorer(job: ExportJob) -> Scorer:
-    """What gives mAP@.5 and mAP@.5:.95 on the val split of ``--data``, with square images of the export's size."""
+    """A function that computes mAP@.5 and mAP@.5:.95 on the val split of ``--data``, with square images of the size."""
     options, side = job.options, job.hw[0]
     spec = DatasetSpec.load(options.data)
     if spec.nc != job.model.nc:
@@ -79,7 +79,7 @@ def scorer(job: ExportJob) -> Scorer:
 
 
 def baseline(job: ExportJob, weights: Path, score: Scorer | None) -> ExportResult:
-    """How fast and good the checkpoint is in PyTorch, norms folded."""
+    """The row of the checkpoint itself: its time and mAP in PyTorch, norms folded."""
     model = copy.deepcopy(job.model)
     fuse(model)
     ms = time_ms(model, sample_images(job.options.batch_size, job.hw).to(job.device))

@@ -1,4 +1,4 @@
-"""The work to be done: a model, and what is to be made of it."""
+"""What is exported: a model and the options."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from models.dynamic import get_temperature
 from models.dynamic_convolution import DynamicForm
 from models.yolo import Model
 from utils.config.export_options import ExportOptions
-from utils.export.export_network import ExportNetwork, MapNetwork
+from utils.export.export_network import ExportNetwork, RawNetwork
 from utils.inference.backends.metadata import Metadata
 
 LARGEST_FREE_BATCH = 8
@@ -21,13 +21,13 @@ LARGEST_FREE_BATCH = 8
 
 @dataclass(frozen=True)
 class ExportJob:
-    """A model and what is to be made of it.
+    """A model and how it is exported.
 
     Attributes:
         model: in float32 and evaluation mode; exporters work on copies.
         hw: height and width of the input in pixels.
         stem: path of the files without ending.
-        inputs: files that are read, and so never written over.
+        inputs: files that are read, which must not be overwritten.
     """
 
     model: Model
@@ -41,21 +41,21 @@ class ExportJob:
         return next(self.model.parameters()).device
 
     def on_cpu(self) -> ExportJob:
-        """The same in float32 on the processor, for converters that take nothing else."""
+        """The same in float32 on the CPU, for converters that take nothing else."""
         model = self.model if self.device.type == "cpu" else copy.deepcopy(self.model).cpu()
         return replace(self, model=model, options=replace(self.options, half=False))
 
-    def network(self, form: DynamicForm, free: tuple[str, ...]) -> ExportNetwork | MapNetwork:
+    def network(self, form: DynamicForm, free: tuple[str, ...]) -> ExportNetwork | RawNetwork:
         """The model ready for export; ``free`` are the free axes."""
         if self.options.train:
-            return MapNetwork(self.model, form)
+            return RawNetwork(self.model, form)
         fixed = not {"height", "width"} & set(free)
         return ExportNetwork(self.model, form, self.hw if fixed else None, self.options.half)
 
     def most(self) -> tuple[int, int, int]:
-        """Images, height and width up to which the free axes of a file go whose format wants an end to them.
+        """Largest batch, height and width of free axes, for formats that need a limit.
 
-        A little more than the size of the export where this is the least, so that two sizes can be tried.
+        At least two strides, so that two sizes can be tried.
         """
         least = 2 * int(self.model.stride.max())
         return max(LARGEST_FREE_BATCH, self.options.batch_size), max(self.hw[0], least), max(self.hw[1], least)
@@ -66,8 +66,8 @@ class ExportJob:
         images = torch.rand(shape, generator=torch.Generator().manual_seed(0)).to(self.device)
         return images.half() if self.options.half else images
 
-    def about(self, free: tuple[str, ...], network: ExportNetwork | MapNetwork) -> Metadata:
-        """What the file will say about itself."""
+    def about(self, free: tuple[str, ...], network: ExportNetwork | RawNetwork) -> Metadata:
+        """The metadata of the file."""
         forms = sorted({form.value for form in network.forms.values()})
         return Metadata(
             names=tuple(self.model.names),

@@ -1,4 +1,4 @@
-"""The network as it is exported: norms folded, dynamic layers in a form that the target takes, boxes decoded."""
+"""The model as it is exported: norms folded, dynamic layers in a form that the format takes, boxes decoded."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ class ExportHead(Detect):
                 )
 
     def forward(self, x: list[Tensor]) -> Tensor:  # type: ignore[override]
-        """Maps [B, c, ny, nx] of all levels -> [B, sum(na*ny*nx), no], as Detect decodes them."""
-        return torch.cat([self._boxes(level, conv(maps)) for level, (conv, maps) in enumerate(zip(self.m, x))], dim=1)
+        """Feature maps [B, c, ny, nx] of all levels -> [B, sum(na*ny*nx), no], as Detect decodes them."""
+        return torch.cat([self._boxes(level, conv(y)) for level, (conv, y) in enumerate(zip(self.m, x))], dim=1)
 
     def _boxes(self, level: int, y: Tensor) -> Tensor:
         stride, anchors = self.strides[level], getattr(self, f"anchors{level}")
@@ -54,7 +54,7 @@ class ExportHead(Detect):
         return torch.cat([xy, wh, s[..., 4:]], dim=3).flatten(1, 2)
 
     def _apply(self, fn: object, recurse: bool = True) -> ExportHead:
-        """half() leaves anchors and cells as they are: it could not tell pixels apart beyond 2048."""
+        """half() keeps anchors and cells in float32: float16 has no separate values for pixels beyond 2048."""
         exact = {name: buffer for name, buffer in self._buffers.items() if buffer is not None}
         super()._apply(fn, recurse)
         for name, buffer in exact.items():
@@ -68,8 +68,8 @@ def _cells(ys: Tensor, xs: Tensor) -> Tensor:
     return torch.stack([x.flatten(), y.flatten()], dim=1)[None, None]
 
 
-class MapHead(Detect):
-    """The head that returns its maps."""
+class RawHead(Detect):
+    """The head that returns raw predictions."""
 
     takes_list = True
 
@@ -78,16 +78,16 @@ class MapHead(Detect):
         self.m, self.na, self.no = head.m, head.na, head.no
 
     def forward(self, x: list[Tensor]) -> list[Tensor]:
-        """Maps [B, c, ny, nx] of all levels -> [B, na, ny, nx, no]."""
-        maps = [conv(level) for conv, level in zip(self.m, x)]
-        split = [y.reshape(-1, self.na, self.no, y.shape[2], y.shape[3]) for y in maps]
+        """Feature maps [B, c, ny, nx] of all levels -> [B, na, ny, nx, no]."""
+        outputs = [conv(level) for conv, level in zip(self.m, x)]
+        split = [y.reshape(-1, self.na, self.no, y.shape[2], y.shape[3]) for y in outputs]
         return [y.permute(0, 1, 3, 4, 2) for y in split]
 
 
 class ExportNetwork(nn.Module):
     """[B, 3, H, W] in 0..1 -> boxes [B, N, nc + 5] in pixels, float32.
 
-    The model given stays as it is.
+    ``model`` is not changed.
 
     Args:
         model: in float32.
@@ -111,14 +111,14 @@ class ExportNetwork(nn.Module):
         return boxes
 
 
-class MapNetwork(nn.Module):
-    """[B, 3, H, W] in 0..1 -> the raw maps [B, na, ny, nx, nc + 5] of the levels; norms stay layers of their own."""
+class RawNetwork(nn.Module):
+    """[B, 3, H, W] in 0..1 -> the raw predictions [B, na, ny, nx, nc + 5] of the levels; norms stay separate layers."""
 
     def __init__(self, model: Model, form: DynamicForm) -> None:
         super().__init__()
         self.net = copy.deepcopy(model).eval()
         self.forms = use_form(self.net, form)
-        self.net.model[-1] = MapHead(self.net.head)
+        self.net.model[-1] = RawHead(self.net.head)
         self.requires_grad_(False)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:

@@ -23,7 +23,7 @@ class ExportedProgramExporter(Exporter):
     ending = ".pt2"
 
     def obstacle(self, job: ExportJob) -> str | None:
-        layout = "torch.export.pt2_archive.constants"  # each tensor a record of its own, as we read it
+        layout = "torch.export.pt2_archive.constants"  # each tensor in its own record, as the backend reads it
         try:
             known = hasattr(importlib.import_module(layout), "WEIGHTS_CONFIG_FILENAME_FORMAT")
         except ImportError:

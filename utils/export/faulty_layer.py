@@ -1,4 +1,4 @@
-"""Which layer of a model keeps a format from being made: the model's first rows alone are exported, fewer or more."""
+"""Search for the layer that cannot be exported: the first rows of the model are exported alone, more or fewer."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from models.dynamic_convolution import DynamicForm
 from utils.export.base import Exporter
 from utils.export.check import cases, sample_images
 from utils.export.export_job import ExportJob
-from utils.export.export_network import ExportNetwork, MapNetwork
+from utils.export.export_network import ExportNetwork, RawNetwork
 from utils.inference.backends import open_exported
 
 LOG = logging.getLogger(__name__)
-_SECONDS = 120.0  # of search, after which the line goes without the layer; those of the processor: it may be busy
-_MOST = 5  # times as many by the clock, for converters that are processes of their own
+_SECONDS = 120.0  # of processor time, after which the search stops
+_MOST = 5  # times as many by the clock, for converters that run as separate processes
 
 
 class FirstRows(nn.Module):
-    """[B, 3, H, W] -> what the last of the first rows gives, as [B, places, channels], with a trace of all others."""
+    """[B, 3, H, W] -> the output of the last of the first rows, as [B, places, channels]; it depends on all others."""
 
     def __init__(self, whole: ExportNetwork, rows: int) -> None:
         super().__init__()
         self.forms, self.sources, self.layers = whole.forms, whole.net.sources, whole.net.model[:rows]
 
     def forward(self, images: Tensor) -> Tensor:
-        given = [images]  # then what each row gives
+        given = [images]  # then the output of each row
         for index, (layer, sources) in enumerate(zip(self.layers, self.sources)):
             inputs = [given[source + (1 if source >= 0 else index + 1)] for source in sources]
             given.append(layer(inputs if layer.takes_list else inputs[0]))
-        # What nothing takes would be left out of a graph, and with it what cannot be exported.
+        # An output that nothing uses would be dropped from a graph, and with it the layer that cannot be exported.
         trace = torch.stack([one.mean() for one in given]).sum()
         return given[-1].flatten(2).transpose(1, 2) + 0 * trace
 
@@ -46,10 +46,10 @@ class FirstRowsJob(ExportJob):
 
     rows: int = 0
 
-    def network(self, form: DynamicForm, free: tuple[str, ...]) -> ExportNetwork | MapNetwork:
+    def network(self, form: DynamicForm, free: tuple[str, ...]) -> ExportNetwork | RawNetwork:
         whole = super().network(form, free)
         assert isinstance(whole, ExportNetwork)
-        return FirstRows(whole, self.rows)  # type: ignore[return-value]  # it has what exporters ask for
+        return FirstRows(whole, self.rows)  # type: ignore[return-value]  # it has what exporters use
 
 
 @dataclass(frozen=True)
@@ -111,5 +111,5 @@ def faulty_layer(exporter: Exporter, job: ExportJob, run: bool) -> str:
     row = [*job.model.yaml["backbone"], *job.model.yaml["head"]][index]
     text = f"layer {index} ({type(job.model.model[index]).__name__}, row {row!s:.120}) cannot be exported"
     if exporter.free(job.options) and not exporter.always_free and not search.fails(index + 1, dynamic=False):
-        return f"{text} with --dynamic; leave that out, or use another operation there"
+        return f"{text} with --dynamic; drop that, or use another operation there"
     return f"{text}; use another operation there, or another format"

@@ -21,7 +21,7 @@ from utils.export.base import Exporter, missing
 from utils.export.export_job import ExportJob
 from utils.inference.backends.ncnn import BIN, HALF, NCNN_METADATA, PARAM, SUMS, checksum
 
-_SECONDS = 900  # of the largest models on a slow machine with room to spare
+_SECONDS = 900  # more than the largest models take on a slow machine
 _TRACED = "model.pt"
 
 
@@ -73,7 +73,7 @@ def trace(network: nn.Module, images: torch.Tensor, file: Path) -> None:
         torch.jit.save(torch.jit.trace(network, images, check_trace=False), str(file))
 
 
-def program() -> list[str]:
+def pnnx_command() -> list[str]:
     """The command that starts pnnx: that of the package of this Python, else one on the path.
 
     Raises:
@@ -81,8 +81,8 @@ def program() -> list[str]:
     """
     package = importlib.util.find_spec("pnnx")
     for folder in (*((package and package.submodule_search_locations) or ()), None):
-        if found := shutil.which("pnnx", path=folder):
-            return [found]
+        if executable := shutil.which("pnnx", path=folder):
+            return [executable]
     raise InputError("the program pnnx is missing: pip install pnnx")
 
 
@@ -92,11 +92,11 @@ def run_pnnx(folder: Path, shape: Sequence[int], half: bool, verbose: bool = Fal
     Names are relative to the folder: pnnx takes no others everywhere.
 
     Raises:
-        InputError: it fails or takes too long; with the last line of what it says.
+        InputError: it fails or takes too long; with the last line that it prints.
     """
     sides = ",".join(map(str, shape))
     command = [
-        *program(),
+        *pnnx_command(),
         _TRACED,
         f"inputshape=[{sides}]",
         f"fp16={int(half)}",
@@ -116,13 +116,13 @@ def run_pnnx(folder: Path, shape: Sequence[int], half: bool, verbose: bool = Fal
         print(done.stdout)
     absent = [name for name in (PARAM, BIN) if not (folder / name).is_file()]
     if done.returncode or absent:
-        said = [line for line in done.stdout.splitlines() if line.strip()] or ["it said nothing"]
+        said = [line for line in done.stdout.splitlines() if line.strip()] or ["it printed nothing"]
         ended = describe_exit_code(done.returncode) if done.returncode else f"wrote no {' and no '.join(absent)}"
         raise InputError(f"pnnx {ended}: {said[-1].strip()}")
 
 
 def check_layers(file: Path) -> None:
-    """Refuse a graph with what pnnx could not translate; it writes that all the same, under PyTorch's names."""
+    """Raise InputError: pnnx could not translate a layer, and wrote it under the name it has in PyTorch."""
     kinds = [line.split()[0] for line in file.read_text(encoding="utf-8").splitlines()[2:] if line.strip()]
     foreign = sorted({kind for kind in kinds if "::" in kind or "." in kind})
     if foreign:

@@ -90,29 +90,29 @@ def to_onnx(network: nn.Module, job: ExportJob, free: tuple[str, ...], path: Pat
 
 
 def _newer_opset(error: Exception, opset: int) -> InputError | None:
-    """What to do about an operation that a later opset has; None if none has it."""
-    found = re.search(r"operator 'aten::(\w+)'.* added in version (\d+)", str(error))
-    if found is None:
+    """The error for an operation that a later opset has; None if none has it."""
+    match = re.search(r"operator 'aten::(\w+)'.* added in version (\d+)", str(error))
+    if match is None:
         return None
-    return InputError(f"opset {opset} has no operation {found[1]}: pass --opset {found[2]}")
+    return InputError(f"opset {opset} has no operation {match[1]}: pass --opset {match[2]}")
 
 
-def _free_output(free: tuple[str, ...], maps: bool) -> dict[int, str]:
+def _free_output(free: tuple[str, ...], raw: bool) -> dict[int, str]:
     axes = {0: "batch"} if "batch" in free else {}
     if {"height", "width"} & set(free):
-        axes |= {2: "rows", 3: "columns"} if maps else {1: "boxes"}
+        axes |= {2: "rows", 3: "columns"} if raw else {1: "boxes"}
     return axes
 
 
 def simplified(model: Any, job: ExportJob, free: tuple[str, ...]) -> tuple[Any, str]:
-    """The graph with constants folded and what is double left out, and what to say; the old graph if that fails."""
+    """The graph with constants folded and duplicates removed, and a note; the old graph if that fails."""
     import onnxslim
 
     try:
         slim = onnxslim.slim(model)
         for images in (job.images(), job.images(job.options.batch_size + 2 * ("batch" in free))):
             _check(slim, job, images.float())
-    except Exception as error:  # whatever goes wrong in it, there is a file without it
+    except Exception as error:  # of any kind: there is a file without it
         return model, f"simplification failed ({first_line(error)}), so the graph is as exported"
     return slim, f"simplified, {len(model.graph.node)} to {len(slim.graph.node)} nodes"
 

@@ -17,7 +17,7 @@ _ALL = 1_000_000
 # Only operators whose form is the same from opset 11 to the newest: no Split, Squeeze, or reduction along an axis.
 _GRAPH = """
 <ir_version: {ir}, opset_import: ["" : {opset}]>
-suppression (float[nms_b, nms_n, {width}] output) => (float[nms_b, {rows}, 6] detections)
+nms (float[nms_b, nms_n, {width}] output) => (float[nms_b, {rows}, 6] detections)
 <
   int64[1] nms_0 = {{0}}, int64[1] nms_1 = {{1}}, int64[1] nms_2 = {{2}}, int64[1] nms_4 = {{4}},
   int64[1] nms_5 = {{5}}, int64[1] nms_w = {{{width}}}, int64[2] nms_columns = {{0, 2}}, int64[1] nms_rows = {{{rows}}},
@@ -71,7 +71,7 @@ suppression (float[nms_b, nms_n, {width}] output) => (float[nms_b, {rows}, 6] de
   detections = Mul(nms_found, nms_factor)
 }}
 """
-# Each class is moved to an area of its own, so that boxes of different classes never meet.
+# Each class is moved to its own area, so that boxes of different classes never meet.
 _APART = """
   nms_right = ReduceMax<keepdims = 0>(nms_boxes)
   nms_left = ReduceMin<keepdims = 0>(nms_boxes)
@@ -103,7 +103,7 @@ _UNLIMITED = "nms_limited = Identity(nms_kept)"
 
 
 def with_nms(model: Any, classes: int, options: ExportOptions) -> Any:
-    """``model``, whose output are candidates [B, N, classes + 5], followed by suppression.
+    """``model``, whose output are candidates [B, N, classes + 5], followed by NMS.
 
     The new output ``detections`` is [B, topk_all, 6]: x1 y1 x2 y2 confidence class, best first, unused rows zero.
     """
@@ -133,7 +133,7 @@ def _number(value: float) -> str:
 
 
 def with_raw(model: Any) -> Any:
-    """A copy that also returns the candidates, to look at what the suppression made of them."""
+    """A copy that also returns the candidates, so that the result of NMS can be checked."""
     import onnx
 
     copy = onnx.ModelProto()

@@ -17,8 +17,8 @@ LEAST_OPSET, MOST_OPSET = 13, 17  # from a scale per channel on; up to the expor
 def quantized(model: Any, job: ExportJob, folder: Path) -> Any:
     """``model`` with 8-bit convolutions.
 
-    The head stays as it is, since scores and pixels share its maps, and so does the attention of dynamic layers, which
-    is cheap and decides about everything behind it.
+    The head stays as it is, since scores and pixels are channels of the same output, and so does the attention of
+    dynamic layers, which is cheap and affects everything behind it.
 
     Weights use seven of the eight bits: processors without 8-bit units (before AVX512-VNNI) add two products in 16
     bits, which overflow otherwise. Ranges of activations are moving averages over the images, since a few outliers
@@ -55,7 +55,7 @@ def quantized(model: Any, job: ExportJob, folder: Path) -> Any:
 
 
 def constants_to_initializers(model: Any) -> None:
-    """Move the values of Constant nodes, such as kernels put together from several, to where a kernel is looked for."""
+    """Move the values of Constant nodes, such as stacked kernels, to the initializers, where a kernel is expected."""
     left = []
     for node in model.graph.node:
         value = next((entry.t for entry in node.attribute if entry.name == "value"), None)

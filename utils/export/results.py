@@ -1,4 +1,4 @@
-"""The table at the end: what was made, how large and fast it is, how far from PyTorch, and why the rest was not."""
+"""The table of an export: for each format the file, its size, time and difference to PyTorch, or why it is missing."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class ExportResult:
         worst, limit: largest difference to PyTorch and what is allowed of it, see :class:`utils.export.check.Proof`.
         ms: per image; like ``worst`` None for a file that does not run on this system.
         map50, map: on the set of ``--data``, None without.
-        note: what there is to tell, or the reason why there is no file.
-        impossible: it was not tried, since something it needs is not here.
+        note: a remark, or the reason why there is no file.
+        impossible: it was not tried, since a package, device or system is missing.
     """
 
     format: str
@@ -66,7 +66,7 @@ def _text(value: float | None, form: str) -> str:
 
 
 def format_results(rows: Sequence[ExportResult]) -> list[str]:
-    """Lines of text in columns; columns that are empty in all rows are left out."""
+    """Lines of text in columns; columns that are empty in all rows are dropped."""
     cells = [RESULT_COLUMNS, *(row.cells() for row in rows)]
     kept = [i for i in range(len(RESULT_COLUMNS)) if i < 2 or any(line[i] not in ("", "-") for line in cells[1:])]
     widths = {i: max(len(line[i]) for line in cells) for i in kept}
@@ -78,5 +78,6 @@ def format_results(rows: Sequence[ExportResult]) -> list[str]:
 
 
 def log_results(rows: Sequence[ExportResult]) -> None:
+    """Log the table."""
     for line in format_results(rows):
         LOG.info(line)

@@ -1,7 +1,7 @@
-"""``--include static``: a plain checkpoint out of a dynamic one, each layer with the kernel it uses on average.
+"""``--include static``: a static checkpoint of a dynamic model, each layer with the kernel it uses on average.
 
-For hardware that takes nothing else. The attentions are averaged over images of the data set; what that costs is in
-the table, as the mAP beside that of the dynamic model.
+For hardware that takes nothing else. The attentions are averaged over images of the data set; the table shows the mAP
+beside that of the dynamic model.
 """
 
 from __future__ import annotations
@@ -69,18 +69,18 @@ class StaticExporter(Exporter):
 
 @dataclass
 class Means:
-    """Sums of what a layer's attention gave, and over how many images."""
+    """Sums of the outputs of a layer's attention, and the number of images."""
 
     sums: list[Tensor | None] = field(default_factory=list)
-    pictures: int = 0
+    images: int = 0
 
     def add(self, given: tuple[Tensor | None, ...]) -> None:
         sums = [None if one is None else one.double().sum(0) for one in given]
         self.sums = sums if not self.sums else [a if b is None else a + b for a, b in zip(self.sums, sums)]  # type: ignore[operator]
-        self.pictures += len(given[-1]) if given[-1] is not None else 0
+        self.images += len(given[-1]) if given[-1] is not None else 0
 
     def __iter__(self) -> Iterator[Tensor | None]:
-        return (None if one is None else one / self.pictures for one in self.sums)
+        return (None if one is None else one / self.images for one in self.sums)
 
 
 @torch.no_grad()
@@ -102,13 +102,13 @@ def collapse(job: ExportJob) -> tuple[Model, int]:
     for name, layer in dynamic.items():
         state |= _static_tensors(name, layer, means[name], job.model)
     model = Model(static_yaml(job.model), nc=job.model.nc).to(job.device).eval()
-    # A bare layer's Conv has a norm that does nothing but add the bias; its count of batches is of no use.
+    # A bare layer's Conv has a norm that does nothing but add the bias; its count of batches is not used.
     fresh = {key: tensor for key, tensor in model.state_dict().items() if key.endswith("num_batches_tracked")}
     try:
         model.load_state_dict(fresh | state, strict=True)
     except RuntimeError as error:
         raise InputError(f"a layer with a dynamic convolution in it has no static counterpart: {error}") from error
-    return model, next(iter(means.values())).pictures
+    return model, next(iter(means.values())).images
 
 
 def _belongs(key: str, layers: dict[str, DynamicConvolution]) -> bool:

@@ -31,7 +31,7 @@ class SavedModelExporter(TensorFlowExporter):
 
     def obstacle(self, job: ExportJob) -> str | None:
         if job.options.half:
-            return "holds float32; leave out --half"
+            return "holds float32; drop --half"
         return super().obstacle(job)
 
     def write(self, job: ExportJob, path: Path) -> list[str]:
@@ -41,7 +41,7 @@ class SavedModelExporter(TensorFlowExporter):
         return fixed(job.options)
 
     def through_onnx(self, job: ExportJob, path: Path) -> tuple[Metadata, Path]:
-        """What is to be said about the file, and the ONNX file on the way to it."""
+        """The metadata of the file, and the intermediate ONNX file."""
         job = replace(job, options=replace(job.options, opset=_OPSET))
         network = job.network(self.form(job.options), ())
         through = path.with_name("through.onnx")

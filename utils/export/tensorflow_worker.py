@@ -84,7 +84,7 @@ def to_frozen_graph(work: dict[str, Any]) -> None:
 def _end_with_parent() -> None:
     while os.read(0, 1):  # not by sys.stdin, whose lock would be held when the interpreter ends
         continue
-    os._exit(1)  # nobody holds the other end any more
+    os._exit(1)  # the other end is closed
 
 
 def main(work: dict[str, Any]) -> None:

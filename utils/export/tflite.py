@@ -67,7 +67,7 @@ class TensorFlowExporter(Exporter):
 
 
 def fixed(options: ExportOptions) -> list[str]:
-    """What to tell where free axes were asked for."""
+    """A note where free axes were requested."""
     return ["batch and size are fixed: the format has no free axes here"] if options.free_axes else []
 
 

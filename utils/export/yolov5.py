@@ -74,10 +74,12 @@ class YOLOv5Exporter(Exporter):
         model = load_model(path, job.device)[0]
         fuse(model)
         images = sample_images(job.options.batch_size, job.hw).to(job.device)
-        found = Reference(job).gap(model, images)
-        if found.fault:
-            raise InputError(f"differs from PyTorch {found.fault}: not kept")
-        return model, Proof(found.worst, time_ms(model, images), limit=found.limit, exact=not job.options.half)
+        difference = Reference(job).gap(model, images)
+        if difference.fault:
+            raise InputError(f"differs from PyTorch {difference.fault}: not kept")
+        return model, Proof(
+            difference.worst, time_ms(model, images), limit=difference.limit, exact=not job.options.half
+        )
 
 
 class _NamePickler(pickle._Pickler):  # the one in Python: that in C does not ask how a class is to be written

@@ -189,7 +189,9 @@ def test_the_missing_compiler_is_named_before_any_work(exported: Exported, monke
     assert row.note.startswith("it takes a C++ compiler (apt install g++, or CXX=path): No working C++ compiler found")
 
 
-KILLED = "the C++ compiler was killed (SIGKILL, which is what the system sends when memory runs out): it said nothing"
+KILLED = (
+    "the C++ compiler was killed (SIGKILL, which is what the system sends when memory runs out): it printed nothing"
+)
 
 
 @pytest.mark.parametrize(

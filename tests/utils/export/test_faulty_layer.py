@@ -73,9 +73,7 @@ def test_a_layer_that_takes_one_size_only_is_named_with_the_way_out(
     pytest.importorskip("onnxruntime")
     row = export_with(RowMeans, "onnx", dynamic=True)
     assert not row.made
-    assert (
-        "layer 2 (RowMeans, row [-1, 1, 'RowMeans', []]) cannot be exported with --dynamic; leave that out" in row.note
-    )
+    assert "layer 2 (RowMeans, row [-1, 1, 'RowMeans', []]) cannot be exported with --dynamic; drop that" in row.note
     assert row.note.endswith(f"full text in {tmp_path / 'm.onnx.log'}")
     assert "adaptive" in (tmp_path / "m.onnx.log").read_text(encoding="utf-8")
     assert len("".join(capfd.readouterr()).splitlines()) < 5

@@ -115,7 +115,7 @@ def pnnx(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Pat
     def stand_in(lines: str) -> Path:
         script = tmp_path / "stand_in.py"
         script.write_text(lines, encoding="utf-8")
-        monkeypatch.setattr(exporter, "program", lambda: [sys.executable, str(script)])
+        monkeypatch.setattr(exporter, "pnnx_command", lambda: [sys.executable, str(script)])
         return tmp_path
 
     return stand_in
@@ -140,9 +140,9 @@ def test_the_converter_is_told_shape_precision_and_names(pnnx: Callable[[str], P
         (f"open({PARAM!r}, 'w'); print('a.pt')", f"pnnx wrote no {BIN}: a.pt"),
         (
             "import os, signal; os.kill(os.getpid(), signal.SIGKILL)",
-            "pnnx was killed (SIGKILL, which is what the system sends when memory runs out): it said nothing",
+            "pnnx was killed (SIGKILL, which is what the system sends when memory runs out): it printed nothing",
         ),
-        ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", "pnnx crashed (SIGSEGV): it said nothing"),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", "pnnx crashed (SIGSEGV): it printed nothing"),
         ("import time; time.sleep(60)", "pnnx did not end within 1 seconds"),
     ],
 )

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from models.common import Dynamic_conv2d
+from models.dynamic_convolution import DynamicConvolution
 from models.yolo import Model
 from utils.checkpoint import load_model
 from utils.config.options import ExportOptions
@@ -30,7 +30,7 @@ def test_the_static_file_has_no_dynamic_layers_and_its_cost_is_told(
     source, row = exported(kind, include=("static",), data=str(ants))
     assert row.made, row.note
     model, checkpoint = load_model(row.path)
-    assert not any(isinstance(module, Dynamic_conv2d) for module in model.modules())
+    assert not any(isinstance(module, DynamicConvolution) for module in model.modules())
     assert checkpoint.names == ["ant", "bee", "甲虫"]
     assert "mean attention of 4 images" in row.note
     assert source.map is not None and row.map is not None
@@ -43,7 +43,7 @@ def test_a_model_that_looks_the_same_at_every_image_loses_nothing(
 ) -> None:
     model, _ = load_model(tiny(kind))
     for layer in model.modules():
-        if isinstance(layer, Dynamic_conv2d):
+        if isinstance(layer, DynamicConvolution):
             layer.start_neutral()
             if layer.bias is not None:
                 nn.init.normal_(layer.bias)
