@@ -49,8 +49,6 @@ NOT_YET_CLEAN = (
     #
     "utils/datasets/sources",
     #
-    "utils/export",
-    #
     "utils/training",
 )
 

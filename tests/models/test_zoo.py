@@ -15,7 +15,7 @@ import torch
 import yaml
 from torch import nn
 
-from models.common import Dynamic_conv2d
+from models.dynamic_convolution import DynamicConvolution
 from models.fuse import fuse
 from models.yolo import MODELS_DIR, Model, parse_model
 from utils.config.hyp import Hyp
@@ -68,7 +68,7 @@ def with_statistics(model: Model) -> Model:
                 module.running_var.copy_(torch.rand(module.num_features, generator=generator) + 0.5)
                 module.weight.copy_(torch.rand(module.num_features, generator=generator) + 0.5)
                 module.bias.copy_(torch.randn(module.num_features, generator=generator) * 0.1)
-            if isinstance(module, Dynamic_conv2d):
+            if isinstance(module, DynamicConvolution):
                 module.routing.set_temperature(1)
     return model.eval()
 

@@ -34,7 +34,7 @@ from utils.inference.backends.base import FileBackend
 from utils.inference.backends.metadata import Metadata
 
 # Of the largest difference: what is allowed of every model, and the most that the model's own rounding can excuse.
-FLOAT32_TOLERANCE, LARGEST_TOLERANCE = 1e-4, 5e-2
+FLOAT32_TOLERANCE, ROUNDING_CAP = 1e-4, 5e-2
 HALF_TOLERANCE = 5e-2
 BATCHES = (1, 3, 8)
 _WARM, _RUNS, _SECONDS = 2, 15, 3.0
@@ -136,7 +136,7 @@ class Reference:
         for (_, a), (_, b) in zip(expected, computed, strict=True):
             if a.shape != b.shape:
                 raise InputError(f"gives {list(b.shape)} where PyTorch gives {list(a.shape)}: not kept")
-        limits = (FLOAT32_TOLERANCE, LARGEST_TOLERANCE)
+        limits = (FLOAT32_TOLERANCE, ROUNDING_CAP)
         if self.options.int8 or self.options.half:
             limits = (math.inf,) * 2 if self.options.int8 else (HALF_TOLERANCE,) * 2
         return compare_outputs(expected, computed, lambda: self.rounding(images), *limits)
