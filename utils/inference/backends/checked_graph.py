@@ -59,7 +59,7 @@ def read_onnx(file: Path) -> tuple[bytes, Any]:
         ValueError: other operations than those of detectors, or weights in other files.
         Exception: of ``onnx``, if it is no ONNX file.
     """
-    onnx = import_optional("onnx", "onnx", f"the look into {file}")
+    onnx = import_optional("onnx", "onnx", f"the check of {file}")
     model = onnx.load_model_from_string(file.read_bytes())
     model.DiscardUnknownFields()
     if not model.graph.node or not model.graph.input or model.functions or model.training_info:
