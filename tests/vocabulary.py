@@ -29,8 +29,6 @@ OPTIONS_PAGE = "docs/en/options.md"  # made of the help of the options, which is
 NOT_YET_CLEAN = (
     "tools",
     #
-    "tools/study",
-    #
     "utils/config",
     #
     "utils/core/files.py",

@@ -270,7 +270,7 @@ def test_q_in_the_window_ends_a_video(find: Find, film: Path, monkeypatch: Any) 
         (["--slice-only"], "--slice-only does nothing without --slice"),
         (["--slice", "8"], "--slice 8 is too small"),
         (["--slice", "640", "--overlap", "0.95"], "--overlap 0.95 makes too many tiles"),
-        (["--slice", "640", "--visualize"], "leave out --slice"),
+        (["--slice", "640", "--visualize"], "omit --slice"),
         (["--vid-stride", "0"], "--vid-stride 0 is too small"),
         (["--batch-size", "0"], "--batch-size 0 is too small"),
         (["--reconnect", "-1"], "--reconnect -1 is too small"),

@@ -2,8 +2,8 @@
 
     python -m tools.study --plan tools/study/plan.yaml --output runs/study --jobs 2
 
-Stop it as you like and give the same command again: finished runs are kept, the others go on where they were. Each
-finished run is a line of ``results.csv`` at once. ``--summary`` makes tables and charts of what is there.
+It can be stopped at any time; the same command continues it: finished runs are kept, the others are resumed. Each
+finished run is a line of ``results.csv`` at once. ``--summary`` makes tables and charts of the finished runs.
 """
 
 from __future__ import annotations
@@ -88,9 +88,9 @@ class Results:
             return self.rows[-1]
 
     def row(self, run: Run) -> dict[str, str]:
-        found = json.loads((self.runs / run.name / RESULT).read_text(encoding="utf-8"))
+        result = json.loads((self.runs / run.name / RESULT).read_text(encoding="utf-8"))
         known = {"phase": run.phase, "data": run.data, "arm": run.arm, "lr0": run.lr0, "seed": run.seed}
-        known |= {"run": run.name, "settings": run.settings, **found}
+        known |= {"run": run.name, "settings": run.settings, **result}
         return {key: _text(known.get(key)) for key in COLUMNS}
 
     def _write(self) -> None:
@@ -115,7 +115,7 @@ class Progress:
     def line(self, row: Row) -> str:
         minutes = [float(each["minutes"]) for each in self.results.rows]
         hours = self.left() * sum(minutes) / len(minutes) / 60 / self.jobs
-        result = row["error"] or f"val {float(row['val_map']):.4f}"  # the test score is looked at in the summary
+        result = row["error"] or f"val {float(row['val_map']):.4f}"  # the test score is for the summary
         return (
             f"{row['phase']}: {row['data']} {row['arm']} lr0 {row['lr0']} seed {row['seed']}: {result}, "
             f"{float(row['minutes']):.1f} min; {self.left()} runs left, about {hours:.1f} h by {self.jobs} at a time"
@@ -123,7 +123,7 @@ class Progress:
 
 
 class Pool:
-    """Runs of a phase side by side, each a process of its own with one thread."""
+    """Runs of a phase side by side, each in a separate process with one thread."""
 
     def __init__(self, plan: Plan, output: Path, jobs: int) -> None:
         self.plan, self.output, self.jobs = plan, output, jobs

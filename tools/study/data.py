@@ -58,19 +58,19 @@ BLUR, NOISE = 1.6, 32.0  # standard deviations: px at 160 px, grey levels
 def apply_condition(image: Image, condition: str, rng: np.random.Generator) -> Image:
     """``image`` [h, w, 3] as it looks under one of ``ALL_CONDITIONS``; the blur grows with the longer side."""
     polarity, degradation = condition.split("-")
-    picture = 255 - image if polarity == "inverted" else image
+    base = 255 - image if polarity == "inverted" else image
     if degradation == "blurred":
-        return np.asarray(cv2.GaussianBlur(picture, (0, 0), BLUR * max(image.shape[:2]) / SIDE), dtype=np.uint8)
+        return np.asarray(cv2.GaussianBlur(base, (0, 0), BLUR * max(image.shape[:2]) / SIDE), dtype=np.uint8)
     if degradation == "noisy":
         grain = rng.standard_normal(image.shape, dtype=np.float32) * NOISE
-        return (picture + grain).clip(0, 255).astype(np.uint8)
-    return np.asarray(picture)
+        return (base + grain).clip(0, 255).astype(np.uint8)
+    return np.asarray(base)
 
 
 def composed(split: str, seed: int = 0) -> Iterator[tuple[str, Image, str]]:
     """Name, image, label text of ``COUNTS`` images of ``SIDE`` px; no digit of a split is in another.
 
-    A split draws its digits from a stretch of the file of its own, so most writers are in one split only.
+    A split draws its digits from a separate part of the file, so most writers are in one split only.
     """
     source = load_source()
     deck = DigitDeck(source.classes, split, np.random.default_rng((seed, SPLITS.index(split))))

@@ -120,10 +120,10 @@ class Plan:
         chosen, among = phase.arms, phase.arms["among"]
         ranked = sorted(among, key=lambda name: -_mean_val(rows, chosen["of"], data, name))
         best = ranked[: chosen["best"]]
-        found = {name: self.arms[name] for name in (*chosen["keep"], *best)}
+        arms = {name: self.arms[name] for name in (*chosen["keep"], *best)}
         if chosen.get("together"):
-            found["+".join(best)] = merged([self.arms[name] for name in best])
-        return found
+            arms["+".join(best)] = merged([self.arms[name] for name in best])
+        return arms
 
     def _rates(self, phase: Phase, data: str, arm: str, rows: Sequence[Row]) -> list[float]:
         if isinstance(phase.lr0, list):
@@ -147,15 +147,15 @@ def merged(arms: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def rows_of(rows: Sequence[Row], phase: str, data: str, arm: str) -> list[Row]:
     """The rows of an arm in a phase: those on ``data``, or if there are none on the other sets of that phase."""
-    found = [row for row in rows if (row["phase"], row["arm"]) == (phase, arm)]
-    return [row for row in found if row["data"] == data] or found
+    of_arm = [row for row in rows if (row["phase"], row["arm"]) == (phase, arm)]
+    return [row for row in of_arm if row["data"] == data] or of_arm
 
 
 def _mean_val(rows: Sequence[Row], phase: str, data: str, arm: str) -> float:
-    found = rows_of(rows, phase, data, arm)
-    if not found:
+    of_arm = rows_of(rows, phase, data, arm)
+    if not of_arm:
         raise InputError(f"phase {phase} has no result of {arm} yet")
-    return sum(float(row["val_map"] or 0) for row in found) / len(found)
+    return sum(float(row["val_map"] or 0) for row in of_arm) / len(of_arm)
 
 
 def model_yaml(run: Run) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What a study found: a table per data set and phase, paired differences with intervals, charts of every seed."""
+"""Summary of a study: a table per data set and phase, paired differences with intervals, charts of every seed."""
 
 from __future__ import annotations
 
@@ -111,11 +111,13 @@ class Group:
             left.plot([np.mean(values)], [place], "|", color="black", markersize=14)
             base = self.best_baseline
             if base and arm != base:
-                found = paired(self.scores(arm), self.scores(base))
-                right.plot(found.each, [place] * len(found.each), "o", color=MAIN_COLOR, alpha=0.35, markersize=4)
-                right.plot([found.mean], [place], "D", color="black", markersize=5)
-                if not math.isnan(found.low):
-                    right.hlines(place, found.low, found.high, color="black", linewidth=1.4)
+                difference = paired(self.scores(arm), self.scores(base))
+                right.plot(
+                    difference.each, [place] * len(difference.each), "o", color=MAIN_COLOR, alpha=0.35, markersize=4
+                )
+                right.plot([difference.mean], [place], "D", color="black", markersize=5)
+                if not math.isnan(difference.low):
+                    right.hlines(place, difference.low, difference.high, color="black", linewidth=1.4)
         right.axvline(0, color="black", linewidth=0.8)
         left.set_yticks(range(len(self.arms)), self.arms)
         left.invert_yaxis()

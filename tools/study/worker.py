@@ -1,8 +1,8 @@
-"""One run of a study, in a process of its own: train or go on, score the last averaged weights, write result.json.
+"""One run of a study, in a separate process: train or resume, evaluate the last EMA weights, write result.json.
 
     python -m tools.study.worker RUN_FOLDER
 
-The folder has ``run.json`` (what to do). Whoever comes second to a folder waits for the first.
+The folder has ``run.json`` (what to do). A second process for the same folder waits for the first.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ RESULT, TASK, TRAINED = "result.json", "run.json", "train"
 
 
 class Unfinished(InputError):
-    """The run was asked to stop; it goes on when it is started again."""
+    """A signal stopped the run; it is resumed when it is started again."""
 
 
 def commit() -> str:
@@ -55,11 +55,11 @@ def commit() -> str:
     return done.stdout.strip() or "unknown"
 
 
-def train_or_go_on(folder: Path, task: Mapping[str, Any]) -> Path:
-    """Train as the task says; returns the averaged weights of the last epoch.
+def train_or_resume(folder: Path, task: Mapping[str, Any]) -> Path:
+    """Train by the task; return the EMA weights of the last epoch.
 
     Raises:
-        UntrainableError: the losses run away.
+        UntrainableError: the losses are not finite.
         Unfinished: a signal stopped the run.
     """
     weights = folder / TRAINED / "weights"
@@ -76,12 +76,12 @@ def train_or_go_on(folder: Path, task: Mapping[str, Any]) -> Path:
             except UntrainableError:
                 raise
             except InputError as error:
-                LOG.warning("%s: cannot go on (%s), starting anew", folder.name, error)
+                LOG.warning("%s: cannot be resumed (%s), starting again", folder.name, error)
                 shutil.rmtree(folder / TRAINED)
         if not (weights / "last.pt").exists():
             train.run(**options)
     if not done.exists():
-        raise Unfinished(f"{folder.name}: stopped; it goes on when it is started again")
+        raise Unfinished(f"{folder.name}: stopped; it is resumed when it is started again")
     return weights / "last.pt"
 
 
@@ -95,28 +95,28 @@ def score(model: Model, task: Mapping[str, Any], split: str, imgsz: int) -> Rout
     return evaluate_routings(model, evaluator, conditions, foreign=split == "test")
 
 
-def figures(weights: Path, task: Mapping[str, Any]) -> dict[str, Any]:
-    """What results.csv has of a trained run, and the routing by condition."""
+def result_columns(weights: Path, task: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the columns of results.csv for a trained run, and the routing by condition."""
     imgsz = int(task["train"].get("imgsz", 640))
     model, _ = load_model(weights)
     summary = summarize(model, imgsz)
     row: dict[str, Any] = {"parameters": summary.parameters, "gflops": round(summary.gflops, 6)}
     for split in task["score"]:
-        found = score(model, task, split, imgsz)
-        row |= {f"{split}_map50": found.own.map50, f"{split}_map": found.own.map}
-        row |= {f"{split}_map_{kind}_pi": result.map for kind, result in found.foreign.items()}
-        if found.stats:
-            entropies = [layer.relative_entropy for layer in found.stats]
+        scores = score(model, task, split, imgsz)
+        row |= {f"{split}_map50": scores.own.map50, f"{split}_map": scores.own.map}
+        row |= {f"{split}_map_{kind}_pi": result.map for kind, result in scores.foreign.items()}
+        if scores.stats:
+            entropies = [layer.relative_entropy for layer in scores.stats]
             row |= {
                 f"{split}_entropy": float(np.mean(entropies)),
                 f"{split}_entropy_low": min(entropies),
                 f"{split}_entropy_high": max(entropies),
-                f"{split}_sd_pi": float(np.mean([layer.spread for layer in found.stats])),
-                f"{split}_idle": sum(layer.verdict != "ok" for layer in found.stats) / len(found.stats),
+                f"{split}_sd_pi": float(np.mean([layer.spread for layer in scores.stats])),
+                f"{split}_idle": sum(layer.verdict != "ok" for layer in scores.stats) / len(scores.stats),
             }
             row["routing"] = {
                 name: {group: mean.tolist() for group, mean in means.items()}
-                for name, means in found.by_condition.items()
+                for name, means in scores.by_condition.items()
             }
     return row
 
@@ -127,7 +127,7 @@ def work(folder: Path) -> None:
     start, before = time.perf_counter(), os.times()
     error, row = "", {}
     try:
-        row = figures(train_or_go_on(folder, task), task)
+        row = result_columns(train_or_resume(folder, task), task)
     except UntrainableError as untrainable:  # a result too: this rate is too high
         error = str(untrainable)
     after = os.times()

@@ -33,7 +33,7 @@ EXIT_INTERRUPTED = 130  # 128 + SIGINT, what a shell reports for Ctrl-C
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line; the list of all options is one ``--help`` away."""
+    """Reports an error in one line, without the list of all options."""
 
     def error(self, message: str) -> NoReturn:
         wait_for_rank_0()
@@ -58,7 +58,7 @@ def build_parser(options_class: type[OptionsT], prog: str | None = None) -> argp
 
 
 def _value_settings(item: Field[Any], flag: Flag) -> dict[str, Any]:
-    # The record has the defaults, and it can tell them from what was given.
+    # The record has the defaults, and knows which values were given.
     settings: dict[str, Any] = {"type": flag.convert, "default": argparse.SUPPRESS, "help": _help_text(item, flag)}
     for key, value in (("nargs", flag.nargs), ("const", flag.const), ("choices", flag.choices)):
         if value is not None:
@@ -115,10 +115,10 @@ def parse(
 
 @contextlib.contextmanager
 def ended_by_signals() -> Iterator[list[int]]:
-    """SIGTERM and SIGHUP (the terminal is gone) end the body like Ctrl-C, so that nothing half done stays behind.
+    """While open, SIGTERM and SIGHUP (the terminal was closed) act like Ctrl-C, so that unfinished files are removed.
 
-    Yields a list that holds the number of the signal when one came. A signal that is ignored (``nohup``) or handled
-    already is left alone, and so are all of them outside of the main thread, where Python has no signals.
+    Yields a list with the number of the signal when one arrived. Signals that are ignored (``nohup``) or handled
+    already do not change, nor does any outside of the main thread, where Python handles no signals.
     """
     came: list[int] = []
     owner, before, quiet_until = os.getpid(), {}, 0.0

@@ -44,7 +44,7 @@ class DetectOptions(Named):
     view_img: bool = switch("--view-img", "show the results in a window")
     save_txt: bool = switch("--save-txt", "write the detections as label files")
     save_conf: bool = switch("--save-conf", "with --save-txt: write the confidence as well")
-    save_crop: bool = switch("--save-crop", "write every detected object as an image of its own")
+    save_crop: bool = switch("--save-crop", "write every detected object as a separate image")
     nosave: bool = switch("--nosave", "write no images")
     save_csv: bool = switch("--save-csv", "write all detections of the run as one table, detections.csv")
     save_json: bool = switch("--save-json", "the same with an entry per image, detections.json")
@@ -102,4 +102,4 @@ class DetectOptions(Named):
         if self.overlap > 0.9:
             raise InputError(f"--overlap {self.overlap} makes too many tiles; allowed is 0 to 0.9")
         if self.visualize:
-            raise InputError("--visualize shows the layers for one whole image; leave out --slice")
+            raise InputError("--visualize shows the layers for one whole image; omit --slice")

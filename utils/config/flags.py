@@ -20,7 +20,7 @@ TASKS = ("train", "val", "test", "speed", "study")
 CACHES = ("ram", "disk")
 MOST_SIDE = 32_768  # px of --imgsz
 MOST = 2**31 - 1  # of any whole number
-PARTNERS = ("recent", "all")
+MOSAIC_SOURCES = ("recent", "all")
 
 NamedT = TypeVar("NamedT", bound="Named")
 
@@ -50,29 +50,20 @@ def option(
     convert: Callable[[str], Any],
     flags: str | Sequence[str],
     help: str,
-    *,
-    nargs: str | None = None,
-    const: Any = None,
-    choices: tuple[str, ...] | None = None,
-    repeat: bool = False,
-    may_be_empty: bool = False,
+    **settings: Any,
 ) -> Any:
-    """A dataclass field that takes a value on the command line."""
+    """Make a dataclass field that takes a value on the command line; ``settings`` are further fields of ``Flag``."""
     names = (flags,) if isinstance(flags, str) else tuple(flags)
-    flag = Flag(
-        names=names, help=help, convert=convert, nargs=nargs, const=const, choices=choices, repeat=repeat,
-        may_be_empty=may_be_empty,
-    )  # fmt: skip
-    return field(default=default, metadata={"flag": flag})
+    return field(default=default, metadata={"flag": Flag(names, help, convert, **settings)})
 
 
 def switch(name: str, help: str) -> Any:
-    """A dataclass field that is False unless its flag is given."""
+    """Make a dataclass field that is False unless its flag is given."""
     return field(default=False, metadata={"flag": Flag(names=(name,), help=help)})
 
 
 def yes_or_no(name: str, help: str) -> Any:
-    """A dataclass field that is None until ``--name`` makes it True or ``--no-name`` makes it False."""
+    """Make a dataclass field that is None unless ``--name`` (True) or ``--no-name`` (False) is given."""
     return field(default=None, metadata={"flag": Flag(names=(name,), help=help, negatable=True)})
 
 
@@ -87,9 +78,9 @@ def number_or_name(word: str) -> int | str:
 
 
 class Named:
-    """Base of an options record that remembers in ``given`` which of its fields were named, whatever their values.
+    """Base of an options record that records in ``given`` which of its fields were given, also with default values.
 
-    So ``--resume --epochs 300`` is a wish although 300 is the default.
+    So ``--resume --epochs 300`` extends a run, although 300 is the default.
     """
 
     given: frozenset[str]

@@ -15,7 +15,7 @@ from utils.core.files import read_yaml
 _BOOLEANS = frozenset({"warmup_v61", "attention_decay"})
 _OPTIONAL = frozenset({"anchors", "routing_deviation"})
 _ADDED = ("mosaic9", "cutout", "hist_equalize", "albumentations")
-# Inclusive bounds per key. Keys left out take any finite number.
+# Inclusive bounds per key. Other keys take any finite number.
 _BOUNDS: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("lr0", "lrf", "weight_decay", "warmup_epochs", "warmup_bias_lr"), (0.0, math.inf)),
     **dict.fromkeys(("box", "cls", "cls_pw", "obj", "obj_pw", "fl_gamma"), (0.0, math.inf)),
@@ -132,14 +132,14 @@ class Hyp:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any] | None, source: str = "hyp") -> Hyp:
-        """Build from plain values; keys left out keep their defaults. ``source`` names the origin in messages.
+        """Build from plain values; missing keys have their defaults. ``source`` names the origin in messages.
 
         Raises:
             InputError: unknown key or impossible value.
         """
         if not isinstance(values, Mapping):
-            found = "nothing" if values is None else type(values).__name__
-            raise InputError(f"{source}: expected 'key: value' lines, found {found}")
+            kind = "nothing" if values is None else type(values).__name__
+            raise InputError(f"{source}: expected 'key: value' lines, found {kind}")
         known = [f.name for f in fields(cls)]
         for key in values:
             if key not in known:

@@ -7,17 +7,15 @@ import logging
 from collections.abc import Mapping
 from dataclasses import Field, asdict, fields
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
-from utils.config.cli import parse
+from utils.config.cli import OptionsT, parse
 from utils.config.flags import Flag, number_or_name, path
 from utils.core.errors import InputError, suggestion
 from utils.core.log import setup_logging
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
-
-OptionsT = TypeVar("OptionsT", bound="DataclassInstance")
 
 
 def options_from(options_class: type[OptionsT], given: Mapping[str, Any]) -> OptionsT:
@@ -65,7 +63,7 @@ def as_options(options_class: type[OptionsT], options: OptionsT | argparse.Names
 
 
 def recorded_options(options_class: type[DataclassInstance], recorded: Any, source: str) -> dict[str, Any]:
-    """Options as a file has them (lists in place of tuples), ready for the record; names that it lacks are left out.
+    """Return the options recorded in a file as values for the options record, with tuples in place of lists.
 
     Raises:
         InputError: no mapping, or a value of a kind that the option does not take; names ``source`` and the option.

@@ -1,4 +1,4 @@
-"""The options of all scripts: one frozen record per script, each in a file of its own, made of ``utils.config.flags``.
+"""The options of all scripts: one frozen record and one module per script, with fields of ``utils.config.flags``.
 
 The names and defaults are those of YOLOv5 v6.1 unless a test table says otherwise.
 """

@@ -14,15 +14,15 @@ LARGEST_SIZE = 16384  # a record beyond it is a mistake: a batch of one would ta
 
 
 def recorded_size(value: Any, source: str) -> tuple[int, int] | None:
-    """(height, width) that a file records as its image size: a number, or a pair; None where it records none.
+    """Return (height, width) from the image size that a file records, a number or a pair; None without one.
 
-    What no size can be is warned about and left out: it comes from a file, and ``--imgsz`` can still be given.
+    An impossible size is ignored with a warning, since ``--imgsz`` can still be given.
     """
     sides = list(value) if isinstance(value, (list, tuple)) else [value]
     if value is None or not sides:
         return None
     if len(sides) > 2 or any(type(side) is not int or not 32 <= side <= LARGEST_SIZE for side in sides):
-        LOG.warning("%s: records the image size %.60r, which cannot be; it is left out", source, value)
+        LOG.warning("%s: records the image size %.60r, which is impossible and ignored", source, value)
         return None
     return sides[0], sides[-1]
 

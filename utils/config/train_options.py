@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from utils.config.flags import (
     CACHES,
+    MOSAIC_SOURCES,
     OPTIMIZERS,
-    PARTNERS,
     SAMPLERS,
     Named,
     at_least,
@@ -55,7 +55,7 @@ class TrainOptions(Named):
         False,
         path,
         "--resume",
-        "go on with a run: its last.pt or folder, or nothing for the newest; with --epochs: extend it",
+        "resume a run: its last.pt or folder, or nothing for the newest; with --epochs: extend it",
         nargs="?",
         const=True,
     )
@@ -80,14 +80,14 @@ class TrainOptions(Named):
     mosaic_from: str = option(
         "recent", str, "--mosaic-from",
         "a mosaic joins an image to others decoded shortly before, or (all, as v6.1) to any of the data set",
-        choices=PARTNERS,
+        choices=MOSAIC_SOURCES,
     )  # fmt: skip
     image_weights: bool = switch("--image-weights", "draw images of badly recognised classes more often")
     device: str = option("", str, "--device", "cpu, 0 or 0,1; empty: the first GPU if there is one", may_be_empty=True)
     multi_scale: bool = switch("--multi-scale", "vary the image size from half to one and a half")
     single_cls: bool = switch("--single-cls", "treat all classes as one")
     optimizer: str = option("SGD", str, "--optimizer", "optimizer", choices=OPTIMIZERS)
-    workers: int = option(8, int, "--workers", "loader processes of each training process; 0: load in that itself")
+    workers: int = option(8, int, "--workers", "workers of each training process; 0: load images in that itself")
     project: str = option(str(TRAIN_RUNS), path, "--project", "folder of the runs")
     name: str = option("exp", str, "--name", "name of this run; a number is added when it is taken")
     exist_ok: bool = switch("--exist-ok", "write into an existing run folder")
@@ -105,10 +105,10 @@ class TrainOptions(Named):
     save_period: int = option(-1, int, "--save-period", "keep a checkpoint every N epochs; below 1: none")
     save_steps: int = option(0, int, "--save-steps", "write last.pt every N batches as well, for long epochs; 0: no")
     skip_nonfinite: int = option(
-        0, int, "--skip-nonfinite", "leave out up to N batches whose loss or gradient is not finite; 0: none"
+        0, int, "--skip-nonfinite", "skip up to N batches whose loss or gradient is not finite; 0: none"
     )
     amp: bool | None = yes_or_no("--amp", "mixed precision: float16 on a GPU (the default there), bfloat16 on a CPU")
-    compile: bool = switch("--compile", "torch.compile; left out, with a warning, if it computes anything else")
+    compile: bool = switch("--compile", "torch.compile; not used, with a warning, if it computes anything else")
     deterministic: bool = switch("--deterministic", "on a GPU too, always add in the same order (slower)")
     seed: int = option(0, int, "--seed", "seed of everything that is drawn")
     sync_bn: bool = switch("--sync-bn", "batch norm over the images of all processes (torchrun starts several)")
@@ -153,7 +153,7 @@ class TrainOptions(Named):
         one_of("--optimizer", self.optimizer, OPTIMIZERS)
         if isinstance(self.resume, str) and not self.resume.strip():
             raise InputError("--resume is given an empty text; name a last.pt or a run, or give --resume alone")
-        one_of("--mosaic-from", self.mosaic_from, PARTNERS)
+        one_of("--mosaic-from", self.mosaic_from, MOSAIC_SOURCES)
         plain_name(self.name)
         self._check_evolve()
         self._check_wandb()
@@ -161,14 +161,14 @@ class TrainOptions(Named):
         if self.quad and self.batch_size < 4 and self.batch_size != AUTO:
             raise InputError(f"--quad makes one image out of four; --batch-size {self.batch_size} has less")
         if self.nosave and self.save_steps:
-            raise InputError("--nosave and --save-steps exclude each other; leave one out")
+            raise InputError("--nosave and --save-steps exclude each other; omit one")
         if self.nosave and self.save_period > 0:
-            raise InputError("--nosave and --save-period exclude each other; leave one out")
+            raise InputError("--nosave and --save-period exclude each other; omit one")
         if self.rect and self.image_weights:
-            raise InputError("--rect and --image-weights exclude each other: rect fixes the order; leave one out")
+            raise InputError("--rect and --image-weights exclude each other: rect fixes the order; omit one")
         for flag, given in (("--rect", self.rect), ("--multi-scale", self.multi_scale)):
             if self.compile and given:
-                raise InputError(f"--compile and {flag} exclude each other: each size would be compiled; leave one out")
+                raise InputError(f"--compile and {flag} exclude each other: each size would be compiled; omit one")
 
     def without_effect(self, hyp: Hyp, nc: int) -> list[str]:
         """Return a line for each option that changes nothing together with the others; none for a resumed run.
@@ -194,7 +194,7 @@ class TrainOptions(Named):
         if self.bucket:
             raise InputError(
                 f"--bucket {self.bucket}: nothing is exchanged with a cloud bucket here; copy evolve.csv yourself: "
-                "--evolve --exist-ok goes on from one that lies alone in its run folder"
+                "--evolve --exist-ok continues from one that is alone in its run folder"
             )
         if self.evolve is None:
             if self.evolve_sampler != "genetic":
@@ -206,7 +206,7 @@ class TrainOptions(Named):
         if self.epochs < 1:
             raise InputError("--evolve with --epochs 0: nothing would be trained, so nothing could be compared")
         if self.save_period > 0 or self.save_steps:
-            raise InputError("--evolve saves no checkpoints; leave out --save-period and --save-steps")
+            raise InputError("--evolve saves no checkpoints; omit --save-period and --save-steps")
 
     def _check_wandb(self) -> None:
         at_least("--bbox_interval", self.bbox_interval, -1)

@@ -57,11 +57,11 @@ class ValOptions(Named):
     rect: bool | None = yes_or_no("--rect", "images of like shape together with little border (default), or squares")
     v61_matching: bool = switch("--v61-matching", "pair detections and labels once, at IoU 0.5, as v6.1 did")
     device: str = option("", str, "--device", "cpu or 0; empty: the first GPU if there is one", may_be_empty=True)
-    workers: int = option(8, int, "--workers", "loader processes; 0: load in the main process")
+    workers: int = option(8, int, "--workers", "workers that load images; 0: load in the main process")
     cache_dir: str = option("", path, "--cache-dir", "folder for the label cache, for read-only data")
     single_cls: bool = switch("--single-cls", "treat all classes as one")
     augment: bool = switch("--augment", "look at every image in three sizes, once mirrored")
-    verbose: bool = switch("--verbose", "print the figures of every class")
+    verbose: bool = switch("--verbose", "print the metrics of every class")
     save_txt: bool = switch("--save-txt", "write the detections as label files")
     save_hybrid: bool = switch("--save-hybrid", "as --save-txt, with the labels mixed in; scores are without them")
     save_conf: bool = switch("--save-conf", "with --save-txt: write the confidence as well")
@@ -102,5 +102,5 @@ class ValOptions(Named):
         if self.annotations and not self.save_json:
             raise InputError("--annotations does nothing without --save-json; give both, or none")
         if self.annotations and self.single_cls:
-            raise InputError("--annotations and --single-cls exclude each other: the file has classes; leave one out")
+            raise InputError("--annotations and --single-cls exclude each other: the file has classes; omit one")
         check_download(self.download, self.allow_scripts, self.download_limit)

@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from utils.config.flags import CACHES
 from utils.core.errors import InputError, suggestion
 from utils.core.files import write_atomic
 from utils.core.image import read_image, read_image_for
@@ -22,7 +23,6 @@ from utils.core.names import counted
 from utils.datasets.labels import LabelRecord
 
 LOG = logging.getLogger(__name__)
-CACHES = ("ram", "disk")
 _THREADS = 8  # decoding happens outside the interpreter lock
 
 ResultT = TypeVar("ResultT")
