@@ -97,6 +97,12 @@ def test_every_link_of_a_page_leads_to_a_file_and_to_a_heading_in_it(page: str) 
     assert wrong == []
 
 
+@pytest.mark.parametrize("page", PAGES)
+def test_every_path_in_the_repository_that_a_page_names_exists(page: str) -> None:
+    paths = re.findall(r"`((?:models|utils|tools|tests|examples|docs)/[\w./-]+)`", outside_blocks(page))
+    assert [path for path in paths if not (ROOT / path).exists()] == []
+
+
 @pytest.mark.parametrize("readme", ["README.md", "README.zh-CN.md"])
 def test_the_readme_is_short(readme: str) -> None:
     assert (ROOT / readme).stat().st_size <= README_LIMIT
