@@ -98,10 +98,9 @@ def train_epoch(s: Session, epoch: int) -> None:
     s.guard.start_training()
     progress = s.state.start_epoch(epoch)
     start = time.perf_counter() - progress.seconds
-    bar = tqdm(
-        batches_until_stopped(s.loader, s.stop), f"epoch {epoch + 1}/{s.options.epochs}", len(s.loader), leave=False,
-        initial=progress.batches, dynamic_ncols=True, disable=not s.ranks.main,
-    )  # fmt: skip
+    title, batches = f"epoch {epoch + 1}/{s.options.epochs}", batches_until_stopped(s.loader, s.stop)
+    done, hidden = progress.batches, not s.ranks.main
+    bar = tqdm(batches, title, len(s.loader), leave=False, initial=done, dynamic_ncols=True, disable=hidden)
     for batch in bar:
         iteration = epoch * len(s.loader) + progress.batches
         set_learning_rates(s.optimizer, s.plan, iteration, epoch, s.hyp, s.options.cos_lr)

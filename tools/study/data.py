@@ -46,9 +46,14 @@ COUNTS = {"train": 4000, "val": 600, "test": 600}
 SIDE = 160  # px
 # Small dark digits on a light ground, without the blur and the noise that the embedded set has.
 SMALL = replace(
-    STYLE, height=(12.0, 28.0, 60.0), digits=(1, 6), blur_share=0.0, noise_sigma=(0.0, 2.0), darker=True,
+    STYLE,
+    height=(12.0, 28.0, 60.0),
+    digits=(1, 6),
+    blur_share=0.0,
+    noise_sigma=(0.0, 2.0),
+    darker=True,
     photo_mean=(150.0, 215.0),
-)  # fmt: skip
+)
 POLARITIES, DEGRADATIONS = ("plain", "inverted"), ("sharp", "blurred", "noisy")
 ALL_CONDITIONS = tuple(f"{a}-{b}" for a, b in itertools.product(POLARITIES, DEGRADATIONS))
 JPEG_QUALITY = 95
@@ -77,7 +82,7 @@ def composed(split: str, seed: int = 0) -> Iterator[tuple[str, Image, str]]:
     for i in range(COUNTS[split]):
         drawing = compose(
             source, split, (SIDE, SIDE), deck, np.random.default_rng((seed, SPLITS.index(split), 1, i)), SMALL
-        )  # fmt: skip
+        )
         yield f"{split}{i:04d}.jpg", drawing.image, label_text(drawing.boxes, (SIDE, SIDE))
 
 

@@ -47,9 +47,8 @@ def build_parser(options_class: type[OptionsT], prog: str | None = None) -> argp
         flag: Flag = item.metadata["flag"]
         if flag.convert is None:
             action: Any = argparse.BooleanOptionalAction if flag.negatable else "store_true"
-            parser.add_argument(
-                *flag.names, dest=item.name, action=action, default=argparse.SUPPRESS, help=flag.help
-            )  # fmt: skip
+            settings = {"action": action, "default": argparse.SUPPRESS, "help": flag.help}
+            parser.add_argument(*flag.names, dest=item.name, **settings)
         elif flag.names[0].startswith("-"):
             parser.add_argument(*flag.names, dest=item.name, **_value_settings(item, flag))
         else:  # given by place, without a flag

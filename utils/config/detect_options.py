@@ -32,9 +32,11 @@ class DetectOptions(Named):
         nargs="+",
     )
     source: str = option(
-        str(ROOT / "data/images"), path, "--source",
+        str(ROOT / "data/images"),
+        path,
+        "--source",
         "image, video, folder, pattern, .txt list, camera number, rtsp:// or http:// stream, .streams list, screen",
-    )  # fmt: skip
+    )
     data: str = option("", path, "--data", "data yaml with the class names, for a file that holds none")
     imgsz: tuple[int, ...] = image_size_option("image size in pixels: one side, or h w", nargs="+")
     conf_thres: float = option(CONF_THRES, float, "--conf-thres", "drop detections below this confidence")

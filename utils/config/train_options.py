@@ -63,13 +63,20 @@ class TrainOptions(Named):
     noval: bool = switch("--noval", "validate only after the last epoch")
     noautoanchor: bool = switch("--noautoanchor", "keep the anchors of the model, whatever the boxes")
     evolve: int | None = option(
-        None, int, "--evolve", "search hyper-parameters over N trials, each a training run (300 if only named)",
-        nargs="?", const=300,
-    )  # fmt: skip
+        None,
+        int,
+        "--evolve",
+        "search hyper-parameters over N trials, each a training run (300 if only named)",
+        nargs="?",
+        const=300,
+    )
     evolve_sampler: str = option(
-        "genetic", str, "--evolve-sampler", "genetic: mutate the best so far, as v6.1; tpe: over the whole ranges",
+        "genetic",
+        str,
+        "--evolve-sampler",
+        "genetic: mutate the best so far, as v6.1; tpe: over the whole ranges",
         choices=SAMPLERS,
-    )  # fmt: skip
+    )
     bucket: str = option(
         "", str, "--bucket", "of v6.1, refused: nothing is exchanged with a cloud bucket", may_be_empty=True
     )
@@ -78,10 +85,12 @@ class TrainOptions(Named):
     )
     cache_dir: str = option("", path, "--cache-dir", "folder for the caches of labels and images, for read-only data")
     mosaic_from: str = option(
-        "recent", str, "--mosaic-from",
+        "recent",
+        str,
+        "--mosaic-from",
         "a mosaic joins an image to others decoded shortly before, or (all, as v6.1) to any of the data set",
         choices=MOSAIC_SOURCES,
-    )  # fmt: skip
+    )
     image_weights: bool = switch("--image-weights", "draw images of badly recognised classes more often")
     device: str = option("", str, "--device", "cpu, 0 or 0,1; empty: the first GPU if there is one", may_be_empty=True)
     multi_scale: bool = switch("--multi-scale", "vary the image size from half to one and a half")
@@ -119,9 +128,14 @@ class TrainOptions(Named):
     wandb: bool = switch("--wandb", "write an offline run for Weights & Biases as well; nothing is sent")
     entity: str | None = option(None, str, "--entity", "with --wandb: the team the run belongs to")
     upload_dataset: str | bool = option(
-        False, str, "--upload_dataset", "with --wandb: the images and labels as artifacts, or only those of val",
-        nargs="?", const=True, choices=("val",),
-    )  # fmt: skip
+        False,
+        str,
+        "--upload_dataset",
+        "with --wandb: the images and labels as artifacts, or only those of val",
+        nargs="?",
+        const=True,
+        choices=("val",),
+    )
     bbox_interval: int = option(
         -1, int, "--bbox_interval", "with --wandb: images with boxes every N epochs; -1: ten times a run; 0: never"
     )

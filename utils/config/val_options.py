@@ -50,7 +50,7 @@ class ValOptions(Named):
     )
     task: str = option(
         "val", str, "--task", "split to score; speed: time each model; study: each model at many sizes", choices=TASKS
-    )  # fmt: skip
+    )
     study_sizes: tuple[int, ...] = option(
         STUDY_SIZES, int, "--study-sizes", "with --task study: the longer sides in pixels", nargs="+"
     )

@@ -56,9 +56,9 @@ class RoutingWarning(Callback):
         ):
             if len(names) > len(seen) / 2:
                 LOG.warning(
-                    "after %d batches %d of %d dynamic layers %s (%s); what helps, in the --hyp file or as named: %s",
-                    self._when, len(names), len(seen), what, _short(names), cure,
-                )  # fmt: skip
+                    f"after {self._when} batches {len(names)} of {len(seen)} dynamic layers {what} ({_short(names)}); "
+                    f"what helps, in the --hyp file or as named: {cure}"
+                )
 
     def _as_at_the_end(self, layer: RoutingStats, weights: Tensor) -> RoutingStats:
         if layer.temperature is None:

@@ -91,15 +91,11 @@ def _log_differences(s: Session, checkpoint: Checkpoint) -> None:
     if epochs != s.options.epochs:
         LOG.info(describe_change(epochs, s.options.epochs, s.state.first_epoch, s.hyp, s.options.cos_lr))
     if (processes := state.get("processes", s.ranks.size)) != s.ranks.size:
-        norms = (
-            "" if s.saver.recorded["sync_bn"] else "; batch norm, without --sync-bn, sees the images of each process"
-        )
-        LOG.info(
-            "%d process(es) resume a run of %d: batches and gradients stay those of the run%s",
-            s.ranks.size, processes, norms,
-        )  # fmt: skip
+        joint = s.saver.recorded["sync_bn"]
+        norms = "" if joint else "; batch norm, without --sync-bn, sees the images of each process"
+        LOG.info("%d process(es) resume a run of %d: its batches and gradients stay%s", s.ranks.size, processes, norms)
     if (images := state.get("images", len(s.records))) != len(s.records):
         LOG.warning(
-            "the training set has %d images now, %d when this run was saved: it will not be the same run",
-            len(s.records), images,
-        )  # fmt: skip
+            f"the training set has {len(s.records)} images now, {images} when this run was saved: it will not be the "
+            "same run"
+        )

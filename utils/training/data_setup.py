@@ -55,9 +55,8 @@ def read_labels(options: LabelOptions, spec: DatasetSpec, ranks: Ranks) -> Split
 
 def _read_splits(options: LabelOptions, spec: DatasetSpec) -> SplitLabels:
     if options.download:
-        spec = fetch_missing(
-            spec, ("train", "val"), allow_scripts=options.allow_scripts, limit_gb=options.download_limit
-        )  # fmt: skip
+        scripts, limit = options.allow_scripts, options.download_limit
+        spec = fetch_missing(spec, ("train", "val"), allow_scripts=scripts, limit_gb=limit)
     read = partial(load_labels, spec, single_cls=options.single_cls, cache_dir=_folder(options.cache_dir))
     try:
         train = read("train", require_labels=True)

@@ -77,9 +77,9 @@ def finish(s: Session, complete: bool) -> int:
     else:
         progress = s.state.progress
         LOG.info(
-            "%s: stopped in epoch %d after %d of %s; resume with: %s",
-            s.stop.requested, progress.epoch + 1, progress.batches, counted(len(s.loader), "batch"), s.resume_command,
-        )  # fmt: skip
+            f"{s.stop.requested}: stopped in epoch {progress.epoch + 1} after {progress.batches} of "
+            f"{counted(len(s.loader), 'batch')}; resume with: {s.resume_command}"
+        )
     return 0
 
 

@@ -80,9 +80,9 @@ def _new_model(options: ModelOptions, hyp: Hyp, spec: DatasetSpec) -> tuple[Mode
     model.names = list(spec.names)
     if own := [t for t in temperatures(model) if t not in (DEFAULT_TEMPERATURE, hyp.temperature_start)]:
         LOG.warning(
-            "a temperature of %g in the model yaml has no effect on training: temperature_start of the --hyp file "
-            "(%g) is that of all dynamic layers", own[0], hyp.temperature_start,
-        )  # fmt: skip
+            f"a temperature of {own[0]:g} in the model yaml has no effect on training: temperature_start of the --hyp "
+            f"file ({hyp.temperature_start:g}) is that of all dynamic layers"
+        )
     if source is None:
         return model, []
     model.imgsz = source.recorded_size(options.weights)
@@ -150,7 +150,7 @@ def start_routing(
         deviation, layers = hyp.routing_deviation, None
     if count := calibrate_routing(model, images, deviation, layers):
         LOG.info(
-            "routing of %d dynamic layers set on %d images: logits of mean 0 and standard deviation %g",
-            count, len(chosen), deviation,
-        )  # fmt: skip
+            f"routing of {count} dynamic layers set on {len(chosen)} images: logits of mean 0 and standard deviation "
+            f"{deviation:g}"
+        )
     ranks.spread(model)

@@ -48,11 +48,9 @@ def report_batch(s: Session, batch: Batch, losses: tuple[float, ...], iteration:
 def report_trained(s: Session) -> None:
     """Report that the training part of an epoch is over."""
     progress, rates = s.state.progress, tuple(learning_rates(s.optimizer).values())
-    s.callbacks.on_train_epoch_end(
-        EpochEnd(
-            epoch=progress.epoch, losses=progress.mean_losses, learning_rates=rates, seconds=progress.seconds
-        )
-    )  # fmt: skip
+    losses, seconds = progress.mean_losses, progress.seconds
+    event = EpochEnd(epoch=progress.epoch, losses=losses, learning_rates=rates, seconds=seconds)
+    s.callbacks.on_train_epoch_end(event)
 
 
 def report_epoch(s: Session, validation: Validation | None) -> None:
@@ -72,12 +70,10 @@ def report_epoch(s: Session, validation: Validation | None) -> None:
 def report_early_stop(s: Session) -> None:
     """Log why the run ends before its last epoch, and how to continue it."""
     LOG.info(
-        "stopped early after epoch %d of %d: no fitness as good as in epoch %d for %s; to train on: "
-        "%s --patience N (0: to the last epoch)",
-        s.state.epochs_done, s.options.epochs, s.state.early_stopping.best_epoch + 1,
-        counted(s.options.patience, "epoch"),
-        s.resume_command,
-    )  # fmt: skip
+        f"stopped early after epoch {s.state.epochs_done} of {s.options.epochs}: no fitness as good as in epoch "
+        f"{s.state.early_stopping.best_epoch + 1} for {counted(s.options.patience, 'epoch')}; to train on: "
+        f"{s.resume_command} --patience N (0: to the last epoch)"
+    )
 
 
 def cure_of_fault(s: Session) -> str:

@@ -81,9 +81,7 @@ class Saver:
             save_checkpoint(path, checkpoint)
         except OSError as error:
             old = "the older file is undamaged" if path.exists() else "there is none yet"
-            LOG.warning(
-                "%s could not be written (%s); %s. The run continues: make room!", path, error.strerror, old
-            )  # fmt: skip
+            LOG.warning("%s could not be written (%s); %s. The run continues: make room!", path, error.strerror, old)
             self.unwritten[path] = copy.deepcopy(checkpoint)  # its tensors are those in training
             return False
         self.unwritten.pop(path, None)
