@@ -20,11 +20,12 @@ if __name__ == "__main__":  # python tools/benchmark.py: the packages lie beside
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from models.user_modules import load_modules
+from tools.model_options import ModelRunOptions, project_option
 from utils.checkpoint import load_checkpoint
 from utils.checkpoint.detector import newest_checkpoint
 from utils.config.cli import EXIT_INPUT, parse, run_script
 from utils.config.export_options import EXPORT_FORMATS, UNAVAILABLE_FORMATS, ExportOptions
-from utils.config.flags import at_least, fraction, image_size, image_size_option, option, path, plain_name, switch
+from utils.config.flags import fraction, option, path, switch
 from utils.config.keywords import options_from
 from utils.config.paths import ROOT, TRAIN_RUNS
 from utils.core.device import select_device
@@ -38,12 +39,10 @@ EVERY_FORMAT = (*EXPORT_FORMATS, *UNAVAILABLE_FORMATS)
 
 
 @dataclass(frozen=True, kw_only=True)
-class BenchmarkOptions:
-    """Options of ``python -m tools.benchmark``. Raises InputError naming the flag when a value is out of range."""
+class BenchmarkOptions(ModelRunOptions):
+    """Options of ``python -m tools.benchmark``."""
 
     weights: str = option("", path, "--weights", "checkpoint; without it: the newest best.pt below runs/train")
-    imgsz: int | None = image_size_option("side of the images in pixels")
-    batch_size: int = option(1, int, "--batch-size", "images per call")
     data: str = option("", path, "--data", "data yaml; without it: the one recorded in the checkpoint, else digits")
     include: tuple[str, ...] = option(
         (), str, "--include", f"formats; none: all of {', '.join(EXPORT_FORMATS)}", nargs="+"
@@ -59,18 +58,11 @@ class BenchmarkOptions:
         const=0.0,
     )
     cache_dir: str = option("", path, "--cache-dir", "folder for the label cache, for read-only data")
-    project: str = option(str(ROOT / "runs/benchmarks"), path, "--project", "folder of the runs")
-    name: str = option("exp", str, "--name", "name of this run; a number is added when it is taken")
-    exist_ok: bool = switch("--exist-ok", "write into an existing run folder")
-    modules: tuple[str, ...] = option(
-        (), path, "--modules", "python files with layers of your own, which are run", nargs="+", repeat=True
-    )
+    project: str = project_option("runs/benchmarks")
 
     def __post_init__(self) -> None:
-        image_size(self.imgsz)
-        at_least("--batch-size", self.batch_size, 1)
+        super().__post_init__()
         fraction("--hard-fail", self.hard_fail or 0.0)
-        plain_name(self.name)
         self.export_options("", "")  # checks the formats
 
     def export_options(self, data: str, output: str) -> ExportOptions:

@@ -35,10 +35,10 @@ from models.fuse import fuse
 from models.summary import ModelSummary, summarize
 from models.user_modules import load_modules
 from models.yolo import Model
+from tools.model_options import ModelRunOptions, project_option
 from utils.checkpoint import load_model
 from utils.config.cli import run_script
-from utils.config.flags import at_least, image_size, image_size_option, option, path, plain_name, switch
-from utils.config.paths import ROOT
+from utils.config.flags import at_least, option, path, switch
 from utils.config.sizes import chosen_side
 from utils.core.device import select_device
 from utils.core.errors import InputError
@@ -53,34 +53,25 @@ WARM_UP_ROUNDS = 2  # rounds whose times are thrown away
 
 
 @dataclass(frozen=True, kw_only=True)
-class CompareOptions:
-    """Options of ``python -m tools.compare``. Raises InputError naming the flag when a value is out of range."""
+class CompareOptions(ModelRunOptions):
+    """Options of ``python -m tools.compare``."""
 
     models: tuple[str, ...] = option(
         (), str, "models", "model yamls (a path, or a bare name of one below models/) or checkpoints (.pt)", nargs="*"
     )
     weights: tuple[str, ...] = option((), path, "--weights", "checkpoints to compare as well", nargs="+")
     nc: int = option(80, int, "--nc", "classes of the models that are built from a yaml")
-    imgsz: int | None = image_size_option("side of the images in pixels")
-    batch_size: int = option(1, int, "--batch-size", "images per call")
-    device: str = option("", str, "--device", "cpu or 0; empty: the first GPU if there is one", may_be_empty=True)
     repeats: int = option(20, int, "--repeats", "timed calls of every model")
     notrain: bool = switch("--notrain", "skip the training step")
     markdown: bool = switch("--markdown", "print the table as markdown")
-    project: str = option(str(ROOT / "runs/compare"), path, "--project", "folder of the runs")
-    name: str = option("exp", str, "--name", "name of this run; a number is added when it is taken")
-    exist_ok: bool = switch("--exist-ok", "write into an existing run folder")
-    modules: tuple[str, ...] = option(
-        (), path, "--modules", "python files with layers of your own, which are run", nargs="+", repeat=True
-    )
+    project: str = project_option("runs/compare")
 
     def __post_init__(self) -> None:
-        image_size(self.imgsz)
-        for flag, value in (("--nc", self.nc), ("--batch-size", self.batch_size), ("--repeats", self.repeats)):
-            at_least(flag, value, 1)
+        super().__post_init__()
+        at_least("--nc", self.nc, 1)
+        at_least("--repeats", self.repeats, 1)
         if not self.models and not self.weights:
             raise InputError("no model named; give model yamls or checkpoints, for example yolov5n.yaml")
-        plain_name(self.name)
 
 
 @dataclass(frozen=True)

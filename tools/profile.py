@@ -27,9 +27,10 @@ from models.fuse import fuse
 from models.summary import log_unused
 from models.user_modules import load_modules
 from models.yolo import Model
+from tools.model_options import ModelCommandOptions
 from utils.checkpoint import load_model
 from utils.config.cli import run_script
-from utils.config.flags import image_size, image_size_option, option, switch
+from utils.config.flags import at_least, option, path, switch
 from utils.config.sizes import chosen_side
 from utils.core.device import select_device
 from utils.core.errors import InputError
@@ -182,27 +183,19 @@ def log_profile(rows: Sequence[LayerProfile]) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ProfileOptions:
-    """Options of ``python -m tools.profile``. Raises InputError naming the flag when a value cannot be."""
+class ProfileOptions(ModelCommandOptions):
+    """Options of ``python -m tools.profile``."""
 
     cfg: str = option("", str, "--cfg", f"model yaml; with no --weights either: {PROFILED_CFG}")
-    weights: str = option("", str, "--weights", "checkpoint whose model is measured")
-    imgsz: int | None = image_size_option("side of the images in pixels")
-    batch_size: int = option(1, int, "--batch-size", "images at a time")
+    weights: str = option("", path, "--weights", "checkpoint whose model is measured")
     repeats: int = option(10, int, "--repeats", "timed runs, of which the median counts")
-    device: str = option("", str, "--device", "cpu or 0; empty: the first GPU if there is one", may_be_empty=True)
     fuse: bool = switch("--fuse", "fold the norms into the convolutions first, as val and detect do")
-    modules: tuple[str, ...] = option(
-        (), str, "--modules", "python files with layers of your own, which are run", nargs="+", repeat=True
-    )
 
     def __post_init__(self) -> None:
-        for flag, value in (("--batch-size", self.batch_size), ("--repeats", self.repeats)):
-            if value < 1:
-                raise InputError(f"{flag} {value} is too small; allowed is 1 or more")
-        image_size(self.imgsz)
+        super().__post_init__()
+        at_least("--repeats", self.repeats, 1)
         if self.cfg and self.weights:
-            raise InputError("--cfg and --weights exclude each other: a checkpoint brings its own yaml; leave one out")
+            raise InputError("--cfg and --weights exclude each other: a checkpoint brings its own yaml; drop one")
 
 
 def main(options: ProfileOptions) -> None:

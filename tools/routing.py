@@ -23,11 +23,12 @@ from tqdm import tqdm
 
 from models.routing import RoutingStats, layer_names
 from models.user_modules import load_modules
+from tools.model_options import ModelRunOptions, project_option
 from utils.checkpoint import Checkpoint, load_model
 from utils.checkpoint.detector import newest_checkpoint
 from utils.config.cli import run_script
 from utils.config.dataset_spec import SPLITS, DatasetSpec
-from utils.config.flags import at_least, image_size, image_size_option, option, path, plain_name, switch
+from utils.config.flags import at_least, image_size_option, option, path, switch
 from utils.config.paths import ROOT, TRAIN_RUNS
 from utils.config.sizes import chosen_side
 from utils.core.device import select_device
@@ -52,29 +53,21 @@ TOO_EARLY = "too early to say"
 
 
 @dataclass(frozen=True, kw_only=True)
-class RoutingOptions:
-    """Options of ``python -m tools.routing``. Raises InputError naming the flag when a value is out of range."""
+class RoutingOptions(ModelRunOptions):
+    """Options of ``python -m tools.routing``."""
 
     weights: str = option("", path, "--weights", "checkpoint; without it: the newest best.pt below runs/train")
     data: str = option("", path, "--data", "data yaml; without it: the one recorded in the checkpoint, else digits")
     task: str = option("val", str, "--task", "split to use", choices=SPLITS)
     imgsz: int | None = image_size_option("longer side of the images in pixels")
     batch_size: int = option(16, int, "--batch-size", "images per batch")
-    device: str = option("", str, "--device", "cpu or 0; empty: the first GPU if there is one", may_be_empty=True)
     workers: int = option(8, int, "--workers", "workers of the data loader; 0: load in the main process")
-    project: str = option(str(ROOT / "runs/routing"), path, "--project", "folder of the runs")
-    name: str = option("exp", str, "--name", "name of this run; a number is added when it is taken")
-    exist_ok: bool = switch("--exist-ok", "write into an existing run folder")
+    project: str = project_option("runs/routing")
     foreign: bool = switch("--foreign", "evaluate the model with the kernel weights of other images too")
-    modules: tuple[str, ...] = option(
-        (), path, "--modules", "python files with layers of your own, which are run", nargs="+", repeat=True
-    )
 
     def __post_init__(self) -> None:
-        image_size(self.imgsz)
-        at_least("--batch-size", self.batch_size, 1)
+        super().__post_init__()
         at_least("--workers", self.workers, 0)
-        plain_name(self.name)
 
 
 @torch.no_grad()
