@@ -123,6 +123,7 @@ def test_the_command_logs_the_table_of_a_yaml(caplog: pytest.LogCaptureFixture) 
     [
         ("models/yolo.py", ["--cfg", "yolov5n.yaml", "--imgsz", "64", "--repeats", "1"], "Detect"),
         ("tools/benchmark.py", ["--help"], "--hard-fail"),
+        ("utils/benchmarks.py", ["--help"], "--hard-fail"),
     ],
 )
 def test_files_that_v61_users_run_by_their_path_run(file: str, arguments: list[str], seen: str, tmp_path: Path) -> None:
