@@ -55,8 +55,6 @@ REPEATED_NAMES = (
     #
     "Source",
     #
-    "image_size",
-    #
     "join",
     #
     "label_text",

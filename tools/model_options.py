@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from utils.config.flags import at_least, image_size, image_size_option, option, path, plain_name, switch
+from utils.config.flags import at_least, check_image_size, image_size_option, option, path, plain_name, switch
 from utils.config.paths import ROOT
 
 
@@ -26,7 +26,7 @@ class ModelCommandOptions:
     )
 
     def __post_init__(self) -> None:
-        image_size(self.imgsz)
+        check_image_size(self.imgsz)
         at_least("--batch-size", self.batch_size, 1)
 
 

@@ -123,7 +123,7 @@ def image_sides(sides: tuple[int, ...]) -> None:
     if len(sides) > 2:
         raise InputError(f"--imgsz takes one number, or height and width; {len(sides)} given")
     for side in sides:
-        image_size(side)
+        check_image_size(side)
 
 
 def image_size_option(help: str, nargs: str | None = None) -> Any:
@@ -132,7 +132,7 @@ def image_size_option(help: str, nargs: str | None = None) -> Any:
     return option(default, int, IMAGE_SIZE_FLAGS, f"{help}; none: that of --weights, else 640", nargs=nargs)
 
 
-def image_size(side: int | None) -> None:
+def check_image_size(side: int | None) -> None:
     """Raise InputError: ``--imgsz`` is given and below 32 pixels or above ``MOST_SIDE``."""
     at_least("--imgsz", 32 if side is None else side, 32, MOST_SIDE)
 

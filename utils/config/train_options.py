@@ -13,8 +13,8 @@ from utils.config.flags import (
     Named,
     at_least,
     check_download,
+    check_image_size,
     fraction,
-    image_size,
     image_size_option,
     number_or_name,
     one_of,
@@ -154,7 +154,7 @@ class TrainOptions(Named):
         at_least("--epochs", self.epochs, 0)
         if self.batch_size != AUTO:
             at_least("--batch-size", self.batch_size, 1)
-        image_size(self.imgsz)
+        check_image_size(self.imgsz)
         at_least("--workers", self.workers, 0)
         at_least("--patience", self.patience, 0)
         at_least("--seed", self.seed, 0)

@@ -9,8 +9,8 @@ from utils.config.flags import (
     Named,
     at_least,
     check_download,
+    check_image_size,
     fraction,
-    image_size,
     image_size_option,
     one_of,
     option,
@@ -88,7 +88,7 @@ class ValOptions(Named):
 
     def __post_init__(self) -> None:
         at_least("--batch-size", self.batch_size, 1)
-        image_size(self.imgsz)
+        check_image_size(self.imgsz)
         at_least("--workers", self.workers, 0)
         fraction("--conf-thres", self.conf_thres)
         fraction("--iou-thres", self.iou_thres)
