@@ -47,8 +47,9 @@ def main(options: ExportOptions | argparse.Namespace) -> int:
         if usable:
             LOG.info(
                 "results are in %s; use them: python detect.py --weights %s",
-                usable[0].parent, shlex.quote(str(usable[0])),
-            )  # fmt: skip
+                usable[0].parent,
+                shlex.quote(str(usable[0])),
+            )
         elif made:
             LOG.info("results are in %s", made[0].parent)
     return 0 if complete else EXIT_INPUT

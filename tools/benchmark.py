@@ -68,9 +68,14 @@ class BenchmarkOptions(ModelRunOptions):
     def export_options(self, data: str, output: str) -> ExportOptions:
         """The options of ``export.py`` for the same work."""
         return ExportOptions(
-            imgsz=(self.imgsz,) if self.imgsz else (), batch_size=self.batch_size, include=self.include or EVERY_FORMAT,
-            half=self.half, data=data, output=output, cache_dir=self.cache_dir,
-        )  # fmt: skip
+            imgsz=(self.imgsz,) if self.imgsz else (),
+            batch_size=self.batch_size,
+            include=self.include or EVERY_FORMAT,
+            half=self.half,
+            data=data,
+            output=output,
+            cache_dir=self.cache_dir,
+        )
 
 
 def write_benchmark_files(rows: Sequence[ExportResult], folder: Path) -> None:

@@ -310,8 +310,10 @@ def main(options: CompareOptions) -> None:
         LOG.info(
             "%d px, batch %d; times: medians of %d calls ± half the distance of the quartiles; in brackets: to the "
             "first",
-            imgsz, options.batch_size, options.repeats,
-        )  # fmt: skip
+            imgsz,
+            options.batch_size,
+            options.repeats,
+        )
         write_cost_csv(rows, folder / "compare.csv")
         plot_costs(rows, folder / "compare.png")
         LOG.info("results are in %s", folder)

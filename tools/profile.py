@@ -95,9 +95,7 @@ def profile_layers(
 
 
 @contextmanager
-def _around_layers(
-    model: Model, before: Callable[[int], None], after: Callable[[int, Any], None]
-) -> Iterator[None]:  # fmt: skip
+def _around_layers(model: Model, before: Callable[[int], None], after: Callable[[int, Any], None]) -> Iterator[None]:
     """For the time of the block, call ``before(index)`` and ``after(index, output)`` around every layer."""
     hooks = []
     for index, layer in enumerate(model.model):
@@ -210,8 +208,13 @@ def main(options: ProfileOptions) -> None:
     log_unused(model)
     LOG.info(
         "%s: GFLOPs and ms per image of %d x %d px, batch %d, median of %d runs on %s",
-        options.weights or options.cfg or PROFILED_CFG, imgsz, imgsz, options.batch_size, options.repeats, device,
-    )  # fmt: skip
+        options.weights or options.cfg or PROFILED_CFG,
+        imgsz,
+        imgsz,
+        options.batch_size,
+        options.repeats,
+        device,
+    )
 
 
 if __name__ == "__main__":

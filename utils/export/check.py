@@ -179,7 +179,7 @@ def nms_difference(backend: FileBackend, job: ExportJob, images: Tensor) -> floa
     detections, raw = raw_and_detections(backend, images)
     own = non_max_suppression(
         raw, options.conf_thres, options.iou_thres, agnostic=options.agnostic_nms, max_det=raw.shape[1]
-    )  # fmt: skip
+    )
     for rows, expected in zip(detections, own):
         earlier = (expected[:, 5:] == expected[:, 5]).tril(-1).sum(1)  # better ones of the same class
         expected = expected[earlier < options.topk_per_class][: options.topk_all]

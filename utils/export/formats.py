@@ -132,9 +132,15 @@ def _export(exporter: Exporter, job: ExportJob, source: ExportResult, score: Sco
         notes.append(f"mAP@.5:.95 {map_ - source.map:+.3f}")
     notes += [proof.note] if proof.note else []
     return ExportResult(
-        format=exporter.name, path=path, worst=proof.worst, limit=proof.limit, ms=proof.ms, map50=map50, map=map_,
+        format=exporter.name,
+        path=path,
+        worst=proof.worst,
+        limit=proof.limit,
+        ms=proof.ms,
+        map50=map50,
+        map=map_,
         note=", ".join(notes),
-    )  # fmt: skip
+    )
 
 
 def _reason(error: Exception, exporter: Exporter, job: ExportJob, written: bool, log: Path) -> str:

@@ -105,9 +105,17 @@ def run_pnnx(folder: Path, shape: Sequence[int], half: bool, verbose: bool = Fal
     ]
     try:
         done = subprocess.run(
-            command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
-            timeout=_SECONDS, check=False, text=True, encoding="utf-8", errors="replace",
-        )  # fmt: skip
+            command,
+            cwd=folder,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            timeout=_SECONDS,
+            check=False,
+            text=True,
+            encoding="utf-8",
+            errors="replace",
+        )
     except subprocess.TimeoutExpired:
         raise InputError(f"pnnx did not end within {_SECONDS} seconds") from None
     except OSError as error:

@@ -77,9 +77,14 @@ def to_onnx(network: nn.Module, job: ExportJob, free: tuple[str, ...], path: Pat
             )
             try:
                 torch.onnx.export(
-                    network, (job.images(),), target, dynamo=False, do_constant_folding=not job.options.train,
-                    dynamic_axes=named, **settings,
-                )  # fmt: skip
+                    network,
+                    (job.images(),),
+                    target,
+                    dynamo=False,
+                    do_constant_folding=not job.options.train,
+                    dynamic_axes=named,
+                    **settings,
+                )
             except torch.onnx.errors.UnsupportedOperatorError as error:
                 raise _newer_opset(error, opset) or error from error
     model = onnx.load(target)

@@ -112,12 +112,22 @@ def with_nms(model: Any, classes: int, options: ExportOptions) -> Any:
     opset = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
     limited = options.topk_per_class < options.topk_all
     text = _GRAPH.format(
-        ir=model.ir_version, opset=opset, width=classes + 5, rows=options.topk_all, classes=classes,
-        most=_ALL if limited else options.topk_all, conf=_number(options.conf_thres), iou=_number(options.iou_thres),
-        least=_MIN_SIDE_PX, step=_CLASS_STEP_PX, each=_number(options.topk_per_class),
-        class_list=", ".join(_number(index) for index in range(classes)), ones=", ".join(["1.0"] * classes),
-        shift=_TOGETHER if options.agnostic_nms else _APART, limit=_LIMITED if limited else _UNLIMITED,
-    )  # fmt: skip
+        ir=model.ir_version,
+        opset=opset,
+        width=classes + 5,
+        rows=options.topk_all,
+        classes=classes,
+        most=_ALL if limited else options.topk_all,
+        conf=_number(options.conf_thres),
+        iou=_number(options.iou_thres),
+        least=_MIN_SIDE_PX,
+        step=_CLASS_STEP_PX,
+        each=_number(options.topk_per_class),
+        class_list=", ".join(_number(index) for index in range(classes)),
+        ones=", ".join(["1.0"] * classes),
+        shift=_TOGETHER if options.agnostic_nms else _APART,
+        limit=_LIMITED if limited else _UNLIMITED,
+    )
     tail = onnx.parser.parse_model(text)
     joined = onnx.compose.merge_models(model, tail, io_map=[(RAW_OUTPUT, RAW_OUTPUT)])
     used = {name for node in joined.graph.node for name in node.input}

@@ -46,11 +46,18 @@ def quantized(model: Any, job: ExportJob, folder: Path) -> Any:
     constants_to_initializers(model)
     onnx.save(model, before)
     quantize_static(
-        before, after, Images(model.graph.input[0].name, calibration_batches(job)), quant_format=QuantFormat.QDQ,
-        op_types_to_quantize=["Conv"], per_channel=True, activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
-        nodes_to_exclude=kept_exact(model, len(job.model.model) - 1), reduce_range=True,
+        before,
+        after,
+        Images(model.graph.input[0].name, calibration_batches(job)),
+        quant_format=QuantFormat.QDQ,
+        op_types_to_quantize=["Conv"],
+        per_channel=True,
+        activation_type=QuantType.QUInt8,
+        weight_type=QuantType.QInt8,
+        nodes_to_exclude=kept_exact(model, len(job.model.model) - 1),
+        reduce_range=True,
         extra_options={"CalibMovingAverage": True},
-    )  # fmt: skip
+    )
     return onnx.load(after)
 
 

@@ -56,9 +56,16 @@ class ExportResult:
         """The texts of the columns."""
         note = self.note if self.made else f"not made: {self.note}"
         return (
-            self.format, self.path.name if self.path else "-", _text(self.megabytes, ".1f"), _text(self.worst, ".1e"),
-            _text(self.limit, ".1e"), _text(self.ms, ".1f"), _text(self.map50, ".3f"), _text(self.map, ".3f"), note,
-        )  # fmt: skip
+            self.format,
+            self.path.name if self.path else "-",
+            _text(self.megabytes, ".1f"),
+            _text(self.worst, ".1e"),
+            _text(self.limit, ".1e"),
+            _text(self.ms, ".1f"),
+            _text(self.map50, ".3f"),
+            _text(self.map, ".3f"),
+            note,
+        )
 
 
 def _text(value: float | None, form: str) -> str:

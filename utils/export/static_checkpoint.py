@@ -29,9 +29,12 @@ from utils.export.export_job import ExportJob
 
 # Dynamic layer -> the static one of the same arguments; a bare convolution becomes a Conv without activation.
 COUNTERPARTS = {
-    "DynamicConv": "Conv", "CondConv": "Conv", "ODConv": "Conv",
-    "DynamicBottleneck": "Bottleneck", "C3Dynamic": "C3",
-}  # fmt: skip
+    "DynamicConv": "Conv",
+    "CondConv": "Conv",
+    "ODConv": "Conv",
+    "DynamicBottleneck": "Bottleneck",
+    "C3Dynamic": "C3",
+}
 BARE = ("Dynamic_conv2d", "CondConv2d", "ODConv2d")
 
 
@@ -54,10 +57,14 @@ class StaticExporter(Exporter):
         save_checkpoint(
             path,
             Checkpoint(
-                model_yaml=model.yaml, nc=model.nc, names=list(job.model.names), stride=model.stride.tolist(),
-                model=dict(model.state_dict()), imgsz=max(job.model.imgsz or job.hw),
+                model_yaml=model.yaml,
+                nc=model.nc,
+                names=list(job.model.names),
+                stride=model.stride.tolist(),
+                model=dict(model.state_dict()),
+                imgsz=max(job.model.imgsz or job.hw),
             ),
-        )  # fmt: skip
+        )
         return [f"mean attention of {counted(seen, 'image')}"]
 
     def check(self, job: ExportJob, path: Path) -> tuple[nn.Module, Proof]:

@@ -99,10 +99,16 @@ def official_content(job: ExportJob) -> dict[str, Any]:
     holder.add_module("model", nn.Sequential(*[_layer(layer) for layer in model.model]))
     nc = model.nc
     attributes = {
-        "yaml_file": Path(model.yaml_file).name, "yaml": _official_yaml(model), "save": list(model.save),
-        "names": [str(name) for name in model.names], "inplace": True, "stride": model.stride.clone().float(),
-        "nc": nc, "hyp": {}, "class_weights": torch.ones(nc),
-    }  # fmt: skip
+        "yaml_file": Path(model.yaml_file).name,
+        "yaml": _official_yaml(model),
+        "save": list(model.save),
+        "names": [str(name) for name in model.names],
+        "inplace": True,
+        "stride": model.stride.clone().float(),
+        "nc": nc,
+        "hyp": {},
+        "class_weights": torch.ones(nc),
+    }
     for name, value in attributes.items():
         setattr(holder, name, value)
     holder = (holder.half() if job.options.half else holder.float()).eval().requires_grad_(False)
