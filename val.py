@@ -43,9 +43,9 @@ from utils.core.nms_defaults import CONF_THRES, IOU_THRES
 from utils.core.output import OutputFolder, run_folder
 from utils.core.seed import seed_everything
 from utils.core.v61 import import_served
-from utils.datasets.dataset_labels import load_labels
 from utils.datasets.fetch import fetch_missing
-from utils.datasets.labels import LabelRecord, LabelSet
+from utils.datasets.labels.records import LabelRecord, LabelSet
+from utils.datasets.labels.splits import load_labels
 from utils.evaluation import EvalResult, Evaluator
 from utils.evaluation.batches import validation_loader
 from utils.evaluation.coco_results import (

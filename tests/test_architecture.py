@@ -47,17 +47,11 @@ SERVICE_LINKS = {
 # Public names that several modules define although each means another thing. The list only gets shorter: an entry that
 # is no longer needed fails the test. A line between two names keeps two changes of the list apart.
 REPEATED_NAMES = (
-    "ItemT",
-    #
-    "Layout",
-    #
     "MIN_SIDE_PX",
     #
     "Source",
     #
     "join",
-    #
-    "label_text",
     #
     "open_source",
     #

@@ -138,7 +138,7 @@ def service(eager_weights: Path) -> Iterator[Callable[..., Answer]]:
     del sys.modules["serve"]
 
 
-def test_the_service_answers_a_image_with_boxes_in_its_own_pixels(service: Callable[..., Answer]) -> None:
+def test_the_service_answers_an_image_with_boxes_in_its_own_pixels(service: Callable[..., Answer]) -> None:
     assert service("/health") == (200, {"model": "eager.pt", "classes": ["ant", "bee"]})
     image = np.random.default_rng(0).integers(0, 255, (40, 80, 3), dtype=np.uint8)
     status, body = service("/detect", cv2.imencode(".png", image)[1].tobytes())

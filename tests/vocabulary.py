@@ -33,21 +33,19 @@ NOT_YET_CLEAN = (
     #
     "utils/core/files.py",
     #
-    "utils/core/image.py",
-    #
-    "utils/core/jpeg.py",
-    #
     "utils/core/xml_file.py",
     #
     "utils/datasets",
+    #
+    "utils/datasets/checks",
+    #
+    "utils/datasets/labels",
     #
     "utils/datasets/digits",
     #
     "utils/datasets/formats",
     #
     "utils/datasets/sources",
-    #
-    "utils/training",
 )
 
 

@@ -30,8 +30,7 @@ from utils.core.errors import InputError
 from utils.core.files import increment_path, write_atomic
 from utils.core.names import printable
 from utils.core.output import OutputFolder
-from utils.datasets.check_report import CheckReport, SplitSummary
-from utils.datasets.dataset_checks import (
+from utils.datasets.checks.findings import (
     DAMAGED,
     NO_SPLIT,
     box_findings,
@@ -40,10 +39,11 @@ from utils.datasets.dataset_checks import (
     identity_findings,
     unused_classes,
 )
-from utils.datasets.dataset_labels import load_labels
+from utils.datasets.checks.report import CheckReport, SplitSummary
 from utils.datasets.formats.voc_layout import unread
-from utils.datasets.image_verify import decode_all, identical_files
-from utils.datasets.label_records import Finding, LabelRecord
+from utils.datasets.labels.image_check import decode_all, identical_files
+from utils.datasets.labels.records import Finding, LabelRecord
+from utils.datasets.labels.splits import load_labels
 from utils.plots.labels import plot_box_sizes, plot_labels
 
 LOG = logging.getLogger(__name__)

@@ -37,14 +37,14 @@ from utils.core.files import read_yaml, without_dots, write_atomic
 from utils.core.names import counted, printable
 from utils.core.output import OutputFolder
 from utils.core.yaml_names import dump_yaml
-from utils.datasets.dataset_labels import join, log_oddities, open_split
 from utils.datasets.formats.annotations import LEFT_OUT
 from utils.datasets.formats.cvat_xml import read_cvat
 from utils.datasets.formats.named import NamedLabels
 from utils.datasets.formats.voc_layout import ANNOTATIONS
 from utils.datasets.formats.writing import FORMATS, SplitPlan, check_names, plan, write_labels
-from utils.datasets.label_records import LOSSES, REPEATED, LabelRecord, LabelSet
-from utils.datasets.labels import scan_labels
+from utils.datasets.labels.records import LOSSES, REPEATED, LabelRecord, LabelSet
+from utils.datasets.labels.scan import scan_labels
+from utils.datasets.labels.splits import join, log_oddities, open_split
 
 LOG = logging.getLogger(__name__)
 
@@ -174,7 +174,7 @@ def read_splits(spec: DatasetSpec) -> dict[str, LabelSet]:
     """The labels of all splits, each image once. Nothing is cached: the source is left as it is.
 
     Raises:
-        FileNotFoundError, InputError: as for :func:`utils.datasets.dataset_labels.load_labels`.
+        FileNotFoundError, InputError: as for :func:`utils.datasets.labels.splits.load_labels`.
     """
     found = {}
     for split in (split for split in SPLITS if getattr(spec, split)):

@@ -25,8 +25,8 @@ from utils.core.errors import InputError, suggestion
 from utils.core.names import counted
 from utils.core.output import OutputFolder
 from utils.datasets.dataset import DetectionDataset
-from utils.datasets.dataset_labels import load_labels
-from utils.datasets.labels import LabelRecord
+from utils.datasets.labels.records import LabelRecord
+from utils.datasets.labels.splits import load_labels
 from utils.datasets.loader import collate
 from utils.plots.batches import plot_batch
 

@@ -38,7 +38,7 @@ from utils.core.image import to_model_input
 from utils.core.names import counted
 from utils.core.output import run_folder
 from utils.datasets.dataset import DetectionDataset
-from utils.datasets.dataset_labels import load_labels
+from utils.datasets.labels.splits import load_labels
 from utils.datasets.loader import Batch, build_loader
 from utils.evaluation import Evaluator
 from utils.evaluation.batches import validation_loader

@@ -33,9 +33,10 @@ from utils.core.files import find_images, label_path_for, open_regular, write_at
 from utils.core.names import counted
 from utils.core.output import OutputFolder
 from utils.core.yaml_names import dump_yaml
-from utils.datasets.dataset_labels import load_labels
-from utils.datasets.labels import LabelRecord, scan_labels
-from utils.datasets.partition import Units, assign
+from utils.datasets.labels.records import LabelRecord
+from utils.datasets.labels.scan import scan_labels
+from utils.datasets.labels.splits import load_labels
+from utils.datasets.stratify import Units, assign
 
 LOG = logging.getLogger(__name__)
 _MOST_FOLDS = 1000

@@ -4,7 +4,7 @@ python tests/benchmarks/data_pipeline.py my.yaml [...] [--imgsz 640 320] [--imag
 
 OpenCV and torch run on one thread. Times are those of the processor, the best of several rounds in which all kinds take
 turns, so that other work on the machine disturbs the ratios little. Mosaic items use the default hyper-parameters.
-They are those of one of eight loader processes in the middle of an epoch of --records images: a smaller data set is
+They are those of one of eight workers in the middle of an epoch of --records images: a smaller data set is
 repeated, and each copy of an image is decoded for itself.
 """
 
@@ -28,26 +28,25 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from utils.config.dataset_spec import DatasetSpec
 from utils.core.memory import keep_freed_memory
-from utils.datasets import augment as augmentations
 from utils.datasets import dataset as dataset_module
-from utils.datasets import mosaic
-from utils.datasets.dataset import DetectionDataset, Key
-from utils.datasets.dataset_labels import load_labels
-from utils.datasets.images import Images
-from utils.datasets.labels import LabelRecord
+from utils.datasets.augment.geometry import geometry, mosaic, pixels
+from utils.datasets.augment.mosaic_sampling import POOLS, recent_images_needed
+from utils.datasets.dataset import DetectionDataset, ItemKey
+from utils.datasets.image_store import ImageStore
+from utils.datasets.labels.records import LabelRecord
+from utils.datasets.labels.splits import load_labels
 from utils.datasets.loader import build_loader
-from utils.datasets.mosaic_sampling import LANES, kept_images
 
 BATCH = 16  # images
 
 # Stage -> (owner, function): what a function spends in others of this table is counted there.
 STAGES: dict[str, tuple[tuple[Any, str], ...]] = {
-    "decode": ((Images, "load"),),
+    "decode": ((ImageStore, "read"),),
     "resize": ((cv2, "resize"), (dataset_module, "letterbox")),
-    "place": ((mosaic.Layout, "paint"), (mosaic.Layout, "enlarge"), (mosaic.Enlargement, "paint")),
-    "warp": ((augmentations.Warp, "apply"),),
-    "hsv": ((augmentations.Jitter, "__call__"), (augmentations.Jitter, "split")),
-    "labels": ((mosaic.Layout, "place_boxes"), (augmentations.Warp, "move_labels")),
+    "place": ((mosaic.MosaicLayout, "paint"), (mosaic.MosaicLayout, "enlarge"), (mosaic.Enlargement, "paint")),
+    "warp": ((geometry.Warp, "apply"),),
+    "hsv": ((pixels.HsvJitter, "__call__"), (pixels.HsvJitter, "split")),
+    "labels": ((mosaic.MosaicLayout, "place_boxes"), (geometry.Warp, "move_labels")),
     "to tensor": ((dataset_module, "_to_item"), (dataset_module, "flip_horizontal")),
     "rest": ((DetectionDataset, "__getitem__"),),
 }
@@ -100,17 +99,17 @@ def seconds_per(count: int, work: Callable[[], Any]) -> float:
     return (time.process_time() - start) / count
 
 
-def fetch(data: DetectionDataset, keys: Sequence[Key]) -> None:
+def fetch(data: DetectionDataset, keys: Sequence[ItemKey]) -> None:
     for key in keys:
         data[key]
 
 
-def training_keys(data: DetectionDataset, images: int, rounds: int, near: bool) -> list[list[Key]]:
-    """What a loader process asks for in the middle of an epoch, ``images`` a round; it has done what is before."""
-    loader = build_loader(data, batch_size=BATCH, workers=0, shuffle=True, near_partners=near)
+def training_keys(data: DetectionDataset, images: int, rounds: int, near: bool) -> list[list[ItemKey]]:
+    """What a worker asks for in the middle of an epoch, ``images`` a round; it has done what is before."""
+    loader = build_loader(data, batch_size=BATCH, workers=0, shuffle=True, recent_mosaics=near)
     if near:
-        data.keep_recent(kept_images(BATCH, LANES))
-    of_one_lane = list(loader.batch_sampler)[::LANES]  # type: ignore[arg-type]
+        data.keep_recent(recent_images_needed(BATCH, POOLS))
+    of_one_lane = list(loader.batch_sampler)[::POOLS]  # type: ignore[arg-type]
     before, keys = of_one_lane[:8], [key for batch in of_one_lane[8:] for key in batch]
     if len(keys) < images * rounds:
         raise SystemExit(f"{images} images in {rounds} rounds need more --records")
@@ -134,7 +133,7 @@ def compare(name: str, train: Sequence[LabelRecord], val: Sequence[LabelRecord],
                 chosen[kind] = training_keys(data, options.images, options.rounds + 1, kind == "mosaic")
             else:
                 same = rng.permutation(len(data))[: options.images].tolist()
-                chosen[kind] = [[Key(epoch, index) for index in same] for epoch in range(options.rounds + 1)]
+                chosen[kind] = [[ItemKey(epoch, index) for index in same] for epoch in range(options.rounds + 1)]
         best: dict[str, list[tuple[float, float]]] = defaultdict(list)  # (yardstick, ours) of each round
         for epoch in range(options.rounds):
             for kind, data in kinds.items():
@@ -153,7 +152,7 @@ def compare(name: str, train: Sequence[LabelRecord], val: Sequence[LabelRecord],
                 print(f"{'':19}{shares(kinds[kind], chosen[kind][-1])}")
 
 
-def shares(data: DetectionDataset, keys: Sequence[Key]) -> str:
+def shares(data: DetectionDataset, keys: Sequence[ItemKey]) -> str:
     """The stages in percent; the clock that is read for each of them adds a little to the small ones."""
     with stage_times() as seconds:
         fetch(data, keys)

@@ -61,8 +61,8 @@ def make_set(folder: Path, pictures: int, rows: int) -> None:
 def scan(folder: Path, workers: int) -> None:
     """One start: print its figures as a line of JSON."""
     from utils.core.files import find_images
-    from utils.datasets.cache import cache_path_for
-    from utils.datasets.labels import scan_labels
+    from utils.datasets.labels.cache import cache_path_for
+    from utils.datasets.labels.scan import scan_labels
 
     before = resource.getrusage(resource.RUSAGE_SELF)
     start = time.perf_counter()

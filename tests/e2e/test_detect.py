@@ -395,7 +395,7 @@ def test_a_list_with_dots_in_its_paths_writes_below_the_run_folder_only(find: Fi
 
 
 @pytest.mark.parametrize("name", ["in", "hard"])
-def test_a_image_is_never_drawn_over_itself_or_its_label(find: Find, tmp_path: Path, name: str) -> None:
+def test_an_image_is_never_drawn_over_itself_or_its_label(find: Find, tmp_path: Path, name: str) -> None:
     for folder in ("in", "hard"):
         (tmp_path / folder).mkdir()
     cv2.imwrite(str(tmp_path / "in/a.png"), noise(1))

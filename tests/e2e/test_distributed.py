@@ -121,7 +121,7 @@ def test_a_number_broken_on_one_rank_is_seen_by_both(answers: Answers) -> None:
     assert models[0] == pytest.approx(models[1], rel=1e-3)  # up to the batch norm statistics
 
 
-def test_a_image_lost_on_one_rank_stops_both_with_its_name(answers: Answers) -> None:
+def test_an_image_lost_on_one_rank_stops_both_with_its_name(answers: Answers) -> None:
     for found in answers:
         assert found["no_batch"].startswith("a.png: gone; then resume with: torchrun --nproc_per_node=2 train.py")
 

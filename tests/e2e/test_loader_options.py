@@ -11,7 +11,7 @@ import torch
 import train
 from utils.core.callbacks import BatchEnd
 from utils.core.files import read_yaml
-from utils.datasets.dataset import DetectionDataset, Key, TrainItem
+from utils.datasets.dataset import DetectionDataset, ItemKey, TrainItem
 
 
 @pytest.mark.usefixtures("log_handlers_restored")
@@ -56,10 +56,10 @@ def test_mosaics_take_their_images_from_where_they_are_told_to(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     data = make_dataset(tmp_path / "data", n_train=6, n_val=2)
-    asked: list[Key] = []
+    asked: list[ItemKey] = []
     ask = DetectionDataset.__getitem__
 
-    def noted(dataset: DetectionDataset, key: Key) -> TrainItem:
+    def noted(dataset: DetectionDataset, key: ItemKey) -> TrainItem:
         asked.extend([key] if dataset.augment else [])
         return ask(dataset, key)
 
@@ -69,6 +69,6 @@ def test_mosaics_take_their_images_from_where_they_are_told_to(
         project=str(tmp_path / "runs"), **options,
     )  # fmt: skip
     assert len(asked) == 6
-    assert {bool(key.partners) for key in asked} == {near}
+    assert {bool(key.others) for key in asked} == {near}
     assert ("--mosaic-from has no effect" in caplog.text) == bool(told)
     assert told in caplog.text

@@ -437,9 +437,10 @@ def test_cache_keeps_the_images_in_memory(
 ) -> None:
     session = prepare(options_for(tmp_path, cache=cache))
     read = []
-    original = sys.modules["utils.datasets.images"].read_image_for  # type: ignore[attr-defined]
+    original = sys.modules["utils.datasets.image_store"].read_image_reduced  # type: ignore[attr-defined]
     monkeypatch.setattr(
-        "utils.datasets.images.read_image_for", lambda path, *rest: (read.append(path), original(path, *rest))[1]
+        "utils.datasets.image_store.read_image_reduced",
+        lambda path, *rest: (read.append(path), original(path, *rest))[1],
     )
     list(session.loader)
     assert bool(read) is reads

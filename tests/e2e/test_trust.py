@@ -365,7 +365,7 @@ def test_images_lost_on_the_way_stop_the_run_where_it_can_go_on(
     gone, aside = data.parent / "images/train", tmp_path / "aside"
     given = settings | {"data": str(data)}
     with pytest.raises(
-        InputError, match=r"images/train/\d\.png: .* is gone now.*; then resume with: .*--resume .*last"
+        InputError, match=r"images/train/\d\.png: .* was removed after the start.*; then resume with: .*--resume .*last"
     ):
         training(tmp_path, does(1, 1, lambda: gone.rename(aside)), **given)
     aside.rename(gone)
@@ -385,7 +385,7 @@ def test_a_dead_loader_process_costs_nothing_but_a_restart(
 
     before = signal.signal(signal.SIGCHLD, report)  # as torch does
     try:
-        with pytest.raises(InputError, match=r"a loader process died .*--workers 0 .*; then resume with: .*--resume"):
+        with pytest.raises(InputError, match=r"a worker died .*--workers 0 .*; then resume with: .*--resume"):
             training(tmp_path, does(0, 1, lambda: signal.raise_signal(signal.SIGCHLD)), **settings)
     finally:
         signal.signal(signal.SIGCHLD, before)
@@ -402,9 +402,7 @@ def test_a_dead_loader_process_outside_of_the_steps_leaves_the_last_save(
         raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed.")
 
     monkeypatch.setattr(train, "report_epoch", dies)
-    with pytest.raises(
-        InputError, match=r"a loader process died .*; then give the same command again: nothing .*saved"
-    ):
+    with pytest.raises(InputError, match=r"a worker died .*; then give the same command again: nothing .*saved"):
         training(tmp_path, epochs=2)
 
 
@@ -414,7 +412,7 @@ def test_a_image_lost_before_the_validation_is_named_and_the_epoch_is_kept(
     data = make_dataset(tmp_path / "set", n_train=2 * BATCHES)
     image, aside = data.parent / "images/val/2.png", tmp_path / "2.png"
     given = settings | {"data": str(data)}
-    with pytest.raises(InputError, match=r"images/val/2\.png: .* is gone now.*; then resume with: .*--resume .*last"):
+    with pytest.raises(InputError, match=r"images/val/2\.png: .* was removed .*; then resume with: .*--resume .*last"):
         training(tmp_path, does(1, -1, lambda: image.rename(aside)), **given)
     aside.rename(image)
     assert load_checkpoint(tmp_path / "exp/weights/last.pt").train_state["position"]["batches"] == BATCHES

@@ -33,7 +33,7 @@ from utils.core.callbacks import BatchEnd, Callback
 from utils.core.dist import ALONE, Ranks, connect_ranks
 from utils.core.errors import InputError
 from utils.datasets.dataset import DetectionDataset
-from utils.datasets.dataset_labels import load_labels
+from utils.datasets.labels.splits import load_labels
 from utils.datasets.loader import build_loader
 from utils.evaluation import Evaluator
 from utils.evaluation.observers import RoutingObserver

@@ -83,7 +83,7 @@ def no_shared_memory(folder: Path) -> bool:
     small = Run(folder / "runs", "small", folder / "set/data.yaml", "--epochs=3")
     small.start()
     fine = check("little shared memory at the start: the run ends with code 0", small.wait() == 0)
-    fine &= check(small.line("--shm-size"), "going on with" in small.line("--shm-size"))
+    fine &= check(small.line("--shm-size"), "using" in small.line("--shm-size"))
     full = Run(folder / "runs", "full", folder / "set/data.yaml", "--epochs=200")
     full.start()
     full.wait_for(lambda: len(full.rows()) >= 1)

@@ -29,9 +29,9 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from utils.core.errors import InputError
 from utils.core.image import read_image
-from utils.datasets.label_file import read_label_file, row_lines
-from utils.datasets.label_records import BAD_IMAGE, BAD_LABELS, BAD_ROW
-from utils.datasets.labels import scan_labels
+from utils.datasets.labels.records import BAD_IMAGE, BAD_LABELS, BAD_ROW
+from utils.datasets.labels.scan import scan_labels
+from utils.datasets.labels.yolo_text import read_label_file, row_lines
 
 LIMIT_S = 2.0
 CLASSES = 80

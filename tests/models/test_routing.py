@@ -23,7 +23,7 @@ def tensor(rows: list[list[float]]) -> Tensor:
 # Figures --------------------------------------------------------------------------------------------------------------
 
 
-def test_one_kernel_a_image_has_entropy_zero_and_a_mean_of_highest_entropy() -> None:
+def test_one_kernel_an_image_has_entropy_zero_and_a_mean_of_highest_entropy() -> None:
     stats = routing_stats("a", tensor([[1, 0], [0, 1]]))
     assert (stats.kernels, stats.samples, stats.normalized) == (2, 2, False)
     assert stats.mean.tolist() == stats.dominant.tolist() == [0.5, 0.5]
@@ -114,7 +114,7 @@ def test_a_layer_of_one_kernel_for_all_images_has_collapsed() -> None:
     assert stats.verdict == "collapsed to kernel 1, mean weight 0.990: the other 2 are idle"
 
 
-def test_one_kernel_a_image_is_no_collapse_when_images_differ() -> None:
+def test_one_kernel_an_image_is_no_collapse_when_images_differ() -> None:
     assert routing_stats("a", tensor([[1, 0], [0, 1]])).verdict == "ok"
 
 

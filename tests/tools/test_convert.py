@@ -15,8 +15,8 @@ from tools.convert import REPORT, ConvertOptions, convert, main, read_names
 from utils.config.cli import parse, run_script
 from utils.config.dataset_spec import DatasetSpec
 from utils.core.errors import InputError
-from utils.datasets.dataset_labels import load_labels
-from utils.datasets.label_records import LabelRecord
+from utils.datasets.labels.records import LabelRecord
+from utils.datasets.labels.splits import load_labels
 
 NAMES = ["cat", "dog", "长颈鹿"]
 ROWS = (
@@ -283,7 +283,7 @@ def test_writing_over_the_source_itself_is_refused_and_nothing_is_lost(source: P
 
 @pytest.mark.parametrize("how", [{}, {"link": True}, {"copy_images": True}])
 @pytest.mark.parametrize("name", ["../../../victim/b.png", "a/../../../../victim/b.png", "ABSOLUTE"])
-def test_a_image_that_a_json_names_elsewhere_is_written_below_the_output_folder_only(
+def test_an_image_that_a_json_names_elsewhere_is_written_below_the_output_folder_only(
     tmp_path: Path, name: str, how: dict[str, bool]
 ) -> None:
     deep, victim = tmp_path / "x/set/images", tmp_path / "victim/b.png"

@@ -17,7 +17,7 @@ from utils.config.hyp import Hyp
 from utils.core.errors import InputError
 from utils.core.image import read_image
 from utils.datasets.dataset import DetectionDataset
-from utils.datasets.dataset_labels import load_labels
+from utils.datasets.labels.splits import load_labels
 
 pytestmark = pytest.mark.usefixtures("log_handlers_restored")
 
@@ -121,7 +121,7 @@ def test_an_option_error_is_one_line(argv: list[str], message: str, capsys: pyte
     assert error.count("\n") == 1
 
 
-def test_a_image_of_the_set_is_never_written_over(tmp_path: Path, make_dataset: Callable[..., Path]) -> None:
+def test_an_image_of_the_set_is_never_written_over(tmp_path: Path, make_dataset: Callable[..., Path]) -> None:
     data = make_dataset(tmp_path / "set")
     picture = next((tmp_path / "set").rglob("*train*/*.*g"))
     picture.rename(picture.with_name("plain.jpg"))

@@ -17,7 +17,7 @@ from utils.config.cli import parse, run_script
 from utils.config.dataset_spec import DatasetSpec
 from utils.core.errors import InputError
 from utils.core.files import find_images
-from utils.datasets.dataset_labels import load_labels
+from utils.datasets.labels.splits import load_labels
 
 pytestmark = pytest.mark.usefixtures("log_handlers_restored")
 
@@ -142,7 +142,7 @@ def test_images_of_one_group_are_never_parted(images: Any, tmp_path: Path) -> No
     assert sum(map(len, groups)) == len(set.union(*groups)) == 7
 
 
-def test_copies_of_a_image_are_never_parted(images: Any, tmp_path: Path) -> None:
+def test_copies_of_an_image_are_never_parted(images: Any, tmp_path: Path) -> None:
     source = images({f"{i}.png": [0] for i in range(10)})
     for i in range(10):
         (source / f"copy{i}.png").write_bytes((source / f"{i}.png").read_bytes())
@@ -180,7 +180,7 @@ def test_one_split_of_a_yaml_may_be_kept_out(make_dataset: Any, tmp_path: Path) 
     assert len(find_images([tmp_path / "out/train.txt", tmp_path / "out/val.txt"])) == 6
 
 
-def test_a_list_is_a_source_and_a_image_named_twice_counts_once(images: Any, tmp_path: Path) -> None:
+def test_a_list_is_a_source_and_an_image_named_twice_counts_once(images: Any, tmp_path: Path) -> None:
     source = images({"a.png": [0], "b.png": [0], "c.png": [0]})
     listing = tmp_path / "all.txt"
     listing.write_text("".join(f"{source / name}\n" for name in ("a.png", "b.png", "a.png")), encoding="utf-8")
@@ -202,7 +202,7 @@ def test_the_table_by_hand() -> None:
     counts = np.array([[2, 0], [1, 1], [0, 0], [1, 0]])
     assert table(counts, {"train": [0, 2], "val": [1, 3]}, ("ant", "bee")).splitlines() == [
         "                   all        train          val",
-        "images             4   2 (50.0 %)   2 (50.0 %)",
+        "images               4   2 (50.0 %)   2 (50.0 %)",
         "  without objects    1  1 (100.0 %)    0 (0.0 %)",
         "ant                  4   2 (50.0 %)   2 (50.0 %)",
         "bee                  1    0 (0.0 %)  1 (100.0 %)",
@@ -212,7 +212,7 @@ def test_the_table_by_hand() -> None:
 def test_the_share_of_every_class_is_printed(images: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     split("--source", images(MANY), "--names", "x", "y", "z", "--stratify", "--output", tmp_path / "out")
     output = "".join(capfd.readouterr())
-    assert "images            30  24 (80.0 %)  3 (10.0 %)  3 (10.0 %)" in output
+    assert "images              30  24 (80.0 %)  3 (10.0 %)  3 (10.0 %)" in output
     assert "z                   10   8 (80.0 %)  1 (10.0 %)  1 (10.0 %)" in output
 
 

@@ -33,9 +33,9 @@ from utils.config.paths import ROOT
 from utils.core.errors import InputError
 from utils.core.image import read_image
 from utils.core.output import temporary_folder
-from utils.datasets.dataset_labels import load_labels
 from utils.datasets.digits import label_text
 from utils.datasets.digits.drawing import NAMES, STYLE, DigitDeck, compose, load_source
+from utils.datasets.labels.splits import load_labels
 from utils.evaluation.routing_scores import CONDITIONS
 
 LOG = logging.getLogger(__name__)

@@ -35,7 +35,7 @@ from utils.config.flags import option
 from utils.config.paths import ROOT
 from utils.core.errors import InputError, UntrainableError
 from utils.core.files import write_atomic
-from utils.datasets.dataset_labels import load_labels
+from utils.datasets.labels.splits import load_labels
 from utils.evaluation import Evaluator
 from utils.evaluation.batches import validation_loader
 from utils.evaluation.routing_scores import RoutingScores, evaluate_routings, read_conditions

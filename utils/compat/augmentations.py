@@ -13,8 +13,8 @@ import numpy as np
 from utils.core.boxes import segments2boxes
 from utils.core.image import LetterboxInfo
 from utils.core.log import SCRIPT_LOG
-from utils.datasets import augment, optional_augment
-from utils.datasets.augment import Sample
+from utils.datasets.augment import geometry, optional, pixels
+from utils.datasets.augment.geometry import Sample
 
 _NO_LABELS = np.zeros((0, 5), np.float32)
 
@@ -37,9 +37,9 @@ class Albumentations:
     """
 
     def __init__(self) -> None:
-        self.transform: optional_augment.Albumentations | None = None
+        self.transform: optional.AlbumentationsTransform | None = None
         try:
-            self.transform = optional_augment.Albumentations(0.01)
+            self.transform = optional.AlbumentationsTransform(0.01)
         except ImportError:
             SCRIPT_LOG.info("albumentations: not installed, skipped: pip install albumentations")
 
@@ -52,7 +52,9 @@ class Albumentations:
 
 def augment_hsv(im: np.ndarray, hgain: float = 0.5, sgain: float = 0.5, vgain: float = 0.5) -> None:
     """Multiply hue, saturation and value by random factors within 1 +/- these gains, in place."""
-    im[:] = augment.augment_hsv(im, hgain, sgain, vgain, _rng())
+    jitter = pixels.draw_jitter(hgain, sgain, vgain, _rng())
+    if jitter is not None:
+        im[:] = jitter(np.ascontiguousarray(im))
 
 
 def random_perspective(
@@ -66,15 +68,18 @@ def random_perspective(
     perspective: float = 0.0,
     border: tuple[int, int] = (0, 0),
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Rotate, translate, scale, shear and tilt an image and its labels; see :func:`utils.datasets.augment.draw_warp`.
+    """Rotate, translate, scale, shear and tilt an image and its labels.
 
     Args:
+        degrees, translate, scale, shear, perspective: see :class:`utils.datasets.augment.geometry.WarpRanges`.
         segments: empty, or a polygon [m, 2] in pixels per label.
         border: pixels to add (negative: to remove) above and below, and left and right.
     """
     out_hw = im.shape[0] + 2 * border[0], im.shape[1] + 2 * border[1]
-    ranges = {"degrees": degrees, "translate": translate, "scale": scale, "shear": shear, "perspective": perspective}
-    moved = augment.random_perspective(_sample(im, np.asarray(targets), segments), out_hw, rng=_rng(), **ranges)
+    ranges = geometry.WarpRanges(
+        degrees=degrees, translate=translate, scale=scale, shear=shear, perspective=perspective
+    )
+    moved = geometry.warp_sample(_sample(im, np.asarray(targets), segments), out_hw, ranges, _rng())
     return np.ascontiguousarray(moved.image), moved.boxes if len(targets) else np.asarray(targets)
 
 
@@ -82,7 +87,7 @@ def copy_paste(
     im: np.ndarray, labels: np.ndarray, segments: Sequence[np.ndarray], p: float = 0.5
 ) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
     """Paste mirrored copies of a share ``p`` of the outlined objects, where they cover little of other objects."""
-    pasted = augment.copy_paste(_sample(im, labels, segments), p, _rng())
+    pasted = pixels.copy_paste_sample(_sample(im, labels, segments), p, _rng())
     added = pasted.segments[len(segments) :]
     if not added:
         return im, labels, list(segments)
@@ -97,5 +102,5 @@ def _corners_of(polygons: Sequence[np.ndarray]) -> np.ndarray:
 
 def mixup(im: np.ndarray, labels: np.ndarray, im2: np.ndarray, labels2: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Blend two images of one size with a weight from Beta(32, 32); the labels of both are kept."""
-    blended = augment.mixup(_sample(im), _sample(im2), _rng())
-    return augment.interleaved(blended.image), np.concatenate((labels, labels2))
+    blended = pixels.mixup_samples(_sample(im), _sample(im2), _rng())
+    return pixels.interleaved(blended.image), np.concatenate((labels, labels2))

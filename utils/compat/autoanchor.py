@@ -12,7 +12,7 @@ from utils.config.dataset_spec import DatasetSpec
 from utils.core.errors import InputError
 from utils.core.log import SCRIPT_LOG
 from utils.datasets import anchors as anchor_math
-from utils.datasets.dataset_labels import load_labels
+from utils.datasets.labels.splits import load_labels
 
 PREFIX = "AutoAnchor: "
 _SEED = 0

@@ -16,11 +16,11 @@ from torch.utils.data.distributed import DistributedSampler
 from utils.config.hyp import Hyp
 from utils.core.files import find_images
 from utils.core.image import LetterboxInfo
-from utils.datasets.cache import cache_path_for
 from utils.datasets.dataset import DetectionDataset, TrainItem
-from utils.datasets.label_file import MAX_CLASS
-from utils.datasets.labels import scan_labels
-from utils.datasets.loader import QuadCollate, quiet_worker, usable_cpus
+from utils.datasets.labels.cache import cache_path_for
+from utils.datasets.labels.scan import scan_labels
+from utils.datasets.labels.yolo_text import MAX_CLASS
+from utils.datasets.loader import QuadCollate, init_worker, usable_cpus
 
 LOG = logging.getLogger(__name__)
 
@@ -198,6 +198,6 @@ def create_dataloader(
         sampler=sampler,
         pin_memory=torch.cuda.is_available(),
         collate_fn=LoadImagesAndLabels.collate_fn4 if quad else LoadImagesAndLabels.collate_fn,
-        worker_init_fn=quiet_worker,
+        worker_init_fn=init_worker,
     )
     return loader, dataset

@@ -22,7 +22,7 @@ from utils.core.device import select_device
 from utils.core.errors import InputError
 from utils.core.log import SCRIPT_LOG
 from utils.core.memory import free_memory
-from utils.datasets.dataset_labels import GENERATORS
+from utils.datasets.labels.splits import GENERATORS
 from utils.inference.window import can_open_window
 
 

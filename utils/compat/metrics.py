@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from utils.datasets.label_text import label_text
+from utils.datasets.labels.yolo_text import yolo_detection_text
 from utils.evaluation.coco_results import result_entry, rounded_rows
 from utils.metrics import ap
 
@@ -47,7 +47,7 @@ def ap_per_class(
 
 def save_one_txt(predn: Tensor, save_conf: bool, shape: tuple[int, int], file: str | Path) -> None:
     """Write the detections [k, 6] (x1 y1 x2 y2 confidence class) of an image of ``shape`` (h, w) as a label file."""
-    Path(file).write_text(label_text(predn, shape, save_conf), encoding="utf-8")
+    Path(file).write_text(yolo_detection_text(predn, shape, save_conf), encoding="utf-8")
 
 
 def save_one_json(predn: Tensor, jdict: list[dict[str, Any]], path: Path, class_map: Sequence[int]) -> None:

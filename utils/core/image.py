@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
-from typing import IO
+from typing import IO, BinaryIO
 
 import cv2
 import numpy as np
@@ -19,8 +18,14 @@ from PIL import UnidentifiedImageError
 from utils.core.boxes import Array, unscale_coords
 from utils.core.errors import InputError, first_line
 from utils.core.files import open_regular, write_atomic
-from utils.core.image_header import check_size, decode_with_pillow, size_and_orientation
-from utils.core.jpeg import JpegHeader, decode_jpeg, read_header, upper_rows
+from utils.core.image_header import (
+    PNG_MAGIC,
+    JpegHeader,
+    check_size,
+    decode_with_pillow,
+    read_jpeg_header,
+    size_and_orientation,
+)
 
 _COMMENT = b"\xff\xfe"  # the JPEG marker
 # EXIF orientation -> (swap the axes first, then flip around: 0 the horizontal axis, 1 the vertical one, -1 both)
@@ -34,12 +39,15 @@ _UPRIGHT: dict[int, tuple[bool, int | None]] = {
     8: (True, 0),
 }
 _TIFF_MAGIC = (b"II*\0", b"MM\0*")
-_PNG_MAGIC = b"\x89PNG"
 _AS_STORED = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
-_LEAST_CUT = 64  # two rows of the largest blocks: a decoder reads ahead and must not meet the end of the bytes
-_OVERSHOOT = 1e-3  # by which rounding may leave a range of floats
-_ROWS = 256  # rescaled at once
-_SPARE_ROWS = 16  # decoded below the rows that are wanted: the last ones of a cut image are not exact
+_REDUCED = {  # by the divisor of both sides
+    1: cv2.IMREAD_COLOR,
+    2: cv2.IMREAD_REDUCED_COLOR_2,
+    4: cv2.IMREAD_REDUCED_COLOR_4,
+    8: cv2.IMREAD_REDUCED_COLOR_8,
+}
+_ROUNDING = 1e-3  # by which rounding may leave a range of floats
+_ROWS = 256  # rescaled at a time
 
 
 @dataclass(frozen=True)
@@ -61,32 +69,6 @@ class LetterboxInfo:
         return unscale_coords(boxes_xyxy, self.ratio_wh, self.pad_wh, self.original_hw)
 
 
-@dataclass(frozen=True)
-class _Placement:
-    """What a letterbox will do: resize to ``size_wh``, then add half of ``margin_wh`` on either side."""
-
-    size_wh: tuple[int, int]
-    margin_wh: tuple[int, int]
-    ratio_wh: tuple[float, float]
-
-
-def _place(
-    hw: tuple[int, int], canvas_hw: tuple[int, int], auto: bool, fill: bool, up: bool, stride: int
-) -> _Placement:
-    (height, width), (canvas_h, canvas_w) = hw, canvas_hw
-    if fill and not auto:
-        return _Placement((canvas_w, canvas_h), (0, 0), (canvas_w / width, canvas_h / height))
-    ratio = min(canvas_h / height, canvas_w / width)
-    if not up:
-        ratio = min(ratio, 1.0)
-    # A very thin image would otherwise round to no pixels at all.
-    size_w, size_h = max(round(width * ratio), 1), max(round(height * ratio), 1)
-    margin_w, margin_h = canvas_w - size_w, canvas_h - size_h
-    if auto:
-        margin_w, margin_h = margin_w % stride, margin_h % stride
-    return _Placement((size_w, size_h), (margin_w, margin_h), (ratio, ratio))
-
-
 def letterbox(
     image: np.ndarray,
     new_shape: int | Sequence[int] = (640, 640),
@@ -96,85 +78,90 @@ def letterbox(
     scaleup: bool = True,
     stride: int = 32,
 ) -> tuple[np.ndarray, tuple[float, float], tuple[float, float]]:
-    """Fit an image [H, W, C] into a canvas without changing its proportions, the rest filled with ``color``.
+    """Resize an image [H, W, C] to fit into a canvas, keeping its aspect ratio, and pad the rest with ``color``.
 
     Args:
         image: uint8, any channel order.
         new_shape: side, or (height, width), of the canvas.
         color: fill value of each channel.
-        auto: keep only as much margin as makes both sides multiples of ``stride`` (given a canvas that is one).
+        auto: pad only as much as makes both sides multiples of ``stride`` (given a canvas that is one).
         scaleFill: stretch to the whole canvas instead; no effect together with ``auto``, as in v6.1.
         scaleup: allow enlarging; False keeps small images at their size.
         stride: see ``auto``.
 
     Returns:
-        The new image, its scale (width, height) and the margin at (left, top); an odd margin is split with the
-        larger half at the right and bottom, and reported as its half (10.5).
+        The new image, its scale (width, height) and the padding at (left, top). The larger half of an odd padding is
+        at the right and bottom; the returned value is the exact half (10.5).
     """
-    canvas_hw = (new_shape, new_shape) if isinstance(new_shape, int) else (new_shape[0], new_shape[1])
-    plan = _place((image.shape[0], image.shape[1]), canvas_hw, auto, scaleFill, scaleup, stride)
-    (width, height), (margin_w, margin_h) = plan.size_wh, plan.margin_wh
-    if image.shape[:2] != (height, width):
-        image = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
-    if margin_w or margin_h:
-        left, top = margin_w // 2, margin_h // 2
-        edges = (top, margin_h - top, left, margin_w - left)
+    canvas_h, canvas_w = (new_shape, new_shape) if isinstance(new_shape, int) else (new_shape[0], new_shape[1])
+    height, width = image.shape[:2]
+    if scaleFill and not auto:
+        new_h, new_w, ratio_wh = canvas_h, canvas_w, (canvas_w / width, canvas_h / height)
+    else:
+        ratio = min(canvas_h / height, canvas_w / width)
+        ratio = ratio if scaleup else min(ratio, 1.0)
+        # A very thin image would otherwise round to no pixels at all.
+        new_h, new_w, ratio_wh = max(round(height * ratio), 1), max(round(width * ratio), 1), (ratio, ratio)
+    pad_h, pad_w = canvas_h - new_h, canvas_w - new_w
+    if auto:
+        pad_h, pad_w = pad_h % stride, pad_w % stride
+    if (height, width) != (new_h, new_w):
+        image = cv2.resize(image, (new_w, new_h), interpolation=cv2.INTER_LINEAR)
+    if pad_h or pad_w:
+        top, left = pad_h // 2, pad_w // 2
+        edges = (top, pad_h - top, left, pad_w - left)
         image = cv2.copyMakeBorder(image, *edges, cv2.BORDER_CONSTANT, value=color)
-    return image, plan.ratio_wh, (margin_w / 2, margin_h / 2)
+    return image, ratio_wh, (pad_w / 2, pad_h / 2)
 
 
-def stream_size(stream: IO[bytes], name: str | Path) -> tuple[int, int]:
-    """(height, width) of an image file as ``read_image`` will return it; ``name`` for messages.
+# Reading --------------------------------------------------------------------------------------------------------------
 
-    From the header, but for the rare kinds whose header is not understood.
+
+@contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
+    """Open an image file; what the system refuses becomes one line about the image."""
+    try:
+        with open_regular(path) as stream:
+            yield stream
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path}: no such image") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
+
+
+def image_hw(path: str | Path) -> tuple[int, int]:
+    """Read (height, width) of an image as ``read_image`` will return it, without decoding it.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        InputError: the file is no image.
+    """
+    with _opened(Path(path)) as stream:
+        return stream_hw(stream, path)
+
+
+def stream_hw(stream: IO[bytes], name: str | Path) -> tuple[int, int]:
+    """Read (height, width) of an image file as ``read_image`` will return it; ``name`` is for messages.
+
+    From the header, except for the rare formats whose header Pillow does not know.
 
     Raises:
         InputError: the stream holds no image, or one too large to be decoded.
     """
     try:
-        (height, width), orientation = size_and_orientation(stream)
+        hw, orientation = size_and_orientation(stream)
     except InputError as error:
         raise InputError(f"{name}: {error}") from error
     except Exception:  # Pillow does not know everything that OpenCV reads
         stream.seek(0)
         image = decode_image(stream.read(), name)
         return image.shape[0], image.shape[1]
-    check_size((height, width), name)
-    swapped, _ = _UPRIGHT.get(orientation, (False, None))
-    return (width, height) if swapped else (height, width)
-
-
-def image_size(path: str | Path) -> tuple[int, int]:
-    """(height, width) of an image as ``read_image`` will return it, without decoding it.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        InputError: the file is no image.
-    """
-    path = Path(path)
-    try:
-        with open_regular(path) as stream:
-            return stream_size(stream, path)
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{path}: no such image") from None
-    except OSError as error:
-        raise InputError(f"{path}: not a readable image ({error})") from error
-
-
-def _checked_orientation(content: bytes, jpeg: JpegHeader | None, name: str | Path) -> int:
-    """The EXIF orientation; applied here because which formats OpenCV does it for depends on its release.
-
-    Raises:
-        InputError: an image that is too large to be decoded.
-    """
-    hw, orientation = (0, 0), 1
-    if jpeg is not None and not jpeg.has_notes:
-        hw = jpeg.hw
-    else:
-        with suppress(Exception):  # OpenCV may read what Pillow cannot, by its own limit of size
-            hw, orientation = size_and_orientation(BytesIO(content))
     check_size(hw, name)
-    return 1 if content.startswith(_TIFF_MAGIC) else orientation  # TIFF is the one format that OpenCV always turns
+    return _upright_hw(hw, orientation)
+
+
+def _upright_hw(hw: tuple[int, int], orientation: int) -> tuple[int, int]:
+    return hw[::-1] if _UPRIGHT.get(orientation, (False, None))[0] else hw
 
 
 def _turn_upright(image: np.ndarray, orientation: int) -> np.ndarray:
@@ -184,46 +171,57 @@ def _turn_upright(image: np.ndarray, orientation: int) -> np.ndarray:
     return image if flip is None else cv2.flip(image, flip)
 
 
-def _content(path: Path) -> bytes:
-    try:
-        with open_regular(path) as stream:
-            return stream.read()
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{path}: no such image") from None
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+def _checked_orientation(content: bytes, jpeg: JpegHeader | None, name: str | Path) -> int:
+    """Return the EXIF orientation to apply. OpenCV applies it itself for some formats, depending on its release.
+
+    Raises:
+        InputError: the image is too large to be decoded.
+    """
+    hw, orientation = (0, 0), 1
+    if jpeg is not None and not jpeg.has_metadata:
+        hw = jpeg.hw
+    else:
+        with suppress(Exception):  # OpenCV may read what Pillow cannot, by its own limit of size
+            hw, orientation = size_and_orientation(BytesIO(content))
+    check_size(hw, name)
+    return 1 if content.startswith(_TIFF_MAGIC) else orientation  # TIFF is the one format that OpenCV always turns
 
 
-def _ends(content: bytes, jpeg: JpegHeader | None) -> bool:
-    """Whether a JPEG or PNG has its end: in place of what is cut off, some releases of OpenCV put grey pixels."""
+def _is_complete(content: bytes, jpeg: JpegHeader | None) -> bool:
+    """Whether a JPEG or PNG has its end marker: some releases of OpenCV fill in grey pixels for what is cut off."""
     if jpeg is not None:
         return content.rfind(b"\xff\xd9", jpeg.scan_at) >= 0
-    return not content.startswith(_PNG_MAGIC) or content.rfind(b"IEND") >= 0
+    return not content.startswith(PNG_MAGIC) or content.rfind(b"IEND") >= 0
 
 
 @lru_cache(maxsize=1)
 def _silence_opencv() -> None:
-    """Let OpenCV write nothing of its own from the first image on: the caller reports what is wrong.
+    """Turn off messages of OpenCV from the first image on: the caller reports what is wrong.
 
-    Its level is that of the process, so threads that set it and put it back could leave any.
+    The level belongs to the process: threads that set it and restore it could leave any level.
     """
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 
-def _decode(content: bytes, jpeg: JpegHeader | None) -> np.ndarray | None:
-    """The image as stored [H, W, 3], of the depth it has, by OpenCV; None if that cannot read it."""
+def _decode_with_opencv(content: bytes, flags: int) -> np.ndarray | None:
+    """Decode to the image as stored [H, W, 3]; None if OpenCV cannot read it."""
     _silence_opencv()
     try:
         # From bytes, not by name: OpenCV's own file access fails on non-ASCII names on Windows.
-        return cv2.imdecode(np.frombuffer(content, np.uint8), _AS_STORED) if _ends(content, jpeg) else None
+        return cv2.imdecode(np.frombuffer(content, np.uint8), flags)
     except cv2.error:  # an empty buffer, or a broken file
         return None
 
 
-def _decode_otherwise(content: bytes, name: str | Path) -> np.ndarray:
-    """By Pillow what OpenCV could not read: uint8 or uint16 [H, W, 3], upright."""
+def _decode_whole(content: bytes, jpeg: JpegHeader | None, orientation: int, name: str | Path) -> np.ndarray:
+    """Decode an image whose header and orientation are known, by OpenCV or else by Pillow."""
+    image = _decode_with_opencv(content, _AS_STORED) if _is_complete(content, jpeg) else None
+    if image is not None:
+        if image.dtype not in (np.uint8, np.uint16):
+            raise InputError(f"{name}: pixels are {image.dtype}, expected 8 or 16 bits; convert the image first")
+        return _turn_upright(to_uint8(image, name), orientation)
     try:
-        return decode_with_pillow(content)
+        return to_uint8(decode_with_pillow(content), name)
     except InputError as error:
         raise InputError(f"{name}: {error}") from error
     except UnidentifiedImageError:
@@ -258,18 +256,18 @@ def to_uint8(pixels: np.ndarray, name: str | Path) -> np.ndarray:
     if not pixels.size:
         return pixels.astype(np.uint8)
     low, high = float(pixels.min()), float(pixels.max())
-    if not (low >= -_OVERSHOOT and high <= 65535):  # also true of NaN
+    if not (low >= -_ROUNDING and high <= 65535):  # also true of NaN
         raise InputError(
             f"{name}: pixels are {pixels.dtype} from {low:g} to {high:g}, expected 0 to 255, 0 to 65535 or 0 to 1"
         )
     if high > 255:
         return to_uint8(np.rint(np.clip(pixels, 0, None)).astype(np.uint16), name)
-    factor = 255.0 if pixels.dtype.kind == "f" and high <= 1 + _OVERSHOOT else 1.0
+    factor = 255.0 if pixels.dtype.kind == "f" and high <= 1 + _ROUNDING else 1.0
     return np.rint(np.clip(pixels.astype(np.float64) * factor, 0, 255)).astype(np.uint8)
 
 
 def read_image(path: str | Path) -> np.ndarray:
-    """An image as uint8 BGR [H, W, 3], turned upright by its EXIF orientation.
+    """Read an image as uint8 BGR [H, W, 3], turned upright by its EXIF orientation.
 
     Grey becomes three equal channels, transparency is dropped. 16-bit values are divided by 257 and rounded, so that
     the whole range 0..65535 becomes 0..255. Other depths (32-bit, float) have no natural range and are refused.
@@ -280,67 +278,53 @@ def read_image(path: str | Path) -> np.ndarray:
             ``utils.core.image_header.MAX_PIXELS``.
     """
     path = Path(path)
-    return decode_image(_content(path), path)
+    with _opened(path) as stream:
+        content = stream.read()
+    return decode_image(content, path)
 
 
 def decode_image(content: bytes, name: str | Path) -> np.ndarray:
-    """The bytes of an image file as ``read_image`` would return it; ``name`` is for messages.
+    """Decode the bytes of an image file as ``read_image`` does; ``name`` is for messages.
 
-    This decides for all commands which files can be read.
+    All commands read images through this function, so they accept the same files.
 
     Raises:
         InputError: as ``read_image``.
     """
-    jpeg = read_header(content)
+    jpeg = read_jpeg_header(content)
     return _decode_whole(content, jpeg, _checked_orientation(content, jpeg, name), name)
 
 
-def _decode_whole(content: bytes, jpeg: JpegHeader | None, turn: int, name: str | Path) -> np.ndarray:
-    """``decode_image`` once the header and its orientation ``turn`` are known."""
-    image = _decode(content, jpeg)
-    if image is None:
-        return to_uint8(_decode_otherwise(content, name), name)
-    if image.dtype not in (np.uint8, np.uint16):
-        raise InputError(f"{name}: pixels are {image.dtype}, expected 8 or 16 bits; convert the image first")
-    return _turn_upright(to_uint8(image, name), turn)
+def read_image_reduced(path: str | Path, least_hw: tuple[int, int]) -> tuple[np.ndarray, tuple[int, int]]:
+    """Read an image as ``read_image`` does, but a JPEG at reduced size where that is enough.
 
-
-def read_image_for(
-    path: str | Path, size_hw: tuple[int, int], rows: float = 1.0
-) -> tuple[np.ndarray, tuple[int, int], tuple[int, int]]:
-    """An image as ``read_image`` gives it, but only as much of it as needed.
-
-    A JPEG is decoded at the smallest of 1, 1/2, 1/4 and 1/8 of its size that is not below ``size_hw``, and decoding may
-    end below the share ``rows`` of its height: then the array has fewer rows. Other formats are decoded in full.
+    Args:
+        path: the file.
+        least_hw: the height and width that are needed.
 
     Returns:
-        The array, the (height, width) it has when no row is missing, and the full (height, width) of the image.
+        The image, a JPEG at the smallest of 1, 1/2, 1/4 and 1/8 of its size (rounded up) that is not below
+        ``least_hw``, and the full (height, width) of the file.
 
     Raises:
         FileNotFoundError, InputError: as ``read_image``.
     """
     path = Path(path)
-    content = _content(path)
-    jpeg = read_header(content)
-    turn = _checked_orientation(content, jpeg, path)
-    swapped, _ = _UPRIGHT.get(turn, (False, None))
-    image, whole_hw, full_hw = None, (0, 0), (0, 0)
-    if jpeg is not None and _ends(content, jpeg):
-        full_hw, target = jpeg.hw, size_hw[::-1] if swapped else size_hw
-        sizes = {d: (-(-full_hw[0] // d), -(-full_hw[1] // d)) for d in (8, 4, 2, 1)}  # rounded up
-        divisor = next((d for d, hw in sizes.items() if hw[0] >= target[0] and hw[1] >= target[1]), 1)
-        wanted = math.ceil(rows * full_hw[0]) + _SPARE_ROWS * divisor
-        whole_hw = sizes[divisor]
-        if jpeg.cuttable and turn == 1 and wanted <= full_hw[0] - _LEAST_CUT:
-            image = decode_jpeg(upper_rows(content, jpeg, wanted), divisor)
-        if image is None:
-            image = decode_jpeg(np.frombuffer(content, np.uint8), divisor)
-    if image is None:
-        image = _decode_whole(content, jpeg, turn, path)
-        hw = (image.shape[0], image.shape[1])
-        return image, hw, hw
-    image = _turn_upright(image, turn)
-    return (image, whole_hw[::-1], full_hw[::-1]) if swapped else (image, whole_hw, full_hw)
+    with _opened(path) as stream:
+        content = stream.read()
+    jpeg = read_jpeg_header(content)
+    orientation = _checked_orientation(content, jpeg, path)
+    if jpeg is not None and _is_complete(content, jpeg):
+        full_hw = _upright_hw(jpeg.hw, orientation)
+        divisor = next((d for d in (8, 4, 2) if all(-(-side // d) >= n for side, n in zip(full_hw, least_hw))), 1)
+        image = _decode_with_opencv(content, _REDUCED[divisor] | cv2.IMREAD_IGNORE_ORIENTATION)
+        if image is not None:
+            return _turn_upright(image, orientation), full_hw
+    image = _decode_whole(content, jpeg, orientation, path)
+    return image, (image.shape[0], image.shape[1])
+
+
+# Writing, and network input -------------------------------------------------------------------------------------------
 
 
 def write_image(path: str | Path, image: np.ndarray, comment: bytes = b"") -> None:

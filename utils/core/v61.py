@@ -203,7 +203,7 @@ ALIASES = {"utils.dataloaders": "utils.datasets"}
 NOT_SERVED: dict[str, dict[str, str]] = {
     "models.yolo": {"FILE ROOT": "utils.general.ROOT"},
     "utils.augmentations": {
-        "box_candidates": "utils.datasets.augment.box_candidates",
+        "box_candidates": "utils.datasets.augment.geometry.learnable_boxes",
         "cutout": "the hyper-parameter cutout of train.py",
         "hist_equalize": "cv2.equalizeHist or cv2.createCLAHE",
         "replicate": "the hyper-parameter copy_paste of train.py",

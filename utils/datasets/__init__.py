@@ -1,27 +1,10 @@
-"""From images and label files to batches."""
+"""Data sets: reading labels, training items and batches; and the sources of images to detect objects in."""
 
 from typing import Any
 
 from utils.core.v61 import import_served, served_names
-from utils.datasets.dataset import DetectionDataset, Sample, TrainItem
-from utils.datasets.labels import LabelRecord, LabelSet, ScanReport, scan_labels
-from utils.datasets.loader import Batch, EpochSampler, build_loader, collate
 
-__all__ = [
-    "Batch",
-    "DetectionDataset",
-    "EpochSampler",
-    "LabelRecord",
-    "LabelSet",
-    "Sample",
-    "ScanReport",
-    "TrainItem",
-    "build_loader",
-    "collate",
-    "scan_labels",
-]
-
-__all__ += served_names("utils.datasets")  # for scripts that import all
+__all__ = served_names("utils.datasets")  # names of v6.1
 
 
 def __getattr__(name: str) -> Any:

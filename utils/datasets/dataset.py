@@ -17,42 +17,37 @@ from utils.config.hyp import Hyp
 from utils.core.boxes import xyn2xy, xywh2xyxy
 from utils.core.errors import InputError
 from utils.core.image import LetterboxInfo, letterbox
-from utils.datasets.augment import (
-    GREY,
-    Jitter,
-    Sample,
-    copy_paste,
+from utils.datasets.augment.geometry import GREY, Sample, WarpRanges, draw_warp, warp_sample
+from utils.datasets.augment.mosaic import arrange_four, arrange_nine
+from utils.datasets.augment.optional import enabled_transforms
+from utils.datasets.augment.pixels import (
+    HsvJitter,
+    copy_paste_sample,
     draw_jitter,
-    draw_warp,
     flip_horizontal,
     flip_vertical,
     interleaved,
-    mixup,
+    mixup_samples,
     planes_of,
-    random_perspective,
 )
-from utils.datasets.images import Images
-from utils.datasets.labels import LabelRecord
-from utils.datasets.mosaic import lay_four, lay_nine, place_segments
-from utils.datasets.optional_augment import chosen_effects
-
-__all__ = ["DetectionDataset", "Key", "Sample", "TrainItem", "rect_batches"]
+from utils.datasets.image_store import ImageStore
+from utils.datasets.labels.records import LabelRecord
 
 
-class Key(NamedTuple):
-    """What an item is asked for by.
+class ItemKey(NamedTuple):
+    """Selects an item of a :class:`DetectionDataset`.
 
     Attributes:
-        epoch: for which an item is made.
-        image: its index; ~image: a blank one.
-        turn: how often the image has come before in this epoch.
-        partners: what else a mosaic is made of, in this order; empty: drawn from the whole data set.
+        epoch: for which the item is made.
+        image: number of its image; ~number: an empty image.
+        repeat: how often the image was drawn before in this epoch.
+        others: the other images of a mosaic, in this order; empty: drawn from the whole data set.
     """
 
     epoch: int
     image: int
-    turn: int = 0
-    partners: tuple[int, ...] = ()
+    repeat: int = 0
+    others: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -63,17 +58,25 @@ class TrainItem:
     targets: torch.Tensor
     path: str
     info: LetterboxInfo
-    key: tuple[int, ...] = (0, 0)  # epoch, index and turn it was asked for by
+    key: tuple[int, ...] = (0, 0)  # epoch, image and repeat of its ItemKey
 
 
 def rect_batches(
     sizes_hw: Sequence[tuple[int, int]], batch_size: int, imgsz: int, stride: int, pad: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Order images by height/width and give every batch the smallest shape that holds its images.
+    """Sort images by height/width and give every batch the smallest shape that holds its images.
 
-    Returns ``order`` [n] (positions in ``sizes_hw``) and ``shapes`` [batches, 2] (height, width), multiples of
-    ``stride``, with ``pad`` strides of room. The long side is ``imgsz``; a batch that mixes wide and tall images
-    is square.
+    The long side is ``imgsz``; a batch that mixes wide and tall images is square.
+
+    Args:
+        sizes_hw: height and width of every image.
+        batch_size: images per batch.
+        imgsz: the long side in pixels.
+        stride: the sides are multiples of it.
+        pad: extra room in strides.
+
+    Returns:
+        ``order`` [n] (positions in ``sizes_hw``) and ``shapes`` [batches, 2] (height, width).
     """
     hw = np.array(sizes_hw, np.float64).reshape(-1, 2)
     aspect = hw[:, 0] / hw[:, 1]
@@ -93,13 +96,27 @@ def rect_batches(
 
 
 class DetectionDataset(Dataset[TrainItem]):
-    """Images with boxes; ``dataset[Key(epoch, index)]`` is one training or validation item.
+    """Images with boxes; ``dataset[ItemKey(epoch, image)]`` is one training or validation item.
 
-    Every random choice of an item comes from its key and a generator seeded by (seed, epoch, index, turn): an item is
-    the same whoever computes it, in whatever order. ``rect`` sorts the records by shape, so that ``records`` is in the
-    order served, and turns the mosaic off; it needs the ``batch_size`` of the loader. A negative index stands for a
-    blank image without path, of the shape that ~index has in its batch. ``cache_images`` and ``cache_dir`` are those
-    of :class:`Images`.
+    Every random choice of an item comes from its key and a generator seeded by (seed, epoch, image, repeat): an item is
+    the same whichever process makes it, in any order. A negative image number means an empty image without path, of the
+    shape that image ~number has in its batch.
+
+    Args:
+        records: the images and their labels.
+        imgsz: side of the items in pixels, a multiple of ``stride``.
+        augment: make training items.
+        hyp: hyper-parameters of the augmentation.
+        rect: sort the records by shape (``records`` is in the new order) and make no mosaics.
+        batch_size: of the loader; needed for ``rect``.
+        stride: of the model, in pixels.
+        pad: of ``rect``, in strides.
+        seed: of the augmentation.
+        cache_images: see :class:`ImageStore`.
+        cache_dir: see :class:`ImageStore`.
+
+    Raises:
+        InputError: the image size is no multiple of the stride.
     """
 
     def __init__(
@@ -132,9 +149,16 @@ class DetectionDataset(Dataset[TrainItem]):
             order, self.batch_shapes = rect_batches(sizes, batch_size, imgsz, stride, pad)
             self.records = [self.records[i] for i in order]
         self._mosaic = self.hyp.mosaic if augment and not rect else 0.0
-        self._effects = chosen_effects(self.hyp) if augment else []
-        self._images = Images(self.records, imgsz, training=augment, cache=cache_images, folder=cache_dir)
-        # All corners once, as fractions: [N, 5] class, x1, y1, x2, y2; those of record i begin at row _first[i].
+        self._warp_ranges = WarpRanges(
+            degrees=self.hyp.degrees,
+            translate=self.hyp.translate,
+            scale=self.hyp.scale,
+            shear=self.hyp.shear,
+            perspective=self.hyp.perspective,
+        )
+        self._transforms = enabled_transforms(self.hyp) if augment else []
+        self._images = ImageStore(self.records, imgsz, training=augment, cache=cache_images, folder=cache_dir)
+        # All boxes as fractions: [N, 5] class, x1, y1, x2, y2; those of record i begin at row _first[i].
         rows = [record.boxes for record in self.records]
         self._first = np.cumsum([0, *map(len, rows)])
         self._corners = np.concatenate([np.zeros((0, 5), np.float32), *rows]).astype(np.float32)
@@ -149,61 +173,61 @@ class DetectionDataset(Dataset[TrainItem]):
         return self._mosaic > 0
 
     def keep_recent(self, images: int) -> None:
-        """Keep so many of the images decoded last; a loader knows how many help and how many memory is free for."""
+        """Keep so many of the images decoded last; the loader knows how many help and fit into memory."""
         self._images.keep_recent(images)
 
     @property
     def keeps_all(self) -> bool:
-        """Whether all decoded images are at hand anyway, in memory or on disk."""
+        """Whether all images are decoded already, in memory or on disk."""
         return self._images.keeps_all
 
-    def __getitem__(self, key: Key | tuple[int, int] | int) -> TrainItem:
-        epoch, index, turn, partners = Key(0, key) if isinstance(key, int) else Key(*key)
-        if index < 0:
-            return _blank(self._shape_hw(~index), (epoch, ~index))
-        asked = (epoch, index, turn)
-        rng = np.random.default_rng((self.seed, *asked))
+    def __getitem__(self, key: ItemKey | tuple[int, int] | int) -> TrainItem:
+        epoch, image, repeat, others = ItemKey(0, key) if isinstance(key, int) else ItemKey(*key)
+        if image < 0:
+            return _empty_item(self._shape_hw(~image), (epoch, ~image))
+        seed = (epoch, image, repeat)
         if not self.augment:
-            return _to_item(self._letterbox_sample(index), asked)
+            return _to_item(self._letterbox_sample(image), seed)
+        rng = np.random.default_rng((self.seed, *seed))
         hyp = self.hyp
         jitter = draw_jitter(hyp.hsv_h, hyp.hsv_s, hyp.hsv_v, rng)
-        of_mosaic, of_mixup, upside_down, mirrored = rng.random(4).tolist()
-        if of_mosaic < self._mosaic:
-            others = iter(partners or self._drawn(rng))
-            if of_mixup < hyp.mixup:
-                first = self._mosaic_sample(index, others, rng)
-                sample = mixup(first, self._mosaic_sample(next(others), others, rng), rng)
+        mosaic_draw, mixup_draw, flipud_draw, fliplr_draw = rng.random(4).tolist()
+        if mosaic_draw < self._mosaic:
+            following = iter(others or self._random_images(rng))
+            if mixup_draw < hyp.mixup:
+                first = self._mosaic_sample(image, following, rng)
+                sample = mixup_samples(first, self._mosaic_sample(next(following), following, rng), rng)
             else:
-                sample, jitter = self._mosaic_sample(index, others, rng, jitter), None
+                sample, jitter = self._mosaic_sample(image, following, rng, jitter), None
         else:
-            sample = self._letterbox_sample(index)
-            sample = self._warp(sample, (sample.image.shape[0], sample.image.shape[1]), rng)
+            sample = self._letterbox_sample(image)
+            sample = warp_sample(sample, None, self._warp_ranges, rng)
         if jitter is not None:
             sample = replace(sample, image=jitter(sample.image))
-        for probability, effect in self._effects:
+        for probability, transform in self._transforms:
             if rng.random() < probability:
-                sample = effect(replace(sample, image=interleaved(sample.image)), rng)
-        if upside_down < hyp.flipud:
+                sample = transform(replace(sample, image=interleaved(sample.image)), rng)
+        if flipud_draw < hyp.flipud:
             sample = flip_vertical(sample)
-        if mirrored < hyp.fliplr:
+        if fliplr_draw < hyp.fliplr:
             sample = flip_horizontal(sample)
-        # The letterbox of a cropped or warped image means nothing any more.
+        # The letterbox says nothing about a cropped or warped image.
         height, width = sample.image.shape[:2]
-        return _to_item(replace(sample, info=LetterboxInfo((height, width), (1.0, 1.0), (0.0, 0.0))), asked)
+        return _to_item(replace(sample, info=LetterboxInfo((height, width), (1.0, 1.0), (0.0, 0.0))), seed)
 
-    def _drawn(self, rng: np.random.Generator) -> Iterator[int]:
-        """Images of the whole data set, without end."""
+    def _random_images(self, rng: np.random.Generator) -> Iterator[int]:
+        """Yield images of the whole data set, without end."""
         while True:
             yield int(rng.integers(len(self)))
 
     # Samples ----------------------------------------------------------------------------------------------------------
 
     def _boxes(self, index: int) -> np.ndarray:
-        """Boxes [n, 5] of a record: class and corners as fractions; not to be changed."""
+        """Return the boxes [n, 5] of a record, class and corners as fractions; a view, not to be changed."""
         return self._corners[self._first[index] : self._first[index + 1]]
 
     def _sample(self, index: int, image: np.ndarray, info: LetterboxInfo, inner_wh: tuple[float, float]) -> Sample:
-        """Join an image and its labels in pixels; ``inner_wh`` is the part of ``image`` without padding."""
+        """Make a sample with labels in pixels; ``inner_wh`` is the size of ``image`` without padding."""
         record = self.records[index]
         boxes = self._boxes(index).copy()
         boxes[:, 1:] = boxes[:, 1:] * np.array(inner_wh * 2) + np.array(info.pad_wh * 2)
@@ -211,13 +235,13 @@ class DetectionDataset(Dataset[TrainItem]):
         return Sample(image, boxes, segments, str(record.image), info)
 
     def _shape_hw(self, index: int) -> tuple[int, int]:
-        """Shape of the batch that image ``index`` is in."""
+        """Return the shape of the batch that image ``index`` is in."""
         height, width = self.batch_shapes[index // self.batch_size if self.rect else 0].tolist()
         return height, width
 
     def _letterbox_sample(self, index: int) -> Sample:
-        """One resized image padded to the shape of its batch."""
-        image, original_hw = self._images.load(index, enlarge=False)
+        """Resize an image and pad it to the shape of its batch."""
+        image, original_hw = self._images.read(index, enlarge=False)
         height, width = image.shape[:2]
         image, ratio_wh, pad_wh = letterbox(image, self._shape_hw(index), auto=False, scaleup=self.augment)
         inner_wh = width * ratio_wh[0], height * ratio_wh[1]
@@ -225,59 +249,51 @@ class DetectionDataset(Dataset[TrainItem]):
         return self._sample(index, image, LetterboxInfo(original_hw, total_wh, pad_wh), inner_wh)
 
     def _mosaic_sample(
-        self, index: int, others: Iterator[int], rng: np.random.Generator, jitter: Jitter | None = None
+        self, index: int, others: Iterator[int], rng: np.random.Generator, jitter: HsvJitter | None = None
     ) -> Sample:
-        """Image ``index`` and the next of ``others`` in random places of a canvas, of which a random part is kept.
+        """Join image ``index`` and the next of ``others`` in random order on a canvas, and warp a random part of it.
 
-        Pixels come last: only what is seen is decoded, and the canvas is not made if there is a way round it.
+        Pixels come last: only visible images are decoded, and the canvas is made only if there is no other way.
         """
         hyp, size, images = self.hyp, self.imgsz, self._images
         nine = bool(hyp.mosaic9) and rng.random() < hyp.mosaic9
         chosen = rng.permutation([index, *islice(others, 8 if nine else 3)]).tolist()
-        sizes_hw = [images.sizes_hw[i] for i in chosen]
-        layout = (lay_nine if nine else lay_four)(sizes_hw, size, rng)
+        layout = (arrange_nine if nine else arrange_four)([images.sizes_hw[i] for i in chosen], size, rng)
         tile_boxes = [self._boxes(i) for i in chosen]
-        boxes = layout.place_boxes(tile_boxes, fractions=True)
-        segments = place_segments(layout, [self.records[i].segments for i in chosen], tile_boxes)
+        boxes = layout.place_boxes(tile_boxes)
+        segments = layout.place_segments([self.records[i].segments for i in chosen], tile_boxes)
         side, path = layout.side, str(self.records[index].image)
         info = LetterboxInfo((side, side), (1.0, 1.0), (0.0, 0.0))
 
-        def load(tile: int, rows: float, enlarge: bool = True) -> np.ndarray:
-            return images.load(chosen[tile], rows, enlarge)[0]
+        def read(tile: int, enlarge: bool = True) -> np.ndarray:
+            return images.read(chosen[tile], enlarge)[0]
 
         if hyp.copy_paste and segments:  # objects may come from anywhere: the whole canvas is needed
-            canvas = Sample(layout.paint((0, 0, side, side), load), boxes, segments, path, info)
-            sample = self._warp(copy_paste(canvas, hyp.copy_paste, rng), (size, size), rng)
+            canvas = Sample(layout.paint((0, 0, side, side), read), boxes, segments, path, info)
+            canvas = copy_paste_sample(canvas, hyp.copy_paste, rng)
+            sample = warp_sample(canvas, (size, size), self._warp_ranges, rng)
         else:
-            warp = draw_warp((side, side), (size, size), rng=rng, **self._ranges())
+            warp = draw_warp((side, side), (size, size), self._warp_ranges, rng)
             if warp.window is not None:
-                plan = layout.enlarge(warp, [images.kept_hw[i] for i in chosen])
-                of_rows = plan.scale_shift.repeat([len(rows) for rows in tile_boxes], axis=0)  # [n, 2, 2]
-                boxes, segments = warp.move_labels(boxes, segments, of_rows)
-                return Sample(plan.paint(partial(load, enlarge=False), jitter), boxes, segments, path, info)
-            window = warp.source()
-            part = layout.paint(window, load)
+                enlargement = layout.enlarge(warp, [images.stored_hw[i] for i in chosen])
+                of_boxes = enlargement.scale_shift.repeat([len(rows) for rows in tile_boxes], axis=0)  # [n, 2, 2]
+                boxes, segments = warp.move_labels(boxes, segments, of_boxes)
+                return Sample(enlargement.paint(partial(read, enlarge=False), jitter), boxes, segments, path, info)
+            window = warp.source_window()
+            part = layout.paint(window, read)
             boxes, segments = warp.move_labels(boxes, segments)
             sample = Sample(warp.apply(part, window[:2]), boxes, segments, path, info)
         return sample if jitter is None else replace(sample, image=jitter(sample.image))
 
-    def _ranges(self) -> dict[str, float]:
-        """The geometry of the hyper-parameters."""
-        names = ("degrees", "translate", "scale", "shear", "perspective")
-        return {name: getattr(self.hyp, name) for name in names}
 
-    def _warp(self, sample: Sample, out_hw: tuple[int, int], rng: np.random.Generator) -> Sample:
-        return random_perspective(sample, out_hw, rng=rng, **self._ranges())
-
-
-def _blank(hw: tuple[int, int], key: tuple[int, ...]) -> TrainItem:
-    """An image of padding, with nothing on it."""
+def _empty_item(hw: tuple[int, int], key: tuple[int, ...]) -> TrainItem:
+    """Make an item of padding only, without boxes."""
     image = torch.full((3, *hw), GREY[0], dtype=torch.uint8)
     return TrainItem(image, torch.zeros(0, 6), "", LetterboxInfo(hw, (1.0, 1.0), (0.0, 0.0)), key)
 
 
 def _to_item(sample: Sample, key: tuple[int, ...]) -> TrainItem:
-    """Normalise the boxes and turn the image into RGB, channels first, in one copy at most."""
+    """Normalize the boxes and turn the image into RGB, channels first, in at most one copy."""
     height, width = sample.image.shape[:2]
     rows = np.zeros((len(sample.boxes), 6), np.float32)
     if len(rows):

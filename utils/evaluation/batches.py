@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 
 from utils.core.dist import ALONE, Ranks
 from utils.datasets.dataset import DetectionDataset
-from utils.datasets.label_records import LabelRecord
+from utils.datasets.labels.records import LabelRecord
 from utils.datasets.loader import build_loader
 
 SHAPE_GROUP = 32  # images with one shape: the default batch size of v6.1, for equal metrics

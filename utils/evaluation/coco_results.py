@@ -20,7 +20,7 @@ from utils.core.boxes import xywh2xyxy
 from utils.core.errors import InputError
 from utils.core.names import counted
 from utils.datasets.formats.annotations import is_crowd, numbers
-from utils.datasets.label_records import LabelRecord
+from utils.datasets.labels.records import LabelRecord
 from utils.evaluation.evaluator import Observer
 from utils.evaluation.results import ImageResult
 from utils.metrics.coco import CocoMetrics, compute_coco_metrics

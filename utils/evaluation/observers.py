@@ -14,7 +14,7 @@ from utils.core.dist import ALONE, Ranks
 from utils.core.files import write_atomic
 from utils.core.nms_defaults import CONF_THRES
 from utils.core.output import OutputFolder
-from utils.datasets.label_text import label_text
+from utils.datasets.labels.yolo_text import yolo_detection_text
 from utils.datasets.loader import Batch
 from utils.evaluation.evaluator import Observer
 from utils.evaluation.results import ImageResult
@@ -58,7 +58,7 @@ class LabelFiles(Observer):
 
     def on_image(self, result: ImageResult) -> None:
         rows = result.detections if result.hybrid is None else result.hybrid
-        text = label_text(rows, result.hw, self.with_conf)
+        text = yolo_detection_text(rows, result.hw, self.with_conf)
         write_atomic(self.folder.path(self._name(Path(result.path))), text.encode(), durable=False)
 
     def _name(self, image: Path) -> str:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from utils.config.dataset_spec import DatasetSpec
 from utils.core.image import letterbox, read_image, to_model_input
-from utils.datasets.dataset_labels import load_labels
+from utils.datasets.labels.splits import load_labels
 from utils.export.export_job import ExportJob
 
 MOST_CALIBRATION_IMAGES = 64

@@ -18,7 +18,7 @@ from utils.config.sizes import chosen_size
 from utils.core.errors import InputError
 from utils.core.names import counted
 from utils.datasets.dataset import DetectionDataset
-from utils.datasets.dataset_labels import load_labels
+from utils.datasets.labels.splits import load_labels
 from utils.datasets.loader import build_loader
 from utils.evaluation import Evaluator
 from utils.export.base import check_writable

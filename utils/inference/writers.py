@@ -11,7 +11,7 @@ from utils.core.files import write_atomic
 from utils.core.image import jpeg_comment, write_image
 from utils.core.names import file_names
 from utils.core.output import OutputFolder
-from utils.datasets.label_text import label_text
+from utils.datasets.labels.yolo_text import yolo_detection_text
 from utils.datasets.sources import Frame
 from utils.inference.predictor import ImageDetections
 from utils.plots.annotate import Annotator, color_for
@@ -78,7 +78,7 @@ class TextLabels:
             bare = frame.relative
         name = bare.with_name(f"{bare.name}{f'_{frame.number}' if frame.clip else ''}.txt")
         if len(detections):
-            text = label_text(detections.boxes, detections.hw, self.with_conf)
+            text = yolo_detection_text(detections.boxes, detections.hw, self.with_conf)
             write_atomic(self.folder.path(name), text.encode(), durable=False)
         elif os.path.lexists(self.folder.folder / name):
             self.folder.path(name).unlink()

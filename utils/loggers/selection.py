@@ -12,7 +12,7 @@ from models.yolo import Model
 from utils.config.hyp import Hyp
 from utils.config.train_slices import LoggerOptions
 from utils.core.callbacks import Callback
-from utils.datasets.labels import LabelRecord
+from utils.datasets.labels.records import LabelRecord
 from utils.loggers.console import ConsoleLogger
 from utils.loggers.mlflow import MlflowLogger, require_mlflow
 from utils.loggers.plots_logger import PlotsLogger

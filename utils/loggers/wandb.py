@@ -19,7 +19,7 @@ from utils.core.image import read_image
 from utils.core.names import counted
 from utils.core.output import OutputFolder
 from utils.core.packages import import_optional
-from utils.datasets.labels import LabelRecord
+from utils.datasets.labels.records import LabelRecord
 from utils.datasets.loader import Batch
 from utils.loggers.results_csv import WITHOUT
 

@@ -15,9 +15,9 @@ from utils.config.train_slices import LabelOptions, LoaderOptions
 from utils.core.dist import Ranks
 from utils.core.errors import InputError
 from utils.datasets.dataset import DetectionDataset
-from utils.datasets.dataset_labels import load_labels
 from utils.datasets.fetch import fetch_missing
-from utils.datasets.labels import LabelRecord
+from utils.datasets.labels.records import LabelRecord
+from utils.datasets.labels.splits import load_labels
 from utils.datasets.loader import build_loader
 from utils.evaluation.batches import validation_loader
 
@@ -93,7 +93,7 @@ def make_loaders(
         seed=options.seed,
         quad=options.quad,
         ranks=ranks,
-        near_partners=options.mosaic_from == "recent",
+        recent_mosaics=options.mosaic_from == "recent",
         niceness=WORKER_NICENESS,
     )
     val = validation_loader(

@@ -23,7 +23,7 @@ from utils.core.dist import Ranks
 from utils.core.errors import InputError, UntrainableError
 from utils.core.image import to_model_input
 from utils.datasets.anchors import box_sizes, check_anchors
-from utils.datasets.labels import LabelRecord
+from utils.datasets.labels.records import LabelRecord
 from utils.evaluation.batches import validation_loader
 from utils.training.batch_norm import synchronize_norms
 from utils.training.freeze import FrozenLayers

@@ -16,7 +16,7 @@ from utils.config.hyp import Hyp
 from utils.config.train_slices import LoopOptions
 from utils.core.callbacks import Callbacks
 from utils.core.dist import Ranks
-from utils.datasets.labels import LabelRecord
+from utils.datasets.labels.records import LabelRecord
 from utils.datasets.loader import EpochSampler, sampler_of
 from utils.evaluation import Evaluator
 from utils.evaluation.evaluator import Observer

@@ -69,6 +69,6 @@ def test_without_the_package_the_image_stays(image_bgr: np.ndarray, monkeypatch:
     def missing(_: float) -> None:
         raise ImportError
 
-    monkeypatch.setattr(augmentations.optional_augment, "Albumentations", missing)
+    monkeypatch.setattr(augmentations.optional, "AlbumentationsTransform", missing)
     image, labels = Albumentations()(image_bgr, LABELS)
     assert image is image_bgr and labels is LABELS

@@ -11,7 +11,7 @@ import pytest
 from utils.config.categories import read_json
 from utils.core.errors import InputError
 from utils.core.files import find_images, increment_path, label_path_for, open_regular, read_yaml, write_atomic
-from utils.core.image import image_size, read_image
+from utils.core.image import image_hw, read_image
 
 
 def touch(*paths: Path) -> None:
@@ -252,14 +252,14 @@ def test_a_list_that_is_a_pipe_is_refused(pipe: Path) -> None:
         find_images([pipe])
 
 
-@pytest.mark.parametrize("read", [read_yaml, read_json, read_image, image_size], ids=lambda read: read.__name__)
+@pytest.mark.parametrize("read", [read_yaml, read_json, read_image, image_hw], ids=lambda read: read.__name__)
 def test_no_reader_waits_for_a_pipe(pipe: Path, read: Callable[[Path], object]) -> None:
     with pytest.raises((OSError, InputError), match="not a file but a pipe"):
         read(pipe)
 
 
 def test_a_label_file_that_is_a_pipe_costs_only_its_image(make_dataset: Callable[..., Path], tmp_path: Path) -> None:
-    from utils.datasets.labels import scan_labels
+    from utils.datasets.labels.scan import scan_labels
 
     make_dataset(tmp_path / "set")
     label = tmp_path / "set/labels/train/1.txt"

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from utils.core.errors import InputError
-from utils.core.image import LetterboxInfo, image_size, letterbox, read_image, to_model_input, write_image
+from utils.core.image import LetterboxInfo, image_hw, letterbox, read_image, to_model_input, write_image
 
 
 @pytest.fixture
@@ -55,15 +55,15 @@ def test_every_exif_orientation_is_applied_in_every_format(
     expected = UPRIGHT[orientation](picture)
     found = read_image(path)
     assert found.shape == expected.shape
-    assert image_size(path) == found.shape[:2]
+    assert image_hw(path) == found.shape[:2]
     assert np.abs(found.astype(int) - expected).mean() < 6
 
 
-def test_a_image_survives_writing_and_reading_under_a_non_ascii_name(tmp_path: Path, picture: np.ndarray) -> None:
+def test_an_image_survives_writing_and_reading_under_a_non_ascii_name(tmp_path: Path, picture: np.ndarray) -> None:
     path = tmp_path / "снимок 图像.png"
     write_image(path, picture)
     assert np.array_equal(read_image(path), picture)
-    assert image_size(path) == (32, 48)
+    assert image_hw(path) == (32, 48)
 
 
 def test_channels_are_read_in_blue_green_red_order(tmp_path: Path) -> None:
@@ -117,7 +117,7 @@ def test_a_float_image_is_refused(tmp_path: Path, shape: tuple[int, ...]) -> Non
 @pytest.mark.parametrize("content", [b"", b"this is no image"])
 def test_what_is_no_image_is_named(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "bad.jpg").write_bytes(content)
-    for read in (read_image, image_size):
+    for read in (read_image, image_hw):
         with pytest.raises(InputError, match=r"bad\.jpg: not a readable image"):
             read(tmp_path / "bad.jpg")
         with pytest.raises(FileNotFoundError, match=r"gone\.jpg: no such image"):

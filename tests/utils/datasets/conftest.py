@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from utils.core.boxes import xywhn2xyxy
-from utils.datasets.labels import LabelSet
+from utils.datasets.labels.records import LabelSet
 
 
 def _pixels(labels: LabelSet) -> list[list[float]]:

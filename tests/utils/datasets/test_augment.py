@@ -10,30 +10,28 @@ import numpy as np
 import pytest
 
 from utils.core.image import LetterboxInfo
-from utils.datasets.augment import (
-    Jitter,
-    Sample,
+from utils.datasets.augment.geometry import Sample, WarpRanges, learnable_boxes, warp_sample
+from utils.datasets.augment.pixels import (
+    HsvJitter,
+    _join_segments,
     as_image,
-    augment_hsv,
-    box_candidates,
-    copy_paste,
+    copy_paste_sample,
+    draw_jitter,
     flip_horizontal,
     flip_vertical,
     interleaved,
-    join_segments,
-    mixup,
+    mixup_samples,
     planes_of,
-    random_perspective,
 )
 
-STILL = {"degrees": 0.0, "translate": 0.0, "scale": 0.0, "shear": 0.0, "perspective": 0.0}
-WARPS: dict[str, dict[str, float]] = {
-    "rotation": {**STILL, "degrees": 45.0},
-    "shift": {**STILL, "translate": 0.2},
-    "scale": {**STILL, "scale": 0.5},
-    "shear": {**STILL, "shear": 15.0},
-    "tilt": {**STILL, "perspective": 0.001},
-    "everything": {"degrees": 20.0, "translate": 0.1, "scale": 0.3, "shear": 5.0, "perspective": 0.0005},
+STILL = WarpRanges()
+WARPS = {
+    "rotation": WarpRanges(degrees=45.0),
+    "shift": WarpRanges(translate=0.2),
+    "scale": WarpRanges(scale=0.5),
+    "shear": WarpRanges(shear=15.0),
+    "tilt": WarpRanges(perspective=0.001),
+    "everything": WarpRanges(degrees=20.0, translate=0.1, scale=0.3, shear=5.0, perspective=0.0005),
 }
 
 
@@ -57,7 +55,7 @@ def bright_box(image: np.ndarray) -> np.ndarray:
 def test_box_candidates_keep_what_the_reference_keeps(golden: Any) -> None:
     before, after = golden.array("coords/box_candidates_before"), golden.array("coords/box_candidates_after")
     for threshold in ("0.10", "0.01"):
-        kept = box_candidates(before, after, area_thr=float(threshold))
+        kept = learnable_boxes(before, after, area_thr=float(threshold))
         np.testing.assert_array_equal(kept, golden.array(f"coords/box_candidates_area{threshold}"))
 
 
@@ -72,22 +70,22 @@ def test_box_candidates_keep_what_the_reference_keeps(golden: Any) -> None:
     ],
 )
 def test_box_candidates_drop_thin_hidden_and_elongated_boxes(after: list[float], kept: bool) -> None:
-    assert box_candidates(np.array([[0.0, 0, 10, 10]]), np.array([after], float)).tolist() == [kept]
+    assert learnable_boxes(np.array([[0.0, 0, 10, 10]]), np.array([after], float)).tolist() == [kept]
 
 
 def test_box_candidates_accept_no_boxes() -> None:
-    assert box_candidates(np.zeros((0, 4)), np.zeros((0, 4))).shape == (0,)
+    assert learnable_boxes(np.zeros((0, 4)), np.zeros((0, 4))).shape == (0,)
 
 
 def test_a_warp_with_all_ranges_zero_changes_nothing() -> None:
     sample = marked()
-    result = random_perspective(sample, **STILL, rng=np.random.default_rng(0))
+    result = warp_sample(sample, None, STILL, np.random.default_rng(0))
     np.testing.assert_array_equal(result.image, sample.image)
     np.testing.assert_allclose(result.boxes, sample.boxes)
 
 
 def test_a_smaller_result_is_the_centre() -> None:
-    result = random_perspective(marked(), **STILL, out_hw=(32, 32), rng=np.random.default_rng(0))
+    result = warp_sample(marked(), (32, 32), STILL, np.random.default_rng(0))
     assert result.image.shape == (32, 32, 3)
     np.testing.assert_allclose(result.boxes, [[1, 4, 8, 24, 20]])
 
@@ -98,7 +96,7 @@ def test_warped_boxes_stay_on_the_marker_and_inside_the_image(warp: str, outline
     checked = 0
     for seed in range(20):
         rng = np.random.default_rng(seed)
-        result = random_perspective(marked(outlined=outlined), **WARPS[warp], rng=rng)
+        result = warp_sample(marked(outlined=outlined), None, WARPS[warp], rng)
         assert len(result.segments) == (len(result.boxes) if outlined else 0)
         if len(result.boxes) == 0:
             continue
@@ -113,16 +111,16 @@ def test_warped_boxes_stay_on_the_marker_and_inside_the_image(warp: str, outline
 def test_an_outline_gives_a_tighter_box_than_the_turned_corners() -> None:
     diamond = np.array([[32, 16], [48, 32], [32, 48], [16, 32]], np.float32)
     sample = Sample(marked().image, np.array([[0, 16, 16, 48, 48]], np.float32), [diamond], "", marked().info)
-    turned = {**STILL, "degrees": 45.0}
+    turned = WarpRanges(degrees=45.0)
     for seed in range(5):
-        by_outline = random_perspective(sample, **turned, rng=np.random.default_rng(seed)).boxes[0, 1:]
+        by_outline = warp_sample(sample, None, turned, np.random.default_rng(seed)).boxes[0, 1:]
         no_outline = Sample(sample.image, sample.boxes, [], "", sample.info)
-        by_corners = random_perspective(no_outline, **turned, rng=np.random.default_rng(seed)).boxes[0, 1:]
+        by_corners = warp_sample(no_outline, None, turned, np.random.default_rng(seed)).boxes[0, 1:]
         assert np.prod(by_outline[2:] - by_outline[:2]) < np.prod(by_corners[2:] - by_corners[:2])
 
 
 def test_the_same_seed_gives_the_same_warp() -> None:
-    first, second = (random_perspective(marked(), rng=np.random.default_rng(7)) for _ in range(2))
+    first, second = (warp_sample(marked(), None, WARPS["everything"], np.random.default_rng(7)) for _ in range(2))
     np.testing.assert_array_equal(first.image, second.image)
     np.testing.assert_array_equal(first.boxes, second.boxes)
 
@@ -140,8 +138,7 @@ def test_flips_move_box_and_pixels_together(flip: Any) -> None:
 def test_colour_jitter_leaves_its_input_alone_and_follows_the_seed() -> None:
     image = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
     before = image.copy()
-    first = augment_hsv(image, 0.1, 0.7, 0.4, np.random.default_rng(3))
-    second = augment_hsv(image, 0.1, 0.7, 0.4, np.random.default_rng(3))
+    first, second = (draw_jitter(0.1, 0.7, 0.4, np.random.default_rng(3))(image) for _ in range(2))  # type: ignore[misc]
     np.testing.assert_array_equal(image, before)
     np.testing.assert_array_equal(first, second)
     assert (first != image).any()
@@ -150,9 +147,11 @@ def test_colour_jitter_leaves_its_input_alone_and_follows_the_seed() -> None:
 def test_value_jitter_of_a_grey_image_is_a_multiplication() -> None:
     image = np.full((4, 4, 3), 100, np.uint8)
     factor = 1 + np.random.default_rng(5).uniform(-1, 1, 3)[2] * 0.4
-    result = augment_hsv(image, 0.0, 0.0, 0.4, np.random.default_rng(5))
+    jitter = draw_jitter(0.0, 0.0, 0.4, np.random.default_rng(5))
+    assert jitter is not None
+    result = jitter(image)
     np.testing.assert_array_equal(result, np.full_like(image, round(100 * factor)))
-    assert Jitter((1.0, 1.3, factor)).grey(100) == round(100 * factor)
+    assert HsvJitter((1.0, 1.3, factor)).grey(100) == round(100 * factor)
 
 
 @pytest.mark.parametrize(
@@ -170,7 +169,7 @@ def test_value_jitter_of_a_grey_image_is_a_multiplication() -> None:
 def test_colours_follow_their_factors(
     factors: tuple[float, float, float], bgr: tuple[int, int, int], expected: tuple[int, int, int]
 ) -> None:
-    assert Jitter(factors)(np.array([[bgr]], np.uint8)).tolist() == [[list(expected)]]
+    assert HsvJitter(factors)(np.array([[bgr]], np.uint8)).tolist() == [[list(expected)]]
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -181,11 +180,11 @@ def test_colours_are_near_those_of_hsv_with_multiplied_channels(seed: int) -> No
     hsv = cv2.cvtColor(image.astype(np.float32) / 255, cv2.COLOR_BGR2HSV) * np.float32(factors)  # degrees, 0..1, 0..1
     hsv[..., 0] %= 360
     expected = 255 * cv2.cvtColor(np.minimum(hsv, (360, 1, 1)).astype(np.float32), cv2.COLOR_HSV2BGR)
-    difference = np.abs(Jitter(factors)(image) - expected)
+    difference = np.abs(HsvJitter(factors)(image) - expected)
     assert difference.mean() < 4 and np.quantile(difference, 0.95) < 12
 
 
-def test_a_image_of_planes_is_the_same_image() -> None:
+def test_an_image_of_planes_is_the_same_image() -> None:
     image = np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8)
     planes = planes_of(image)
     np.testing.assert_array_equal(planes, image.transpose(2, 0, 1)[::-1])
@@ -206,19 +205,19 @@ def test_flips_of_planes_are_those_of_the_image(flip: Any) -> None:
 
 
 def test_mixup_lies_between_both_images_and_keeps_all_labels() -> None:
-    mixed = mixup(marked(outlined=True), marked((0, 0, 10, 10)), np.random.default_rng(0))
+    mixed = mixup_samples(marked(outlined=True), marked((0, 0, 10, 10)), np.random.default_rng(0))
     assert 64 < mixed.image[30, 30, 0] < 192
     assert len(mixed.boxes) == 2
     assert [len(polygon) for polygon in mixed.segments] == [4, 0]
 
 
 def test_samples_without_outlines_join_to_no_outlines() -> None:
-    assert join_segments([marked(), marked()]) == []
+    assert _join_segments([marked(), marked()]) == []
 
 
 def test_copy_paste_adds_a_mirrored_object_with_its_pixels() -> None:
     sample = marked((4, 24, 24, 36), outlined=True)
-    pasted = copy_paste(sample, 1.0, np.random.default_rng(0))
+    pasted = copy_paste_sample(sample, 1.0, np.random.default_rng(0))
     np.testing.assert_array_equal(pasted.boxes[:, 1:], [[4, 24, 24, 36], [40, 24, 60, 36]])
     assert (pasted.image[24:36, 40:60] == 255).all()
     assert len(pasted.segments) == 2
@@ -226,4 +225,4 @@ def test_copy_paste_adds_a_mirrored_object_with_its_pixels() -> None:
 
 def test_copy_paste_does_not_hide_an_object() -> None:
     sample = marked((22, 24, 42, 36), outlined=True)  # its mirror image falls upon itself
-    assert len(copy_paste(sample, 1.0, np.random.default_rng(0)).boxes) == 1
+    assert len(copy_paste_sample(sample, 1.0, np.random.default_rng(0)).boxes) == 1

@@ -14,9 +14,10 @@ import pytest
 from PIL import Image
 
 from utils.config.dataset_spec import DatasetSpec
-from utils.datasets.cache import cache_path_for, load_cache, save_cache
-from utils.datasets.dataset_labels import load_labels
-from utils.datasets.labels import LabelSet, scan_labels
+from utils.datasets.labels.cache import cache_path_for, load_cache, save_cache
+from utils.datasets.labels.records import LabelSet
+from utils.datasets.labels.scan import scan_labels
+from utils.datasets.labels.splits import load_labels
 
 
 @pytest.fixture

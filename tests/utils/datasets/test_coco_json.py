@@ -14,7 +14,6 @@ import pytest
 from utils.config.dataset_spec import DatasetSpec
 from utils.core.errors import InputError
 from utils.datasets.dataset import DetectionDataset
-from utils.datasets.dataset_labels import load_labels
 from utils.datasets.formats.annotations import (
     CROWD,
     CROWD_AS_ASKED,
@@ -25,7 +24,8 @@ from utils.datasets.formats.annotations import (
     merge_outlines,
 )
 from utils.datasets.formats.coco_json import CocoLabels, image_folders
-from utils.datasets.labels import LabelSet
+from utils.datasets.labels.records import LabelSet
+from utils.datasets.labels.splits import load_labels
 
 CATEGORIES = [{"id": 3, "name": "cat"}, {"id": 17, "name": "dog"}]
 
@@ -197,7 +197,7 @@ def test_crowds_that_the_yaml_drops_are_counted_and_no_loss(load: Callable[..., 
     assert labels.report.counts == {CROWD_AS_ASKED: 1}
 
 
-def test_a_image_without_annotations_is_background(load: Callable[..., LabelSet]) -> None:
+def test_an_image_without_annotations_is_background(load: Callable[..., LabelSet]) -> None:
     labels = load([])
     assert labels.records[0].boxes.shape == (0, 5)
     assert (labels.report.empty, labels.report.missing) == (1, 0)
@@ -417,7 +417,7 @@ def test_images_of_other_names_are_refused_when_they_lead_to_one_file(tmp_path: 
         CocoLabels(file, None)
 
 
-def test_a_image_that_is_listed_twice_has_the_objects_of_both(load: Callable[..., LabelSet]) -> None:
+def test_an_image_that_is_listed_twice_has_the_objects_of_both(load: Callable[..., LabelSet]) -> None:
     images = [{"id": i, "file_name": "a.png"} for i in (1, 2)]
     labels = load(content([box(1, 1, 2, 2), {**box(5, 5, 2, 2), "image_id": 2}], images=images))
     assert [len(record.boxes) for record in labels.records] == [2]

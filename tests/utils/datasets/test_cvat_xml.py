@@ -13,11 +13,11 @@ from tools.convert import ConvertOptions, convert
 from utils.config.dataset_spec import DatasetSpec
 from utils.core.errors import InputError
 from utils.core.xml_file import read_xml
-from utils.datasets.dataset_labels import load_labels
 from utils.datasets.formats import cvat_xml
 from utils.datasets.formats.annotations import MASK, NO_AREA
 from utils.datasets.formats.cvat_xml import read_cvat
-from utils.datasets.labels import LabelSet
+from utils.datasets.labels.records import LabelSet
+from utils.datasets.labels.splits import load_labels
 
 Pixels = Callable[[LabelSet], list[list[float]]]
 

@@ -15,7 +15,8 @@ from utils.config.hyp import Hyp
 from utils.core.errors import InputError
 from utils.core.files import find_images
 from utils.datasets.dataset import DetectionDataset, TrainItem, rect_batches
-from utils.datasets.labels import LabelRecord, scan_labels
+from utils.datasets.labels.records import LabelRecord
+from utils.datasets.labels.scan import scan_labels
 
 CALM = {"hsv_h": 0.0, "hsv_s": 0.0, "hsv_v": 0.0}
 
@@ -198,11 +199,11 @@ def test_polygons_reach_the_augmentation(tmp_path: Path) -> None:
     assert counts[0] > counts[1]
 
 
-def test_a_image_deleted_during_the_run_is_named(tmp_path: Path) -> None:
+def test_an_image_deleted_during_the_run_is_named(tmp_path: Path) -> None:
     path = marked_image(tmp_path / "a.png")
     dataset = DetectionDataset(records_of(path), 64)
     path.unlink()
-    with pytest.raises(InputError, match=r"a\.png.*gone"):
+    with pytest.raises(InputError, match=r"a\.png.*removed"):
         dataset[(0, 0)]
 
 

@@ -7,14 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from utils.datasets.dataset_checks import (
-    box_findings,
-    class_counts,
-    file_findings,
-    identity_findings,
-    unused_classes,
-)
-from utils.datasets.label_records import LabelRecord
+from utils.datasets.checks.findings import box_findings, class_counts, file_findings, identity_findings, unused_classes
+from utils.datasets.labels.records import LabelRecord
 
 
 def record(*rows: tuple[float, ...], hw: tuple[int, int] = (100, 200), image: str = "a.jpg") -> LabelRecord:
@@ -88,7 +82,7 @@ def test_classes_without_boxes_are_named() -> None:
     assert found == ["class 1 (bee)", "class 3 (dog)"]
 
 
-def test_label_files_without_a_image_and_of_two_images(tmp_path: Path) -> None:
+def test_label_files_without_an_image_and_of_two_images(tmp_path: Path) -> None:
     for folder in ("images", "labels"):
         (tmp_path / folder).mkdir()
     for name in ("a.jpg", "a.png", "b.jpg", "broken.jpg"):
@@ -122,7 +116,7 @@ LEAK, SAME, OTHER = (
 )
 
 
-def test_a_image_in_train_and_val_is_a_leak_named_where_it_is_scored() -> None:
+def test_an_image_in_train_and_val_is_a_leak_named_where_it_is_scored() -> None:
     row = (0, 0.5, 0.5, 0.1, 0.1)
     splits = {"train": [record(row, image="z.jpg")], "val": [record(row, image="a.jpg"), record(row, image="b.jpg")]}
     assert identical(splits, ["a.jpg", "z.jpg"]) == [("val", LEAK, "a")]

@@ -12,8 +12,8 @@ import pytest
 
 from utils.config.dataset_spec import DatasetSpec
 from utils.core.errors import InputError
-from utils.datasets.dataset_labels import load_labels, open_split
-from utils.datasets.labels import LabelSet
+from utils.datasets.labels.records import LabelSet
+from utils.datasets.labels.splits import load_labels, open_split
 
 VOC_OBJECT = """<annotation><size><width>100</width><height>50</height></size>
 <object><name>cat</name><bndbox><xmin>10</xmin><ymin>5</ymin><xmax>30</xmax><ymax>15</ymax></bndbox></object>

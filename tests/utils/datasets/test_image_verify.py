@@ -17,8 +17,8 @@ from PIL import Image, features
 
 from utils.core.errors import InputError
 from utils.core.files import IMAGE_SUFFIXES
-from utils.core.image import image_size, read_image, read_image_for
-from utils.datasets.image_verify import check_image, decode_all, identical_files
+from utils.core.image import image_hw, read_image, read_image_reduced
+from utils.datasets.labels.image_check import check_image, decode_all, identical_files
 from utils.inference.autoshape import read_rgb
 
 
@@ -107,7 +107,7 @@ def test_checking_training_and_detecting_agree_on_what_can_be_read(name: str, tm
     for look in (
         check_image,
         read_image,
-        lambda path: read_image_for(path, (60, 80)),
+        lambda path: read_image_reduced(path, (60, 80)),
         lambda path: read_rgb(path, 0),
     ):
         try:
@@ -127,7 +127,7 @@ def test_the_limit_of_pillow_does_not_matter(name: str, tmp_path: Path, monkeypa
     (tmp_path / name).write_bytes(KINDS[name][0])
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)  # it refuses the double of that
     assert check_image(tmp_path / name) == (120, 160)
-    assert image_size(tmp_path / name) == (120, 160)
+    assert image_hw(tmp_path / name) == (120, 160)
     assert read_image(tmp_path / name).shape == (120, 160, 3)
 
 

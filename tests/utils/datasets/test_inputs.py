@@ -13,9 +13,9 @@ from PIL import Image
 
 from utils.config.dataset_spec import DatasetSpec
 from utils.core.files import find_images, label_path_for
-from utils.core.image import image_size, read_image
-from utils.datasets.dataset_labels import load_labels
-from utils.datasets.labels import scan_labels
+from utils.core.image import image_hw, read_image
+from utils.datasets.labels.scan import scan_labels
+from utils.datasets.labels.splits import load_labels
 
 HW = (20, 40)
 ROW = "0 0.25 0.5 0.2 0.4\n"
@@ -64,7 +64,7 @@ def test_every_format_is_read_with_its_colours_and_size(kind: str, tmp_path: Pat
     write(path)
     path.with_suffix(".txt").write_text(ROW)
     (record,) = scan_labels([path], 1).records
-    assert record.hw == HW == image_size(path)
+    assert record.hw == HW == image_hw(path)
     image = read_image(path)
     assert image.shape == (*HW, 3) and image.dtype == np.uint8
     inner = np.abs(image[..., ::-1].astype(int) - gradient())[2:8, 2:8]  # compression blurs the edges of the corner
@@ -122,7 +122,7 @@ def test_exif_behind_the_pixels_of_a_png_counts_and_broken_exif_does_not_cost_th
     end = rest.index(b"IEND") - 4
     late = tmp_path / "late.png"
     late.write_bytes(rest[:end] + chunk + rest[end:])
-    assert image_size(late) == (HW[1], HW[0]) == read_image(late).shape[:2]
+    assert image_hw(late) == (HW[1], HW[0]) == read_image(late).shape[:2]
     broken = tmp_path / "broken.jpg"
     save(broken, rgb(), exif=b"Exif\0\0MM\0*\0\0\xff\xff\x12")
     assert len(scan_labels([broken], 1).records) == 1

@@ -15,9 +15,9 @@ import pytest
 from tools.convert import ConvertOptions, convert
 from utils.config.dataset_spec import DatasetSpec
 from utils.core.errors import InputError
-from utils.datasets.dataset_labels import load_labels
 from utils.datasets.formats.annotations import MASK, NO_AREA
-from utils.datasets.labels import LabelSet
+from utils.datasets.labels.records import LabelSet
+from utils.datasets.labels.splits import load_labels
 
 Pixels = Callable[[LabelSet], list[list[float]]]
 

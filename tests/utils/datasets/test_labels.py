@@ -12,8 +12,8 @@ from PIL import Image
 
 from utils.core.errors import InputError
 from utils.core.files import label_path_for
-from utils.datasets.label_file import TextRows, read_label_file, row_lines
-from utils.datasets.labels import scan_labels
+from utils.datasets.labels.scan import scan_labels
+from utils.datasets.labels.yolo_text import TextRows, read_label_file, row_lines
 
 GOOD = "0 0.5 0.5 0.25 0.5\n"
 
@@ -226,7 +226,7 @@ def test_no_usable_image_is_an_error(tmp_path: Path) -> None:
         scan_labels([], 1)
 
 
-def test_no_labels_at_all_names_a_image_and_the_path_tried(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_no_labels_at_all_names_an_image_and_the_path_tried(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     image = tmp_path / "pics" / "a.png"
     image.parent.mkdir()
     Image.new("RGB", (64, 64)).save(image)

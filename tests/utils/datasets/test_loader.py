@@ -16,9 +16,9 @@ import torch
 from utils.config.dataset_spec import DatasetSpec
 from utils.core.dist import Ranks
 from utils.core.image import LetterboxInfo, write_image
-from utils.datasets.dataset import DetectionDataset, Key, TrainItem
-from utils.datasets.dataset_labels import load_labels
-from utils.datasets.labels import LabelRecord
+from utils.datasets.dataset import DetectionDataset, ItemKey, TrainItem
+from utils.datasets.labels.records import LabelRecord
+from utils.datasets.labels.splits import load_labels
 from utils.datasets.loader import (
     Batch,
     EpochSampler,
@@ -26,7 +26,7 @@ from utils.datasets.loader import (
     RankBatches,
     build_loader,
     collate,
-    quiet_worker,
+    init_worker,
     sampler_of,
     usable_cpus,
 )
@@ -79,7 +79,7 @@ def test_an_epoch_can_start_behind_its_first_batches(dataset: DetectionDataset, 
 
 
 def test_skipped_batches_are_not_made(dataset: DetectionDataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    made: list[Key] = []
+    made: list[ItemKey] = []
     original = DetectionDataset.__getitem__
     monkeypatch.setattr(DetectionDataset, "__getitem__", lambda self, key: (made.append(key), original(self, key))[1])
     loader = build_loader(dataset, batch_size=2, workers=0)
@@ -112,9 +112,9 @@ def test_where_niceness_is_not_allowed_workers_start_nevertheless(monkeypatch: p
     threads = torch.get_num_threads(), cv2.getNumThreads()
     try:
         monkeypatch.setattr(os, "nice", refuse, raising=False)
-        quiet_worker(0, niceness=10)
+        init_worker(0, niceness=10)
         monkeypatch.delattr(os, "nice")
-        quiet_worker(0, niceness=10)
+        init_worker(0, niceness=10)
     finally:
         torch.set_num_threads(threads[0])
         cv2.setNumThreads(threads[1])
@@ -161,7 +161,7 @@ def test_the_sampler_carries_the_epoch_and_repeats_for_the_same_seed() -> None:
     assert order == list(sampler)
     assert {key.epoch for key in order} == {3}
     assert sorted(key.image for key in order) == list(range(6))
-    assert list(EpochSampler(3, shuffle=False)) == [Key(0, 0), Key(0, 1), Key(0, 2)]
+    assert list(EpochSampler(3, shuffle=False)) == [ItemKey(0, 0), ItemKey(0, 1), ItemKey(0, 2)]
 
 
 def test_weights_draw_with_replacement_and_never_a_zero() -> None:
@@ -179,7 +179,7 @@ def test_a_image_drawn_twice_in_an_epoch_is_augmented_in_two_ways(dataset: Detec
     sampler = EpochSampler(5, seed=0)
     sampler.set_weights([0, 0, 0, 1, 0])
     keys = list(sampler)
-    assert [(key.image, key.turn) for key in keys] == [(3, 0), (3, 1), (3, 2), (3, 3), (3, 4)]
+    assert [(key.image, key.repeat) for key in keys] == [(3, 0), (3, 1), (3, 2), (3, 3), (3, 4)]
     assert len({dataset[key].image.numpy().tobytes() for key in keys}) == 5
 
 

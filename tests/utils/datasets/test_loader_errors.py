@@ -34,9 +34,9 @@ class Failing:
         ),
         (
             RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed.\n"),
-            r"^a loader process died \(.* Killed\.\), most likely for want of memory: fewer --workers .*--workers 0",
+            r"^a worker died \(.* Killed\.\), most likely because memory ran out: fewer --workers .*--workers 0",
         ),
-        (RuntimeError("DataLoader worker (pid(s) 7) exited unexpectedly"), "a loader process died .*--workers 0"),
+        (RuntimeError("DataLoader worker (pid(s) 7) exited unexpectedly"), "a worker died .*--workers 0"),
         (
             RuntimeError("DataLoader worker (pid 7) is killed by signal: Bus error. It is possible that ..."),
             "no room in shared memory .*--workers or a smaller --batch-size .*--workers 0 none; docker run --shm-size",
@@ -50,11 +50,11 @@ class Failing:
         ),
         (RuntimeError("received 0 items of ancdata"), "too many open files .*ulimit -n"),
         (OSError(errno.EMFILE, "Too many open files"), "too many open files .*ulimit -n"),
-        (ConnectionResetError(errno.ECONNRESET, "Connection reset by peer"), "a loader process died .*--workers 0"),
-        (FileNotFoundError(errno.ENOENT, "No such file or directory"), "a loader process died .*--workers 0"),
-        (EOFError(), r"a loader process died \(EOFError\)"),
+        (ConnectionResetError(errno.ECONNRESET, "Connection reset by peer"), "a worker died .*--workers 0"),
+        (FileNotFoundError(errno.ENOENT, "No such file or directory"), "a worker died .*--workers 0"),
+        (EOFError(), r"a worker died \(EOFError\)"),
         (FileNotFoundError(errno.ENOENT, "No such file or directory", "a.png"), "No such file or directory: 'a.png'$"),
-        (OSError(errno.ENOMEM, "Cannot allocate memory"), "no memory for the loader processes .*--workers 0"),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), "no memory for the workers .*--workers 0"),
     ],
 )
 def test_a_batch_that_cannot_be_made_is_told_in_one_line_with_the_cure(error: Exception, message: str) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -10,16 +12,17 @@ import numpy as np
 import pytest
 
 from utils.config.hyp import Hyp
-from utils.datasets.augment import Jitter, Warp, draw_warp
+from utils.datasets.augment.geometry import Warp, WarpRanges, draw_warp
+from utils.datasets.augment.mosaic import MosaicLayout, arrange_four, arrange_nine
+from utils.datasets.augment.pixels import HsvJitter
 from utils.datasets.dataset import DetectionDataset
-from utils.datasets.labels import LabelRecord
-from utils.datasets.mosaic import Layout, lay_four, lay_nine
+from utils.datasets.labels.records import LabelRecord
 
 SIZE = 160
 SIZES_HW = ((120, 160), (160, 107), (90, 160), (160, 160), (60, 160), (160, 50), (120, 160), (160, 160), (133, 100))
-PLAIN = {"degrees": 0.0, "translate": 0.1, "scale": 0.5, "shear": 0.0, "perspective": 0.0}
-TURNED = {"degrees": 15.0, "translate": 0.1, "scale": 0.5, "shear": 5.0, "perspective": 0.0}
-TILTED = {**TURNED, "perspective": 0.0005}
+PLAIN = WarpRanges(translate=0.1, scale=0.5)
+TURNED = WarpRanges(degrees=15.0, translate=0.1, scale=0.5, shear=5.0)
+TILTED = replace(TURNED, perspective=0.0005)
 
 
 def soft(hw: tuple[int, int], seed: int) -> np.ndarray:
@@ -31,7 +34,7 @@ def soft(hw: tuple[int, int], seed: int) -> np.ndarray:
 IMAGES = [soft(hw, seed) for seed, hw in enumerate(SIZES_HW)]
 
 
-def whole_canvas(layout: Layout, images: Sequence[np.ndarray]) -> np.ndarray:
+def whole_canvas(layout: MosaicLayout, images: Sequence[np.ndarray]) -> np.ndarray:
     """Every image copied to its place, on a canvas large enough for all, of which the middle is cut out."""
     margin = 2 * SIZE
     canvas = np.full((layout.side + 2 * margin, layout.side + 2 * margin, 3), 114, np.uint8)
@@ -40,7 +43,7 @@ def whole_canvas(layout: Layout, images: Sequence[np.ndarray]) -> np.ndarray:
     return canvas[margin:-margin, margin:-margin]
 
 
-def long_way(layout: Layout, warp: Warp, images: Sequence[np.ndarray]) -> np.ndarray:
+def long_way(layout: MosaicLayout, warp: Warp, images: Sequence[np.ndarray]) -> np.ndarray:
     """The canvas, warped by the matrix; OpenCV counts from the middle of the first pixel."""
     half = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])
     matrix = np.linalg.inv(half) @ warp.matrix @ half
@@ -48,12 +51,12 @@ def long_way(layout: Layout, warp: Warp, images: Sequence[np.ndarray]) -> np.nda
     return cv2.warpPerspective(canvas, matrix, (SIZE, SIZE), borderValue=(114, 114, 114))
 
 
-def layouts(seed: int) -> list[tuple[Layout, np.random.Generator]]:
+def layouts(seed: int) -> list[tuple[MosaicLayout, np.random.Generator]]:
     rng = np.random.default_rng(seed)
-    return [(lay_four(SIZES_HW[:4], SIZE, rng), rng), (lay_nine(SIZES_HW, SIZE, rng), rng)]
+    return [(arrange_four(SIZES_HW[:4], SIZE, rng), rng), (arrange_nine(SIZES_HW, SIZE, rng), rng)]
 
 
-def far_from_edges(layout: Layout, warp: Warp) -> np.ndarray:
+def far_from_edges(layout: MosaicLayout, warp: Warp) -> np.ndarray:
     """Pixels of the output that do not lie within two pixels of an edge of an image or of the canvas."""
     lone = [np.full((h, w, 3), 20 * n, np.uint8) for n, (h, w) in enumerate(SIZES_HW, start=1)]
     numbers = long_way(layout, warp, lone)[..., 0]
@@ -64,8 +67,8 @@ def far_from_edges(layout: Layout, warp: Warp) -> np.ndarray:
 @pytest.mark.parametrize("seed", range(12))
 def test_an_enlarged_mosaic_is_that_of_the_long_way_but_at_the_seams(seed: int) -> None:
     for layout, rng in layouts(seed):
-        warp = draw_warp((2 * SIZE, 2 * SIZE), (SIZE, SIZE), **PLAIN, rng=rng)
-        ours = layout.enlarge(warp).paint(lambda tile, _: IMAGES[tile])
+        warp = draw_warp((2 * SIZE, 2 * SIZE), (SIZE, SIZE), PLAIN, rng)
+        ours = layout.enlarge(warp, SIZES_HW).paint(lambda tile: IMAGES[tile])
         difference = np.abs(ours.astype(int) - long_way(layout, warp, IMAGES)).max(-1)
         inside = far_from_edges(layout, warp)
         assert inside.mean() > 0.7
@@ -75,11 +78,11 @@ def test_an_enlarged_mosaic_is_that_of_the_long_way_but_at_the_seams(seed: int) 
 
 @pytest.mark.parametrize("ranges", [TURNED, TILTED, PLAIN], ids=["turned", "tilted", "plain"])
 @pytest.mark.parametrize("seed", range(6))
-def test_the_needed_part_of_the_canvas_gives_what_the_whole_gives(seed: int, ranges: dict[str, float]) -> None:
+def test_the_needed_part_of_the_canvas_gives_what_the_whole_gives(seed: int, ranges: WarpRanges) -> None:
     for layout, rng in layouts(seed):
-        warp = draw_warp((2 * SIZE, 2 * SIZE), (SIZE, SIZE), **ranges, rng=rng)
-        window = warp.source()
-        part = layout.paint(window, lambda tile, _: IMAGES[tile])
+        warp = draw_warp((2 * SIZE, 2 * SIZE), (SIZE, SIZE), ranges, rng)
+        window = warp.source_window()
+        part = layout.paint(window, lambda tile: IMAGES[tile])
         difference = np.abs(warp.apply(part, window[:2]).astype(int) - long_way(layout, warp, IMAGES))
         # The position of a pixel is rounded to 1/32 by some kernels: a step of that size at a seam.
         assert np.quantile(difference, 0.99) <= 2
@@ -89,12 +92,12 @@ def test_the_needed_part_of_the_canvas_gives_what_the_whole_gives(seed: int, ran
 @pytest.mark.parametrize("seed", range(6))
 def test_boxes_follow_the_pieces_to_which_pixels_go(seed: int) -> None:
     for layout, rng in layouts(seed):
-        warp = draw_warp((2 * SIZE, 2 * SIZE), (SIZE, SIZE), **PLAIN, rng=rng)
-        plan = layout.enlarge(warp)
+        warp = draw_warp((2 * SIZE, 2 * SIZE), (SIZE, SIZE), PLAIN, rng)
+        plan = layout.enlarge(warp, SIZES_HW)
         count = len(layout.tiles)
-        whole = layout.place_boxes([np.array([[n, 0, 0, 1, 1]], np.float32) for n in range(count)], fractions=True)
+        whole = layout.place_boxes([np.array([[n, 0, 0, 1, 1]], np.float32) for n in range(count)])
         boxes, _ = warp.move_labels(whole, (), plan.scale_shift)
-        targets = {piece.tile: piece.target for piece in plan.pieces}
+        targets = {piece.tile: piece.target for piece in plan.parts}
         for number, *box in boxes.tolist():
             np.testing.assert_allclose(box, targets[int(number)], atol=1e-3)
         exact, _ = warp.move_labels(whole)
@@ -104,15 +107,15 @@ def test_boxes_follow_the_pieces_to_which_pixels_go(seed: int) -> None:
 
 
 @pytest.mark.parametrize("ranges", [PLAIN, TURNED], ids=["plain", "turned"])
-def test_outlines_that_are_boxes_give_the_boxes(ranges: dict[str, float]) -> None:
+def test_outlines_that_are_boxes_give_the_boxes(ranges: WarpRanges) -> None:
     turned = ranges is TURNED
     for seed in range(6):
         for layout, rng in layouts(seed):
-            warp = draw_warp((2 * SIZE, 2 * SIZE), (SIZE, SIZE), **ranges, rng=rng)
+            warp = draw_warp((2 * SIZE, 2 * SIZE), (SIZE, SIZE), ranges, rng)
             count = len(layout.tiles)
-            rows = layout.place_boxes([np.array([[n, 0.1, 0.2, 0.8, 0.9]], np.float32) for n in range(count)], True)
+            rows = layout.place_boxes([np.array([[n, 0.1, 0.2, 0.8, 0.9]], np.float32) for n in range(count)])
             outlines = [row[[1, 2, 3, 2, 3, 4, 1, 4]].reshape(4, 2) for row in rows]
-            own = None if turned else layout.enlarge(warp).scale_shift
+            own = None if turned else layout.enlarge(warp, SIZES_HW).scale_shift
             boxes, segments = warp.move_labels(rows, outlines, own)
             expected, _ = warp.move_labels(rows, (), own)
             assert len(segments) == len(boxes)
@@ -127,31 +130,26 @@ def test_outlines_that_are_boxes_give_the_boxes(ranges: dict[str, float]) -> Non
                         np.testing.assert_allclose(inner, outer, atol=1)
 
 
-def test_only_what_is_seen_is_loaded() -> None:
-    asked: dict[int, float] = {}
-
-    def load(tile: int, rows: float) -> np.ndarray:
-        asked[tile] = rows
-        return IMAGES[tile][: int(np.ceil(rows * SIZES_HW[tile][0] - 1e-6))]
-
-    layout = Layout(
-        2 * SIZE, np.array([[40, 200, 160, 120], [200, 200, 107, 160], [0, 0, 160, 90], [280, 0, 160, 160]])
-    )
+def test_only_visible_tiles_are_read() -> None:
+    tiles = [[40, 200, 160, 120], [200, 200, 107, 160], [0, 0, 160, 70], [280, 0, 160, 160]]
+    layout = MosaicLayout(2 * SIZE, np.array(tiles))
     half = Warp((320, 320), (SIZE, SIZE), np.array([[1.0, 0, -80], [0, 1, -80], [0, 0, 1]]), (1, 1), (80, 80, 160, 160))
-    expected = whole_canvas(layout, IMAGES)[80:240, 80:240]
-    np.testing.assert_array_equal(layout.enlarge(half).paint(load), expected)
-    assert asked == {0: 40 / 120, 1: 40 / 160, 2: 1.0}
-    np.testing.assert_array_equal(layout.paint((80, 80, 160, 160), load), expected)
+    images = [soft((height, width), n) for n, (_, _, width, height) in enumerate(tiles)]
+    expected = whole_canvas(layout, images)[80:240, 80:240]
+    for paint in (layout.enlarge(half, [p.shape[:2] for p in images]).paint, partial(layout.paint, (80, 80, 160, 160))):
+        asked: list[int] = []
+        np.testing.assert_array_equal(paint(lambda tile: (asked.append(tile), images[tile])[1]), expected)  # noqa: B023
+        assert asked == [0, 1]
 
 
 def test_colours_change_alike_before_and_after_the_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    jitter = Jitter((1.01, 1.2, 0.8))
+    jitter = HsvJitter((1.01, 1.2, 0.8))
     for seed in range(6):
         for layout, rng in layouts(seed):
-            warp = draw_warp((2 * SIZE, 2 * SIZE), (SIZE, SIZE), **PLAIN, rng=rng)
-            plan = layout.enlarge(warp)
-            ours = plan.paint(lambda tile, _: IMAGES[tile], jitter)
-            after = jitter(plan.paint(lambda tile, _: IMAGES[tile]))
+            warp = draw_warp((2 * SIZE, 2 * SIZE), (SIZE, SIZE), PLAIN, rng)
+            plan = layout.enlarge(warp, SIZES_HW)
+            ours = plan.paint(lambda tile: IMAGES[tile], jitter)
+            after = jitter(plan.paint(lambda tile: IMAGES[tile]))
             difference = np.abs(ours.astype(int) - after)
             assert np.quantile(difference, 0.99) <= 4 and difference.mean() < 1
 
@@ -160,25 +158,19 @@ def test_colours_change_alike_before_and_after_the_size(monkeypatch: pytest.Monk
 def test_small_images_are_enlarged_in_one_step_and_boxes_stay_on_them(seed: int) -> None:
     small_hw = [(round(0.6 * h), round(0.6 * w)) for h, w in SIZES_HW]
     small = [cv2.resize(p, hw[::-1], interpolation=cv2.INTER_AREA) for p, hw in zip(IMAGES, small_hw)]
-    asked: dict[int, float] = {}
-
-    def load(tile: int, rows: float) -> np.ndarray:
-        asked[tile] = rows
-        return small[tile][: int(np.ceil(rows * len(small[tile]) - 1e-6))]
-
     for layout, rng in layouts(seed):
-        warp = draw_warp((2 * SIZE, 2 * SIZE), (SIZE, SIZE), **PLAIN, rng=rng)
+        warp = draw_warp((2 * SIZE, 2 * SIZE), (SIZE, SIZE), PLAIN, rng)
         count = len(layout.tiles)
         plan = layout.enlarge(warp, small_hw[:count])
-        difference = np.abs(plan.paint(load).astype(int) - long_way(layout, warp, IMAGES)).max(-1)
+        difference = np.abs(plan.paint(lambda tile: small[tile]).astype(int) - long_way(layout, warp, IMAGES)).max(-1)
         inside = far_from_edges(layout, warp)
         assert difference[inside].mean() < 2 and np.quantile(difference[inside], 0.99) <= 10
         # A box over the middle half of each image: where it lies in the small one and so in the output.
         rows = [np.array([[n, 0.25, 0.25, 0.75, 0.75]], np.float32) for n in range(count)]
-        boxes = layout.place_boxes(rows, fractions=True)
+        boxes = layout.place_boxes(rows)
         moved = boxes[:, 1:].reshape(-1, 2, 2) * plan.scale_shift[:, :1] + plan.scale_shift[:, 1:]
         exact, _ = warp.move_labels(boxes)
-        for piece in plan.pieces:
+        for piece in plan.parts:
             height, width = small_hw[piece.tile]
             (x1, y1, x2, y2), (left, top, right, bottom) = piece.source, piece.target
             zoom = np.array([(right - left) / (x2 - x1), (bottom - top) / (y2 - y1)])
@@ -186,14 +178,13 @@ def test_small_images_are_enlarged_in_one_step_and_boxes_stay_on_them(seed: int)
             expected = (corners - (x1, y1)) * zoom + (left, top)
             if (boxes[piece.tile, 1:] % (2 * SIZE) > 0).all():  # not clipped to the canvas
                 np.testing.assert_allclose(moved[piece.tile], expected, atol=1e-3)
-            assert asked[piece.tile] == y2 / height
         assert len(exact) <= count
 
 
 def test_a_turned_mosaic_is_not_enlarged() -> None:
     layout, rng = layouts(0)[0]
     with pytest.raises(ValueError, match="turns or tilts"):
-        layout.enlarge(draw_warp((320, 320), (SIZE, SIZE), **TURNED, rng=rng))
+        layout.enlarge(draw_warp((320, 320), (SIZE, SIZE), TURNED, rng), SIZES_HW)
 
 
 # Statistics -----------------------------------------------------------------------------------------------------------

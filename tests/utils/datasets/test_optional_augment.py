@@ -16,10 +16,10 @@ import pytest
 
 from utils.config.hyp import Hyp
 from utils.core.image import LetterboxInfo
-from utils.datasets.augment import Sample
+from utils.datasets.augment.geometry import Sample
+from utils.datasets.augment.optional import AlbumentationsTransform, cutout_sample, enabled_transforms, equalize_sample
 from utils.datasets.dataset import DetectionDataset
-from utils.datasets.labels import LabelRecord
-from utils.datasets.optional_augment import Albumentations, chosen_effects, cutout, hist_equalize
+from utils.datasets.labels.records import LabelRecord
 
 INFO = LetterboxInfo((64, 64), (1.0, 1.0), (0.0, 0.0))
 
@@ -61,19 +61,19 @@ class Unseeded:
 def install(monkeypatch: pytest.MonkeyPatch, transform: type) -> None:
     module = ModuleType("albumentations")
     module.__spec__ = ModuleSpec("albumentations", None)
-    for name in Albumentations.NAMES:
+    for name in AlbumentationsTransform.NAMES:
         setattr(module, name, transform)
     monkeypatch.setitem(sys.modules, "albumentations", module)
     monkeypatch.setenv("NO_ALBUMENTATIONS_UPDATE", "1")
 
 
 def test_nothing_is_on_by_default() -> None:
-    assert chosen_effects(Hyp()) == []
+    assert enabled_transforms(Hyp()) == []
 
 
 def test_the_package_is_not_imported_unless_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "albumentations", None)  # importing it would raise
-    assert chosen_effects(Hyp(cutout=0.5)) == [(0.5, cutout)]
+    assert enabled_transforms(Hyp(cutout=0.5)) == [(0.5, cutout_sample)]
 
 
 def test_a_missing_package_is_reported_and_left_out(
@@ -81,13 +81,13 @@ def test_a_missing_package_is_reported_and_left_out(
 ) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with caplog.at_level(logging.WARNING):
-        assert chosen_effects(Hyp(albumentations=0.01)) == []
+        assert enabled_transforms(Hyp(albumentations=0.01)) == []
     assert "pip install albumentations" in caplog.text
 
 
 def test_transforms_of_the_package_are_seeded_and_get_red_first(monkeypatch: pytest.MonkeyPatch) -> None:
     install(monkeypatch, Darken)
-    effect = Albumentations(1.0)
+    effect = AlbumentationsTransform(1.0)
     sample = Sample(np.full((4, 4, 3), (160, 80, 48), np.uint8), dark().boxes, [], "", INFO)
     result = effect(sample, np.random.default_rng(0))
     assert result.image[0, 0].tolist() == [10, 5, 3]  # four times halved
@@ -97,28 +97,28 @@ def test_transforms_of_the_package_are_seeded_and_get_red_first(monkeypatch: pyt
 def test_an_old_release_leaves_the_global_generator_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
     install(monkeypatch, Unseeded)
     state = random.getstate()
-    images = [Albumentations(1.0)(dark(), np.random.default_rng(3)).image for _ in range(2)]
+    images = [AlbumentationsTransform(1.0)(dark(), np.random.default_rng(3)).image for _ in range(2)]
     np.testing.assert_array_equal(*images)
     assert random.getstate() == state
 
 
 def test_the_package_works_at_its_probability(monkeypatch: pytest.MonkeyPatch) -> None:
     install(monkeypatch, Darken)
-    rng, effect = np.random.default_rng(0), Albumentations(0.1)
+    rng, effect = np.random.default_rng(0), AlbumentationsTransform(0.1)
     changed = sum((effect(dark(), rng).image != dark().image).any() for _ in range(400))
     assert 0.25 < changed / 400 < 0.45  # 1 - 0.9^4 = 0.34
 
 
 def test_equalising_spreads_the_shades() -> None:
     for seed in range(4):
-        image = hist_equalize(dark(), np.random.default_rng(seed)).image
+        image = equalize_sample(dark(), np.random.default_rng(seed)).image
         assert np.ptp(image) > 1.3 * np.ptp(dark().image)
 
 
 def test_most_boxes_survive_patches_and_large_ones_always() -> None:
     large = Sample(dark().image, np.array([[0, 0, 0, 64, 64]], np.float32), [], "", INFO)
     for seed in range(20):
-        result = cutout(large, np.random.default_rng(seed))
+        result = cutout_sample(large, np.random.default_rng(seed))
         assert len(result.boxes) == 1 and (result.image != large.image).any()
 
 

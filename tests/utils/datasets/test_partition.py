@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from utils.datasets.partition import Units, assign
+from utils.datasets.stratify import Units, assign
 
 Counts = list[list[int]]
 

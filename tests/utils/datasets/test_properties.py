@@ -12,20 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from utils.core.image import LetterboxInfo, letterbox
-from utils.datasets.augment import (
-    Sample,
-    augment_hsv,
-    copy_paste,
-    draw_warp,
-    flip_horizontal,
-    flip_vertical,
-    mixup,
-    random_perspective,
-)
+from utils.datasets.augment.geometry import Sample, WarpRanges, draw_warp, warp_sample
+from utils.datasets.augment.mosaic import arrange_four, arrange_nine
+from utils.datasets.augment.optional import cutout_sample, equalize_sample
+from utils.datasets.augment.pixels import HsvJitter, copy_paste_sample, flip_horizontal, flip_vertical, mixup_samples
 from utils.datasets.dataset import TrainItem
 from utils.datasets.loader import QuadCollate, collate
-from utils.datasets.mosaic import join, lay_four, lay_nine
-from utils.datasets.optional_augment import cutout, hist_equalize
 
 SIDE = 96
 INFO = LetterboxInfo((SIDE, SIDE), (1.0, 1.0), (0.0, 0.0))
@@ -77,7 +69,7 @@ def test_a_warped_box_is_inside_and_on_its_object(
 ) -> None:
     border = max(border, 4 - min(sample.image.shape[:2]) // 2)
     out_hw = sample.image.shape[0] + 2 * border, sample.image.shape[1] + 2 * border
-    result = random_perspective(sample, out_hw, **geometry, rng=np.random.default_rng(seed))
+    result = warp_sample(sample, out_hw, WarpRanges(**geometry), np.random.default_rng(seed))
     assert inside(result)
     assert len(result.segments) in (0, len(result.boxes))
     # What is thinner than a few pixels is blended with its surroundings and has no bright middle.
@@ -100,7 +92,7 @@ def test_colours_leave_the_marker_where_it_is(sample: Sample, seed: int) -> None
     rng = np.random.default_rng(seed)
     # Eight times as large: a histogram of a few pixels means nothing.
     large = replace(sample, image=sample.image.repeat(8, 0).repeat(8, 1), boxes=sample.boxes * 8)
-    for image in (augment_hsv(large.image, 0.5, 0.7, 0.2, rng), hist_equalize(large, rng).image):
+    for image in (HsvJitter((1.4, 0.5, 0.85))(large.image), equalize_sample(large, rng).image):
         assert image.shape == large.image.shape
         np.testing.assert_array_equal(bright_box(image), large.boxes[0, 1:])
 
@@ -108,7 +100,7 @@ def test_colours_leave_the_marker_where_it_is(sample: Sample, seed: int) -> None
 @quick
 @given(marked(), seeds)
 def test_patches_drop_a_box_only_when_most_of_it_is_hidden(sample: Sample, seed: int) -> None:
-    result = cutout(sample, np.random.default_rng(seed))
+    result = cutout_sample(sample, np.random.default_rng(seed))
     x1, y1, x2, y2 = sample.boxes[0, 1:].astype(int).tolist()
     still_white = (result.image[y1:y2, x1:x2] == 255).all(-1).mean()
     assert len(result.boxes) == int(still_white >= 0.4 - 1e-6)
@@ -119,7 +111,7 @@ def test_patches_drop_a_box_only_when_most_of_it_is_hidden(sample: Sample, seed:
 @quick
 @given(marked(), seeds)
 def test_pasted_copies_are_inside_and_have_their_pixels(sample: Sample, seed: int) -> None:
-    result = copy_paste(sample, 1.0, np.random.default_rng(seed))
+    result = copy_paste_sample(sample, 1.0, np.random.default_rng(seed))
     assert inside(result)
     for box in result.boxes[:, 1:].astype(int).tolist():
         assert (result.image[box[1] : box[3], box[0] : box[2]] == 255).all()
@@ -162,19 +154,16 @@ def test_a_mosaic_loses_and_invents_no_label_beyond_the_rule(
     pictures: list[Sample], seed: int, nine: bool, turned: bool
 ) -> None:
     rng = np.random.default_rng(seed)
-    samples = [
-        Sample(s.image, np.concatenate(([[n]], s.boxes[:, 1:]), 1).astype(np.float32), [], s.path, INFO)
-        for n, s in enumerate(pictures[: 9 if nine else 4])
-    ]
-    layout = (lay_nine if nine else lay_four)([(s.image.shape[0], s.image.shape[1]) for s in samples], SIDE, rng)
-    canvas = join(samples, layout)
-    assert canvas.boxes[:, 0].tolist() == list(range(len(samples)))
-    warp = draw_warp(
-        (2 * SIDE, 2 * SIDE), (SIDE, SIDE), degrees=30.0 * turned, translate=0.1, scale=0.5, shear=0.0, rng=rng
-    )
-    scale_shift = None if turned else layout.enlarge(warp).scale_shift
-    kept = set(warp.move_labels(canvas.boxes, (), scale_shift)[0][:, 0].astype(int).tolist())
-    for number, *box in canvas.boxes.tolist():
+    sizes_hw = [(s.image.shape[0], s.image.shape[1]) for s in pictures[: 9 if nine else 4]]
+    layout = (arrange_nine if nine else arrange_four)(sizes_hw, SIDE, rng)
+    fractions = [s.boxes[:, 1:] / (w, h, w, h) for s, (h, w) in zip(pictures, sizes_hw)]
+    boxes = layout.place_boxes([np.c_[n, corners].astype(np.float32) for n, corners in enumerate(fractions)])
+    assert boxes[:, 0].tolist() == list(range(len(sizes_hw)))
+    ranges = WarpRanges(degrees=30.0 * turned, translate=0.1, scale=0.5)
+    warp = draw_warp((2 * SIDE, 2 * SIDE), (SIDE, SIDE), ranges, rng)
+    scale_shift = None if turned else layout.enlarge(warp, sizes_hw).scale_shift
+    kept = set(warp.move_labels(boxes, (), scale_shift)[0][:, 0].astype(int).tolist())
+    for number, *box in boxes.tolist():
         side, share = visible(np.array(box), warp.matrix, SIDE)
         # Edges are rounded to whole pixels, so a case on the border may go either way.
         if side > 3 and share > 0.2:
@@ -192,7 +181,7 @@ def test_a_blend_has_the_labels_of_both_and_no_other(first: Sample, second: Samp
         image = canvas.copy()
         image[: sample.image.shape[0], : sample.image.shape[1]] = sample.image
         samples.append(Sample(image, sample.boxes, sample.segments, sample.path, INFO))
-    mixed = mixup(*samples, np.random.default_rng(seed))
+    mixed = mixup_samples(*samples, np.random.default_rng(seed))
     np.testing.assert_array_equal(mixed.boxes, np.concatenate((first.boxes, second.boxes)))
     assert inside(mixed)
     assert len(mixed.segments) in (0, 2)

@@ -14,11 +14,11 @@ from utils.config.dataset_spec import DatasetSpec
 from utils.core.errors import InputError
 from utils.core.xml_file import read_xml
 from utils.datasets.dataset import DetectionDataset
-from utils.datasets.dataset_labels import load_labels
 from utils.datasets.formats.annotations import DIFFICULT, NOTE
 from utils.datasets.formats.voc_layout import annotation_of, images_of_folder, images_of_list, read_ids
 from utils.datasets.formats.voc_xml import read_voc
-from utils.datasets.labels import LabelSet
+from utils.datasets.labels.records import LabelSet
+from utils.datasets.labels.splits import load_labels
 
 SIZE = "<size><width>100</width><height>50</height><depth>3</depth></size>"
 
@@ -212,7 +212,7 @@ def test_every_element_knows_its_line_and_text(tmp_path: Path) -> None:
     assert root.value("d") is None
 
 
-def test_a_image_with_a_broken_file_is_left_out_and_not_taken_for_background(tmp_path: Path) -> None:
+def test_an_image_with_a_broken_file_is_left_out_and_not_taken_for_background(tmp_path: Path) -> None:
     for name in "ab":
         picture(tmp_path / f"JPEGImages/{name}.png")
     write(tmp_path / "Annotations/a.xml", item("cat", 1, 1, 9, 9))
@@ -278,7 +278,7 @@ def test_missing_images_name_every_place_tried(tmp_path: Path) -> None:
         assert str(tmp_path / place) in str(caught.value)
 
 
-def test_the_annotation_of_a_image_is_looked_for_from_near_to_far(tmp_path: Path) -> None:
+def test_the_annotation_of_an_image_is_looked_for_from_near_to_far(tmp_path: Path) -> None:
     image = picture(tmp_path / "images/val/a.png")
     expected = tmp_path / "Annotations/val/a.xml"
     assert annotation_of(image) == expected

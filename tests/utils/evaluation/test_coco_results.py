@@ -13,7 +13,7 @@ import torch
 
 from utils.config.dataset_spec import DatasetSpec
 from utils.core.errors import InputError
-from utils.datasets.label_records import LabelRecord
+from utils.datasets.labels.records import LabelRecord
 from utils.evaluation import ImageResult
 from utils.evaluation.coco_results import CocoResults, find_annotations, ground_truth_from_labels, read_ground_truth
 from utils.metrics.coco import coco_tool
@@ -77,7 +77,7 @@ def test_the_file_that_is_written_has_these_numbers_and_boxes_from_the_corner(tm
     ]
 
 
-def test_a_image_that_the_set_names_twice_counts_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_image_that_the_set_names_twice_counts_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     box, found = [0, 0.5, 0.5, 0.2, 0.4], [80.0, 30.0, 120.0, 70.0, 0.9, 0.0]
     records = [record(f"/data/{name}.png", [box]) for name in ("a", "a", "b", "c")]
     entries = [{"id": number, "file_name": f"{name}.png"} for number, name in enumerate("abc")]
@@ -94,7 +94,7 @@ def test_a_image_that_the_set_names_twice_counts_once(tmp_path: Path, caplog: py
     assert not caplog.text
 
 
-def test_a_image_that_the_file_lists_twice_has_the_objects_of_both(tmp_path: Path) -> None:
+def test_an_image_that_the_file_lists_twice_has_the_objects_of_both(tmp_path: Path) -> None:
     entries = [{"id": 3, "file_name": "a.png"}, {"id": 4, "file_name": "a.png"}]
     objects = [{"id": n, "image_id": n, "category_id": 17, "bbox": [n, 0, 9, 9]} for n in (3, 4)]
     truth = read_ground_truth(

@@ -17,7 +17,7 @@ from utils.config.hyp import Hyp
 from utils.core.image import read_image
 from utils.core.nms import EVAL_THRESHOLDS
 from utils.datasets.dataset import DetectionDataset
-from utils.datasets.dataset_labels import load_labels
+from utils.datasets.labels.splits import load_labels
 from utils.datasets.loader import build_loader
 from utils.evaluation import Evaluator
 from utils.evaluation.coco_results import CocoResults, find_annotations, read_ground_truth

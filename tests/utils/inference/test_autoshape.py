@@ -110,7 +110,7 @@ def test_arrays_of_other_layouts_become_height_width_colour(array: np.ndarray, p
     assert image[0, 0].tolist() == pixel
 
 
-def test_a_image_taken_with_a_turned_camera_is_put_upright(tmp_path: Path) -> None:
+def test_an_image_taken_with_a_turned_camera_is_put_upright(tmp_path: Path) -> None:
     file = tmp_path / "turned.jpg"
     exif = Image.Exif()
     exif[274] = 6
@@ -133,7 +133,7 @@ def test_a_image_taken_with_a_turned_camera_is_put_upright(tmp_path: Path) -> No
         (5, "got int"),
     ],
 )
-def test_what_is_not_a_image_is_refused(item: Any, message: str) -> None:
+def test_what_is_not_an_image_is_refused(item: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
         read_rgb(item, 0)
 

@@ -176,7 +176,7 @@ def test_a_model_that_falls_while_it_runs_is_named_and_stays_down(tmp_path: Path
         backend(torch.zeros(2, 3, 32, 64))
 
 
-def test_a_model_that_refuses_a_image_takes_the_next(tmp_path: Path) -> None:
+def test_a_model_that_refuses_an_image_takes_the_next(tmp_path: Path) -> None:
     backend = DetectMultiBackend(model_file(tmp_path, b"model picky", ABOUT))
     with pytest.raises(InputError, match="cannot be run: not with white in it"):
         backend(torch.ones(2, 3, 32, 64))

@@ -145,7 +145,7 @@ def test_every_object_of_a_large_image_is_found_once(whole: bool, batch_size: in
     assert ((1, 500, 700) in predictor.shapes or batch_size > 1) is (whole or batch_size > 1)
 
 
-def test_a_image_that_fits_into_a_tile_is_looked_at_once() -> None:
+def test_an_image_that_fits_into_a_tile_is_looked_at_once() -> None:
     predictor = Spots()
     SlicedPredictor(predictor, 200).predict([np.zeros((100, 200, 3), np.uint8)])
     assert predictor.shapes == [(1, 100, 200)]

@@ -17,7 +17,7 @@ from utils.config.train_slices import LoggerOptions
 from utils.core.callbacks import EpochStart, FitEpochEnd, TrainEnd, TrainStart
 from utils.core.errors import InputError
 from utils.core.image import write_image
-from utils.datasets.labels import LabelRecord
+from utils.datasets.labels.records import LabelRecord
 from utils.datasets.loader import Batch
 from utils.loggers import WandbLogger
 

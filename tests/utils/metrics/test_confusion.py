@@ -39,14 +39,14 @@ def test_detections_at_or_below_the_confidence_do_not_count() -> None:
 
 
 @pytest.mark.parametrize("detections", [None, torch.zeros(0, 6)], ids=["none", "no rows"])
-def test_a_image_without_detections_counts_its_labels_as_missed(detections: torch.Tensor | None) -> None:
+def test_an_image_without_detections_counts_its_labels_as_missed(detections: torch.Tensor | None) -> None:
     confusion = ConfusionMatrix(nc=2)
     confusion.process_batch(detections, LABELS)
     assert confusion.matrix.tolist() == [[0, 0, 0], [0, 0, 0], [1, 1, 0]]
 
 
 @pytest.mark.parametrize(("exact", "extras"), [(True, 2), (False, 0)])
-def test_a_image_without_labels_counts_its_detections_unless_told_otherwise(exact: bool, extras: int) -> None:
+def test_an_image_without_labels_counts_its_detections_unless_told_otherwise(exact: bool, extras: int) -> None:
     confusion = ConfusionMatrix(nc=2, count_unmatched_images=exact)
     confusion.process_batch(torch.tensor([detection(0, 0), detection(50, 0)]), LABELS[:0])
     assert confusion.matrix[0, 2] == confusion.matrix.sum() == extras

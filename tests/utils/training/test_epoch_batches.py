@@ -48,7 +48,7 @@ class Failing:
 
 
 def test_without_a_signal_the_failure_is_told() -> None:
-    with pytest.raises(NoBatchError, match="a loader process died"):
+    with pytest.raises(NoBatchError, match="a worker died"):
         list(batches_until_stopped(Failing(RuntimeError("DataLoader worker (pid 7) is killed")), StopSignals()))  # type: ignore[arg-type]
 
 

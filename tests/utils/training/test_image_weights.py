@@ -22,7 +22,7 @@ def test_rare_classes_weigh_more_and_missing_ones_count_as_seen_once() -> None:
     assert class_weights([rows(0, 0, 1), rows(0)], 3) == pytest.approx([1 / 7, 3 / 7, 3 / 7])
 
 
-def test_a_image_weighs_as_much_as_its_objects() -> None:
+def test_an_image_weighs_as_much_as_its_objects() -> None:
     labels = [rows(0, 0, 1), rows(), rows(1)]
     assert image_weights(labels, np.array([1.0, 10.0])).tolist() == [12, 0, 10]
 

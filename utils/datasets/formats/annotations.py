@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from utils.datasets.label_records import BAD_ROW, CLIPPED, KEYPOINTS, REPEATED, Finding, LabelFile
+from utils.datasets.labels.records import BAD_ROW, CLIPPED, KEYPOINTS, REPEATED, Finding, LabelFile
 
 NOTE = "note"  # nothing is lost, but somebody should look at it
 CROWD = "crowd annotation"

@@ -27,7 +27,6 @@ from utils.config.dataset_spec import KEEP
 from utils.core.errors import InputError, suggestion
 from utils.core.files import collector_off
 from utils.core.names import counted
-from utils.datasets.cache import fingerprint, load_cache, save_cache
 from utils.datasets.formats.annotations import (
     CROWD,
     CROWD_AS_ASKED,
@@ -40,7 +39,8 @@ from utils.datasets.formats.annotations import (
     numbers,
     to_label_file,
 )
-from utils.datasets.label_records import BAD_ROW, FOREIGN, Finding, LabelFile
+from utils.datasets.labels.cache import fingerprint, load_cache, save_cache
+from utils.datasets.labels.records import BAD_ROW, FOREIGN, Finding, LabelFile
 
 LOG = logging.getLogger(__name__)
 

@@ -23,7 +23,7 @@ import numpy as np
 
 from utils.config.categories import read_json
 from utils.core.errors import InputError, first_line
-from utils.core.image import decode_image, stream_size
+from utils.core.image import decode_image, stream_hw
 from utils.datasets.formats.annotations import MASK, NO_AREA, merge_outlines, numbers
 from utils.datasets.formats.named import FileContent, NamedLabels, Shape
 
@@ -136,7 +136,7 @@ def _mask_box(
         content = base64.b64decode(mask) if isinstance(mask, str) else b""
     except ValueError:
         raise ValueError("mask: not a PNG in base64") from None
-    height, width = stream_size(BytesIO(content), "mask")
+    height, width = stream_hw(BytesIO(content), "mask")
     if width > size_wh[0] + 1 or height > size_wh[1] + 1:
         raise ValueError(f"a mask of {width}x{height} pixels is larger than the image")
     rows, columns = np.nonzero(decode_image(content, "mask").any(-1))

@@ -13,7 +13,7 @@ import numpy as np
 
 from utils.core.errors import InputError, suggestion
 from utils.datasets.formats.annotations import NOTE, PixelObject, UnreadableLabels, frame, to_label_file
-from utils.datasets.label_records import BAD_ROW, FOREIGN, Finding, LabelFile
+from utils.datasets.labels.records import BAD_ROW, FOREIGN, Finding, LabelFile
 
 _SHOWN = 10
 _NO_OUTLINE = np.zeros((0, 2))

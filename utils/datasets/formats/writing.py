@@ -18,7 +18,7 @@ from utils.core.boxes import xywhn2xyxy
 from utils.core.errors import InputError
 from utils.core.files import write_atomic
 from utils.core.output import OutputFolder
-from utils.datasets.label_records import LabelRecord
+from utils.datasets.labels.records import LabelRecord
 
 FORMATS = ("yolo", "coco", "voc")
 _NOT_IN_XML = re.compile("[^\t\n\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from utils.core.errors import first_line
 from utils.core.files import open_regular
-from utils.core.image import image_size, read_image
+from utils.core.image import image_hw, read_image
 
 MIN_SIDE_PX = 10  # smaller images are left out, as in v6.1
 _LARGE = 1 << 26  # pixels; 200 MB when decoded
@@ -29,7 +29,7 @@ def check_image(image: Path) -> tuple[int, int]:
 
     Only the header and the end of the file are looked at where that is enough.
     """
-    hw = image_size(image)
+    hw = image_hw(image)
     if min(hw) < MIN_SIDE_PX:
         raise ValueError(f"{hw[1]}x{hw[0]} pixels, at least {MIN_SIDE_PX} a side are needed")
     if not _ends_well(image):

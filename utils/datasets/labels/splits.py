@@ -22,7 +22,6 @@ from utils.config.categories import is_cvat, is_labelme
 from utils.config.dataset_spec import DatasetSpec
 from utils.core.errors import InputError, suggestion
 from utils.core.files import find_images
-from utils.datasets.cache import cache_path_for
 from utils.datasets.digits import ensure_digits
 from utils.datasets.formats.annotations import LEFT_OUT, NOTE
 from utils.datasets.formats.coco_json import CocoLabels
@@ -38,8 +37,10 @@ from utils.datasets.formats.voc_layout import (
     walk_files,
 )
 from utils.datasets.formats.voc_xml import VocLabels
-from utils.datasets.label_records import Finding, LabelSet, ScanReport
-from utils.datasets.labels import RowReader, TextRows, scan_labels
+from utils.datasets.labels.cache import cache_path_for
+from utils.datasets.labels.records import Finding, LabelSet, ScanReport
+from utils.datasets.labels.scan import scan_labels
+from utils.datasets.labels.yolo_text import RowReader, TextRows
 
 LOG = logging.getLogger(__name__)
 GENERATORS = {"digits": ensure_digits}

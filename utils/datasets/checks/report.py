@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from utils.datasets.dataset_checks import EXPLAINED, GRAVE
-from utils.datasets.label_records import Finding, LabelSet, ScanReport
+from utils.datasets.checks.findings import EXPLAINED, GRAVE
+from utils.datasets.labels.records import Finding, LabelSet, ScanReport
 
 _EXAMPLES = 3  # of a grave kind on the console
 

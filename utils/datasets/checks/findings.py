@@ -10,8 +10,7 @@ import numpy as np
 
 from utils.core.files import IMAGE_SUFFIXES, open_regular
 from utils.datasets.formats.annotations import CROWD, LEFT_OUT, NOTE
-from utils.datasets.label_file import row_lines
-from utils.datasets.label_records import (
+from utils.datasets.labels.records import (
     BAD_IMAGE,
     BAD_LABELS,
     BAD_ROW,
@@ -21,6 +20,7 @@ from utils.datasets.label_records import (
     Finding,
     LabelRecord,
 )
+from utils.datasets.labels.yolo_text import row_lines
 
 TINY = "tiny box"
 THIN = "box without pixels"

@@ -1,4 +1,4 @@
-"""Read and check the images and label files of a data set, by the policy of ``utils.datasets.label_file``."""
+"""Read and check the images and label files of a data set, by the policy of ``utils.datasets.labels.yolo_text``."""
 
 from __future__ import annotations
 
@@ -15,12 +15,11 @@ from tqdm import tqdm
 from utils.core.errors import InputError, first_line
 from utils.core.files import collector_off
 from utils.core.names import counted, excerpt
-from utils.datasets.cache import fingerprint, load_cache, save_cache
 from utils.datasets.formats.annotations import CROWD, NO_AREA
 from utils.datasets.formats.voc_layout import unread
-from utils.datasets.image_verify import check_image
-from utils.datasets.label_file import RowReader, TextRows, read_label_file
-from utils.datasets.label_records import (
+from utils.datasets.labels.cache import fingerprint, load_cache, save_cache
+from utils.datasets.labels.image_check import check_image
+from utils.datasets.labels.records import (
     BAD_IMAGE,
     BAD_LABELS,
     FOREIGN,
@@ -32,6 +31,7 @@ from utils.datasets.label_records import (
     pack,
     unpack,
 )
+from utils.datasets.labels.yolo_text import RowReader, TextRows, read_label_file
 
 __all__ = ["Finding", "LabelFile", "LabelRecord", "LabelSet", "RowReader", "ScanReport", "TextRows"]
 __all__ += ["read_label_file", "scan_labels"]

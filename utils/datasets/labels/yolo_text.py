@@ -19,11 +19,12 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+from torch import Tensor
 
-from utils.core.boxes import segments2boxes
+from utils.core.boxes import segments2boxes, xyxy2xywhn
 from utils.core.files import label_name, label_path_for, open_regular
 from utils.core.names import excerpt
-from utils.datasets.label_records import BAD_ROW, CLIPPED, KEYPOINTS, REPEATED, Finding, LabelFile
+from utils.datasets.labels.records import BAD_ROW, CLIPPED, KEYPOINTS, REPEATED, Finding, LabelFile
 
 TOLERANCE = 0.01
 MAX_BYTES = 1 << 26  # of a label file; a longer one is something else
@@ -229,3 +230,19 @@ def _boxes_and_segments(rows: Sequence[np.ndarray]) -> tuple[np.ndarray, tuple[n
         else:
             boxes[i, 1:] = row[1:]
     return boxes, tuple(segments) if any(len(segment) for segment in segments) else ()
+
+
+def yolo_detection_text(boxes: Tensor, hw: tuple[int, int], with_conf: bool) -> str:
+    """Return detections as the text of a label file: class, cx, cy, w, h as fractions of the image, per line.
+
+    Args:
+        boxes: [k, 6] x1 y1 x2 y2 in pixels, confidence, class.
+        hw: height and width of the image.
+        with_conf: add the confidence to each line.
+    """
+    height, width = hw
+    lines = []
+    for xywh, (conf, cls) in zip(xyxy2xywhn(boxes[:, :4], width, height).tolist(), boxes[:, 4:].tolist()):
+        numbers = [*xywh, conf] if with_conf else xywh
+        lines.append(" ".join([str(int(cls)), *(f"{v:.6g}" for v in numbers)]) + "\n")
+    return "".join(lines)

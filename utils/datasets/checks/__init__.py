@@ -1,0 +1,1 @@
+"""The checks of ``python -m tools.check`` beyond what training needs, and their report."""
