@@ -31,15 +31,7 @@ NOT_YET_CLEAN = (
     #
     "utils/config",
     #
-    "utils/core/files.py",
-    #
-    "utils/core/xml_file.py",
-    #
     "utils/datasets",
-    #
-    "utils/datasets/checks",
-    #
-    "utils/datasets/labels",
     #
     "utils/datasets/digits",
     #

@@ -37,7 +37,7 @@ from utils.core.files import read_yaml, without_dots, write_atomic
 from utils.core.names import counted, printable
 from utils.core.output import OutputFolder
 from utils.core.yaml_names import dump_yaml
-from utils.datasets.formats.annotations import LEFT_OUT
+from utils.datasets.formats.annotations import DROPPED_KINDS
 from utils.datasets.formats.cvat_xml import read_cvat
 from utils.datasets.formats.named import NamedLabels
 from utils.datasets.formats.voc_layout import ANNOTATIONS
@@ -239,7 +239,7 @@ def report_text(splits: Mapping[str, LabelSet], names: Sequence[str], lost: int)
         kinds = labels.report.counts
         if kinds:
             lines.append(f"    findings: {', '.join(f'{count} {kind}' for kind, count in sorted(kinds.items()))}")
-        gone = (*LOSSES, REPEATED, *LEFT_OUT)
+        gone = (*LOSSES, REPEATED, *DROPPED_KINDS)
         reasons = [finding for finding in labels.report.findings if finding.kind in gone]
         losses += [f"{split}: {finding.kind}: {finding}" for finding in reasons]
     if lost:

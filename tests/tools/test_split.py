@@ -84,7 +84,7 @@ def test_the_yaml_trains_as_it_is_from_any_folder(images: Any, tmp_path: Path, m
     spec = DatasetSpec.load(tmp_path / "o/data.yaml")
     assert (spec.nc, spec.names, spec.test) == (3, ("x", "y", "z"), ())
     labels = load_labels(spec, "val", require_labels=True)
-    assert (len(labels.records), labels.report.found) == (15, 15)
+    assert (len(labels.records), labels.report.labelled) == (15, 15)
 
 
 def test_lists_move_with_the_images(images: Any, tmp_path: Path) -> None:

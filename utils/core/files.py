@@ -171,7 +171,7 @@ def write_atomic(path: str | Path, content: bytes, durable: bool = True) -> None
 def _next_number(path: Path, stem: str, suffix: str) -> int:
     """One more than the highest number in use behind ``stem``; the first copy is number 2."""
     pattern = re.compile(re.escape(stem) + r"(\d+)" + re.escape(suffix))
-    used = [int(found[1]) for entry in path.parent.iterdir() if (found := pattern.fullmatch(entry.name))]
+    used = [int(match[1]) for entry in path.parent.iterdir() if (match := pattern.fullmatch(entry.name))]
     return max(used, default=1) + 1
 
 
@@ -197,7 +197,7 @@ def increment_path(path: str | Path, exist_ok: bool = False, mkdir: bool = False
             candidate = wanted.with_name(f"{stem}{_next_number(wanted, stem, suffix)}{suffix}")
         if not mkdir:
             return candidate
-        # Somebody may have made it since we looked: then look again.
+        # Another process may have made it in the meantime: then try again.
         with contextlib.suppress(FileExistsError):
             candidate.mkdir(parents=True)
             return candidate
@@ -227,23 +227,23 @@ def _walk_images(folder: Path, kinds: frozenset[str]) -> Iterator[Path]:
             continue
         seen.add(real)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        pictures = set()
+        images = set()
         special = {entry.name for entry in os.scandir(parent) if _is_special(entry)}
         for name in names:
             suffix = name[name.rfind(".") :].lower()
             if name.startswith("."):
                 continue
             if suffix in kinds and name in special:
-                logger.warning("%s: not a file but a pipe, socket or device: left out", Path(parent, name))
+                logger.warning("%s: not a file but a pipe, socket or device: skipped", Path(parent, name))
             elif suffix in kinds:
-                pictures.add(name)
+                images.add(name)
             elif suffix in _OTHER_IMAGES:
                 others[suffix] += 1
-        if pictures:  # to list the folder again is several times faster than to make a path of each of very many names
-            yield from (path for path in Path(parent).iterdir() if path.name in pictures)
+        if images:  # to list the folder again is several times faster than to make a path of each of very many names
+            yield from (path for path in Path(parent).iterdir() if path.name in images)
     if others:
         counts = ", ".join(f"{count} {suffix}" for suffix, count in sorted(others.items()))
-        logger.warning("%s: images of kinds that cannot be read are left out: %s; convert them", folder, counts)
+        logger.warning("%s: images of kinds that cannot be read are skipped: %s; convert them", folder, counts)
 
 
 def _is_special(entry: os.DirEntry[str]) -> bool:
@@ -281,7 +281,7 @@ def _listed_images(listing: Path, bases: Sequence[Path], kinds: frozenset[str]) 
             tried += [folder / text[len(_PREFIX) :] for folder in (listing.parent, *bases)]
         yield next((path for path in tried if os.path.exists(path)), beside)  # noqa: PTH110  (never raises)
     if named and others:
-        logger.warning("%s names no image; %d such lines are left out", others[0], len(others))
+        logger.warning("%s names no image; %d such lines are skipped", others[0], len(others))
 
 
 def find_images(

@@ -1,4 +1,4 @@
-"""Xml files of strangers: their elements, with the line of each."""
+"""Untrusted xml files: their elements, with the line of each."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Element:
         return next((child for child in self.children if child.tag == tag), None)
 
     def value(self, tag: str) -> str | None:
-        """The text of the first child with this tag, without blanks around it; None when there is no such child."""
+        """The text of the first child with this tag, without spaces around it; None when there is no such child."""
         child = self.child(tag)
         return None if child is None else child.text.strip()
 

@@ -17,7 +17,7 @@ from utils.core.names import counted
 LOG = logging.getLogger(__name__)
 
 GOOD_RECALL = 0.98
-MIN_SIDE_PX = 2.0  # boxes smaller than this on both sides are left out of the fit, and no anchor gets below it
+MIN_SIDE_PX = 2.0  # boxes smaller than this on both sides are excluded from the fit, and no anchor gets below it
 _SAMPLE = 10_000  # boxes the fit looks at; more make it slow and change it by less than another seed does
 
 
@@ -38,7 +38,7 @@ class AnchorFit:
 
 @dataclass(frozen=True)
 class AnchorCheck:
-    """Outcome of :func:`check_anchors`: the figures of the given anchors, and better ones in the same shape if found.
+    """Outcome of :func:`check_anchors`: metrics of the given anchors, and better anchors of the same shape or None.
 
     ``message`` is one line for the log.
     """
@@ -88,7 +88,7 @@ def _closeness(wh: np.ndarray, anchors: np.ndarray) -> np.ndarray:
 def anchor_fitness(wh: np.ndarray, anchors: np.ndarray, thr: float) -> AnchorFit:
     """Fit of anchors [..., 2] to box sizes [n, 2] in the same unit; ``thr`` is hyper-parameter ``anchor_t``.
 
-    Without boxes all figures are 0.
+    Without boxes all metrics are 0.
     """
     if len(wh) == 0:
         return AnchorFit(0.0, 0.0, 0.0)
@@ -179,9 +179,9 @@ def check_anchors(
     owner: np.ndarray | None = None,
     gen: int = 1000,
 ) -> AnchorCheck:
-    """Keep anchors that let 98 % of the boxes be found, otherwise look for better ones.
+    """Keep anchors that let 98 % of the boxes be predicted, otherwise fit better ones.
 
-    Sizes are jittered by a factor of 0.9 to 1.1 per image before they are judged, in place of the augmentation.
+    Sizes are jittered by a factor of 0.9 to 1.1 per image before they are compared, in place of the augmentation.
 
     Args:
         wh: [N, 2] box sizes in pixels at ``imgsz`` (see :func:`box_sizes`).
@@ -197,30 +197,30 @@ def check_anchors(
     """
     count = anchors.reshape(-1, 2).shape[0]
     owner = np.arange(len(wh)) if owner is None else owner
-    sound = np.isfinite(wh).all(1)
-    wh, owner = wh[sound], owner[sound]
+    finite = np.isfinite(wh).all(1)
+    wh, owner = wh[finite], owner[finite]
     if len(wh) == 0:
         return AnchorCheck(0.0, 0.0, None, "anchors not checked, there are no boxes; keeping those of the model")
     seen = jitter_sizes(wh, owner, rng)
     given = anchor_fitness(seen, anchors, thr)
-    figures = f"best possible recall {given.bpr:.4f} with {given.aat:.2f} anchors per box at {imgsz} px"
+    metrics = f"best possible recall {given.bpr:.4f} with {given.aat:.2f} anchors per box at {imgsz} px"
     if given.bpr > GOOD_RECALL:
-        return AnchorCheck(given.bpr, given.aat, None, f"anchors fit the boxes: {figures}")
+        return AnchorCheck(given.bpr, given.aat, None, f"anchors fit the boxes: {metrics}")
 
     distinct = len(np.unique(_usable(wh), axis=0))
     if distinct < count:
         reason = (
             f"so few different box sizes ({distinct}) are not enough to fit {count} anchors; keeping those of the model"
         )
-        return AnchorCheck(given.bpr, given.aat, None, f"anchors fit badly: {figures}, but {reason}")
-    LOG.info("anchors fit badly: %s; fitting new ones to %s", figures, counted(len(wh), "box"))
-    found = kmean_anchors(wh, count, thr, gen, rng)
-    if not np.isfinite(found).all():
+        return AnchorCheck(given.bpr, given.aat, None, f"anchors fit badly: {metrics}, but {reason}")
+    LOG.info("anchors fit badly: %s; fitting new ones to %s", metrics, counted(len(wh), "box"))
+    fitted = kmean_anchors(wh, count, thr, gen, rng)
+    if not np.isfinite(fitted).all():
         reason = "the fit to the boxes came to no result; keeping those of the model"
-        return AnchorCheck(given.bpr, given.aat, None, f"anchors fit badly: {figures}, but {reason}")
-    better = anchor_fitness(seen, found, thr)
+        return AnchorCheck(given.bpr, given.aat, None, f"anchors fit badly: {metrics}, but {reason}")
+    better = anchor_fitness(seen, fitted, thr)
     if better.bpr <= given.bpr:
-        message = f"anchors fit badly: {figures}, but new ones reach {better.bpr:.4f}; keeping those of the model"
+        message = f"anchors fit badly: {metrics}, but new ones reach {better.bpr:.4f}; keeping those of the model"
         return AnchorCheck(given.bpr, given.aat, None, message)
     message = f"new anchors: best possible recall {better.bpr:.4f} instead of {given.bpr:.4f} at {imgsz} px"
-    return AnchorCheck(given.bpr, given.aat, found.reshape(anchors.shape), message)
+    return AnchorCheck(given.bpr, given.aat, fitted.reshape(anchors.shape), message)

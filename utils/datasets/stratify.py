@@ -63,15 +63,15 @@ class _Draw:
         self._waiting = len(units.images)
         self._empty = set(range(len(shares)))
 
-    def give(self, members: np.ndarray, wish: np.ndarray) -> None:
-        """Give ``members`` that wait, one by one, to the part that lacks most by ``wish`` [parts], then by room.
+    def give(self, members: np.ndarray, demand: np.ndarray) -> None:
+        """Give ``members`` that wait, one by one, to the part that lacks most by ``demand`` [parts], then by room.
 
-        ``wish`` is a view that shrinks as units are given.
+        ``demand`` is a view that shrinks as units are given.
         """
         for unit in members[self.part_of[members] < 0]:
-            scarce = self._waiting <= len(self._empty)  # then nobody takes a second one
+            scarce = self._waiting <= len(self._empty)  # then no part takes a second one
             parts = self._empty if scarce else range(len(self.shares))
-            part = max(parts, key=lambda p: (round(float(wish[p]), 6), round(float(self.room[p]), 6), -p))
+            part = max(parts, key=lambda p: (round(float(demand[p]), 6), round(float(self.room[p]), 6), -p))
             self.part_of[unit] = part
             self.left -= self.units.objects[unit]
             self.lacking[:, part] -= self.units.objects[unit]

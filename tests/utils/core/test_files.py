@@ -241,7 +241,7 @@ def test_pipes_among_images_are_left_out_and_named(pipe: Path, caplog: pytest.Lo
     touch(pipe.with_name("a.jpg"))
     pipe.with_name("gone.jpg").symlink_to("nowhere.jpg")  # for the reader to report
     assert [path.name for path in find_images([pipe.parent])] == ["a.jpg", "gone.jpg"]
-    assert caplog.messages == [f"{pipe}: not a file but a pipe, socket or device: left out"]
+    assert caplog.messages == [f"{pipe}: not a file but a pipe, socket or device: skipped"]
     with pytest.raises(InputError, match="not a file but a pipe"):
         find_images([pipe])
 

@@ -90,7 +90,7 @@ def test_entries_of_all_kinds_make_one_set_in_the_order_of_the_paths(root: Path)
     assert [record.image.name for record in labels.records] == ["c.png", "v.png", "y.png"]
     boxes = np.concatenate([record.boxes for record in labels.records])
     np.testing.assert_allclose(boxes, [[1, 0.2, 0.2, 0.2, 0.2]] * 3, atol=1e-6)
-    assert labels.report.found == 3
+    assert labels.report.labelled == 3
 
 
 def test_a_mixed_set_without_names_has_those_of_the_json(root: Path) -> None:
@@ -153,7 +153,7 @@ def test_a_split_of_empty_label_files_is_background_and_no_error(root: Path) -> 
     text(root / "voc/Annotations/v.xml", "<annotation/>")
     picture(root / "plain/images/p.png")
     labels = load(root, "train: [plain, voc/Annotations]\nnames: [a]\n", require_labels=True)
-    assert (labels.report.found, labels.report.empty, labels.report.missing) == (0, 1, 1)
+    assert (labels.report.labelled, labels.report.empty, labels.report.missing) == (0, 1, 1)
 
 
 def test_an_empty_folder_beside_a_full_one_is_no_error(root: Path) -> None:

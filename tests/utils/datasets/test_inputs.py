@@ -179,7 +179,7 @@ def test_lists_of_every_style(kind: str, tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.chdir(tmp_path / "elsewhere")
     labels = load_labels(DatasetSpec.load(data), "train")
     assert [record.image.name for record in labels.records] == ["a.png", "b.png"]
-    assert labels.report.found == 2
+    assert labels.report.labelled == 2
 
 
 def test_a_folder_that_is_really_called_data_comes_first(tmp_path: Path) -> None:
@@ -197,7 +197,7 @@ def test_several_lists_and_folders_make_one_split(tmp_path: Path) -> None:
     data = tmp_path / "data.yaml"
     data.write_text("train: [one.txt, two.txt, more/images]\nnames: [x]\n")
     report = load_labels(DatasetSpec.load(data), "train").report
-    assert (report.found, report.missing) == (2, 1)
+    assert (report.labelled, report.missing) == (2, 1)
 
 
 def test_lines_of_a_list_that_name_no_image_are_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -178,7 +178,7 @@ def test_single_class_accepts_every_class_and_makes_it_zero(tmp_path: Path) -> N
 def test_found_missing_and_empty_are_counted_apart(tmp_path: Path, workers: int) -> None:
     labels = scan_labels(labelled(tmp_path, a=GOOD, b=None, c="", d="\n"), 1, workers=workers)
     report = labels.report
-    assert (report.found, report.missing, report.empty, report.corrupt) == (1, 1, 2, 0)
+    assert (report.labelled, report.missing, report.empty, report.corrupt) == (1, 1, 2, 0)
     assert [record.label is None for record in labels.records] == [False, True, False, False]
     assert [len(record.boxes) for record in labels.records] == [1, 0, 0, 0]
 
@@ -206,7 +206,7 @@ def test_unreadable_and_cut_images_are_listed_and_left_out(tmp_path: Path) -> No
     assert [record.image.name for record in labels.records] == ["a.png"]
     assert labels.report.corrupt == 3
     for name, message in zip(("b.png", "c.jpg", "d.tif"), labels.report.messages):
-        assert name in message and "left out" in message
+        assert name in message and "dropped" in message
 
 
 def test_a_jpeg_with_bytes_after_its_end_is_usable(tmp_path: Path) -> None:

@@ -319,7 +319,7 @@ def test_an_id_without_annotation_is_background(tmp_path: Path) -> None:
     (tmp_path / "data.yaml").write_text("val: ImageSets/Main/val.txt\nnames: [cat]\n", encoding="utf-8")
     labels = load_labels(DatasetSpec.load(tmp_path / "data.yaml"), "val")
     assert [len(record.boxes) for record in labels.records] == [1, 0]
-    assert (labels.report.found, labels.report.missing) == (1, 1)
+    assert (labels.report.labelled, labels.report.missing) == (1, 1)
 
 
 def test_chinese_names_everywhere(tmp_path: Path) -> None:

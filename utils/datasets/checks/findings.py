@@ -1,4 +1,4 @@
-"""What can be wrong with a data set beyond single rows: boxes nobody can learn, images in two splits and so on."""
+"""What can be wrong with a data set beyond single rows: boxes that cannot be learned, images in two splits, ..."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from utils.core.files import IMAGE_SUFFIXES, open_regular
-from utils.datasets.formats.annotations import CROWD, LEFT_OUT, NOTE
+from utils.datasets.formats.annotations import CROWD, DROPPED_KINDS, NOTE
 from utils.datasets.labels.records import (
     BAD_IMAGE,
     BAD_LABELS,
@@ -37,16 +37,16 @@ LEAK = "image of the training set in another split"
 DAMAGED = "damaged image"
 NO_SPLIT = "unusable split"
 
-# Every kind the check knows, the grave ones first, with a word on what it means.
+# Every kind the check knows, the grave ones first, with its meaning.
 EXPLAINED: dict[str, str] = {
     NO_SPLIT: "nothing of this split can be used",
     FOREIGN: "training refuses the set: correct the rows, or nc and names in the yaml",
-    BAD_IMAGE: "left out with all their labels",
-    BAD_LABELS: "left out with their images",
+    BAD_IMAGE: "dropped with all their labels",
+    BAD_LABELS: "dropped with their images",
     BAD_ROW: "dropped; the other rows of the image are used",
     DAMAGED: "used, but part of the image is grey or shifted",
     LEAK: "scores on that split are too good: remove them from one of the two",
-    CONTRADICTION: "the model is told two things: keep one",
+    CONTRADICTION: "the model learns two contradicting labels: keep one",
     TWO_CLASSES: "the same place under two classes in one image",
     SHARED: "the images differ only in their suffix, and all get the same labels",
     CLIPPED: "a little outside the image, clipped to its border",
@@ -60,7 +60,7 @@ EXPLAINED: dict[str, str] = {
     ORPHAN: "its image was deleted or renamed?",
     UNUSED: "the model cannot learn it",
     NOTE: "used, but worth a look",
-    **LEFT_OUT,
+    **DROPPED_KINDS,
 }
 GRAVE = frozenset(
     {NO_SPLIT, FOREIGN, BAD_IMAGE, BAD_LABELS, BAD_ROW, DAMAGED, LEAK, CONTRADICTION, CROWD}
@@ -80,22 +80,22 @@ def box_findings(
     """Odd boxes of one image; ``imgsz`` is its longer side in training, the rest is what its labels were read with."""
     if not len(record.boxes):
         return
-    noted: list[tuple[int, str, str]] = []  # row, kind, problem
+    odd: list[tuple[int, str, str]] = []  # row, kind, problem
     sides_px = record.boxes[:, 3:] * np.array(record.hw[::-1], np.float32)  # [n, 2] width, height
     scale = imgsz / max(record.hw)
     for i in np.flatnonzero((sides_px.min(1) * min(scale, 1.0) < _TINY_PX) | (sides_px.min(1) < 1)).tolist():
         width, height = sides_px[i].tolist()
         if min(width, height) < 1:
-            noted.append((i, THIN, f"{width:.2f} x {height:.2f} pixels"))
+            odd.append((i, THIN, f"{width:.2f} x {height:.2f} pixels"))
         else:
-            noted.append((i, TINY, f"{width * scale:.1f} x {height * scale:.1f} pixels at size {imgsz}"))
+            odd.append((i, TINY, f"{width * scale:.1f} x {height * scale:.1f} pixels at size {imgsz}"))
     for i in np.flatnonzero((record.boxes[:, 3:] >= _WHOLE_SIDE).all(1)).tolist():
-        noted.append((i, WHOLE, f"at least {_WHOLE_SIDE:.0%} of both sides"))
-    noted += _alike(record.boxes)
-    if not noted:
+        odd.append((i, WHOLE, f"at least {_WHOLE_SIDE:.0%} of both sides"))
+    odd += _alike(record.boxes)
+    if not odd:
         return
     lines = _lines(record, nc, keypoint_columns)
-    for i, kind, problem in sorted(noted):
+    for i, kind, problem in sorted(odd):
         value = " ".join(f"{number:.6g}" for number in record.boxes[i].tolist())
         yield Finding(kind, str(record.label), lines[i], value, problem, "used")
 
@@ -109,7 +109,7 @@ def _alike(boxes: np.ndarray) -> list[tuple[int, str, str]]:
     order = np.argsort(xyxy[:, 0], kind="stable")
     lefts, widths = xyxy[order, 0], boxes[order, 3]
     reach = np.searchsorted(lefts, lefts + widths * (1 - _ALIKE_IOU) + 1e-9, side="right")
-    noted = []
+    odd = []
     for a in np.flatnonzero(reach > np.arange(len(order)) + 1).tolist():
         one = xyxy[order[a]]
         others = order[a + 1 : reach[a]]
@@ -120,8 +120,8 @@ def _alike(boxes: np.ndarray) -> list[tuple[int, str, str]]:
             first, second = sorted((int(order[a]), b))
             same = boxes[first, 0] == boxes[second, 0]
             other = " ".join(f"{number:.6g}" for number in boxes[first].tolist())
-            noted.append((second, ALIKE if same else TWO_CLASSES, f"beside {other}"))
-    return noted
+            odd.append((second, ALIKE if same else TWO_CLASSES, f"beside {other}"))
+    return odd
 
 
 def _lines(record: LabelRecord, nc: int | None, keypoint_columns: int) -> Sequence[int]:
@@ -165,11 +165,11 @@ def file_findings(records: Sequence[LabelRecord]) -> Iterator[Finding]:
         if len(images) > 1:
             names = ", ".join(sorted(image.name for image in images))
             yield Finding(SHARED, str(label), value=names, problem=f"{len(images)} images", action="used for all")
-    for labels, pictures in sorted(folders.items()):
-        stems = {file.stem for file in pictures.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES}
+    for labels, image_folder in sorted(folders.items()):
+        stems = {file.stem for file in image_folder.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES}
         for file in sorted(labels.iterdir()):
             if file.suffix.lower() == ".txt" and file.stem not in stems and _looks_like_labels(file):
-                yield Finding(ORPHAN, str(file), problem=f"no image {file.stem}.* in {pictures}", action="not used")
+                yield Finding(ORPHAN, str(file), problem=f"no image {file.stem}.* in {image_folder}", action="not used")
 
 
 def _looks_like_labels(file: Path) -> bool:

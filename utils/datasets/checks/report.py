@@ -32,7 +32,7 @@ class SplitSummary:
         report: ScanReport = labels.report
         return cls(
             images=len(labels.records) + report.corrupt,
-            with_labels=report.found,
+            with_labels=report.labelled,
             without_label_file=report.missing,
             with_empty_label_file=report.empty,
             unusable=report.corrupt,

@@ -28,7 +28,7 @@ CROWD_AS_ASKED = "crowd annotation, left out as the yaml says"
 MASK = "mask without outline"
 DIFFICULT = "difficult object"
 NO_AREA = "shape without a box"
-LEFT_OUT = {
+DROPPED_KINDS = {
     CROWD: (
         "crowd annotations left out (iscrowd: 1, as CVAT marks masks): 'crowd: keep' in the data yaml uses their boxes,"
         " 'crowd: drop' confirms that they are not wanted"

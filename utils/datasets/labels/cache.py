@@ -26,7 +26,7 @@ def cache_path_for(images: Sequence[Path], cache_dir: Path | None = None, source
 
     ``sources`` are the folders, lists and files that the images come from. All but a single folder get a name of
     their own beside the labels of their first image, so that two lists over one folder do not overwrite each other.
-    ``cache_dir`` moves the cache elsewhere (read-only data), with a name that tells data sets with equal folders apart.
+    ``cache_dir`` moves the cache elsewhere (read-only data), with a name that is unique for the labels.
     """
     folder = label_path_for(images[0]).parent.absolute()
     tagged: list[str] = []
@@ -45,7 +45,7 @@ def cache_path_for(images: Sequence[Path], cache_dir: Path | None = None, source
 def fingerprint(files: Sequence[str], root: str, settings: str = "") -> str:
     """Return a hash over name (below ``root``), size and times of every file, present or not.
 
-    The time of the last change of content or state counts as well: it cannot be set, so it tells a file that was
+    The time of the last change of content or state counts as well: it cannot be set, so it shows a file that was
     replaced by one of equal length and date.
     """
     names, states = [], array("q")

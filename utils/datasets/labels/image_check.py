@@ -17,7 +17,7 @@ from utils.core.errors import first_line
 from utils.core.files import open_regular
 from utils.core.image import image_hw, read_image
 
-MIN_SIDE_PX = 10  # smaller images are left out, as in v6.1
+MIN_SIDE_PX = 10  # smaller images are dropped, as in v6.1
 _LARGE = 1 << 26  # pixels; 200 MB when decoded
 _ONE_LARGE = threading.Lock()  # threads that check images decode one such at a time
 _BLOCK = 1 << 20
@@ -27,7 +27,7 @@ _COMPLAINTS = ("corrupt", "error", "premature")
 def check_image(image: Path) -> tuple[int, int]:
     """(height, width) as displayed of an image that training can use; raises what the decoder raises, or ValueError.
 
-    Only the header and the end of the file are looked at where that is enough.
+    Only the header and the end of the file are read where that is enough.
     """
     hw = image_hw(image)
     if min(hw) < MIN_SIDE_PX:
@@ -39,7 +39,7 @@ def check_image(image: Path) -> tuple[int, int]:
 
 
 def _ends_well(image: Path) -> bool:
-    """Whether a file ends as a JPEG, PNG or WebP should; if not, or for another kind, only decoding it tells."""
+    """Whether a file ends as a JPEG, PNG or WebP should; if not, or for another kind, it has to be decoded."""
     with open_regular(image) as file:
         start = file.read(12)
         length = file.seek(0, 2)

@@ -86,9 +86,9 @@ class LabelRecord:
 
 @dataclass(frozen=True)
 class ScanReport:
-    """Counts over images (``found`` has rows, ``missing`` no file, ``empty`` no row) and all that was found."""
+    """Counts over images (``labelled`` has rows, ``missing`` no file, ``empty`` no row) and all findings."""
 
-    found: int = 0
+    labelled: int = 0
     missing: int = 0
     empty: int = 0
     corrupt: int = 0
@@ -149,7 +149,7 @@ def pack(images: Sequence[Path], labels: LabelSet, root: str) -> tuple[dict[str,
         "points": np.concatenate([_NO_POINTS, *segments]),
     }
     report = labels.report
-    counts = {name: getattr(report, name) for name in ("found", "missing", "empty", "corrupt")}
+    counts = {name: getattr(report, name) for name in ("labelled", "missing", "empty", "corrupt")}
     findings = [
         [f.kind, _below(root, f.file), f.line, f.value, _below(root, f.problem), f.action] for f in report.findings
     ]
@@ -196,7 +196,7 @@ def unpack(
         Finding(kind, _above(root, file), line, value, _above(root, problem), action)
         for kind, file, line, value, problem, action in content["findings"]
     )
-    known = {name: int(content[name]) for name in ("found", "missing", "empty", "corrupt")}
+    known = {name: int(content[name]) for name in ("labelled", "missing", "empty", "corrupt")}
     return LabelSet(records, ScanReport(**known, findings=findings))
 
 

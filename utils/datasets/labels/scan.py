@@ -58,19 +58,19 @@ class _Scanned:
 def _scan_one(image: Path, label: Path, nc: int | None, reader: RowReader) -> _Scanned:
     """Check one image and read its labels."""
 
-    def left_out(kind: str, file: Path, problem: str, action: str) -> _Scanned:
+    def unusable(kind: str, file: Path, problem: str, action: str) -> _Scanned:
         finding = Finding(kind, str(file), problem=excerpt(problem, 300), action=action)
         return _Scanned(None, LabelFile(findings=(finding,)))
 
     try:
         hw = check_image(image)
     except Exception as error:  # decoders fail in many ways, and one broken image must not end the scan
-        return left_out(BAD_IMAGE, image, first_line(error).removeprefix(f"{image}: "), "image left out")
+        return unusable(BAD_IMAGE, image, first_line(error).removeprefix(f"{image}: "), "image dropped")
     try:
         rows = reader.read(image, hw, nc)
     except OSError as error:
         problem = f"labels cannot be read ({error.strerror or error})"
-        return left_out(BAD_LABELS, label, problem, f"image {image} left out")
+        return unusable(BAD_LABELS, label, problem, f"image {image} dropped")
     if rows is None:
         return _Scanned(LabelRecord(image, None, hw, LabelFile().boxes), LabelFile())
     return _Scanned(LabelRecord(image, label, hw, rows.boxes, rows.segments), rows)
@@ -97,7 +97,7 @@ def scan_labels(
     ``single_cls`` turns every class into 0. ``reader`` says where rows come from, by default from label files. Raises
     InputError when no image is usable, when a class id is not below ``nc``, and, with ``require_labels``, when there
     is no usable label at all. With ``strict`` off those are findings of the report, and rows of unknown classes are
-    left out.
+    dropped.
     """
     images = list(images)
     if not images:
@@ -169,7 +169,7 @@ def _map_where_slow(
 
 def _report(scanned: Sequence[_Scanned], nc: int) -> ScanReport:
     records = [s.record for s in scanned if s.record]
-    found = sum(len(record.boxes) > 0 for record in records)
+    labelled = sum(len(record.boxes) > 0 for record in records)
     missing = sum(record.label is None for record in records)
     findings = [finding for s in scanned for finding in s.rows.findings]
     findings += [
@@ -179,7 +179,7 @@ def _report(scanned: Sequence[_Scanned], nc: int) -> ScanReport:
         for line, c in s.rows.foreign
     ]
     corrupt = len(scanned) - len(records)
-    return ScanReport(found, missing, len(records) - found - missing, corrupt, tuple(findings))
+    return ScanReport(labelled, missing, len(records) - labelled - missing, corrupt, tuple(findings))
 
 
 def _foreign_classes(places: Sequence[tuple[Path, int, int]], nc: int, description: str) -> str:
@@ -205,7 +205,7 @@ def _log_report(report: ScanReport, description: str, from_cache: bool) -> None:
         "%s: %d images with labels, %d without a label file, %d with an empty one, %d unreadable; "
         "rows: %d dropped, %d repeated, %d clipped%s",
         description,
-        report.found,
+        report.labelled,
         report.missing,
         report.empty,
         report.corrupt,
@@ -228,7 +228,7 @@ def _refuse_useless(
     refused = strict or require_labels
     if report.corrupt == len(images):
         text = f"no image of {len(images)} is usable; {report.messages[0]}"
-    elif report.found:
+    elif report.labelled:
         return
     elif report.dropped_rows:
         text, refused = f"every label row is unusable; the first: {report.messages[0]}", require_labels
@@ -238,7 +238,7 @@ def _refuse_useless(
         text = f"no object of {annotations[0]} or the other files has a box: points and lines only"
     elif report.counts[CROWD]:
         text = (
-            f"every annotation of {annotations[0]} is a crowd (iscrowd: 1) and left out; CVAT marks masks so: "
+            f"every annotation of {annotations[0]} is a crowd (iscrowd: 1) and dropped; CVAT marks masks so: "
             "a data yaml that names this file and has 'crowd: keep' uses their boxes"
         )
     elif report.empty:

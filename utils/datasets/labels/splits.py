@@ -23,7 +23,7 @@ from utils.config.dataset_spec import DatasetSpec
 from utils.core.errors import InputError, suggestion
 from utils.core.files import find_images
 from utils.datasets.digits import ensure_digits
-from utils.datasets.formats.annotations import LEFT_OUT, NOTE
+from utils.datasets.formats.annotations import DROPPED_KINDS, NOTE
 from utils.datasets.formats.coco_json import CocoLabels
 from utils.datasets.formats.cvat_xml import CvatLabels
 from utils.datasets.formats.labelme_json import LabelmeLabels
@@ -68,7 +68,7 @@ class Part:
 
 
 def _beside(source: Path, cache_dir: Path | None, what: str = "") -> Path:
-    """``train.json.cache`` beside ``train.json``; in ``cache_dir`` with a name that tells equal names apart."""
+    """``train.json.cache`` beside ``train.json``; in ``cache_dir`` with a unique name."""
     source = source.absolute()
     if cache_dir is None:
         return source.with_name(f"{source.name}{what}.cache")
@@ -123,7 +123,7 @@ def load_labels(
     labels = join(sets, parts)
     log_oddities(labels.report, parts, f"{split} labels")
     if require_labels and not (
-        labels.report.found or labels.report.empty
+        labels.report.labelled or labels.report.empty
     ):  # background only is pointed out, not refused
         raise InputError(f"{split} labels: no labels found in {', '.join(map(str, spec.sources(split)))}")
     return labels
@@ -139,7 +139,7 @@ def open_split(
 ) -> list[Part]:
     """The images of a split and the readers of their labels: all with label files first, then one part per entry.
 
-    ``listing`` tells where the names of the images of a json are kept for the next start; None: nowhere.
+    ``listing`` returns where the names of the images of a json are kept for the next start; None: nowhere.
 
     Raises:
         FileNotFoundError, InputError: as for ``load_labels``.
@@ -165,8 +165,8 @@ def open_split(
             coco = CocoLabels(entry, names, split=split, folder=folder, strict=strict, crowd=spec.crowd, listing=kept)
             parts.append(Part(sorted(coco.images, key=str), (entry,), coco, coco.strays))
             continue
-        pictures = [] if suffix in (".xml", JSON) else _images(entry, (spec.root, *spec.searched))
-        files = annotations_of(pictures) if pictures else _annotated(entry, folder)
+        entry_images = [] if suffix in (".xml", JSON) else _images(entry, (spec.root, *spec.searched))
+        files = annotations_of(entry_images) if entry_images else _annotated(entry, folder)
         if files:
             reader: NamedLabels
             if any(file.suffix.lower() == JSON for file in files.values()):
@@ -176,7 +176,7 @@ def open_split(
             parts.append(Part(sorted(reader.images, key=str), (entry,), reader))
         else:
             plain.append(entry)
-            images += pictures
+            images += entry_images
     if plain:
         rows = TextRows(spec.keypoint_columns)
         parts.insert(0, Part(sorted(images, key=str) or find_images(plain), tuple(plain), rows))
@@ -209,20 +209,20 @@ def join(sets: Sequence[LabelSet], parts: Sequence[Part]) -> LabelSet:
     if len(sets) == 1 and not strays:
         return sets[0]
     reports = [labels.report for labels in sets]
-    counts = {name: sum(getattr(r, name) for r in reports) for name in ("found", "missing", "empty", "corrupt")}
+    counts = {name: sum(getattr(r, name) for r in reports) for name in ("labelled", "missing", "empty", "corrupt")}
     findings = [*strays, *(finding for report in reports for finding in report.findings)]
     records = sorted((record for labels in sets for record in labels.records), key=lambda record: str(record.image))
     return LabelSet(records, ScanReport(**counts, findings=tuple(findings)))
 
 
 def log_oddities(report: ScanReport, parts: Sequence[Part], description: str) -> None:
-    """Log what is special to annotation files: strays and notes as warnings, what was left out as counts."""
+    """Log what is special to annotation files: strays and notes as warnings, dropped objects as counts."""
     notes = [finding for part in parts for finding in part.strays]
     notes += [finding for finding in report.findings if finding.kind == NOTE]
     for finding in notes[:_SHOWN]:
         LOG.warning("%s: %s", description, finding)
     if len(notes) > _SHOWN:
         LOG.warning("%s: %d more notes of this kind", description, len(notes) - _SHOWN)
-    counted = [f"{report.counts[kind]} {text}" for kind, text in LEFT_OUT.items() if report.counts[kind]]
+    counted = [f"{report.counts[kind]} {text}" for kind, text in DROPPED_KINDS.items() if report.counts[kind]]
     if counted:
         LOG.info("%s: %s", description, "; ".join(counted))

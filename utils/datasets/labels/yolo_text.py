@@ -169,8 +169,8 @@ def read_label_file(path: Path, hw: tuple[int, int], nc: int | None, keypoint_co
     labels = _read_rows(path, lines, hw, nc)[0] if plain is None else LabelFile(plain)
     if not posed:
         return labels
-    found = Finding(KEYPOINTS, str(path), posed[0], f"{len(posed)} rows", "", "boxes used")
-    return replace(labels, findings=(found, *labels.findings))
+    finding = Finding(KEYPOINTS, str(path), posed[0], f"{len(posed)} rows", "", "boxes used")
+    return replace(labels, findings=(finding, *labels.findings))
 
 
 def _words(text: str, keypoint_columns: int) -> tuple[list[list[str]], list[int]]:
