@@ -58,7 +58,7 @@ class CheckOptions:
     task: tuple[str, ...] = option(
         (), str, "--task", "splits to check; none: all that the yaml names", nargs="+", choices=SPLITS
     )
-    imgsz: int = option(640, int, IMAGE_SIZE_FLAGS, "size of training in pixels, to tell which boxes are too small")
+    imgsz: int = option(640, int, IMAGE_SIZE_FLAGS, "size of training in pixels, for which boxes are too small")
     decode: bool = switch("--decode", "decode every image in full, to find damage in the middle of a file")
     workers: int = option(8, int, "--workers", "files read at a time; 0: one")
     single_cls: bool = switch("--single-cls", "treat all classes as one")
@@ -109,8 +109,8 @@ def check(
             report.findings += [(split, finding) for finding in unused_classes(counts, spec.names, spec.source)]
     if options.decode:
         report.findings += _damaged(usable, options.workers)
-    pictures = [record.image for records in usable.values() for record in records]
-    report.findings += identity_findings(usable, identical_files(pictures, options.workers))
+    images = [record.image for records in usable.values() for record in records]
+    report.findings += identity_findings(usable, identical_files(images, options.workers))
     return report, usable
 
 

@@ -7,7 +7,7 @@
 The source is a data yaml (all of its splits), COCO annotations (``.json``), CVAT annotations (``.xml``, its subsets are
 the splits), a folder of images with LabelMe files, a folder with VOC's ``Annotations`` (its
 ``ImageSets/Main/train.txt``, ``val.txt`` and ``test.txt`` are the splits), a folder of xml files, a folder with
-``images/train``, ``images/val`` ..., or a folder or list of images. What training would not use is left out here too.
+``images/train``, ``images/val`` ..., or a folder or list of images. What training would not use is dropped here too.
 
 Outlines go from YOLO to COCO and back; VOC has none, so boxes are written. Training does not need this command: a data
 yaml may name COCO and VOC annotations as they are.
@@ -134,10 +134,10 @@ def _splits_of(source: Path) -> dict[str, tuple[Path, ...]]:
     """The entries of every split that a file or folder holds."""
     if source.is_dir():
         for places in ("ImageSets/Main/{}.txt", "images/{}", "{}/images"):
-            found = {split: source / places.format(split) for split in SPLITS}
-            found = {split: path for split, path in found.items() if path.exists()}
-            if found and (not places.startswith("Image") or (source / ANNOTATIONS).is_dir()):
-                return {split: (path,) for split, path in found.items()}
+            located = {split: source / places.format(split) for split in SPLITS}
+            located = {split: path for split, path in located.items() if path.exists()}
+            if located and (not places.startswith("Image") or (source / ANNOTATIONS).is_dir()):
+                return {split: (path,) for split, path in located.items()}
         if (source / ANNOTATIONS).is_dir():
             return {"train": (source / ANNOTATIONS,)}
     if source.suffix.lower() == ".xml" and is_cvat(source):
@@ -156,18 +156,18 @@ def _names_in_files(spec: DatasetSpec) -> tuple[str, ...]:
     """
     if spec.source.suffix.lower() == ".xml" and is_cvat(spec.source) and (defined := cvat_names(spec.source)):
         return defined
-    found: set[str] = set()
+    located: set[str] = set()
     for part in (part for split in SPLITS if getattr(spec, split) for part in open_split(spec, split, strict=False)):
         if not isinstance(part.reader, NamedLabels):
             raise InputError(
                 f"--source {spec.source}: label files have no class names; give --names with a yaml of them"
             )
-        found |= set(part.reader.all_names())
-    if not found:
+        located |= set(part.reader.all_names())
+    if not located:
         raise InputError(
             f"--source {spec.source}: no object has a name; give --names with a yaml that lists the classes"
         )
-    return tuple(sorted(found))
+    return tuple(sorted(located))
 
 
 def read_splits(spec: DatasetSpec) -> dict[str, LabelSet]:
@@ -176,7 +176,7 @@ def read_splits(spec: DatasetSpec) -> dict[str, LabelSet]:
     Raises:
         FileNotFoundError, InputError: as for :func:`utils.datasets.labels.splits.load_labels`.
     """
-    found = {}
+    located = {}
     for split in (split for split in SPLITS if getattr(spec, split)):
         parts = open_split(spec, split)
         sets = [
@@ -187,8 +187,8 @@ def read_splits(spec: DatasetSpec) -> dict[str, LabelSet]:
         log_oddities(labels.report, parts, f"{split} labels")
         whole = [replace(record, image=without_dots(record.image.absolute())) for record in labels.records]
         once = {record.image: record for record in whole}
-        found[split] = LabelSet(list(once.values()), labels.report)
-    return found
+        located[split] = LabelSet(list(once.values()), labels.report)
+    return located
 
 
 # The output -----------------------------------------------------------------------------------------------------------
@@ -239,8 +239,8 @@ def report_text(splits: Mapping[str, LabelSet], names: Sequence[str], lost: int)
         kinds = labels.report.counts
         if kinds:
             lines.append(f"    findings: {', '.join(f'{count} {kind}' for kind, count in sorted(kinds.items()))}")
-        gone = (*LOSSES, REPEATED, *DROPPED_KINDS)
-        reasons = [finding for finding in labels.report.findings if finding.kind in gone]
+        lost_kinds = (*LOSSES, REPEATED, *DROPPED_KINDS)
+        reasons = [finding for finding in labels.report.findings if finding.kind in lost_kinds]
         losses += [f"{split}: {finding.kind}: {finding}" for finding in reasons]
     if lost:
         lines.append(f"{counted(lost, 'outline')} could not be kept: boxes are written instead")
@@ -283,7 +283,7 @@ def convert(options: ConvertOptions) -> Path:
     write_atomic(file, data_yaml(plans, options.to, spec.names, placed).encode("utf-8"))
     write_atomic(output.path(REPORT), printable(text, keep="\n").encode("utf-8"))
     for line in text.splitlines():
-        if not line.startswith(" "):  # the figures of every class and the reasons are in the file
+        if not line.startswith(" "):  # the counts of every class and the reasons are in the file
             LOG.info("%s", line)
     if options.to == "yolo" and not placed:
         LOG.info("the images belong into %s; --copy-images or --link puts them there", folder / "images")
@@ -291,7 +291,7 @@ def convert(options: ConvertOptions) -> Path:
 
 
 def main(options: ConvertOptions) -> None:
-    LOG.info("written: %s; all that was left out is in %s", convert(options), REPORT)
+    LOG.info("written: %s; all that was dropped is in %s", convert(options), REPORT)
 
 
 if __name__ == "__main__":

@@ -171,10 +171,10 @@ def name_groups(images: Sequence[Path], pattern: str) -> list[Hashable]:
         raise InputError(f"--group-by '{pattern}' has no group; put the part that must agree in ( )")
     keys: list[Hashable] = []
     for image in images:
-        found = expression.search(image.name)
-        if found is None or found[1] is None:
+        match = expression.search(image.name)
+        if match is None or match[1] is None:
             raise InputError(f"--group-by '{pattern}' does not match {image}; widen the pattern or rename the image")
-        keys.append(found[1])
+        keys.append(match[1])
     return keys
 
 

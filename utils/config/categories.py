@@ -46,7 +46,7 @@ class Categories:
     parents: tuple[str, ...]
 
     def classes(self, names: Sequence[str]) -> dict[int, int]:
-        """Category id -> position in ``names``; categories with a name that is not there are left out."""
+        """Category id -> position in ``names``; categories with a name that is not there are dropped."""
         position = {name: i for i, name in reversed(list(enumerate(names)))}
         return {number: position[name] for number, name in zip(self.ids, self.names) if name in position}
 
@@ -54,7 +54,7 @@ class Categories:
         """Without the categories that are only the supercategory of others, as Roboflow puts one before the classes.
 
         Such a category has no supercategory but itself, and no annotation of ``files``. Merged files have several.
-        What is left out is logged.
+        What is dropped is logged.
         """
         rows = list(zip(self.ids, self.names, self.parents))
         below = Counter(self.parents)
@@ -66,8 +66,8 @@ class Categories:
         tops -= _used_categories(files) if tops else set()
         if not tops or len(tops) == len(rows):
             return self
-        left_out = ", ".join(f"{number} '{name}'" for number, name, _ in rows if number in tops)
-        LOG.info("%s: left out as only the supercategory of others: category %s; 'names:' keeps it", files[0], left_out)
+        dropped = ", ".join(f"{number} '{name}'" for number, name, _ in rows if number in tops)
+        LOG.info("%s: dropped as only the supercategory of others: category %s; 'names:' keeps it", files[0], dropped)
         ids, names, parents = zip(*(row for row in rows if row[0] not in tops))
         return Categories(ids, names, parents)
 
@@ -122,7 +122,7 @@ def parse_categories(content: Any, file: Path) -> Categories:
     """
     if not isinstance(content, list) or not content:
         raise InputError(f"{file}: 'categories' is not a list of classes with id and name")
-    found: dict[int, tuple[str, str]] = {}
+    entries: dict[int, tuple[str, str]] = {}
     for place, item in enumerate(content):
         if not isinstance(item, Mapping):
             raise InputError(f"{file}: categories[{place}] is {_short(item)}, not an object with id and name")
@@ -131,19 +131,19 @@ def parse_categories(content: Any, file: Path) -> Categories:
             raise InputError(f"{file}: categories[{place}]: id {_short(number)} is not a whole number")
         if not isinstance(name, str) or not name:
             raise InputError(f"{file}: categories[{place}] (id {_short(number)}): name {_short(name)} is not text")
-        if number in found:
-            raise InputError(f"{file}: categories[{place}]: id {number} is taken by '{found[number][0]}'")
+        if number in entries:
+            raise InputError(f"{file}: categories[{place}]: id {number} is taken by '{entries[number][0]}'")
         parent = item.get("supercategory")
-        found[number] = name, parent if isinstance(parent, str) and parent.lower() != "none" else ""
-    ids = tuple(sorted(found))
-    return Categories(ids, tuple(found[number][0] for number in ids), tuple(found[number][1] for number in ids))
+        entries[number] = name, parent if isinstance(parent, str) and parent.lower() != "none" else ""
+    ids = tuple(sorted(entries))
+    return Categories(ids, tuple(entries[number][0] for number in ids), tuple(entries[number][1] for number in ids))
 
 
 def read_categories(file: Path) -> Categories:
     """The categories of an annotation file, which is not parsed as a whole where that can be avoided.
 
     The other parts of such a file may be hundreds of megabytes. Where the key occurs once and its value reads as
-    categories, nothing else is looked at.
+    categories, nothing else is read.
 
     Raises:
         FileNotFoundError, InputError: the file is missing, not json, or has no usable categories.
@@ -159,14 +159,14 @@ def read_categories(file: Path) -> Categories:
     if not bracket or colon.strip() != ":":
         return _of_whole_file(file)
     try:
-        found, _ = json.JSONDecoder().raw_decode(bracket + rest)
+        entries, _ = json.JSONDecoder().raw_decode(bracket + rest)
     except (ValueError, RecursionError):
         return _of_whole_file(file)
-    return parse_categories(found, file)
+    return parse_categories(entries, file)
 
 
 def tool_of(content: Any) -> str:
-    """What to do about the json file of another labelling tool: "; it is ...", "" when nobody knows it."""
+    """What to do about the json file of another labelling tool: "; it is ...", "" for an unknown tool."""
     first = content[0] if isinstance(content, list) and content else content
     keys = first.keys() if isinstance(first, Mapping) else ()
     for tool, marks in _TOOLS.items():
@@ -200,14 +200,14 @@ def cvat_names(file: Path) -> tuple[str, ...]:
     Raises:
         OSError, InputError: it cannot be read.
     """
-    found = []
+    entries = []
     pending = [read_xml(file, until="image")]
     while pending:
         element = pending.pop(0)
         if element.tag == "label" and element.value("name") and element.child("parent") is None:
-            found.append(element.value("name") or "")
+            entries.append(element.value("name") or "")
         pending += element.children
-    return tuple(dict.fromkeys(found))
+    return tuple(dict.fromkeys(entries))
 
 
 def split_of_subset(subset: str) -> str:

@@ -48,7 +48,7 @@ class DatasetSpec:
             ``len(category_ids) == nc``; that of val before test before train. Empty otherwise, and where
             ``single_cls`` made one class of several.
         images: split -> folder with the images of COCO or VOC annotations, for the splits that the yaml says it of.
-        drop_difficult: leave out VOC objects marked as difficult.
+        drop_difficult: drop VOC objects marked as difficult.
         crowd: what to do with COCO annotations marked as crowds: "keep" their boxes, or "drop" them; None: drop them
             and take it for a loss, because some tools mark every mask so.
         keypoint_columns: how many numbers of key points follow the box in a row of a label file (``kpt_shape:``, as
@@ -161,7 +161,7 @@ class DatasetSpec:
 
 
 def _check_keys(content: Mapping[Any, Any], file: Path) -> None:
-    """Refuse keys that seem to mean one that the file lacks; others are notes of whoever made the set.
+    """Refuse keys that seem to mean one that the file lacks; others are ignored with a warning.
 
     Raises:
         InputError: such a key, with the one that is meant.
@@ -229,12 +229,12 @@ def _class_names(content: Mapping[Any, Any], file: Path, entries: Sequence[Path]
             raise FileNotFoundError(
                 f"{file}: annotations not found: {jsons[0]}; correct 'path:', or give names: to do without them"
             )
-        found = read_categories(jsons[0]).without_unused_parents(jsons).class_names(jsons[0])
-        if nc is not None and nc != len(found):
+        in_coco = read_categories(jsons[0]).without_unused_parents(jsons).class_names(jsons[0])
+        if nc is not None and nc != len(in_coco):
             raise InputError(
-                f"{file}: nc: {nc} but {jsons[0]} has {counted(len(found), 'category')}; leave out nc:, or give names:"
+                f"{file}: nc: {nc} but {jsons[0]} has {counted(len(in_coco), 'category')}; remove nc:, or give names:"
             )
-        return found
+        return in_coco
     if names is None:
         defined = next((cvat_names(path) for path in entries if path.suffix.lower() == ".xml" and is_cvat(path)), ())
         if defined and nc in (None, len(defined)):
@@ -246,7 +246,7 @@ def _class_names(content: Mapping[Any, Any], file: Path, entries: Sequence[Path]
     wide = "，" in listed[0] and len(listed) == 1
     if wide or nc not in (None, len(listed)):
         stated = f"nc: {nc} but " if nc not in (None, len(listed)) else ""
-        cure = f"'{listed[0]}' has {wide_sign('，')}" if wide else "correct one of them or leave out nc:"
+        cure = f"'{listed[0]}' has {wide_sign('，')}" if wide else "correct one of them or remove nc:"
         raise InputError(f"{file}: {stated}names: has {counted(len(listed), 'entry')}; {cure}")
     return listed
 

@@ -1,4 +1,4 @@
-"""Get the images a data yaml names when they are missing and the user asked for it.
+"""Get the images a data yaml names when they are missing and the user requested it.
 
 Addresses are fetched and unpacked below the folder of ``path:``, and nowhere else. A script is shown, and runs only
 with the user's word for it.
@@ -97,7 +97,7 @@ def fetch(
     that is there already is never replaced.
 
     Args:
-        data_only: keep images, labels and notes; scripts, hidden files and whatever else could act are left out.
+        data_only: keep images, labels and notes; scripts, hidden files and whatever else could act are skipped.
 
     Raises:
         InputError: see :mod:`utils.core.downloads`; or a file of the archive is there with another content.
@@ -117,12 +117,12 @@ def fetch(
                 return
             content = folder / "content"
             content.mkdir()
-            found = extract_archive(file, content, max_bytes=max_bytes, progress=True)
-            members = [path for path in found if _CLUTTER not in path.parts]
+            extracted = extract_archive(file, content, max_bytes=max_bytes, progress=True)
+            members = [path for path in extracted if _CLUTTER not in path.parts]
             if data_only and (others := [path for path in members if not _is_data(path)]):
                 members = [path for path in members if _is_data(path)]
                 LOG.warning(
-                    "%s: files that no data set needs are left out: %d, such as %s", name, len(others), others[0]
+                    "%s: files that no data set needs are skipped: %d, such as %s", name, len(others), others[0]
                 )
             if members and all(len(path.parts) > 1 and path.parts[0] == root.name for path in members):
                 members, content = [path.relative_to(root.name) for path in members], content / root.name

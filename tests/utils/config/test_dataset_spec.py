@@ -280,7 +280,7 @@ def test_a_category_that_is_only_the_supercategory_of_the_others_is_no_class(
     roboflow(tmp_path / "a.json")
     spec = DatasetSpec.load(write(tmp_path, "train: a.json\nval: a.json\n"))
     assert (spec.names, spec.category_ids) == (("cat", "dog"), (1, 2))
-    assert "left out as only the supercategory of others: category 0 'pets'; 'names:' keeps it" in caplog.text
+    assert "dropped as only the supercategory of others: category 0 'pets'; 'names:' keeps it" in caplog.text
     assert DatasetSpec.load(write(tmp_path, "train: a.json\nnames: [pets, cat, dog]\n")).names == ("pets", "cat", "dog")
 
 

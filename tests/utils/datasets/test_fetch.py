@@ -285,7 +285,7 @@ def test_only_images_labels_and_notes_are_kept_of_what_a_yaml_names(
     )
     fetch_missing(spec_of(tmp_path / "yamls", zipped(tmp_path / "a.zip", *FILES, *others).as_uri()), ("train", "val"))
     assert below(tmp_path / "yamls/sets/birds") == list(FILES)
-    assert f"left out: {len(others)}, such as cv2.py" in caplog.text
+    assert f"skipped: {len(others)}, such as cv2.py" in caplog.text
 
 
 def test_a_script_that_a_yaml_names_as_a_single_file_is_not_fetched(tmp_path: Path) -> None:

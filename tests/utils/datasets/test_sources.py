@@ -98,7 +98,7 @@ def test_frames_that_cannot_be_read_are_skipped_and_counted(tmp_path: Path) -> N
         pytest.skip("this decoder conceals the damage")
     assert 0 < len(frames) < 12
     assert source.skipped.count == 12 - len(frames)
-    assert source.skipped.lines == [f"{path}: {len(frames)} of the 12 frames it announces could be read"]
+    assert source.skipped.lines == [f"{path}: {len(frames)} of the 12 frames it states could be read"]
 
 
 def test_files_that_are_no_images_are_named_and_the_others_delivered(folder: Path) -> None:

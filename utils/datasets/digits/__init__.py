@@ -1,7 +1,7 @@
-"""The embedded data set: handwritten digits scattered over photographs, composed on this machine without a network.
+"""The embedded data set: handwritten digits scattered over photos, composed on this machine without a network.
 
 Everything comes from inside the scikit-learn package: the 1,797 8x8 handwritten digits (UCI "Optical Recognition of
-Handwritten Digits", CC BY 4.0) and its two sample photographs (CC BY 2.0). The result is an ordinary YOLO folder.
+Handwritten Digits", CC BY 4.0) and its two sample photos (CC BY 2.0). The result is an ordinary YOLO folder.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ def is_complete(root: Path) -> bool:
 
 
 def ensure_digits(root: Path, *, seed: int = 0, counts: Mapping[str, int] | None = None) -> None:
-    """Compose the set when ``root`` does not hold a complete one; whoever calls at the same time waits for it.
+    """Compose the set when ``root`` does not hold a complete one; calls at the same time wait for it.
 
     The set is built beside ``root`` and renamed, so ``root`` never holds half a set. Half a set is replaced.
 

@@ -1,7 +1,7 @@
-"""Drawing of the embedded data set: one image of handwritten digits scattered over a photograph.
+"""Drawing of the embedded data set: one image of handwritten digits scattered over a photo.
 
 Material comes from inside the scikit-learn package: the 1,797 8x8 handwritten digits (UCI "Optical Recognition of
-Handwritten Digits", CC BY 4.0) and its two sample photographs (CC BY 2.0). ``utils.datasets.digits`` makes the folder.
+Handwritten Digits", CC BY 4.0) and its two sample photos (CC BY 2.0). ``utils.datasets.digits`` makes the folder.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ STYLE = DigitStyle()
 
 @dataclass(frozen=True)
 class Source:
-    """What scikit-learn carries: ``cells`` [1797, 8, 8] ink 0..1, ``classes`` [1797], two photographs (HWC BGR)."""
+    """What scikit-learn carries: ``cells`` [1797, 8, 8] ink 0..1, ``classes`` [1797], two photos (HWC BGR)."""
 
     cells: FloatArray
     classes: npt.NDArray[np.int64]
@@ -76,7 +76,7 @@ class Source:
 
 
 def load_source() -> Source:
-    """Read digits and photographs from the installed scikit-learn; InputError when it is not there."""
+    """Read digits and photos from the installed scikit-learn; InputError when it is not there."""
     try:
         from sklearn.datasets import load_digits, load_sample_images
     except ImportError as error:
@@ -94,7 +94,7 @@ def digit_pool(split: str) -> range:
 
 
 def photo_region(split: str, hw: tuple[int, int]) -> tuple[slice, slice]:
-    """Rows and columns of a photograph that a split may use: train the right 66 %, val top left, test bottom left."""
+    """Rows and columns of a photo that a split may use: train the right 66 %, val top left, test bottom left."""
     height, width = hw
     column, row = round(0.34 * width), height // 2
     if split == "train":
@@ -199,7 +199,7 @@ def draw_background(
     rng: np.random.Generator,
     style: DigitStyle = STYLE,
 ) -> FloatArray:
-    """A random crop of the split's part of a photograph, zoomed, flipped, recoloured: float32 BGR [h, w, 3] 0..255."""
+    """A random crop of the split's part of a photo, zoomed, flipped, recoloured: float32 BGR [h, w, 3] 0..255."""
     photo = photos[int(rng.integers(len(photos)))]
     region = photo[photo_region(split, (photo.shape[0], photo.shape[1]))]
     height, width = hw
@@ -210,13 +210,13 @@ def draw_background(
     crop = region[y : y + ch, x : x + cw]
     crop = crop[:, ::-1] if rng.random() < 0.5 else crop
     crop = crop[::-1] if rng.random() < 0.2 else crop
-    picture = cv2.resize(np.ascontiguousarray(crop, dtype=np.float32), (width, height), interpolation=cv2.INTER_CUBIC)
+    pixels = cv2.resize(np.ascontiguousarray(crop, dtype=np.float32), (width, height), interpolation=cv2.INTER_CUBIC)
     matrix = colour_matrix(rng.uniform(-style.photo_hue, style.photo_hue), rng.uniform(*style.photo_saturation))
     contrast = rng.uniform(*style.photo_contrast)
-    mean = np.array(cv2.mean(picture)[:3])
+    mean = np.array(cv2.mean(pixels)[:3])
     level = np.clip(mean.mean() + rng.uniform(-style.photo_brightness, style.photo_brightness), *style.photo_mean)
     offset = (1 - contrast) * (matrix @ mean) + level - mean.mean()
-    recoloured = cv2.transform(picture, np.column_stack([contrast * matrix, offset]))
+    recoloured = cv2.transform(pixels, np.column_stack([contrast * matrix, offset]))
     return np.asarray(recoloured, dtype=np.float32).clip(0, 255)
 
 
@@ -337,10 +337,10 @@ def compose(
         index = deck.deal()
         if canvas.add(render_glyph(source.ink(index), Pose.draw(style, rng)), rng):
             drawn.append(index)
-    picture = canvas.pixels
+    pixels = canvas.pixels
     if rng.random() < style.blur_share:
-        picture = _blur(picture, rng.uniform(*style.blur_sigma))
+        pixels = _blur(pixels, rng.uniform(*style.blur_sigma))
     grain = rng.standard_normal((*hw, 1), dtype=np.float32)  # the same in all three colours
-    picture = picture + grain * np.float32(rng.uniform(*style.noise_sigma))
+    pixels = pixels + grain * np.float32(rng.uniform(*style.noise_sigma))
     boxes = np.array([(source.classes[i], *box) for i, box in zip(drawn, canvas.boxes)], dtype=np.float32)
-    return Drawing((picture.clip(0, 255) + 0.5).astype(np.uint8), boxes.reshape(-1, 5), tuple(drawn))
+    return Drawing((pixels.clip(0, 255) + 0.5).astype(np.uint8), boxes.reshape(-1, 5), tuple(drawn))

@@ -91,5 +91,5 @@ def _addresses(path: Path) -> list[str]:
     streams = [line for line in lines if line.isdecimal() or "://" in line]
     if streams and len(streams) < len(lines):
         other = next(line for line in lines if line not in streams)
-        raise InputError(f"{path}: '{other}' is no stream, other lines are; use a list of its own for files")
+        raise InputError(f"{path}: '{other}' is no stream, other lines are; use a separate list for files")
     return streams

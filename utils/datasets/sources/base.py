@@ -21,11 +21,11 @@ class Clip:
     """What the frames of one video, camera or screen have in common.
 
     Attributes:
-        name: file or address, for messages; passwords are left out.
+        name: file or address, for messages; without passwords.
         fps: frames per second, as they come from the source.
         stride: every how many frames one is delivered.
-        frames: how many there are in all, None when nobody knows.
-        live: frames come when they come, and those that nobody takes are lost.
+        frames: how many there are in all, None when it is not known.
+        live: frames come when they come, and those that are not taken are lost.
     """
 
     name: str

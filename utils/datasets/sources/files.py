@@ -127,7 +127,7 @@ def _find(source: str, kinds: frozenset[str]) -> tuple[list[Path], Path]:
         return paths, _common_folder(paths) if suffix == ".txt" else path.parent
     if not any(mark in source for mark in "*?["):
         raise FileNotFoundError(
-            f"--source {source}: no such image, video, folder, list or address (looked at {path.absolute()})"
+            f"--source {source}: no such image, video, folder, list or address (tried {path.absolute()})"
         )
     literal = _existing_folder(source)
     pattern = glob.escape(literal) + source[len(literal) :]

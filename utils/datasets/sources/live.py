@@ -74,7 +74,7 @@ class _Reader(threading.Thread):
         self._halt = threading.Event()
 
     def take(self) -> tuple[int, np.ndarray] | None:
-        """(number, image) that nobody has taken yet; with the lock held."""
+        """(number, image) that was not taken yet; with the lock held."""
         newest, self._newest = self._newest, None
         return newest
 
@@ -145,15 +145,15 @@ class _Reader(threading.Thread):
                 failures = 0
                 continue
             done, image = capture.retrieve()
-            picture = as_bgr(image) if done and image is not None else None
-            if picture is None:
+            frame = as_bgr(image) if done and image is not None else None
+            if frame is None:
                 failures += 1
                 self.bad += 1
                 continue
             failures = 0
             with self.changed:
                 self.dropped += self._newest is not None
-                self._newest = (self.grabbed, picture)
+                self._newest = (self.grabbed, frame)
                 self.changed.notify_all()
 
 

@@ -47,7 +47,7 @@ class VideoFile:
 
     Attributes:
         clip: rate and number of frames. ``capture``: the reader. delivered: frames read so far, also those that the
-            stride leaves out.
+            stride skips.
 
     Raises:
         InputError: not a video that OpenCV can read.
@@ -81,16 +81,16 @@ class VideoFile:
                         yield self.delivered, image
                     continue
             if self.clip.frames is not None and self.delivered >= self.clip.frames:
-                break  # the end, as announced
+                break  # the end, as stated
             failures += 1
         self.close()
 
     def report(self, skipped: Skipped) -> None:
-        """At the end: note the frames that the header announces and nobody could read."""
-        announced = self.clip.frames or 0
-        if self.delivered < announced:
-            line = f"{self.clip.name}: {self.delivered} of the {announced} frames it announces could be read"
-            skipped.add(line, announced - self.delivered)
+        """At the end: note the frames that the header states and could not be read."""
+        stated = self.clip.frames or 0
+        if self.delivered < stated:
+            line = f"{self.clip.name}: {self.delivered} of the {stated} frames it states could be read"
+            skipped.add(line, stated - self.delivered)
         elif self.delivered == 0:
             skipped.add(f"{self.clip.name}: no frame could be read", 0)
 
