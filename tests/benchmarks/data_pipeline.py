@@ -29,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from utils.config.dataset_spec import DatasetSpec
 from utils.core.memory import keep_freed_memory
 from utils.datasets import dataset as dataset_module
-from utils.datasets.augment.geometry import geometry, mosaic, pixels
+from utils.datasets.augment import geometry, mosaic, pixels
 from utils.datasets.augment.mosaic_sampling import POOLS, recent_images_needed
 from utils.datasets.dataset import DetectionDataset, ItemKey
 from utils.datasets.image_store import ImageStore
