@@ -172,11 +172,13 @@ class Dynamic_conv2d(DynamicConvolution):
     third number is the ratio, not the stride.
 
     Args:
-        in_planes, out_planes, kernel_size: as for ``nn.Conv2d``.
+        in_planes, out_planes, kernel_size, stride, padding, dilation, groups, bias: as for ``nn.Conv2d``.
         ratio: hidden width of the attention as a fraction of ``in_planes``.
-        others: the arguments of :class:`DynamicConvolution` from ``stride`` to ``K``, then the temperature.
+        K: number of kernels.
+        temperature: T of the softmax at the start; training lowers it.
         init_weight: Kaiming initialisation of attention and kernels; False uses the defaults of ``nn.Conv2d``.
-        options: by name; ``temperature``, ``norm`` of the attention, those of :class:`DynamicConvolution`.
+        norm: a batch norm in the attention.
+        residual: a static kernel plus the mixed ones, see :class:`DynamicConvolution`.
     """
 
     def __init__(
@@ -185,19 +187,30 @@ class Dynamic_conv2d(DynamicConvolution):
         out_planes: int,
         kernel_size: int,
         ratio: float = 0.25,
-        *others: Any,
+        stride: int = 1,
+        padding: int = 0,
+        dilation: int = 1,
+        groups: int = 1,
+        bias: bool = True,
+        K: int = 4,
+        temperature: float = DEFAULT_TEMPERATURE,
         init_weight: bool = True,
-        **options: Any,
+        norm: bool = False,
+        residual: bool = False,
     ) -> None:
-        options |= {"ratio": ratio, "init_weight": init_weight, "init_attention": init_weight}
-        super().__init__(in_planes, out_planes, kernel_size, *others, **options)
+        geometry = (stride, padding, dilation, groups, bias, K)
+        attention = {"ratio": ratio, "norm": norm, "init_attention": init_weight}
+        super().__init__(
+            in_planes, out_planes, kernel_size, *geometry, temperature, init_weight=init_weight, residual=residual,
+            **attention,
+        )  # fmt: skip
 
     def make_attention(
         self,
-        temperature: float = DEFAULT_TEMPERATURE,
-        norm: bool = False,
+        temperature: float,
         *,
         ratio: float,
+        norm: bool,
         init_attention: bool,
     ) -> nn.Module:
         return attention2d(self.in_planes, ratio, self.K, temperature, init_attention, norm)

@@ -214,3 +214,13 @@ def test_layers_of_different_temperatures_are_listed_and_have_no_common_one() ->
 def test_groups_that_do_not_divide_the_channels_are_refused() -> None:
     with pytest.raises(ValueError, match="groups=3 must divide in_planes=8"):
         Dynamic_conv2d(8, 9, 1, groups=3)
+
+
+def test_arguments_by_place_mean_what_they_mean_in_the_published_layer() -> None:
+    by_place = Dynamic_conv2d(8, 6, 3, 0.5, 2, 1, 1, 2, False, 3, 30, False)
+    names = {"ratio": 0.5, "stride": 2, "padding": 1, "groups": 2, "bias": False, "K": 3, "temperature": 30}
+    by_name = Dynamic_conv2d(8, 6, 3, **names, init_weight=False)
+    assert repr(by_place) == repr(by_name)
+    assert (by_place.K, by_place.stride, by_place.groups, by_place.bias) == (3, 2, 2, None)
+    assert by_place.attention.temperature == 30 and by_place.static_weight is None
+    assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in by_place.modules())
