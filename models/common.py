@@ -199,7 +199,7 @@ class Dynamic_conv2d(DynamicConvolution):
         residual: bool = False,
     ) -> None:
         geometry = (stride, padding, dilation, groups, bias, K)
-        attention = {"ratio": ratio, "norm": norm, "init_attention": init_weight}
+        attention: dict[str, Any] = {"ratio": ratio, "norm": norm, "init_attention": init_weight}
         super().__init__(
             in_planes, out_planes, kernel_size, *geometry, temperature, init_weight=init_weight, residual=residual,
             **attention,
