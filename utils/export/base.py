@@ -9,6 +9,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -20,7 +21,8 @@ from utils.core.errors import InputError
 from utils.core.output import temporary_folder
 from utils.export.check import Proof, prove
 from utils.export.export_job import ExportJob
-from utils.inference.backends import open_exported
+from utils.inference.backends import FileBackend, open_exported
+from utils.inference.backends.base import NeedsTrustError
 
 LOG = logging.getLogger(__name__)
 
@@ -38,6 +40,7 @@ class Exporter:
             ordinary convolution with a computed kernel, where the runtime has a fast one: for 3x3 layers half the time
             of a product with patches.
         can_free: the axes that can be free; with ``always_free`` they are, whatever the options.
+        content_is_checked: without ``--trust`` its files are opened only if everything in them is known.
     """
 
     name: ClassVar[str]
@@ -48,6 +51,7 @@ class Exporter:
     for_one: ClassVar[DynamicForm | None] = DynamicForm.SINGLE
     can_free: ClassVar[tuple[str, ...]] = ("batch", "height", "width")
     always_free: ClassVar[bool] = False
+    content_is_checked: ClassVar[bool] = False
 
     def obstacle(self, job: ExportJob) -> str | None:
         """Why the file cannot be made here, before any work is done; None if it can."""
@@ -93,8 +97,21 @@ class Exporter:
         Raises:
             InputError: it cannot be read, does not run, or computes something else.
         """
-        backend = open_exported(path, job.device, own=True)
-        return backend, prove(backend, job)
+        backend, note = self.opened(job, path)
+        return backend, replace(prove(backend, job), note=note)
+
+    def opened(self, job: ExportJob, path: Path) -> tuple[FileBackend, str]:
+        """Open the file as its users will; returns a note about that as well.
+
+        Raises:
+            InputError: it cannot be read.
+        """
+        if self.content_is_checked:
+            try:
+                return open_exported(path, job.device), ""
+            except NeedsTrustError:
+                return open_exported(path, job.device, own=True), "its users need --trust"
+        return open_exported(path, job.device, own=True), ""
 
 
 def missing(packages: Mapping[str, str]) -> str | None:

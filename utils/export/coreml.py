@@ -5,6 +5,7 @@ v6.1 wrote ``.mlmodel`` files; these hold the older kind of network, for which t
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,6 +16,8 @@ from utils.export.base import Exporter
 from utils.export.check import Proof
 from utils.export.export_job import ExportJob
 from utils.export.exported_program import captured
+from utils.inference.backends.base import UnknownPartError
+from utils.inference.backends.checked_coreml import checked_copy
 from utils.inference.backends.coreml import OUTPUT, runs_here
 
 LARGEST_BATCH, LARGEST_SIDE = 256, 4096  # images, pixels: Core ML needs a limit of a free axis
@@ -29,6 +32,7 @@ class CoreMLExporter(Exporter):
     packages: ClassVar[dict[str, str]] = {"coremltools": "coremltools"}
     forms = (DynamicForm.MERGED, DynamicForm.MATMUL, DynamicForm.PATCHES)
     for_one = None
+    content_is_checked = True
 
     def write(self, job: ExportJob, path: Path) -> list[str]:
         import coremltools
@@ -50,7 +54,20 @@ class CoreMLExporter(Exporter):
         return ["half precision"] if half else []
 
     def check(self, job: ExportJob, path: Path) -> tuple[nn.Module | None, Proof]:
-        return super().check(job, path) if runs_here() else (None, Proof(None, None, NOT_COMPARED))
+        if runs_here():
+            return super().check(job, path)
+        return None, Proof(None, None, f"{NOT_COMPARED}{self._needs_trust(path)}")
+
+    @staticmethod
+    def _needs_trust(path: Path) -> str:
+        from coremltools.proto.Model_pb2 import Model
+
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                checked_copy(path, Path(folder), Model)
+            except UnknownPartError as error:
+                return f"; its users need --trust ({error})"
+        return ""
 
 
 def described(spec: Any, job: ExportJob) -> Any:

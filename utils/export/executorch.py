@@ -26,6 +26,7 @@ class ExecuTorchExporter(Exporter):
     name = "executorch"
     ending = ".pte"
     packages: ClassVar[dict[str, str]] = {"executorch": "executorch"}
+    content_is_checked = True
     for_one = None  # XNNPACK leaves a computed kernel to the portable operators, which take a hundred times as long
 
     def write(self, job: ExportJob, path: Path) -> list[str]:

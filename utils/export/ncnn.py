@@ -33,6 +33,7 @@ class NcnnExporter(Exporter):
     packages: ClassVar[dict[str, str]] = {"pnnx": "pnnx", "ncnn": "ncnn"}
     forms = (DynamicForm.SINGLE, DynamicForm.MERGED, DynamicForm.MATMUL, DynamicForm.PATCHES)
     can_free = ()
+    content_is_checked = True
 
     def obstacle(self, job: ExportJob) -> str | None:
         needed = {

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from models.dynamic_convolution import DynamicForm
 from utils.config.export_options import ExportOptions
 from utils.export.base import Exporter
-from utils.export.check import Proof, prove
 from utils.export.export_job import ExportJob
+from utils.inference.backends.base import FileBackend, NeedsTrustError
 from utils.inference.backends.metadata import METADATA_FILE
 from utils.inference.backends.tensorflow import TensorFlowBackend
 from utils.inference.backends.tflite import TFLiteBackend
@@ -56,9 +56,11 @@ class TensorFlowExporter(Exporter):
     def obstacle(self, job: ExportJob) -> str | None:
         return super().obstacle(job) or self.stack.missing(job.options.venvs)
 
-    def check(self, job: ExportJob, path: Path) -> tuple[nn.Module, Proof]:
-        backend = self.backend(path, job.device, venvs=job.options.venvs)
-        return backend, prove(backend, job)
+    def opened(self, job: ExportJob, path: Path) -> tuple[FileBackend, str]:
+        try:
+            return self.backend(path, job.device, venvs=job.options.venvs), ""
+        except NeedsTrustError:
+            return self.backend(path, job.device, venvs=job.options.venvs, trust=True), "its users need --trust"
 
     def convert(self, job: ExportJob, **work: Any) -> None:
         """Let the converter do its work in its own environment."""

@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import replace
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from utils.export.base import Exporter
-from utils.export.check import Proof, prove
 from utils.export.export_job import ExportJob
-from utils.inference.backends import open_exported
-from utils.inference.backends.base import NeedsTrustError
 from utils.inference.backends.torchscript import CONFIG
 
 
@@ -23,6 +18,7 @@ class TorchScriptExporter(Exporter):
     name = "torchscript"
     ending = ".torchscript"
     always_free = True
+    content_is_checked = True
 
     def write(self, job: ExportJob, path: Path) -> list[str]:
         free = self.free(job.options)
@@ -39,10 +35,3 @@ class TorchScriptExporter(Exporter):
                 torch.jit.save(traced, stream, _extra_files=extra)
         notes = ["deprecated by PyTorch, which has pt2 in its place"]
         return [*notes, "optimized for phones"] if job.options.optimize else notes
-
-    def check(self, job: ExportJob, path: Path) -> tuple[nn.Module, Proof]:
-        try:
-            backend, note = open_exported(path, job.device), ""
-        except NeedsTrustError:
-            backend, note = open_exported(path, job.device, own=True), "its users need --trust"
-        return backend, replace(prove(backend, job), note=note)

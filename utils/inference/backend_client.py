@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
+import torch
 
 from utils.core.errors import InputError, describe_exit_code
+from utils.core.memory import free_memory
 from utils.inference.backend_worker import read_message, write_message
 from utils.inference.venvs import error_line, isolated_command, quiet_environment, stop_process
 
@@ -29,6 +31,7 @@ class RemoteModel:
         python: the interpreter that has the packages.
         kind, file, threads: arguments of the program.
         program: its file.
+        content: the model itself, which the program then gets in place of the name of the file.
 
     Attributes:
         about: ``inputs`` and ``outputs`` of the model: their shapes with -1 for any.
@@ -37,10 +40,20 @@ class RemoteModel:
         InputError: the file cannot be read, also where reading it ends the process.
     """
 
-    def __init__(self, python: Path, kind: str, file: Path, threads: int, program: Path = WORKER_PROGRAM) -> None:
+    def __init__(
+        self,
+        python: Path,
+        kind: str,
+        file: Path,
+        threads: int,
+        program: Path = WORKER_PROGRAM,
+        content: bytes | None = None,
+    ) -> None:
         self._file, self._stderr, self._lock = file, tempfile.TemporaryFile(), threading.Lock()  # noqa: SIM115
+        words = [str(file.absolute())] if content is None else ["-"]
+        memory = free_memory(torch.device("cpu")) or 0
         self._process = subprocess.Popen(
-            isolated_command(python, str(program), kind, str(file.absolute()), str(threads)),
+            isolated_command(python, str(program), kind, *words, str(threads), str(memory)),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._stderr,
@@ -48,7 +61,7 @@ class RemoteModel:
             start_new_session=True,
         )
         self._finalizer = weakref.finalize(self, _close, self._process, self._stderr)
-        self.about, _ = self._exchange(None)
+        self.about, _ = self._exchange(None if content is None else [np.frombuffer(content, np.uint8)])
 
     def run(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Return the outputs of the model.

@@ -1,11 +1,14 @@
 """The program that runs a TensorFlow or LiteRT model for another process that does not have the packages for it.
 
-    python backend_worker.py tflite|edgetpu|saved_model|pb FILE THREADS
+    python backend_worker.py saved_model|pb FILE THREADS
+    python backend_worker.py tflite|edgetpu - THREADS MEMORY
 
 It runs in a separate environment and so imports nothing of this repository; its client is
 :mod:`utils.inference.backend_client`. A message is the length of its header in four bytes, the header as JSON
 (``arrays``: type and shape of each, and other keys), then the values of the arrays. The first message describes inputs
-and outputs of the model, or has the key ``error``; then each message read is answered by one, until the input ends.
+and outputs of the model, or has the key ``error``; then each message read is answered by one, until the input ends. A
+TFLite model is read before, as a message of its bytes: what the client has checked is what runs. ``MEMORY`` is what it
+may take in bytes, 0 for any.
 """
 
 from __future__ import annotations
@@ -77,18 +80,38 @@ def _exactly(stream: IO[bytes], size: int) -> bytearray:
     return content
 
 
+def limit(memory: int) -> None:
+    """Bound the memory of this process to what it has reserved and so much more, and the files it writes.
+
+    Without effect where the system cannot.
+    """
+    try:
+        import resource
+
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
+    except (ImportError, OSError, ValueError):
+        return
+    wanted = {resource.RLIMIT_FSIZE: 1 << 20, resource.RLIMIT_CORE: 0}  # what is printed, and no dumps
+    if memory:
+        wanted[resource.RLIMIT_AS] = pages * os.sysconf("SC_PAGE_SIZE") + memory
+    for kind, most in wanted.items():
+        known = resource.getrlimit(kind)[1]  # a limit of the user's own holds: it cannot be raised
+        bound = most if known == resource.RLIM_INFINITY else min(most, known)
+        resource.setrlimit(kind, (bound, bound))
+
+
 class LiteModel:
-    """A ``.tflite`` file; ``library`` is the one of the Edge TPU.
+    """A TFLite model; ``library`` is the one of the Edge TPU, ``memory`` what the model may take in bytes, 0 for any.
 
     Inputs and outputs that are stored in whole numbers are converted, so that both are float32 outside.
     """
 
-    def __init__(self, file: Path, threads: int, library: str = "") -> None:
+    def __init__(self, content: bytes, threads: int, library: str = "", memory: int = 0) -> None:
         from ai_edge_litert.interpreter import Interpreter, load_delegate
 
-        # The content, not the path: on some systems it cannot open names outside ASCII.
         extra = {"experimental_delegates": [load_delegate(library)]} if library else {}
-        self.interpreter = Interpreter(model_content=file.read_bytes(), num_threads=threads, **extra)
+        limit(memory)
+        self.interpreter = Interpreter(model_content=content, num_threads=threads, **extra)
         self.interpreter.allocate_tensors()
         self.inputs, self.outputs = self.interpreter.get_input_details(), self.interpreter.get_output_details()
 
@@ -203,10 +226,12 @@ def _refuse_code_at_loading(graph: Any) -> None:
         raise ValueError("refused, it runs operations when it is loaded")
 
 
-def open_model(kind: str, file: Path, threads: int) -> LiteModel | GraphModel:
-    """Open the model of a file."""
+def open_model(kind: str, file: Path, threads: int, memory: int, source: IO[bytes]) -> LiteModel | GraphModel:
+    """Open the model of a file, or of the first message."""
     if kind in ("tflite", "edgetpu"):
-        return LiteModel(file, threads, EDGETPU.get(sys.platform, "libedgetpu.so.1") if kind == "edgetpu" else "")
+        _, (content,) = read_message(source)
+        library = EDGETPU.get(sys.platform, "libedgetpu.so.1") if kind == "edgetpu" else ""
+        return LiteModel(content.tobytes(), threads, library, memory)
     return saved_model(file, threads) if kind == "saved_model" else frozen_graph(file, threads)
 
 
@@ -236,11 +261,11 @@ def _line(error: Exception) -> str:
 
 
 def main(words: Sequence[str]) -> None:
-    kind, file, threads = words[0], Path(words[1]), int(words[2])
+    kind, file, threads, memory = words[0], Path(words[1]), int(words[2]), int([*words, "0"][3])
     target = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # text that libraries print must not get between the messages
     try:
-        answer_requests(lambda: open_model(kind, file, threads), sys.stdin.buffer, target)
+        answer_requests(lambda: open_model(kind, file, threads, memory, sys.stdin.buffer), sys.stdin.buffer, target)
     except BrokenPipeError:  # the other process has ended
         return
 

@@ -2,8 +2,8 @@
 
     python sandbox.py '{"kind": "onnx", "file": "a.onnx", "shape": [1, 3, 64, 64], "half": false, ...}'
 
-ONNX Runtime, OpenVINO, OpenCV and ncnn trust the content of a file: a damaged or crafted one can crash the process or
-take all memory. This program imports nothing of this repository and writes nothing;
+ONNX Runtime, OpenVINO, OpenCV, ncnn and ExecuTorch trust the content of a file: a damaged or crafted one can crash the
+process or take all memory. This program imports nothing of this repository and writes nothing;
 :mod:`utils.inference.backends.checked_graph` starts it and only checks that it ends without an error.
 """
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import faulthandler
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -49,8 +50,35 @@ def run_ncnn(library: Any, net: Any, image: Any) -> tuple[int, Any]:
     return (failed, None) if failed else extractor.extract(NCNN_OUTPUT)
 
 
+def run_executorch(work: dict[str, Any]) -> None:
+    """Run both methods of a program; its packages come before the limits, as they reserve more memory than it needs."""
+    sys.path[:] = work["path"]
+    import torch
+    from executorch.runtime import Runtime
+
+    limit_resources(work["memory"] + reserved(), work["seconds"])
+    program = Runtime.get().load_program(Path(work["file"]).read_bytes())
+    if "about" in program.method_names:
+        program.load_method("about").execute([])
+    method = program.load_method("forward")
+    images = torch.zeros(work["shape"], dtype=torch.float16 if work["half"] else torch.float32)
+    method.execute([images])
+
+
+def reserved() -> int:
+    """Bytes of addresses that this process has reserved, 0 where the system does not say."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
+        return pages * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, AttributeError):
+        return 0
+
+
 def main(work: dict[str, Any]) -> None:
     """``path``: where modules are searched; ``memory`` in bytes; ``seconds``: after which this process ends."""
+    if work["kind"] == "executorch":
+        run_executorch(work)
+        return
     limit_resources(work["memory"], work["seconds"])
     sys.path[:] = work["path"]
     import numpy as np

@@ -116,7 +116,10 @@ def test_the_backend_gives_float32_images_under_their_name(package: Path, monkey
 def play(monkeypatch: pytest.MonkeyPatch, text: dict[str, str] | None) -> None:
     monkeypatch.setattr("platform.system", lambda: "Darwin")
     model = type("MLModel", (FakeModel,), {"text": text})
-    monkeypatch.setitem(sys.modules, "coremltools", types.SimpleNamespace(models=types.SimpleNamespace(MLModel=model)))
+    proto = types.SimpleNamespace(Model_pb2=types.SimpleNamespace(Model=None))
+    tools = types.SimpleNamespace(models=types.SimpleNamespace(MLModel=model), proto=proto)
+    monkeypatch.setitem(sys.modules, "coremltools", tools)
+    monkeypatch.setattr(backend, "checked_copy", lambda package, *_: package)
 
 
 def test_a_missing_package_is_named_on_macos(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:

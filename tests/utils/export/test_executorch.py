@@ -120,7 +120,7 @@ def opened(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, methods: dict[str, M
     monkeypatch.setitem(sys.modules, "executorch", types.ModuleType("executorch"))
     monkeypatch.setitem(sys.modules, "executorch.runtime", runtime)
     (tmp_path / "a.pte").write_bytes(b"content")
-    return open_exported(tmp_path / "a.pte", CPU)
+    return open_exported(tmp_path / "a.pte", CPU, trust=True)
 
 
 def test_images_come_in_as_many_calls_as_the_end_of_the_free_axes_makes_needful(

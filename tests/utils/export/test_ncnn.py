@@ -174,6 +174,13 @@ def test_what_the_converter_could_not_translate_is_named(tmp_path: Path) -> None
         ("1 2 in0 a b", "1 -2 in0 a b", r":4: .*no layer"),
         ("2 1 a b out0 0=0", "2 9 a b out0 0=0", r":5: .*no layer"),
         ("0 1 in0", "x", r":3: .*no layer"),
+        ("0=0", "0=x", r":5: .*the setting '0=x' is none"),
+        ("0=0", "0=1e40", r":5: .*the setting '0=1e40' is none"),
+        ("0=0", "0=1,2", r":5: .*the setting '0=1,2' is none"),
+        ("0=0", "-23303=3,1,2", r":5: .*the setting '-23303=3,1,2' is none"),
+        ("0=0", "-23303=999999999,1", r":5: .*is none"),
+        ("0=0", "0", r":5: .*the setting '0' is none"),
+        ("0=0", "0=0 x", r":5: .*the setting 'x' is none"),
     ],
 )
 def test_a_graph_that_ncnn_would_stumble_over_is_refused(tmp_path: Path, old: str, new: str, message: str) -> None:
@@ -182,6 +189,21 @@ def test_a_graph_that_ncnn_would_stumble_over_is_refused(tmp_path: Path, old: st
     (tmp_path / PARAM).write_text(GRAPH.replace(old, new))
     with pytest.raises(InputError, match=message):
         check_graph(tmp_path / PARAM)
+
+
+def test_settings_of_several_kinds_are_numbers(tmp_path: Path) -> None:
+    (tmp_path / PARAM).write_text(GRAPH.replace("0=0", "0=1 -23303=2,1,2 1=-2.5e-3 -23300=3,2,2,-233 18=.5"))
+    check_graph(tmp_path / PARAM)
+
+
+@pytest.mark.parametrize("kind", ["MyLayer", "custom_layer", "Yolov3DetectionOutput", "binaryop", "128"])
+def test_a_layer_that_no_detector_needs_is_refused_and_trust_is_named(
+    folder: Path, fake_ncnn: type[FakeNet], kind: str
+) -> None:
+    (folder / PARAM).write_text(GRAPH.replace("BinaryOp", kind))
+    describe(folder)
+    refused(folder, rf"refused, it has a layer '{kind}' in line 5, which no detector needs; .* give --trust")
+    assert open_exported(folder, CPU, trust=True).names == ["ant", "甲虫"]
 
 
 def test_damaged_and_foreign_folders_are_named_in_one_line(folder: Path) -> None:
@@ -298,7 +320,7 @@ class Net:
     where = ""
     def __init__(self): self.opt = type("Option", (), {})()
     def load_param(self, path):
-        Net.where = open(path).read().split("#")[-1].strip()
+        Net.where = open(path).read().split("#")[-1].split()[0]
         return fall("param") or 0
     def load_model(self, path): return fall("model") or 0
     def create_extractor(self): return self
@@ -317,7 +339,7 @@ def test_a_model_that_makes_ncnn_fall_does_so_in_another_process(
     (tmp_path / "ncnn.py").write_text(FALLING)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "ncnn", raising=False)
-    (folder / PARAM).write_text(GRAPH.replace("0=0", f"0=0 #{where}"))
+    (folder / PARAM).write_text(GRAPH.replace(" add ", f" add#{where} "))
     describe(folder)
     try:
         if where == "nowhere":
@@ -338,7 +360,7 @@ def test_a_model_that_takes_all_memory_ends_its_trial_and_not_us(
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "ncnn", raising=False)
     monkeypatch.setattr("utils.inference.backends.checked_graph.free_memory", lambda device: 0)  # so 4 GiB are allowed
-    (folder / PARAM).write_text(GRAPH.replace("0=0", "0=0 #nowhere"))
+    (folder / PARAM).write_text(GRAPH.replace(" add ", " add#nowhere "))
     describe(folder)
     try:
         refused(folder, "MemoryError")

@@ -22,7 +22,8 @@ from utils.core.errors import InputError
 from utils.inference import backend_worker as worker
 from utils.inference import venvs
 from utils.inference.backend_client import RemoteModel
-from utils.inference.backends import DetectMultiBackend
+from utils.inference.backends import DetectMultiBackend, tflite
+from utils.inference.backends.base import UnknownPartError
 from utils.inference.backends.metadata import Metadata
 
 # Gives for every image one box, whose centre is the mean of its red and of its green; b"crash" ends the process.
@@ -36,6 +37,8 @@ class Interpreter:
         if model_content.startswith(b"crash"):
             sys.stderr.write("about to fall\\n"); sys.stderr.flush()
             os.kill(os.getpid(), signal.SIGKILL)
+        if b"greedy" in model_content[:12]:
+            self.held = bytearray(2 << 30)
         if not model_content.startswith(b"model"):
             raise ValueError("no model in it\\nand a long story")
         self.content = model_content
@@ -90,6 +93,7 @@ def _used(environments: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     find = venvs.importlib.util.find_spec
     hidden = {"ai_edge_litert", "tensorflow"}
     monkeypatch.setattr("importlib.util.find_spec", lambda name, *a: None if name in hidden else find(name, *a))
+    monkeypatch.setattr(tflite, "check_tflite", lambda content: None)  # these are no models
 
 
 def model_file(folder: Path, content: bytes = b"model", about: Metadata | None = None, name: str = "größe 图") -> Path:
@@ -153,8 +157,37 @@ def test_a_file_that_is_no_model_is_named_in_one_line(tmp_path: Path, content: b
 
 
 def test_a_file_for_the_edge_tpu_needs_its_library(tmp_path: Path) -> None:
+    file = model_file(tmp_path, name="a_edgetpu")
     with pytest.raises(InputError, match=r"cannot be read as a file for the Edge TPU: \S*edgetpu\S*: no such library"):
-        DetectMultiBackend(model_file(tmp_path, name="a_edgetpu"))
+        DetectMultiBackend(file, trust=True)
+    with pytest.raises(InputError, match=r"a_edgetpu\.tflite: is machine code.* give --trust"):
+        DetectMultiBackend(file)
+
+
+def test_the_content_is_checked_before_the_process_gets_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = model_file(tmp_path, b"model", ABOUT)
+    seen = []
+
+    def look(content: bytes) -> None:
+        seen.append(content)
+        raise UnknownPartError("it uses the operation 'FlexWriteFile'")
+
+    monkeypatch.setattr(tflite, "check_tflite", look)
+    with pytest.raises(InputError, match=r"refused, it uses the operation 'FlexWriteFile'; .* give --trust$"):
+        DetectMultiBackend(file)
+    assert seen == [file.read_bytes()]
+    assert DetectMultiBackend(file, trust=True).names == ["ant", "bee"]
+    assert "opened without a check of its content" in caplog.text
+
+
+def test_a_model_that_takes_more_memory_than_there_is_ends_without_it(
+    tmp_path: Path, environments: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("utils.inference.backend_client.free_memory", lambda device: 1 << 30)
+    with pytest.raises(InputError, match=r"cannot be read as a TFLite file: (MemoryError|Unable to allocate)"):
+        DetectMultiBackend(model_file(tmp_path, b"model greedy", ABOUT))
 
 
 def test_what_a_file_says_about_itself_must_be_readable(tmp_path: Path) -> None:
@@ -197,7 +230,7 @@ def test_the_process_ends_with_its_parent_however_that_ends(tmp_path: Path, sent
     lines = (
         "import sys, time",
         "from utils.inference.backends import DetectMultiBackend",
-        "backend = DetectMultiBackend(sys.argv[1])",
+        "backend = DetectMultiBackend(sys.argv[1], trust=True)",
         "print(backend.backend.model._process.pid, flush=True)",
         "time.sleep(60)",
     )

@@ -49,12 +49,13 @@ EXPORTED_FORMATS = (
     Format((".pt2",), "pt2", "exported_program", "ExportedProgramBackend"),
     Format((".mlpackage",), "coreml", "coreml", "CoreMLBackend"),
     Format(("_ncnn_model",), "ncnn", "ncnn", "NcnnBackend"),
-    Format(("_edgetpu.tflite",), "edgetpu", "tflite", "EdgeTPUBackend"),  # before the shorter ending
+    Format(("_edgetpu.tflite",), "edgetpu", "tflite", "EdgeTPUBackend", code=True),  # before the shorter ending
     Format((".tflite",), "tflite", "tflite", "TFLiteBackend"),
     Format(("_saved_model",), "saved_model", "tensorflow", "SavedModelBackend"),
     Format((".pb",), "pb", "tensorflow", "FrozenGraphBackend"),
 )
 DNN = Format((".onnx",), "dnn", "opencv_dnn", "OpenCVBackend")
+_CHECKED_CONTENT = ("executorch", "coreml", "tflite", "ncnn")  # files whose content readers of ours check
 FLAGS = (*(known.flag for known in EXPORTED_FORMATS), "dnn", "tfjs", "triton")
 
 
@@ -113,7 +114,9 @@ def open_exported(
         )
     if may_run_code and trust and not own:
         LOG.warning("--trust: %s is opened with whatever code its maker put into it", file)
-    given = {"trust": trust or own} if chosen.flag in ("jit", "onnx", "dnn", "xml") else {}
+    elif chosen.flag in _CHECKED_CONTENT and trust and not own:
+        LOG.warning("--trust: %s is opened without a check of its content", file)
+    given = {"trust": trust or own} if chosen.flag in ("jit", "onnx", "dnn", "xml", *_CHECKED_CONTENT) else {}
     opened: FileBackend = backend(path, device, names, **given)
     return opened
 

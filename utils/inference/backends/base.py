@@ -23,6 +23,26 @@ class NeedsTrustError(InputError):
     """A file that may run code of its maker, opened without ``--trust``."""
 
 
+class UnknownPartError(ValueError):
+    """A file with a part that is not on the closed list of its format."""
+
+
+@contextmanager
+def checking_content(file: Path, kind: str) -> Iterator[None]:
+    """As :func:`reading`, for the check of the content of a file before a library opens it.
+
+    Raises:
+        NeedsTrustError: a part of it is not on the list.
+        InputError: not one of its kind.
+    """
+    with reading(file, kind):
+        try:
+            yield
+        except UnknownPartError as error:
+            reason = f"refused, {error}"[:_LONGEST]
+            raise NeedsTrustError(f"{file}: {reason}; if you trust its maker, give --trust") from error
+
+
 @contextmanager
 def reading(file: Path, kind: str) -> Iterator[None]:
     """Convert any exception of a library on a file that it cannot read to one line.

@@ -11,24 +11,35 @@ import torch
 from torch import Tensor
 
 from utils.core.packages import import_optional
-from utils.inference.backends.base import reading
+from utils.inference.backends.base import checking_content, reading
+from utils.inference.backends.checked_executorch import FORWARD, check_program
+from utils.inference.backends.checked_graph import run_in_sandbox
 from utils.inference.backends.metadata import from_json, from_text
 from utils.inference.backends.size_limits import BoundedBackend
 
 ABOUT = "about"  # the method of the program that returns what it says of itself
-FORWARD = "forward"
 
 
 class ExecuTorchBackend(BoundedBackend):
-    """One ``.pte`` file, on the CPU."""
+    """One ``.pte`` file, on the CPU.
 
-    def __init__(self, file: Path, device: torch.device, names: Sequence[str] | None = None) -> None:
+    Args:
+        trust: do not check its content and do not run it in the sandbox.
+    """
+
+    def __init__(
+        self, file: Path, device: torch.device, names: Sequence[str] | None = None, trust: bool = False
+    ) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that its interface may change
             runtime = import_optional("executorch.runtime", "executorch", f"{file}")
+        with checking_content(file, "an ExecuTorch program"):
+            content = file.read_bytes()  # a changed file would change the running program
+            if not trust:
+                images = check_program(content)
+                run_in_sandbox("executorch", {"model.pte": content}, images.sizes, images.half)
         with reading(file, "an ExecuTorch program"):
-            # As bytes: a changed file would change the running program.
-            program = runtime.Runtime.get().load_program(file.read_bytes())
+            program = runtime.Runtime.get().load_program(content)
             said = program.load_method(ABOUT).execute([])[0] if ABOUT in program.method_names else ""
             method = program.load_method(FORWARD)
             sides = list(method.metadata.input_tensor_meta(0).sizes())  # where an axis is free, its end

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from utils.core.errors import InputError
 from utils.inference.backend_client import RemoteModel
-from utils.inference.backends.base import FileBackend, reading
+from utils.inference.backends.base import FileBackend, checking_content, reading
 from utils.inference.backends.metadata import METADATA_FILE, Metadata, as_text, from_json, from_text
 from utils.inference.venvs import TENSORFLOW, Stack
 
@@ -26,23 +26,36 @@ class TensorFlowBackend(FileBackend):
 
     Args:
         venvs: folder of the virtual environments; empty: the default.
+        trust: do not check the content of a file.
     """
 
     kind: ClassVar[str]  # name for the worker
     what: ClassVar[str]  # name for messages
     stack: ClassVar[Stack] = TENSORFLOW
 
-    def __init__(self, file: Path, device: torch.device, names: Sequence[str] | None = None, venvs: str = "") -> None:
+    def __init__(
+        self, file: Path, device: torch.device, names: Sequence[str] | None = None, venvs: str = "", trust: bool = False
+    ) -> None:
         python = self.stack.require(str(file), venvs)
-        with reading(file, self.what):
+        with checking_content(file, self.what):
+            content = self.content_of(file, trust)
             text = self.read_metadata(file)
         try:
-            model = RemoteModel(python, self.kind, file, torch.get_num_threads())
+            model = RemoteModel(python, self.kind, file, torch.get_num_threads(), content=content)
         except InputError as error:
             raise InputError(f"{file}: cannot be read as {self.what}: {error}") from error
         text = text or as_text(_plain(file, model.about.get("about", "")))
         super().__init__(_metadata(text, file, names, model.about), file, device)
         self.model = model
+
+    @staticmethod
+    def content_of(file: Path, trust: bool) -> bytes | None:
+        """Return the content of a file after checking it, unless ``trust``; None if the worker process checks it.
+
+        Raises:
+            DamagedError, UnknownPartError: it is damaged, or more than a network.
+        """
+        return None
 
     @staticmethod
     def read_metadata(file: Path) -> Mapping[str, str]:
