@@ -25,7 +25,7 @@ from models.user_modules import load_modules
 from utils.checkpoint import load_model
 from utils.config.export_options import ExportOptions
 from utils.core.errors import InputError
-from utils.core.rounding import Distance
+from utils.core.rounding import DifferenceNorms
 from utils.export import check
 from utils.export.export_job import ExportJob
 from utils.export.onnx import OnnxExporter
@@ -52,9 +52,9 @@ class SameReference(check.Reference):
 
     def __init__(self, job: ExportJob) -> None:
         super().__init__(job)
-        self.known: dict[torch.Size, list[Distance]] = {}
+        self.known: dict[torch.Size, list[DifferenceNorms]] = {}
 
-    def rounding(self, images: Tensor) -> list[Distance]:
+    def rounding(self, images: Tensor) -> list[DifferenceNorms]:
         if images.shape not in self.known:
             self.known[images.shape] = super().rounding(images)
         return self.known[images.shape]

@@ -183,6 +183,9 @@ def increment_path(path: str | Path, exist_ok: bool = False, mkdir: bool = False
         exist_ok: take ``path`` even if it exists.
         mkdir: make the folder; two runs that ask at the same time get different ones (unless ``exist_ok``).
         sep: text between name and number.
+
+    Raises:
+        OSError: the folder cannot be made, or a part of ``path`` is a file or a link that leads nowhere.
     """
     wanted = Path(path)
     if exist_ok:
@@ -192,14 +195,16 @@ def increment_path(path: str | Path, exist_ok: bool = False, mkdir: bool = False
     suffix = wanted.suffix if wanted.is_file() else ""
     stem = wanted.name.removesuffix(suffix) + sep
     candidate = wanted
+    if mkdir:
+        wanted.parent.mkdir(parents=True, exist_ok=True)  # not below: its FileExistsError would never end
     while True:
-        if candidate.exists():
+        if os.path.lexists(candidate):  # also a link that leads nowhere
             candidate = wanted.with_name(f"{stem}{_next_number(wanted, stem, suffix)}{suffix}")
         if not mkdir:
             return candidate
         # Another process may have made it in the meantime: then try again.
         with contextlib.suppress(FileExistsError):
-            candidate.mkdir(parents=True)
+            candidate.mkdir()
             return candidate
 
 

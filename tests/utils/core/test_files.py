@@ -268,3 +268,12 @@ def test_a_label_file_that_is_a_pipe_costs_only_its_image(make_dataset: Callable
     found = scan_labels(find_images([tmp_path / "set/images/train"]), 2)
     assert [record.image.name for record in found.records] == ["0.png", "2.png", "3.png"]
     assert "not a file but a pipe" in found.report.findings[0].problem
+
+
+def test_links_that_lead_nowhere_end_the_search_for_a_free_folder(tmp_path: Path) -> None:
+    (tmp_path / "gone").symlink_to("nowhere")
+    (tmp_path / "exp").symlink_to("nowhere")
+    with pytest.raises(FileExistsError, match="gone"):
+        increment_path(tmp_path / "gone/exp", mkdir=True)
+    assert increment_path(tmp_path / "exp", mkdir=True) == tmp_path / "exp2"
+    assert not (tmp_path / "nowhere").exists()
