@@ -1,23 +1,28 @@
 """Broken and hostile model files by the thousand, opened and run as detect.py does.
 
-python tests/fuzz/model_files.py [--n 2000] [--seed 0] [--kinds pt2 torchscript onnx openvino study]
+python tests/fuzz/model_files.py [--n 2000] [--seed 0]
+    [--kinds pt2 torchscript onnx openvino study tflite executorch coreml]
 
 Valid files are changed at random: bytes, records and their names, values and texts of JSON, operations, layers, rows
 of the database. Each is opened and run in a process of its own, made by a fork after all packages are imported.
 Whatever the file holds, it must end with boxes or with one line, within the time limit, without writing anything.
-Exits with 1 and names each case that fails.
+Exits with 1 and names each case that fails. The last three kinds are for systems that have the packages (tflite: in the
+environment of its converter); of a Core ML package only the check of its content is run, except on macOS.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import io
 import json
 import logging
 import os
 import random
+import shutil
 import signal
 import sqlite3
+import struct
 import sys
 import tempfile
 import time
@@ -33,6 +38,8 @@ from typing import Any
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from flatbuffer_writer import write_flatbuffer
+
 from models.yolo import Model
 from utils.checkpoint import Checkpoint, save_checkpoint
 from utils.config.hyp import Hyp
@@ -40,12 +47,16 @@ from utils.config.options import ExportOptions
 from utils.core.errors import InputError
 from utils.export import export_checkpoint
 from utils.inference import sandbox as trial
+from utils.inference.backends import checked_executorch, checked_tflite, open_exported
 from utils.inference.backends import checked_graph as tried
-from utils.inference.backends import open_exported
+from utils.inference.backends.base import checking_content
+from utils.inference.backends.checked_coreml import MODEL, checked_copy
+from utils.inference.backends.flatbuffer import read_flatbuffer
 
 ROOT = Path(__file__).resolve().parents[2]
 CPU, LIMIT_S = torch.device("cpu"), 60
 KINDS = ("pt2", "torchscript", "onnx", "openvino", "study")
+OF_PACKAGES = ("tflite", "executorch", "coreml")
 MARK = "MARK"  # a file of this name is what hostile texts would make
 TEXTS = (
     f"__import__('os').system('touch {MARK}')", f"Max(\"__import__('os').system('touch {MARK}')\", 2)", "torch.save",
@@ -64,8 +75,8 @@ NAMES = (
 )  # fmt: skip
 
 
-def bases(folder: Path) -> dict[str, Path]:
-    """One valid file of each kind."""
+def bases(folder: Path, kinds: list[str]) -> None:
+    """Make one valid file of each kind."""
     stem = [[-1, 1, "Conv", [8, 3, 2]], [-1, 1, "DynamicConv", [8, 3, 2]], [-1, 1, "Conv", [8, 3, 2]]]
     yaml = {
         "nc": 2, "depth_multiple": 1.0, "width_multiple": 1.0, "anchors": [[10, 13], [30, 61]], "backbone": stem,
@@ -74,10 +85,11 @@ def bases(folder: Path) -> dict[str, Path]:
     model = Model(yaml).eval()
     given = {"model_yaml": model.yaml, "nc": 2, "names": ["ant", "bee"], "stride": model.stride.tolist()}
     save_checkpoint(folder / "a.pt", Checkpoint(**given, model=dict(model.state_dict())))
-    wanted = tuple(kind for kind in KINDS if kind != "study")
-    options = ExportOptions(weights=(str(folder / "a.pt"),), imgsz=(64,), include=wanted, dynamic=True)
-    made = {row.format: row.path for row in export_checkpoint(folder / "a.pt", options, CPU)}
-    return {kind: path for kind in wanted if (path := made[kind]) is not None}
+    for free in (True, False):  # tflite takes one size only
+        wanted = tuple(kind for kind in kinds if kind != "study" and (kind != "tflite") == free)
+        options = ExportOptions(weights=(str(folder / "a.pt"),), imgsz=(64,), include=wanted, dynamic=free)
+        if wanted:
+            export_checkpoint(folder / "a.pt", options, CPU)
 
 
 def study(folder: Path) -> Path:
@@ -237,9 +249,94 @@ def changed_study(file: Path, dice: random.Random) -> None:
     base.close()
 
 
+def changed_values(values: Any, dice: random.Random) -> None:
+    """Values of a FlatBuffer changed in place, mostly to others of their kind."""
+    for _ in range(dice.randint(1, 3)):
+        container, key = dice.choice([place for place in places(values) if place[1] != "more"])
+        value, way = container[key], dice.randrange(6)
+        if isinstance(value, bool) or value is None or isinstance(value, (bytes, tuple)):
+            container[key] = None
+        elif isinstance(value, str):
+            container[key] = dice.choice(TEXTS)
+        elif isinstance(value, (int, float)):
+            container[key] = dice.choice([*(n for n in NUMBERS if type(n) is int), value + 1, value - 1, 2 * value])
+        elif isinstance(value, dict) and way < 3:
+            value["more"] = [(dice.randrange(12), dice.choice(["u32", "u8", "i64"]), 1)]
+        elif isinstance(value, list) and value and way < 3:
+            container[key] = value[:-1] if way else value + value[:1]
+        else:
+            container[key] = copy.copy(dice.choice(list(places(values)))[0])
+
+
+def as_lists(value: Any) -> Any:
+    """The same with unions as lists, which can be changed, and views of bytes as bytes."""
+    if isinstance(value, memoryview):
+        return bytes(value)
+    if isinstance(value, dict):
+        return {key: as_lists(part) for key, part in value.items()}
+    return [as_lists(part) for part in value] if isinstance(value, (list, tuple)) and value != () else value
+
+
+def changed_flatbuffer(file: Path, dice: random.Random) -> None:
+    """Values of the graph changed; or its bytes, of which the weights are most."""
+    content = file.read_bytes()
+    lite = file.suffix == ".tflite"
+    size, start, more = (len(content), 0, 0) if lite else checked_executorch._sizes(content)
+    if dice.random() < 0.3:
+        at = dice.choice([0, 0, start, max(0, size - 20_000)])
+        file.write_bytes(content[:at] + flipped(content[at : at + 20_000], dice) + content[at + 20_000 :])
+        return
+    schema = (checked_tflite if lite else checked_executorch)._SCHEMA
+    root, identifier = ("Model", b"TFL3") if lite else ("Program", b"ET12")
+    original = as_lists(read_flatbuffer(memoryview(content)[:size], schema, root, identifier))
+    for _ in range(100):  # until the values are of kinds that can be written
+        values = copy.deepcopy(original)
+        changed_values(values, dice)
+        try:
+            made = bytearray(write_flatbuffer(schema, root, identifier, values, 0 if lite else 32))
+        except (struct.error, TypeError, ValueError, AttributeError, KeyError, IndexError):
+            continue
+        if not lite:
+            base = -(-len(made) // 128) * 128
+            struct.pack_into("<4sIQQQ", made, 8, b"eh00", 32, len(made), base, more)
+            made += bytes(base - len(made)) + content[start:]
+        file.write_bytes(made)
+        return
+
+
+def changed_coreml(folder: Path, dice: random.Random) -> None:
+    """Operations, values and files of the package changed; or the bytes of one of its files."""
+    from coremltools.proto.Model_pb2 import Model as Description
+
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    way = dice.randrange(8)
+    if way < 2:
+        target = dice.choice(files)
+        target.write_bytes(flipped(target.read_bytes(), dice))
+    elif way == 2:
+        (folder / dice.choice(["a.bin", "Data/x", "Data/com.apple.CoreML/weights/b.bin"])).write_bytes(b"x")
+    elif way == 3:
+        dice.choice(files).unlink()
+    else:
+        model = Description.FromString((folder / MODEL).read_bytes())
+        (block,) = model.mlProgram.functions["main"].block_specializations.values()
+        operation = dice.choice(block.operations)
+        constants = [one for one in block.operations if one.attributes["val"].WhichOneof("value") == "blobFileValue"]
+        blob = dice.choice(constants).attributes["val"].blobFileValue
+        if way == 4:
+            operation.type = dice.choice([*TEXTS[:10], "while_loop", "cond", "custom_layer"])
+        elif way == 5:
+            blob.fileName = dice.choice([*(text for text in TEXTS if "\x00" not in text), "/etc/passwd"])
+        elif way == 6:
+            blob.offset = dice.choice([0, 1, 1 << 62, blob.offset + 64])
+        else:
+            operation.blocks.add()
+        (folder / MODEL).write_bytes(model.SerializeToString())
+
+
 CHANGES: dict[str, Callable[[Path, random.Random], None]] = {
     "pt2": changed_archive, "torchscript": changed_archive, "onnx": changed_onnx, "openvino": changed_openvino,
-    "study": changed_study,
+    "study": changed_study, "tflite": changed_flatbuffer, "executorch": changed_flatbuffer, "coreml": changed_coreml,
 }  # fmt: skip
 
 
@@ -252,6 +349,12 @@ def use(kind: str, file: Path) -> None:
         opened = open_study(file.parent, SearchSpace.around(Hyp(), []), "genetic", 0)
         evaluated(opened)
         in_progress(opened)
+        return
+    if kind == "coreml" and sys.platform != "darwin":
+        from coremltools.proto.Model_pb2 import Model as Description
+
+        with checking_content(file, "a Core ML package"), tempfile.TemporaryDirectory() as place:
+            checked_copy(file, Path(place), Description)
         return
     backend = open_exported(file, CPU)
     height, width = backend.fixed_hw or (64, 64)
@@ -334,9 +437,9 @@ def run_case(kind: str, base: Path, case: int, seed: int, folder: Path) -> str:
     place = Path(tempfile.mkdtemp(dir=folder))
     file = place / base.name
     if base.is_dir():
-        file.mkdir()
-    for source in base.iterdir() if base.is_dir() else [base]:
-        ((file / source.name) if base.is_dir() else file).write_bytes(source.read_bytes())
+        shutil.copytree(base, file)
+    else:
+        shutil.copyfile(base, file)
     if case >= 0:
         CHANGES[kind](file, dice)
     before = names_below(folder)
@@ -361,14 +464,17 @@ def prepared(folder: Path, kinds: list[str]) -> dict[str, Path]:
     if child == 0:
         try:
             with quiet():
-                bases(folder)
+                bases(folder, kinds)
         finally:
             os._exit(0)
     os.waitpid(child, 0)
     ends = {"pt2": "a.pt2", "torchscript": "a.torchscript", "onnx": "a.onnx", "openvino": "a_openvino_model"}
+    ends |= {"tflite": "a.tflite", "executorch": "a.pte", "coreml": "a.mlpackage"}
     found = {kind: folder / name for kind, name in ends.items() if kind in kinds}
     for module in ("onnx", "onnxruntime", "openvino"):
         __import__(module)
+    if "executorch" in kinds:
+        __import__("executorch.runtime")
     if "study" in kinds:
         (folder / "study").mkdir()
         found["study"] = study(folder / "study")
@@ -403,7 +509,7 @@ def main() -> int:
     parser.add_argument("--n", type=int, default=2000)
     parser.add_argument("--first", type=int, default=0, help="number of the first case, to repeat one")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
+    parser.add_argument("--kinds", nargs="+", choices=(*KINDS, *OF_PACKAGES), default=list(KINDS))
     options = parser.parse_args()
     failures = fuzz(options.n, options.seed, options.kinds, options.first)
     print("\n".join(failures[:20]))
