@@ -265,7 +265,7 @@ def changed_values(values: Any, dice: random.Random) -> None:
         elif isinstance(value, list) and value and way < 3:
             container[key] = value[:-1] if way else value + value[:1]
         else:
-            container[key] = copy.copy(dice.choice(list(places(values)))[0])
+            container[key] = copy.deepcopy(dice.choice(list(places(values)))[0])  # a copy: it may be around it
 
 
 def as_lists(value: Any) -> Any:
