@@ -38,9 +38,8 @@ from typing import Any
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from flatbuffer_writer import write_flatbuffer
-
 from models.yolo import Model
+from tests.fuzz.flatbuffer_writer import write_flatbuffer
 from utils.checkpoint import Checkpoint, save_checkpoint
 from utils.config.hyp import Hyp
 from utils.config.options import ExportOptions
