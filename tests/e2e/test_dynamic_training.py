@@ -24,7 +24,7 @@ class Training(Protocol):
 @pytest.fixture(scope="module")
 def static(tmp_path_factory: pytest.TempPathFactory, training: Training) -> str:
     """Weights of a static model."""
-    return str(training(tmp_path_factory.mktemp("static")).best)
+    return str(training(tmp_path_factory.mktemp("static")).saver.best)
 
 
 def hyp_file(folder: Path, text: str) -> str:
