@@ -198,12 +198,23 @@ class Dynamic_conv2d(DynamicConvolution):
         norm: bool = False,
         residual: bool = False,
     ) -> None:
-        geometry = (stride, padding, dilation, groups, bias, K)
-        attention: dict[str, Any] = {"ratio": ratio, "norm": norm, "init_attention": init_weight}
         super().__init__(
-            in_planes, out_planes, kernel_size, *geometry, temperature, init_weight=init_weight, residual=residual,
-            **attention,
-        )  # fmt: skip
+            in_planes,
+            out_planes,
+            kernel_size,
+            stride,
+            padding,
+            dilation,
+            groups,
+            bias,
+            K,
+            temperature,
+            ratio=ratio,
+            norm=norm,
+            init_attention=init_weight,
+            init_weight=init_weight,
+            residual=residual,
+        )
 
     def make_attention(
         self,

@@ -221,7 +221,7 @@ def test_words_are_those_of_the_glossary() -> None:
 
 
 def test_nothing_executes_data() -> None:
-    """Files of strangers are read, never run."""
+    """Files of other people are read, never run."""
     never = {
         "eval", "exec", "compile", "os.system", "os.popen", "yaml.load", "yaml.unsafe_load", "yaml.full_load",
         "pickle.load", "pickle.loads", "pickle.Unpickler", "joblib.load", "marshal.loads",

@@ -24,8 +24,8 @@ Words = tuple[str, ...]
 OLD_NAMES = "# names of older files"  # a comment in lines that read such files, where their words are allowed
 OPTIONS_PAGE = "docs/en/options.md"  # made of the help of the options, which is read in the code
 
-# Folders (without the folders in them) and files whose words are not those of the glossary yet. A line between
-# two entries keeps two changes of the list apart. A clean entry has to be removed.
+# Folders (without the folders in them) and files whose words are not those of the glossary yet. A clean entry has to be
+# removed.
 NOT_YET_CLEAN = ("utils/datasets/formats",)
 
 
