@@ -1,4 +1,4 @@
-"""The options of a run: those of the command line, connect_ranks with those of the run that is resumed and of rank 0.
+"""The options of a run: those of the command line, together with those of the run that is resumed and of rank 0.
 
 Here the whole record is still needed; ``prepare`` cuts it into slices (:mod:`utils.config.train_slices`).
 """
