@@ -34,7 +34,7 @@ from utils.inference.backends.base import FileBackend
 from utils.inference.backends.metadata import Metadata
 
 # Of the largest difference: what is allowed of every model, and the most that the model's own rounding can excuse.
-FLOAT32_TOLERANCE, ROUNDING_CAP = 1e-4, 5e-2
+FLOAT32_TOLERANCE, ROUNDING_CAP = 1e-5, 5e-2
 HALF_TOLERANCE = 5e-2
 BATCHES = (1, 3, 8)
 _WARM, _RUNS, _SECONDS = 2, 15, 3.0
