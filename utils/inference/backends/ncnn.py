@@ -168,4 +168,6 @@ def _check_settings(file: Path, number: int, words: list[str]) -> None:
         key, values = (int(match[1]), match[2].split(",")) if match else (0, [])
         length = float(values[0]) + 1 if values and key <= _LIST_KEYS else 1
         if len(values) != length or any(abs(float(value)) > _LARGEST for value in values):
-            raise InputError(f"{file}:{number}: cannot be read as an ncnn model: the setting {word[:50]!r} is not valid")
+            raise InputError(
+                f"{file}:{number}: cannot be read as an ncnn model: the setting {word[:50]!r} is not valid"
+            )
