@@ -86,8 +86,8 @@ def bases(folder: Path, kinds: list[str]) -> None:
     save_checkpoint(folder / "a.pt", Checkpoint(**given, model=dict(model.state_dict())))
     for free in (True, False):  # tflite takes one size only
         wanted = tuple(kind for kind in kinds if kind != "study" and (kind != "tflite") == free)
-        options = ExportOptions(weights=(str(folder / "a.pt"),), imgsz=(64,), include=wanted, dynamic=free)
         if wanted:
+            options = ExportOptions(weights=(str(folder / "a.pt"),), imgsz=(64,), include=wanted, dynamic=free)
             export_checkpoint(folder / "a.pt", options, CPU)
 
 
