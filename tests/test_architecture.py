@@ -44,19 +44,6 @@ SERVICE_LINKS = {
     ("utils.export", "utils.evaluation"),
 }
 
-# Public names that several modules define although each means another thing. The list only gets shorter: an entry that
-# is no longer needed fails the test. A line between two names keeps two changes of the list apart.
-REPEATED_NAMES = (
-    "MIN_SIDE_PX",
-    #
-    "Source",
-    #
-    "join",
-    #
-    "open_source",
-    #
-    "write",
-)
 ENTRY_NAMES = {"main", "run", "parse_opt", "LOG", "ROOT"}  # of scripts and modules alike
 
 FLOOR_OF = {unit: floor for floor, units in enumerate(FLOORS) for unit in units}
@@ -209,8 +196,7 @@ def test_no_two_modules_define_a_public_thing_of_one_name() -> None:
             for name in {name for name in public_names(tree) if not name.startswith("_")} - ENTRY_NAMES:
                 homes.setdefault(name, []).append(module)
     repeated = {name: modules for name, modules in homes.items() if len(modules) > 1}
-    assert {name: modules for name, modules in repeated.items() if name not in REPEATED_NAMES} == {}
-    assert [name for name in REPEATED_NAMES if name not in repeated] == [], "repaired: remove from REPEATED_NAMES"
+    assert repeated == {}
 
 
 def test_words_are_those_of_the_glossary() -> None:

@@ -76,11 +76,6 @@ def test_some_words_are_refused_only_in_names_or_as_the_whole_name_of_a_function
     assert hits(vocabulary, "class Spec:\n    def load(self): find = 1\n") == []
 
 
-def test_an_entry_that_is_clean_or_does_not_exist_has_to_leave_the_list(vocabulary: ModuleType) -> None:
-    lines = vocabulary.check([*vocabulary.NOT_YET_CLEAN, "models/no-such-folder"])
-    assert lines == ["tests/vocabulary.py: models/no-such-folder is clean: remove it from NOT_YET_CLEAN"]
-
-
 def test_names_that_are_read_from_older_files_are_allowed_in_lines_that_say_so(
     vocabulary: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,7 +1,7 @@
 """Find words in the product that the glossary of CONTRIBUTING.md replaces by others.
 
-    python tests/vocabulary.py                # every product file, but those of NOT_YET_CLEAN
-    python tests/vocabulary.py utils/plots    # files and folders, whether listed or not
+    python tests/vocabulary.py                # every product file
+    python tests/vocabulary.py utils/plots    # these files and folders
 
 Read are the identifiers, comments, docstrings and other strings of the Python files, README.md and docs/en. A compound
 identifier is split into its words (``train_batch``, ``TrainBatch``). A word stands for its plural as well.
@@ -14,7 +14,7 @@ import io
 import re
 import sys
 import tokenize
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,10 +23,6 @@ Words = tuple[str, ...]
 
 OLD_NAMES = "# names of older files"  # a comment in lines that read such files, where their words are allowed
 OPTIONS_PAGE = "docs/en/options.md"  # made of the help of the options, which is read in the code
-
-# Folders (without the folders in them) and files whose words are not those of the glossary yet. A clean entry has to be
-# removed.
-NOT_YET_CLEAN = ("utils/datasets/formats",)
 
 
 @dataclass(frozen=True)
@@ -172,31 +168,15 @@ def product_files() -> list[Path]:
     return [*documentation, *sorted([*ROOT.glob("*.py"), *folders])]
 
 
-def check(listed: Iterable[str] = NOT_YET_CLEAN) -> list[str]:
-    """Refused words outside ``listed``, and entries of ``listed`` that are clean."""
+def check(places: Sequence[Path] = (ROOT,)) -> list[str]:
+    """Refused words in the product files at or below ``places``."""
     rules = read_rules((ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"))
-    wrong: list[str] = []
-    still = dict.fromkeys(listed, False)
-    for path in product_files():
-        lines = refused_in_file(path, rules)
-        name, folder = path.relative_to(ROOT).as_posix(), path.parent.relative_to(ROOT).as_posix()
-        entry = name if name in still else folder if folder in still else None
-        if entry is None:
-            wrong += lines
-        elif lines:
-            still[entry] = True
-    clean = [entry for entry, dirty in still.items() if not dirty]
-    return wrong + [f"tests/vocabulary.py: {entry} is clean: remove it from NOT_YET_CLEAN" for entry in clean]
+    chosen = [path for path in product_files() if any(place == path or place in path.parents for place in places)]
+    return [line for path in chosen for line in refused_in_file(path, rules)]
 
 
 def main(names: list[str]) -> int:
-    if names:
-        places = [(ROOT / name).resolve() for name in names]
-        rules = read_rules((ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"))
-        chosen = [path for path in product_files() if any(p == path or p in path.parents for p in places)]
-        wrong = [line for path in chosen for line in refused_in_file(path, rules)]
-    else:
-        wrong = check()
+    wrong = check([(ROOT / name).resolve() for name in names or ["."]])
     print("\n".join(wrong) if wrong else "vocabulary: clean")
     return bool(wrong)
 

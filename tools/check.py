@@ -123,7 +123,9 @@ def _damaged(usable: dict[str, list[LabelRecord]], workers: int) -> Iterator[tup
             yield split, Finding(DAMAGED, str(image), problem=problem, action="used as far as it can be decoded")
 
 
-def write(report: CheckReport, usable: dict[str, list[LabelRecord]], names: tuple[str, ...], folder: Path) -> None:
+def write_report(
+    report: CheckReport, usable: dict[str, list[LabelRecord]], names: tuple[str, ...], folder: Path
+) -> None:
     """Write the report and, for each split, the plots of its boxes."""
     write_atomic(folder / "report.txt", printable(report.as_text(), keep="\n\t").encode())
     write_atomic(folder / "report.json", report.as_json().encode("utf-8", "surrogateescape"))
@@ -155,7 +157,7 @@ def main(options: CheckOptions) -> int:
     )
     for name in ("report.txt", "report.json", *(f"{split}_{plot}.png" for split in usable for plot in PLOTS)):
         output.path(name)  # all of them before the first is written
-    write(report, usable, spec.names, folder)
+    write_report(report, usable, spec.names, folder)
     LOG.info("%s", "\n".join(report.summary_lines()))
     LOG.info("all findings with file and line: %s", folder / "report.txt")
     return int(report.grave)

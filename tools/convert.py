@@ -90,7 +90,7 @@ def read_names(file: str | Path) -> tuple[str, ...]:
     return parse_names(names, Path(file))
 
 
-def open_source(options: ConvertOptions) -> DatasetSpec:
+def source_dataset(options: ConvertOptions) -> DatasetSpec:
     """The source as a data set.
 
     Raises:
@@ -267,7 +267,7 @@ def convert(options: ConvertOptions) -> Path:
         raise InputError(f"--output {folder}: a file, not a folder")
     if folder.is_dir() and any(folder.iterdir()) and not options.exist_ok:
         raise InputError(f"--output {folder}: has files in it; choose another folder, or --exist-ok to write over them")
-    spec = open_source(options)
+    spec = source_dataset(options)
     check_names(spec.names, options.to)
     splits = {split: labels for split, labels in read_splits(spec).items() if labels.records}
     records: dict[str, list[LabelRecord]] = {split: labels.records for split, labels in splits.items()}

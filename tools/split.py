@@ -178,7 +178,7 @@ def name_groups(images: Sequence[Path], pattern: str) -> list[Hashable]:
     return keys
 
 
-def join(*keyings: Sequence[Hashable]) -> list[list[int]]:
+def connected_groups(*keyings: Sequence[Hashable]) -> list[list[int]]:
     """Positions that belong together because some keying gives them the same key, directly or through others."""
     leader = list(range(len(keyings[0])))
 
@@ -215,7 +215,7 @@ def split(records: Sequence[LabelRecord], nc: int, options: SplitOptions) -> dic
     keyings = [same_content(images)]
     if options.group_by:
         keyings.append(name_groups(images, options.group_by))
-    groups = join(*keyings)
+    groups = connected_groups(*keyings)
     if len(groups) < len(images):
         LOG.info("%d images in %s that stay together (copies, --group-by)", len(images), counted(len(groups), "group"))
     counts = objects_per_class(records, nc) if options.stratify else np.zeros((len(images), 0), int)
@@ -276,7 +276,7 @@ def files_of(
     return files
 
 
-def write(files: dict[Path, str], options: SplitOptions) -> None:
+def write_split_files(files: dict[Path, str], options: SplitOptions) -> None:
     """Write all files; none when one of them is there already, without ``exist_ok``, or is read by ``source``."""
     taken = [path for path in files if path.exists()]
     if taken and not options.exist_ok:
@@ -320,7 +320,7 @@ def main(options: SplitOptions) -> None:
     records, names = read_source(options)
     parts = split(records, len(names), options)
     files = files_of(records, parts, names, options)
-    write(files, options)
+    write_split_files(files, options)
     LOG.info("%s", table(objects_per_class(records, len(names)), parts, names))
     LOG.info("%s", "\n".join(str(path) for path in files if path.suffix == ".yaml"))
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import yaml
 
-from tools.split import SplitOptions, join, listed_path, main, name_groups, same_content, table
+from tools.split import SplitOptions, connected_groups, listed_path, main, name_groups, same_content, table
 from utils.config.cli import parse, run_script
 from utils.config.dataset_spec import DatasetSpec
 from utils.core.errors import InputError
@@ -154,7 +154,7 @@ def test_copies_of_an_image_are_never_parted(images: Any, tmp_path: Path) -> Non
 
 
 def test_groups_join_through_copies() -> None:
-    assert join(["a", "a", "b", "c"], [1, 2, 2, 3]) == [[0, 1, 2], [3]]
+    assert connected_groups(["a", "a", "b", "c"], [1, 2, 2, 3]) == [[0, 1, 2], [3]]
 
 
 def test_files_of_the_same_bytes_have_the_same_key(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from utils.core.names import counted
 LOG = logging.getLogger(__name__)
 
 GOOD_RECALL = 0.98
-MIN_SIDE_PX = 2.0  # boxes smaller than this on both sides are excluded from the fit, and no anchor gets below it
+MIN_BOX_SIDE_PX = 2.0  # boxes smaller than this on both sides are excluded from the fit, and no anchor gets below it
 _SAMPLE = 10_000  # boxes the fit looks at; more make it slow and change it by less than another seed does
 
 
@@ -131,7 +131,7 @@ def _evolve(wh: np.ndarray, anchors: np.ndarray, thr: float, gen: int, rng: np.r
     for _ in range(gen):
         chosen = rng.random(anchors.shape) < 0.9
         step = 0.1 * rng.random() * rng.standard_normal(anchors.shape)
-        child = np.maximum(anchors * np.clip(1 + chosen * step, 0.3, 3), MIN_SIDE_PX)
+        child = np.maximum(anchors * np.clip(1 + chosen * step, 0.3, 3), MIN_BOX_SIDE_PX)
         fitness = anchor_fitness(wh, child, thr).fitness
         if fitness > best:
             anchors, best = child, fitness
@@ -139,7 +139,7 @@ def _evolve(wh: np.ndarray, anchors: np.ndarray, thr: float, gen: int, rng: np.r
 
 
 def _usable(wh: np.ndarray) -> np.ndarray:
-    return wh[(wh >= MIN_SIDE_PX).any(1) & (wh > 0).all(1)]
+    return wh[(wh >= MIN_BOX_SIDE_PX).any(1) & (wh > 0).all(1)]
 
 
 def kmean_anchors(wh: np.ndarray, n: int, thr: float, gen: int, rng: np.random.Generator) -> np.ndarray:
@@ -166,7 +166,7 @@ def kmean_anchors(wh: np.ndarray, n: int, thr: float, gen: int, rng: np.random.G
     spread = wh.std(0)
     spread[spread == 0] = 1
     centres = _cluster(wh.astype(np.float64) / spread, n, rng) * spread
-    anchors = _evolve(wh, np.maximum(centres, MIN_SIDE_PX).astype(np.float32), thr, gen, rng)
+    anchors = _evolve(wh, np.maximum(centres, MIN_BOX_SIDE_PX).astype(np.float32), thr, gen, rng)
     return anchors[anchors.prod(1).argsort()].astype(np.float32)
 
 

@@ -16,7 +16,7 @@ from utils.core.errors import InputError
 from utils.datasets.dataset import DetectionDataset
 from utils.datasets.formats.annotations import (
     CROWD,
-    CROWD_AS_ASKED,
+    CROWD_AS_REQUESTED,
     MASK,
     NOTE,
     UnreadableLabels,
@@ -157,7 +157,7 @@ def test_crowds_are_left_out_and_counted(load: Callable[..., LabelSet], caplog: 
     labels = load([box(10, 5, 20, 10), box(0, 0, 90, 40, iscrowd=1, segmentation={"counts": [1], "size": [50, 100]})])
     assert len(labels.records[0].boxes) == 1
     assert labels.report.counts[CROWD] == 1
-    assert "1 crowd annotations left out" in caplog.text
+    assert "1 crowd annotations dropped" in caplog.text
 
 
 @pytest.mark.parametrize(("value", "kept"), [("1", 0), (True, 0), (1.0, 0), ("0", 1), (False, 1), (None, 1)])
@@ -194,7 +194,7 @@ def test_a_crowd_of_an_unknown_name_stops_the_run_only_when_it_is_kept(load: Cal
 def test_crowds_that_the_yaml_drops_are_counted_and_no_loss(load: Callable[..., LabelSet]) -> None:
     labels = load([box(10, 5, 20, 10, **CVAT_MASK), box(50, 20, 20, 10)], "crowd: drop\n")
     assert len(labels.records[0].boxes) == 1
-    assert labels.report.counts == {CROWD_AS_ASKED: 1}
+    assert labels.report.counts == {CROWD_AS_REQUESTED: 1}
 
 
 def test_an_image_without_annotations_is_background(load: Callable[..., LabelSet]) -> None:

@@ -152,7 +152,7 @@ def test_a_split_has_the_images_of_its_subset(tmp_path: Path, caplog: pytest.Log
     found = {split: load_labels(spec, split).records for split in ("train", "val")}
     assert [(record.image, len(record.boxes)) for record in found["train"]] == [(tmp_path / "images/Train/a.png", 1)]
     assert [(record.image, len(record.boxes)) for record in found["val"]] == [(tmp_path / "images/Validation/a.png", 0)]
-    assert "1 image of subsets that are no split left out, such as 'default'" in caplog.text
+    assert "1 image of subsets that are no split dropped, such as 'default'" in caplog.text
     with pytest.raises(InputError, match="none of its subsets is called like test"):
         load_labels(spec, "test")
     written = convert(ConvertOptions(source=str(tmp_path / "annotations.xml"), to="coco", output=str(tmp_path / "out")))

@@ -24,9 +24,9 @@ from utils.datasets.digits.drawing import (
     STYLE,
     Canvas,
     DigitDeck,
+    DigitSource,
     DigitStyle,
     Pose,
-    Source,
     colour_matrix,
     compose,
     digit_pool,
@@ -42,7 +42,7 @@ COUNTS = {"train": 10, "val": 4, "test": 4}
 
 
 @pytest.fixture(scope="module")
-def source() -> Source:
+def source() -> DigitSource:
     return load_source()
 
 
@@ -115,7 +115,7 @@ def test_a_label_row_is_class_centre_size_with_six_decimals() -> None:
     assert label_text(boxes, (80, 100)) == rows
 
 
-def test_splits_deal_disjoint_digit_instances(source: Source) -> None:
+def test_splits_deal_disjoint_digit_instances(source: DigitSource) -> None:
     dealt = {}
     for split in digits.SPLITS:
         deck = DigitDeck(source.classes, split, np.random.default_rng(0))
@@ -125,7 +125,7 @@ def test_splits_deal_disjoint_digit_instances(source: Source) -> None:
     assert sum(len(pool) for pool in map(digit_pool, digits.SPLITS)) == len(source.classes) == 1797
 
 
-def test_a_deck_deals_every_class_once_in_ten_cards(source: Source) -> None:
+def test_a_deck_deals_every_class_once_in_ten_cards(source: DigitSource) -> None:
     deck = DigitDeck(source.classes, "val", np.random.default_rng(0))
     assert sorted(source.classes[deck.deal()] for _ in range(10)) == list(range(10))
 
@@ -145,13 +145,13 @@ def test_an_inked_cell_block_becomes_a_shape_of_its_area() -> None:
 
 
 @pytest.mark.parametrize("height", [18, 40, 110])
-def test_a_glyph_is_as_high_as_asked_and_cropped_to_its_strokes(source: Source, height: int) -> None:
+def test_a_glyph_is_as_high_as_asked_and_cropped_to_its_strokes(source: DigitSource, height: int) -> None:
     ink = render_glyph(source.ink(0), Pose(height=height)) > 0.5
     assert abs(ink.shape[0] - height) <= 2
     assert ink[0].any() and ink[-1].any() and ink[:, 0].any() and ink[:, -1].any()
 
 
-def test_the_box_of_a_lone_digit_is_tight_around_its_strokes(source: Source) -> None:
+def test_the_box_of_a_lone_digit_is_tight_around_its_strokes(source: DigitSource) -> None:
     style = DigitStyle(inside_share=1.0, opacity=(1.0, 1.0))
     canvas = Canvas(np.full((120, 160, 3), 128, dtype=np.float32), style)
     assert canvas.add(render_glyph(source.ink(3), Pose(height=60, angle=10)), np.random.default_rng(0))
@@ -189,7 +189,7 @@ def test_a_digit_that_would_hide_another_is_not_painted() -> None:
     assert len(canvas.boxes) == 1 and np.array_equal(canvas.pixels, before)
 
 
-def test_boxes_overlap_no_more_than_the_style_allows(source: Source) -> None:
+def test_boxes_overlap_no_more_than_the_style_allows(source: DigitSource) -> None:
     deck = DigitDeck(source.classes, "train", np.random.default_rng(0))
     boxes = compose(source, "train", (320, 320), deck, np.random.default_rng(1), digits=8).boxes[:, 1:]
     for i in range(len(boxes)):
@@ -199,7 +199,7 @@ def test_boxes_overlap_no_more_than_the_style_allows(source: Source) -> None:
             assert np.prod(np.maximum(high - low, 0)) <= STYLE.max_shared * min(areas) + 1e-3
 
 
-def test_a_drawing_names_the_class_of_each_instance(source: Source) -> None:
+def test_a_drawing_names_the_class_of_each_instance(source: DigitSource) -> None:
     deck = DigitDeck(source.classes, "test", np.random.default_rng(0))
     drawing = compose(source, "test", (240, 320), deck, np.random.default_rng(0), digits=4)
     assert drawing.image.shape == (240, 320, 3) and drawing.image.dtype == np.uint8

@@ -105,7 +105,7 @@ def test_points_and_lines_are_left_out_and_counted(
         shape("rectangle", (10, 5), (30, 15)), *others, shape("rectangle", (1, 1), (9, 9), label="__ignore__")
     )
     assert labels.report.counts == {NO_AREA: 4}
-    assert "4 points, lines and other shapes without a box left out" in caplog.text
+    assert "4 points, lines and other shapes without a box dropped" in caplog.text
     with pytest.raises(InputError, match="has a box: points and lines only"):
         load(*others)
 

@@ -27,7 +27,7 @@ from tqdm import tqdm
 from utils.config.dataset_spec import SPLITS
 from utils.core.errors import InputError
 from utils.core.output import temporary_folder
-from utils.datasets.digits.drawing import STYLE, DigitDeck, FloatArray, Source, compose, load_source
+from utils.datasets.digits.drawing import STYLE, DigitDeck, DigitSource, FloatArray, compose, load_source
 
 LOGGER = logging.getLogger(__name__)
 
@@ -81,7 +81,7 @@ def _generate_split(
     root: Path,
     split: str,
     count: int,
-    source: Source,
+    source: DigitSource,
     seed: tuple[int, int],
     image_hw: Sequence[tuple[int, int]],
     progress: tqdm[Any],

@@ -60,7 +60,7 @@ STYLE = DigitStyle()
 
 
 @dataclass(frozen=True)
-class Source:
+class DigitSource:
     """What scikit-learn carries: ``cells`` [1797, 8, 8] ink 0..1, ``classes`` [1797], two photos (HWC BGR)."""
 
     cells: FloatArray
@@ -75,7 +75,7 @@ class Source:
         return self._fields[index]
 
 
-def load_source() -> Source:
+def load_source() -> DigitSource:
     """Read digits and photos from the installed scikit-learn; InputError when it is not there."""
     try:
         from sklearn.datasets import load_digits, load_sample_images
@@ -85,7 +85,7 @@ def load_source() -> Source:
         ) from error
     digits = load_digits()
     photos = tuple(np.ascontiguousarray(photo[..., ::-1]) for photo in load_sample_images().images)
-    return Source((digits.images / 16).astype(np.float32), digits.target.astype(np.int64), photos)
+    return DigitSource((digits.images / 16).astype(np.float32), digits.target.astype(np.int64), photos)
 
 
 def digit_pool(split: str) -> range:
@@ -321,7 +321,7 @@ def pick_colour(under: FloatArray, style: DigitStyle, rng: np.random.Generator) 
 
 
 def compose(
-    source: Source,
+    source: DigitSource,
     split: str,
     hw: tuple[int, int],
     deck: DigitDeck,

@@ -7,7 +7,7 @@ Policy, object by object (the image and its other objects stay usable):
 * no area (before or after clipping) or a number that is not finite: the object is dropped;
 * a repeated object is dropped;
 * when the annotations were made for another size of the image with the same proportions, boxes are scaled with it;
-  with other proportions nobody knows where the boxes lie, and the image is left out.
+  with other proportions the place of the boxes is unknown, and the image is dropped.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ import numpy as np
 
 from utils.datasets.labels.records import BAD_ROW, CLIPPED, KEYPOINTS, REPEATED, Finding, LabelFile
 
-NOTE = "note"  # nothing is lost, but somebody should look at it
+NOTE = "note"  # nothing is lost, but the user should check it
 CROWD = "crowd annotation"
-CROWD_AS_ASKED = "crowd annotation, left out as the yaml says"
+CROWD_AS_REQUESTED = "crowd annotation, dropped as the yaml says"
 MASK = "mask without outline"
 DIFFICULT = "difficult object"
 NO_AREA = "shape without a box"
 DROPPED_KINDS = {
     CROWD: (
-        "crowd annotations left out (iscrowd: 1, as CVAT marks masks): 'crowd: keep' in the data yaml uses their boxes,"
+        "crowd annotations dropped (iscrowd: 1, as CVAT marks masks): 'crowd: keep' in the data yaml uses their boxes,"
         " 'crowd: drop' confirms that they are not wanted"
     ),
-    CROWD_AS_ASKED: "crowd annotations left out, as the yaml says",
+    CROWD_AS_REQUESTED: "crowd annotations dropped, as the yaml says",
     MASK: "masks, of which only the boxes are used",
-    DIFFICULT: "difficult objects left out",
-    NO_AREA: "points, lines and other shapes without a box left out",
+    DIFFICULT: "difficult objects dropped",
+    NO_AREA: "points, lines and other shapes without a box dropped",
     KEYPOINTS: "label files with key points, of which only the boxes are used",
 }
 
@@ -110,7 +110,7 @@ def frame(stated_wh: tuple[float, float] | None, hw: tuple[int, int]) -> tuple[f
     turned = ", perhaps turned by its EXIF flag" if stated_wh == (height, width) else ""
     raise UnreadableLabels(
         f"made for {stated_w:g}x{stated_h:g} pixels, but the image has {width}x{height}{turned}; "
-        "nobody knows where the boxes belong"
+        "the place of the boxes is unknown"
     )
 
 
@@ -121,7 +121,7 @@ def to_label_file(
 
     ``size_wh`` is what the pixels refer to; ``findings`` of the reader come before those made here.
     """
-    found = list(findings)
+    problems = list(findings)
     rows: list[tuple[float, ...]] = []
     outlines: list[np.ndarray] = []
     seen: set[tuple[object, ...]] = set()
@@ -129,23 +129,23 @@ def to_label_file(
         try:
             corners, far = _inside(item.xyxy, size_wh)
         except ValueError as error:
-            found.append(Finding(BAD_ROW, str(file), item.line, item.value, str(error), "row dropped"))
+            problems.append(Finding(BAD_ROW, str(file), item.line, item.value, str(error), "row dropped"))
             continue
         outline = (item.outline / size_wh).clip(0, 1).astype(np.float32) if len(item.outline) else _NO_OUTLINE
         identity = (item.cls, corners, outline.tobytes())
         if identity in seen:
-            found.append(Finding(REPEATED, str(file), item.line, item.value, "repeats another one", "row dropped"))
+            problems.append(Finding(REPEATED, str(file), item.line, item.value, "repeats another one", "row dropped"))
             continue
         seen.add(identity)
         if far:
             problem = f"reaches beyond the {size_wh[0]:g}x{size_wh[1]:g} pixels of the image"
             kinds = [CLIPPED] + [NOTE] * (far > _FAR)
-            found += [Finding(kind, str(file), item.line, item.value, problem, "clipped") for kind in kinds]
+            problems += [Finding(kind, str(file), item.line, item.value, problem, "clipped") for kind in kinds]
         x1, y1, x2, y2 = corners
         rows.append((item.cls, (x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1))
         outlines.append(outline)
     boxes = np.array(rows, np.float32).reshape(-1, 5)
-    return LabelFile(boxes, tuple(outlines) if any(map(len, outlines)) else (), tuple(found))
+    return LabelFile(boxes, tuple(outlines) if any(map(len, outlines)) else (), tuple(problems))
 
 
 def _inside(

@@ -3,7 +3,7 @@
 What is used of the file: ``images`` (id, file_name, and width and height where given), ``annotations`` (image_id,
 category_id, bbox in pixels, iscrowd, segmentation) and ``categories`` (id, name).
 
-* Crowd annotations (``iscrowd: 1``) outline a group and not an object: they are left out and counted. CVAT marks every
+* Crowd annotations (``iscrowd: 1``) outline a group and not an object: they are dropped and counted. CVAT marks every
   mask so; ``crowd: keep`` in the data yaml makes them objects like others.
 * The box is always ``bbox``. A polygon segmentation becomes the outline of the object; of several parts one outline is
   made (:func:`utils.datasets.formats.annotations.merge_outlines`). Run-length masks are not used.
@@ -29,7 +29,7 @@ from utils.core.files import collector_off
 from utils.core.names import counted
 from utils.datasets.formats.annotations import (
     CROWD,
-    CROWD_AS_ASKED,
+    CROWD_AS_REQUESTED,
     MASK,
     NOTE,
     PixelObject,
@@ -62,7 +62,7 @@ class _Image:
 class _Content:
     """A parsed file: images in its order, and which class a category is (``classes`` None: all are class 0)."""
 
-    pictures: list[_Image]
+    images: list[_Image]
     categories: Categories
     classes: dict[int, int] | None
     strays: tuple[Finding, ...]
@@ -122,7 +122,7 @@ class CocoLabels:
         known = _recall(listing, file, self.settings)
         if known is None:
             self._content = self._parse()  # before the images are looked for: a wrong file shows at once
-            known = [picture.name for picture in self._content.pictures], self._content.strays
+            known = [entry.name for entry in self._content.images], self._content.strays
             _keep(listing, file, self.settings, *known)
         names_of_images, self.strays = known
         self._places = locate_images(names_of_images, self.tried, file)
@@ -133,10 +133,10 @@ class CocoLabels:
         with collector_off():
             sections = _sections(self.file)
             categories = parse_categories(sections["categories"], self.file)
-            pictures = _images(sections["images"], self.file)
-            strays = _assign(sections["annotations"], pictures, self.file)
+            images = _images(sections["images"], self.file)
+            strays = _assign(sections["annotations"], images, self.file)
             classes = None if self._names is None else categories.classes(self._names)
-            content = _Content(list(pictures.values()), categories, classes, strays)
+            content = _Content(list(images.values()), categories, classes, strays)
             if self._strict:
                 self._refuse_unknown(content)
             return content
@@ -159,15 +159,15 @@ class CocoLabels:
             UnreadableLabels: the file states another shape of the image.
         """
         content = self._parsed()
-        pictures = [content.pictures[place] for place in self._places[image]]
-        size = frame(pictures[0].wh, hw)
+        entries = [content.images[place] for place in self._places[image]]
+        size = frame(entries[0].wh, hw)
         findings: list[Finding] = []
         objects = []
-        for annotation in (annotation for picture in pictures for annotation in picture.annotations):
+        for annotation in (annotation for entry in entries for annotation in entry.annotations):
             value = f"annotation {_brief(annotation.get('id'))}"
-            if self._left_out(annotation):
-                kind = CROWD if self._crowd is None else CROWD_AS_ASKED
-                findings.append(Finding(kind, str(self.file), 0, value, "", "left out"))
+            if self._is_dropped(annotation):
+                kind = CROWD if self._crowd is None else CROWD_AS_REQUESTED
+                findings.append(Finding(kind, str(self.file), 0, value, "", "dropped"))
                 continue
             cls = content.class_of(annotation.get("category_id"))
             if cls is None:
@@ -186,7 +186,7 @@ class CocoLabels:
             objects.append(PixelObject(cls, 0, value, (x, y, x + width, y + height), outline))
         return to_label_file(self.file, objects, size, findings)
 
-    def _left_out(self, annotation: Mapping[str, Any]) -> bool:
+    def _is_dropped(self, annotation: Mapping[str, Any]) -> bool:
         """Whether it is a crowd, and those are not kept."""
         return self._crowd != KEEP and is_crowd(annotation)
 
@@ -203,9 +203,9 @@ class CocoLabels:
         """Raise InputError that names the first annotations whose category is no class."""
         wrong = [
             annotation
-            for picture in content.pictures
-            for annotation in picture.annotations
-            if content.class_of(annotation.get("category_id")) is None and not self._left_out(annotation)
+            for entry in content.images
+            for annotation in entry.annotations
+            if content.class_of(annotation.get("category_id")) is None and not self._is_dropped(annotation)
         ]
         if not wrong:
             return
@@ -271,7 +271,7 @@ def _images(entries: list[Any], file: Path) -> dict[Any, _Image]:
     """The images by their id."""
     if not entries:
         raise InputError(f"{file}: 'images' is empty: there is nothing to read")
-    found: dict[Any, _Image] = {}
+    images: dict[Any, _Image] = {}
     for place, entry in enumerate(entries):
         here = f"{file}: images[{place}]"
         if not isinstance(entry, Mapping):
@@ -281,10 +281,10 @@ def _images(entries: list[Any], file: Path) -> dict[Any, _Image]:
             raise InputError(f"{here}: id {_brief(number)} is neither a number nor text")
         if not isinstance(name, str) or not name or "\0" in name:
             raise InputError(f"{here} (id {_brief(number)}): file_name {_brief(name)} is not the name of a file")
-        if number in found:
-            raise InputError(f"{here}: id {_brief(number)} is taken by {found[number].name}")
-        found[number] = _Image(name, _stated_size(entry, here))
-    return found
+        if number in images:
+            raise InputError(f"{here}: id {_brief(number)} is taken by {images[number].name}")
+        images[number] = _Image(name, _stated_size(entry, here))
+    return images
 
 
 def _stated_size(entry: Mapping[str, Any], here: str) -> tuple[float, float] | None:
@@ -300,7 +300,7 @@ def _stated_size(entry: Mapping[str, Any], here: str) -> tuple[float, float] | N
     return width, height
 
 
-def _assign(entries: list[Any], pictures: Mapping[Any, _Image], file: Path) -> tuple[Finding, ...]:
+def _assign(entries: list[Any], images: Mapping[Any, _Image], file: Path) -> tuple[Finding, ...]:
     """Give every annotation to its image; what belongs to none is returned."""
     strays = []
     for place, entry in enumerate(entries):
@@ -310,13 +310,13 @@ def _assign(entries: list[Any], pictures: Mapping[Any, _Image], file: Path) -> t
             continue
         owner = entry.get("image_id")
         known = isinstance(owner, (int, str)) and not isinstance(owner, bool)
-        picture = pictures.get(owner) if known else None
-        if picture is None:
+        image = images.get(owner) if known else None
+        if image is None:
             problem = f"image_id {_brief(owner)} is not among the images"
             value = f"annotation {_brief(entry.get('id', f'at place {place}'))}"
             strays.append(Finding(BAD_ROW, str(file), 0, value, problem, _DROPPED))
         else:
-            picture.annotations.append(entry)
+            image.annotations.append(entry)
     return tuple(strays)
 
 
@@ -345,7 +345,7 @@ def image_folders(file: Path, split: str = "", folder: Path | None = None) -> li
 def locate_images(names: Sequence[str], folders: Sequence[Path], file: Path) -> dict[Path, list[int]]:
     """Path -> places in ``names``: more than one for an image that is listed more than once."""
     present = [folder for folder in folders if folder.is_dir()]
-    found: dict[Path, list[int]] = {}
+    places_of: dict[Path, list[int]] = {}
     missing = []
     home = (present or folders)[0]  # where an image that is not there is said to be missing: beside the others
     for place, text in enumerate(names):
@@ -355,7 +355,7 @@ def locate_images(names: Sequence[str], folders: Sequence[Path], file: Path) -> 
         if hit is None:
             missing.append(text)
         home, path = hit or (home, home / name)
-        others = found.setdefault(path, [])
+        others = places_of.setdefault(path, [])
         if others and names[others[0]] != text:
             raise InputError(f"{file}: '{names[others[0]]}' and '{text}' both lead to {path}; set 'images:' right")
         others.append(place)
@@ -369,12 +369,12 @@ def locate_images(names: Sequence[str], folders: Sequence[Path], file: Path) -> 
         LOG.warning(
             "%s: %s not found, such as '%s'; tried %s", file, counted(len(missing), "image"), missing[0], places
         )
-    repeated = [path for path, entries in found.items() if len(entries) > 1]
+    repeated = [path for path, entries in places_of.items() if len(entries) > 1]
     if repeated:
         LOG.warning(
             "%s: %s listed more than once, such as '%s'; joined", file, counted(len(repeated), "image"), repeated[0]
         )
-    return found
+    return places_of
 
 
 def _keep(listing: Path | None, file: Path, settings: str, names: list[str], strays: Sequence[Finding]) -> None:

@@ -4,8 +4,8 @@ What is used of a file: of every ``image`` its ``name``, ``width``, ``height`` a
 
 * Boxes are boxes; turned ones (``rotation``, degrees clockwise around their centre) and polygons are outlines with
   their bounds as the box; of ellipses, cuboids and masks the box around them is used.
-* Points, polylines, skeletons and tags have no box: they are left out and counted.
-* Where the file has subsets called like the splits (Train, Validation, Test), a split has the images of its own.
+* Points, polylines, skeletons and tags have no box: they are dropped and counted.
+* Where the file has subsets called like the splits (Train, Validation, Test), a split has the images of its subset.
 * An image that is listed more than once, as in a project of several tasks, has the objects of all its entries.
 """
 
@@ -52,14 +52,14 @@ class CvatLabels(NamedLabels):
             FileNotFoundError: the file, or all of its images, are missing.
             InputError: it is no such file, or has no image of this split.
         """
-        found = read_cvat(file)
-        chosen = [element for of_split, element in found if of_split == split]
-        if not any(of_split for of_split, _ in found):
-            chosen = [element for _, element in found]
-        elif others := [element for of_split, element in found if not of_split]:
+        with_split = read_cvat(file)
+        chosen = [element for of_split, element in with_split if of_split == split]
+        if not any(of_split for of_split, _ in with_split):
+            chosen = [element for _, element in with_split]
+        elif others := [element for of_split, element in with_split if not of_split]:
             subset = others[0].attributes.get("subset", "")
             LOG.warning(
-                "%s: %s of subsets that are no split left out, such as '%s'",
+                "%s: %s of subsets that are no split dropped, such as '%s'",
                 file,
                 counted(len(others), "image"),
                 subset,
@@ -86,7 +86,7 @@ class CvatLabels(NamedLabels):
 def read_cvat(file: Path) -> Sequence[tuple[str, Element]]:
     """The images of a file, each with the split that its subset is called like, "" for none.
 
-    The file that was read last is kept, for the next split of it, as long as nobody changes it.
+    The file that was read last is kept, for the next split of it, as long as it does not change.
 
     Raises:
         FileNotFoundError, OSError, InputError: it cannot be read, or is no file of annotated images.
@@ -121,7 +121,7 @@ def _shape(element: Element) -> Shape:
     kind, line = element.tag, element.line
     value = f"{kind} '{name}'"
     if kind not in ("box", "polygon", "ellipse", "cuboid", "mask"):
-        return Shape(name, line, value, left_out=NO_AREA)
+        return Shape(name, line, value, excluded=NO_AREA)
     try:
         if not name:
             raise ValueError("no label")

@@ -7,7 +7,7 @@ What is used of a file: ``imageWidth``, ``imageHeight``, ``imagePath`` (to find 
   rectangles are outlines with their bounds as the box.
 * Of a mask the box around its pixels is used.
 * Shapes of one label and one ``group_id`` are the parts of one object.
-* Points and lines have no box: they are left out and counted, as is everything labelled ``__ignore__``.
+* Points and lines have no box: they are dropped and counted, as is everything labelled ``__ignore__``.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def read_labelme(file: Path) -> FileContent:
     for number, entry in enumerate(content["shapes"]):
         shape = _shape(entry, number, size)
         group = entry.get("group_id") if isinstance(entry, Mapping) else None
-        if group is None or shape.problem or shape.left_out:
+        if group is None or shape.problem or shape.excluded:
             shapes.append(shape)
             continue
         place = places.setdefault((shape.name, repr(group)), len(shapes))
@@ -97,7 +97,7 @@ def _shape(entry: Any, number: int, size_wh: tuple[float, float] | None) -> Shap
         kind = entry.get("shape_type") or "polygon"  # old files have polygons only and do not say so
         value = f"{value} {kind} '{name}'"
         if kind in _WITHOUT_AREA or name == _IGNORED:
-            return Shape(name, 0, value, left_out=NO_AREA)
+            return Shape(name, 0, value, excluded=NO_AREA)
         if not isinstance(entry.get("points"), list):
             raise ValueError("no list 'points'")
         points = np.array([numbers(point, 2) for point in entry["points"]]).reshape(-1, 2)
@@ -113,7 +113,7 @@ def _shape(entry: Any, number: int, size_wh: tuple[float, float] | None) -> Shap
         if kind == "mask":
             return Shape(name, 0, value, _mask_box(entry.get("mask"), points, size_wh), note=MASK)
         if kind != "rectangle":
-            return Shape(name, 0, value, left_out=NO_AREA)
+            return Shape(name, 0, value, excluded=NO_AREA)
         corners = Shape.polygon(name, 0, value, points).xyxy
     except ValueError as error:
         return Shape(name, 0, value, problem=first_line(error))

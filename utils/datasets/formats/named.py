@@ -24,9 +24,9 @@ class Shape:
     """One object of an annotation file.
 
     Attributes:
-        name: what it is. line: where it stands; 0 where nobody knows. value: the object in a message.
+        name: what it is. line: where it stands; 0 when unknown. value: the object in a message.
         xyxy: corners in pixels; outline: [m, 2] in pixels, empty where it has none.
-        problem: why it cannot be used. left_out: the kind of object that is left out. note: the kind of object of which
+        problem: why it cannot be used. excluded: the kind of object that is dropped. note: the kind of object of which
             only the box is used. "" where none of these applies.
     """
 
@@ -36,7 +36,7 @@ class Shape:
     xyxy: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
     outline: np.ndarray = field(default_factory=lambda: _NO_OUTLINE)
     problem: str = ""
-    left_out: str = ""
+    excluded: str = ""
     note: str = ""
 
     @classmethod
@@ -109,8 +109,8 @@ class NamedLabels(ABC):
             cls = 0 if self._names is None else self._class.get(item.name)
             if item.problem:
                 findings.append(Finding(BAD_ROW, str(file), item.line, item.value, item.problem, "row dropped"))
-            elif item.left_out:
-                findings.append(Finding(item.left_out, str(file), item.line, item.value, "", "left out"))
+            elif item.excluded:
+                findings.append(Finding(item.excluded, str(file), item.line, item.value, "", "dropped"))
             elif cls is not None:
                 objects.append(PixelObject(cls, item.line, item.value, item.xyxy, item.outline))
                 findings += [Finding(item.note, str(file), item.line, item.value, "", "box used")] * bool(item.note)
@@ -142,15 +142,15 @@ class NamedLabels(ABC):
                 shapes = self.content_of(file, image).shapes
             except (OSError, InputError):
                 continue  # reported by the scan
-            for item in (item for item in shapes if item.name and not item.problem and not item.left_out):
+            for item in (item for item in shapes if item.name and not item.problem and not item.excluded):
                 places.setdefault(item.name, []).append(f"{file}:{item.line}" if item.line else str(file))
         return places
 
     def _describe_unknown(self) -> str:
-        places = {name: found for name, found in self._places().items() if name not in self._class}
+        places = {name: where for name, where in self._places().items() if name not in self._class}
         parts = [
-            f"{found[0]}: '{name}'{suggestion(name, self._class)} ({len(found)} in all)"
-            for name, found in list(places.items())[:_SHOWN]
+            f"{where[0]}: '{name}'{suggestion(name, self._class)} ({len(where)} in all)"
+            for name, where in list(places.items())[:_SHOWN]
         ]
         more = f" and {len(places) - _SHOWN} more names" if len(places) > _SHOWN else ""
         known = ", ".join((self._names or ())[:20])

@@ -26,7 +26,7 @@ LOG = logging.getLogger(__name__)
 ANNOTATIONS = "Annotations"
 JSON = ".json"
 IMAGES = ("JPEGImages", "images")
-_NEAR, _LOOKED_AT = 3, 20  # folders upwards, and files in each, that are searched for annotations of other kinds
+_NEAR, _MOST_READ = 3, 20  # folders upwards, and files in each, that are searched for annotations of other kinds
 _LEVELS = 4  # folders above a list of ids in which "Annotations" is looked for
 
 
@@ -67,7 +67,7 @@ def _without_flag(line: str) -> str:
 def annotation_of(image: Path, suffix: str = ".xml") -> Path:
     """The file of an image: that in ``Annotations``, in the same sub-folder or in none, or beside the image.
 
-    When there is none, the first place that was looked at.
+    When there is none, the first place that was searched.
     """
     places = []
     folders = list(image.parent.parts)
@@ -87,10 +87,10 @@ def annotations_of(images: Sequence[Path]) -> dict[Path, Path]:
     if any(label_path_for(image).is_file() for image in images):
         return {}
     for suffix in (".xml", JSON):
-        found = {image: annotation_of(image, suffix) for image in images}
-        first = next((file for file in found.values() if file.is_file()), None)
-        if first is not None and (suffix != JSON or any(map(is_labelme, found.values()))):
-            return found
+        files = {image: annotation_of(image, suffix) for image in images}
+        first = next((file for file in files.values() if file.is_file()), None)
+        if first is not None and (suffix != JSON or any(map(is_labelme, files.values()))):
+            return files
     return {}
 
 
@@ -101,7 +101,7 @@ def unread(image: Path) -> str:
             files = sorted(file for file in folder.iterdir() if file.suffix.lower() in (".xml", JSON, ".csv"))
         except OSError:
             continue
-        for file in files[:_LOOKED_AT]:
+        for file in files[:_MOST_READ]:
             suffix = file.suffix.lower()
             if suffix == ".csv":
                 return f"; there is {file}: tables are not read, export as YOLO, COCO or VOC"
@@ -171,7 +171,7 @@ def images_of_folder(folder: Path, images: Path | None = None) -> dict[Path, Pat
 
     Raises:
         FileNotFoundError: not one image is there; every folder tried is named.
-        InputError: an image is not to be told from another.
+        InputError: two images cannot be distinguished.
     """
     files = [folder]
     if folder.is_dir():
@@ -187,7 +187,7 @@ def images_of_list(listing: Path, ids: Sequence[str], images: Path | None = None
 
     Raises:
         FileNotFoundError: there is no such folder, or not one image; every folder tried is named.
-        InputError: an image is not to be told from another.
+        InputError: two images cannot be distinguished.
     """
     roots = list(listing.parents)[:_LEVELS]
     root = next((parent for parent in roots if (parent / ANNOTATIONS).is_dir()), None)
@@ -207,26 +207,26 @@ def _folders(root: Path, images: Path | None, annotations: Path) -> list[Path]:
 
 def _match(numbers: dict[str, Path], folders: Sequence[Path], source: Path) -> dict[Path, Path]:
     """Image -> annotation for ids; an image that is not there gets the place where it should be."""
-    pictures = _Images(folders)
-    found: dict[Path, Path] = {}
+    all_images = _Images(folders)
+    matches: dict[Path, Path] = {}
     missing = []
     default = next((folder for folder in folders if folder.is_dir()), folders[0])
     for number, file in numbers.items():
-        image = pictures.find(number, file)
+        image = all_images.find(number, file)
         if image is None:
             missing.append(number)
             image = default / f"{number}.jpg"
-        if image in found:
-            raise InputError(f"{file}: belongs to the image {image}, as {found[image]} does")
-        found[image] = file
+        if image in matches:
+            raise InputError(f"{file}: belongs to the image {image}, as {matches[image]} does")
+        matches[image] = file
     places = ", ".join(map(str, folders))
-    if len(missing) == len(found):
+    if len(missing) == len(matches):
         raise FileNotFoundError(
-            f"{source}: none of its images found ({len(found)} of them), such as '{missing[0]}'; tried {places}; "
+            f"{source}: none of its images found ({len(matches)} of them), such as '{missing[0]}'; tried {places}; "
             "name the folder with 'images:' in the data yaml"
         )
     if missing:
         LOG.warning(
             "%s: %s not found, such as '%s'; tried %s", source, counted(len(missing), "image"), missing[0], places
         )
-    return found
+    return matches

@@ -4,7 +4,8 @@ What is used of a file: ``size`` (width, height) and of every ``object`` its ``n
 
 * ``xmin ymin xmax ymax`` are taken as the corners of the box, as they are: ``cx = (xmin + xmax) / 2 / width`` and
   ``w = (xmax - xmin) / width``. Read as VOC's own numbers, which count pixels from 1, the box so loses the left-most
-  pixel column and the upper-most row; most tools write corners, and so a file of theirs comes back unchanged.
+  pixel column and the upper-most row; most tools write corners, and converting such a
+  file there and back changes nothing.
 * Objects marked difficult are used, unless the data yaml says ``difficult: drop``.
 * An image without an xml file is background.
 """
@@ -35,7 +36,7 @@ class VocFile:
 
 
 def read_voc(file: Path, drop_difficult: bool = False) -> VocFile:
-    """Read one annotation file; with ``drop_difficult`` its difficult objects are to be left out.
+    """Read one annotation file; with ``drop_difficult`` its difficult objects are dropped.
 
     Raises:
         OSError: it cannot be read.
@@ -63,7 +64,7 @@ def _object(element: Element, drop_difficult: bool) -> Shape:
     except ValueError as error:
         return Shape(name, element.line, name, problem=str(error))
     value = f"{name} {x1:g} {y1:g} {x2:g} {y2:g}"
-    return Shape(name, element.line, value, (x1, y1, x2, y2), left_out=DIFFICULT if difficult else "")
+    return Shape(name, element.line, value, (x1, y1, x2, y2), excluded=DIFFICULT if difficult else "")
 
 
 # As labels ------------------------------------------------------------------------------------------------------------
@@ -87,7 +88,7 @@ class VocLabels(NamedLabels):
         Args:
             files: image -> its annotation file, which need not exist.
             names: the classes; None: everything is class 0.
-            drop_difficult: leave out objects marked difficult.
+            drop_difficult: drop objects marked difficult.
             strict: a name that ``names`` lacks is an error; otherwise such objects are dropped.
         """
         super().__init__(files, names, strict)

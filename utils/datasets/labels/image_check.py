@@ -17,7 +17,7 @@ from utils.core.errors import first_line
 from utils.core.files import open_regular
 from utils.core.image import image_hw, read_image
 
-MIN_SIDE_PX = 10  # smaller images are dropped, as in v6.1
+MIN_IMAGE_SIDE_PX = 10  # smaller images are dropped, as in v6.1
 _LARGE = 1 << 26  # pixels; 200 MB when decoded
 _ONE_LARGE = threading.Lock()  # threads that check images decode one such at a time
 _BLOCK = 1 << 20
@@ -30,8 +30,8 @@ def check_image(image: Path) -> tuple[int, int]:
     Only the header and the end of the file are read where that is enough.
     """
     hw = image_hw(image)
-    if min(hw) < MIN_SIDE_PX:
-        raise ValueError(f"{hw[1]}x{hw[0]} pixels, at least {MIN_SIDE_PX} a side are needed")
+    if min(hw) < MIN_IMAGE_SIDE_PX:
+        raise ValueError(f"{hw[1]}x{hw[0]} pixels, at least {MIN_IMAGE_SIDE_PX} a side are needed")
     if not _ends_well(image):
         with _ONE_LARGE if hw[0] * hw[1] > _LARGE else contextlib.nullcontext():
             read_image(image)
