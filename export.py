@@ -12,16 +12,20 @@ from __future__ import annotations
 
 import argparse
 import logging
-import shlex
 import sys
 from pathlib import Path
 from typing import Any
 
+from utils.config.cli import EXIT_INPUT, answer_early, run_script
+from utils.config.options import ExportOptions
+
+answer_early(ExportOptions, __name__)
+
+import shlex
+
 from models.user_modules import load_modules
 from utils.checkpoint.detector import newest_checkpoint
-from utils.config.cli import EXIT_INPUT, run_script
 from utils.config.keywords import as_options, options_from
-from utils.config.options import ExportOptions
 from utils.config.paths import TRAIN_RUNS
 from utils.core.device import select_device
 from utils.core.v61 import import_served

@@ -22,6 +22,11 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
+from utils.config.cli import answer_early, run_script
+from utils.config.options import TrainOptions
+
+answer_early(TrainOptions, __name__)
+
 import torch
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
@@ -29,9 +34,7 @@ from tqdm import tqdm
 
 from models.dynamic import set_temperature, temperatures
 from models.user_modules import load_modules
-from utils.config.cli import run_script
 from utils.config.keywords import as_options, options_from
-from utils.config.options import TrainOptions
 from utils.core.dist import Ranks, connect_ranks
 from utils.core.image import to_model_input
 from utils.core.memory import describe_memory_in_use

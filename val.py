@@ -21,6 +21,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from utils.config.cli import answer_early, run_script
+from utils.config.options import ValOptions
+
+answer_early(ValOptions, __name__)
+
 import numpy as np
 import torch
 
@@ -29,10 +34,9 @@ from models.ensemble import Detector
 from models.fuse import fuse
 from models.user_modules import load_modules
 from utils.checkpoint.detector import newest_checkpoint
-from utils.config.cli import run_script
 from utils.config.dataset_spec import KEEP, SPLITS, DatasetSpec
 from utils.config.keywords import as_options, options_from
-from utils.config.options import ValOptions, to_plain
+from utils.config.options import to_plain
 from utils.config.paths import ROOT, TRAIN_RUNS
 from utils.core.device import select_device
 from utils.core.errors import InputError

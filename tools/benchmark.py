@@ -12,20 +12,20 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 if __name__ == "__main__":  # python tools/benchmark.py: the packages lie beside its folder, not in it
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from tools.options import BenchmarkOptions
+from utils.config.cli import EXIT_INPUT, answer_early, parse, run_script
+
+answer_early(BenchmarkOptions, __name__)
+
 from models.user_modules import load_modules
-from tools.model_options import ModelRunOptions, project_option
 from utils.checkpoint import load_checkpoint
 from utils.checkpoint.detector import newest_checkpoint
-from utils.config.cli import EXIT_INPUT, parse, run_script
-from utils.config.export_options import EXPORT_FORMATS, UNAVAILABLE_FORMATS, ExportOptions
-from utils.config.flags import fraction, option, path, switch
 from utils.config.keywords import options_from
 from utils.config.paths import ROOT, TRAIN_RUNS
 from utils.core.device import select_device
@@ -35,47 +35,6 @@ from utils.export import ExportResult, export_checkpoint, format_results, log_re
 from utils.plots.compare import Panel, plot_comparison
 
 LOG = logging.getLogger(__name__)
-EVERY_FORMAT = (*EXPORT_FORMATS, *UNAVAILABLE_FORMATS)
-
-
-@dataclass(frozen=True, kw_only=True)
-class BenchmarkOptions(ModelRunOptions):
-    """Options of ``python -m tools.benchmark``."""
-
-    weights: str = option("", path, "--weights", "checkpoint; without it: the newest best.pt below runs/train")
-    data: str = option("", path, "--data", "data yaml; without it: the one recorded in the checkpoint, else digits")
-    include: tuple[str, ...] = option(
-        (), str, "--include", f"formats; none: all of {', '.join(EXPORT_FORMATS)}", nargs="+"
-    )
-    half: bool = switch("--half", "half precision")
-    device: str = option("cpu", str, "--device", "cpu, or the number of a GPU")
-    hard_fail: float | None = option(
-        None,
-        float,
-        "--hard-fail",
-        "exit with 1 if a format fails or its mAP@.5:.95 is below this (0)",
-        nargs="?",
-        const=0.0,
-    )
-    cache_dir: str = option("", path, "--cache-dir", "folder for the label cache, for read-only data")
-    project: str = project_option("runs/benchmarks")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        fraction("--hard-fail", self.hard_fail or 0.0)
-        self.export_options("", "")  # checks the formats
-
-    def export_options(self, data: str, output: str) -> ExportOptions:
-        """The options of ``export.py`` for the same work."""
-        return ExportOptions(
-            imgsz=(self.imgsz,) if self.imgsz else (),
-            batch_size=self.batch_size,
-            include=self.include or EVERY_FORMAT,
-            half=self.half,
-            data=data,
-            output=output,
-            cache_dir=self.cache_dir,
-        )
 
 
 def write_benchmark_files(rows: Sequence[ExportResult], folder: Path) -> None:

@@ -16,15 +16,17 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+
+from tools.options import CheckOptions
+from utils.config.cli import EXIT_USAGE, answer_early, run_script
+
+answer_early(CheckOptions, __name__)
 
 import numpy as np
 from tqdm import tqdm
 
-from utils.config.cli import EXIT_USAGE, run_script
 from utils.config.dataset_spec import SPLITS, DatasetSpec
-from utils.config.flags import IMAGE_SIZE_FLAGS, option, path, switch
 from utils.config.paths import ROOT
 from utils.core.errors import InputError
 from utils.core.files import increment_path, write_atomic
@@ -48,27 +50,6 @@ from utils.plots.labels import plot_box_sizes, plot_labels
 
 LOG = logging.getLogger(__name__)
 PLOTS = ("labels", "sizes")  # of each split
-
-
-@dataclass(frozen=True, kw_only=True)
-class CheckOptions:
-    """Options of ``python -m tools.check``. Raises InputError naming the flag when a value is out of range."""
-
-    data: str = option(str(ROOT / "data/digits.yaml"), path, "--data", "data yaml")
-    task: tuple[str, ...] = option(
-        (), str, "--task", "splits to check; none: all that the yaml names", nargs="+", choices=SPLITS
-    )
-    imgsz: int = option(640, int, IMAGE_SIZE_FLAGS, "size of training in pixels, for which boxes are too small")
-    decode: bool = switch("--decode", "decode every image in full, to find damage in the middle of a file")
-    workers: int = option(8, int, "--workers", "files read at a time; 0: one")
-    single_cls: bool = switch("--single-cls", "treat all classes as one")
-    cache_dir: str = option("", path, "--cache-dir", "folder for the label cache; without it: beside the labels")
-    report: str = option("", path, "--report", "folder to write into; without it: runs/check/exp, numbered when taken")
-
-    def __post_init__(self) -> None:
-        for flag, value, low in (("--imgsz", self.imgsz, 32), ("--workers", self.workers, 0)):
-            if value < low:
-                raise InputError(f"{flag} {value} is too small; allowed is {low} or more")
 
 
 def check(

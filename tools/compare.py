@@ -27,6 +27,11 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from tools.options import CompareOptions
+from utils.config.cli import answer_early, run_script
+
+answer_early(CompareOptions, __name__)
+
 import numpy as np
 import torch
 from tqdm import tqdm
@@ -35,10 +40,7 @@ from models.fuse import fuse
 from models.summary import ModelSummary, summarize
 from models.user_modules import load_modules
 from models.yolo import Model
-from tools.model_options import ModelRunOptions, project_option
 from utils.checkpoint import load_model
-from utils.config.cli import run_script
-from utils.config.flags import at_least, option, path, switch
 from utils.config.sizes import chosen_side
 from utils.core.device import select_device
 from utils.core.errors import InputError
@@ -50,28 +52,6 @@ from utils.training.dry_run import random_images, training_memory, training_step
 LOG = logging.getLogger(__name__)
 
 WARM_UP_ROUNDS = 2  # rounds whose times are thrown away
-
-
-@dataclass(frozen=True, kw_only=True)
-class CompareOptions(ModelRunOptions):
-    """Options of ``python -m tools.compare``."""
-
-    models: tuple[str, ...] = option(
-        (), str, "models", "model yamls (a path, or a bare name of one below models/) or checkpoints (.pt)", nargs="*"
-    )
-    weights: tuple[str, ...] = option((), path, "--weights", "checkpoints to compare as well", nargs="+")
-    nc: int = option(80, int, "--nc", "classes of the models that are built from a yaml")
-    repeats: int = option(20, int, "--repeats", "timed calls of every model")
-    notrain: bool = switch("--notrain", "skip the training step")
-    markdown: bool = switch("--markdown", "print the table as markdown")
-    project: str = project_option("runs/compare")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        at_least("--nc", self.nc, 1)
-        at_least("--repeats", self.repeats, 1)
-        if not self.models and not self.weights:
-            raise InputError("no model named; give model yamls or checkpoints, for example yolov5n.yaml")
 
 
 @dataclass(frozen=True)

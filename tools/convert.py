@@ -21,17 +21,20 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from tools.options import ConvertOptions
+from utils.config.cli import answer_early, run_script
+
+answer_early(ConvertOptions, __name__)
+
 from tqdm import tqdm
 
 from utils.config.categories import NO_CATEGORY, cvat_names, is_cvat, is_labelme, read_categories
-from utils.config.cli import run_script
 from utils.config.dataset_spec import SPLITS, DatasetSpec, parse_names, read_name_list
-from utils.config.flags import option, path, switch
 from utils.core.errors import InputError
 from utils.core.files import read_yaml, without_dots, write_atomic
 from utils.core.names import counted, printable
@@ -41,7 +44,7 @@ from utils.datasets.formats.annotations import DROPPED_KINDS
 from utils.datasets.formats.cvat_xml import read_cvat
 from utils.datasets.formats.named import NamedLabels
 from utils.datasets.formats.voc_layout import ANNOTATIONS
-from utils.datasets.formats.writing import FORMATS, SplitPlan, check_names, plan, write_labels
+from utils.datasets.formats.writing import SplitPlan, check_names, plan, write_labels
 from utils.datasets.labels.records import LOSSES, REPEATED, LabelRecord, LabelSet
 from utils.datasets.labels.scan import scan_labels
 from utils.datasets.labels.splits import join, log_oddities, open_split
@@ -49,27 +52,6 @@ from utils.datasets.labels.splits import join, log_oddities, open_split
 LOG = logging.getLogger(__name__)
 
 REPORT = "convert.txt"
-
-
-@dataclass(frozen=True, kw_only=True)
-class ConvertOptions:
-    """Options of ``python -m tools.convert``. Raises InputError naming the flag that is missing or at odds."""
-
-    source: str = option("", path, "--source", "data yaml, COCO .json, CVAT .xml, or a folder (see above)")
-    to: str = option("yolo", str, "--to", "format to write", choices=FORMATS)
-    output: str = option("", path, "--output", "folder to write into; it must be new or empty")
-    names: str = option("", path, ("--names", "--data"), "yaml whose names: are the classes, in their order")
-    images: str = option("", path, "--images", "folder with the images of COCO or VOC annotations, if not found")
-    copy_images: bool = switch("--copy-images", "copy the images into the output folder")
-    link: bool = switch("--link", "put links to the images into the output folder")
-    exist_ok: bool = switch("--exist-ok", "write into a folder that has files in it, over files of the same name")
-
-    def __post_init__(self) -> None:
-        for flag, value in (("--source", self.source), ("--output", self.output)):
-            if not value:
-                raise InputError(f"{flag} is missing")
-        if self.copy_images and self.link:
-            raise InputError("--copy-images and --link exclude each other; give one")
 
 
 # The source -----------------------------------------------------------------------------------------------------------

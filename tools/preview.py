@@ -10,18 +10,19 @@ from __future__ import annotations
 
 import logging
 import sys
-from dataclasses import dataclass
 from pathlib import Path
+
+from tools.options import PreviewOptions
+from utils.config.cli import answer_early, run_script
+
+answer_early(PreviewOptions, __name__)
 
 import numpy as np
 
-from utils.config.cli import run_script
-from utils.config.dataset_spec import SPLITS, DatasetSpec
-from utils.config.flags import IMAGE_SIZE_FLAGS, option, path, switch
+from utils.config.dataset_spec import DatasetSpec
 from utils.config.hyp import Hyp
-from utils.config.paths import ROOT
 from utils.config.sizes import check_img_size
-from utils.core.errors import InputError, suggestion
+from utils.core.errors import InputError
 from utils.core.names import counted
 from utils.core.output import OutputFolder
 from utils.datasets.dataset import DetectionDataset
@@ -34,32 +35,6 @@ LOG = logging.getLogger(__name__)
 
 AUGMENTED, PLAIN = "augmented.jpg", "plain.jpg"
 _MAX_SIDE = 3840  # pixels of a grid, so that labels can be read when there are many images
-
-
-@dataclass(frozen=True, kw_only=True)
-class PreviewOptions:
-    """Options of ``python -m tools.preview``. Raises InputError naming the flag when a value cannot be."""
-
-    data: str = option(str(ROOT / "data/digits.yaml"), path, "--data", "data yaml")
-    hyp: str = option(str(ROOT / "data/hyps/hyp.scratch-low.yaml"), path, "--hyp", "hyper-parameter yaml")
-    n: int = option(16, int, "--n", "images to draw; with more than the set has, some come again in a later epoch")
-    imgsz: int = option(640, int, IMAGE_SIZE_FLAGS, "side of the training images in pixels")
-    seed: int = option(0, int, "--seed", "seed of the choice and of the augmentations, as train.py's")
-    task: str = option("train", str, "--task", "split to look at", choices=SPLITS)
-    single_cls: bool = switch("--single-cls", "treat all classes as one")
-    output: str = option(str(ROOT / "runs/preview"), path, "--output", "folder of the two grids")
-    exist_ok: bool = switch("--exist-ok", "replace grids that are there")
-
-    def __post_init__(self) -> None:
-        for flag, value, low in (("--n", self.n, 1), ("--imgsz", self.imgsz, 32), ("--seed", self.seed, 0)):
-            if value < low:
-                raise InputError(f"{flag} {value} is too small; allowed is {low} or more")
-        if self.task not in SPLITS:
-            raise InputError(
-                f"--task {self.task} is unknown{suggestion(self.task, SPLITS)}; allowed is {', '.join(SPLITS)}"
-            )
-        if not self.output:
-            raise InputError("--output is empty; give a folder")
 
 
 def choose(size: int, n: int, seed: int) -> list[tuple[int, int]]:

@@ -19,6 +19,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from tools.options import PROFILED_CFG, ProfileOptions
+from utils.config.cli import answer_early, run_script
+
+answer_early(ProfileOptions, __name__)
+
 import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
@@ -27,16 +32,12 @@ from models.fuse import fuse
 from models.summary import log_unused
 from models.user_modules import load_modules
 from models.yolo import Model
-from tools.model_options import ModelCommandOptions
 from utils.checkpoint import load_model
-from utils.config.cli import run_script
-from utils.config.flags import at_least, option, path, switch
 from utils.config.sizes import chosen_side
 from utils.core.device import select_device
 from utils.core.errors import InputError
 
 LOG = logging.getLogger(__name__)
-PROFILED_CFG = "yolov5n_dynamic.yaml"
 WARM_UP_RUNS = 2  # calls before the clock counts: the first ones allocate memory and choose algorithms
 
 
@@ -178,22 +179,6 @@ def log_profile(rows: Sequence[LayerProfile]) -> None:
     """Log the table."""
     for line in format_profile(rows):
         LOG.info(line)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ProfileOptions(ModelCommandOptions):
-    """Options of ``python -m tools.profile``."""
-
-    cfg: str = option("", str, "--cfg", f"model yaml; with no --weights either: {PROFILED_CFG}")
-    weights: str = option("", path, "--weights", "checkpoint whose model is measured")
-    repeats: int = option(10, int, "--repeats", "timed runs, of which the median counts")
-    fuse: bool = switch("--fuse", "fold the norms into the convolutions first, as val and detect do")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        at_least("--repeats", self.repeats, 1)
-        if self.cfg and self.weights:
-            raise InputError("--cfg and --weights exclude each other: a checkpoint brings its own yaml; drop one")
 
 
 def main(options: ProfileOptions) -> None:

@@ -12,9 +12,13 @@ import logging
 import math
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from tools.options import RoutingOptions
+from utils.config.cli import answer_early, run_script
+
+answer_early(RoutingOptions, __name__)
 
 import numpy as np
 import torch
@@ -23,12 +27,9 @@ from tqdm import tqdm
 
 from models.routing import RoutingStats, layer_names
 from models.user_modules import load_modules
-from tools.model_options import ModelRunOptions, project_option
 from utils.checkpoint import Checkpoint, load_model
 from utils.checkpoint.detector import newest_checkpoint
-from utils.config.cli import run_script
-from utils.config.dataset_spec import SPLITS, DatasetSpec
-from utils.config.flags import at_least, image_size_option, option, path, switch
+from utils.config.dataset_spec import DatasetSpec
 from utils.config.paths import ROOT, TRAIN_RUNS
 from utils.config.sizes import chosen_side
 from utils.core.device import select_device
@@ -50,24 +51,6 @@ from utils.training.schedule import too_short
 
 LOG = logging.getLogger(__name__)
 TOO_EARLY = "too early to say"
-
-
-@dataclass(frozen=True, kw_only=True)
-class RoutingOptions(ModelRunOptions):
-    """Options of ``python -m tools.routing``."""
-
-    weights: str = option("", path, "--weights", "checkpoint; without it: the newest best.pt below runs/train")
-    data: str = option("", path, "--data", "data yaml; without it: the one recorded in the checkpoint, else digits")
-    task: str = option("val", str, "--task", "split to use", choices=SPLITS)
-    imgsz: int | None = image_size_option("longer side of the images in pixels")
-    batch_size: int = option(16, int, "--batch-size", "images per batch")
-    workers: int = option(8, int, "--workers", "workers of the data loader; 0: load in the main process")
-    project: str = project_option("runs/routing")
-    foreign: bool = switch("--foreign", "evaluate the model with the kernel weights of other images too")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        at_least("--workers", self.workers, 0)
 
 
 @torch.no_grad()

@@ -12,23 +12,24 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import math
 import os
 import re
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from tools.options import SplitOptions
+from utils.config.cli import answer_early, run_script
+
+answer_early(SplitOptions, __name__)
+
 import numpy as np
 
-from utils.config.cli import run_script
 from utils.config.dataset_spec import SPLITS, DatasetSpec
-from utils.config.flags import option, path, switch
-from utils.core.errors import InputError, suggestion
+from utils.core.errors import InputError
 from utils.core.files import find_images, label_path_for, open_regular, write_atomic
 from utils.core.names import counted
 from utils.core.output import OutputFolder
@@ -39,67 +40,9 @@ from utils.datasets.labels.splits import load_labels
 from utils.datasets.stratify import Units, assign
 
 LOG = logging.getLogger(__name__)
-_MOST_FOLDS = 1000
 
-FRACTIONS = (0.8, 0.1, 0.1)
 _ANY_CLASS = 10_000  # more classes than a folder without a yaml will ever have
 _YAML = (".yaml", ".yml")
-
-
-@dataclass(frozen=True, kw_only=True)
-class SplitOptions:
-    """Options of ``python -m tools.split``. Raises InputError naming the flag when a value cannot be."""
-
-    source: str = option("", path, "--source", "folder of images, .txt list of them, or data yaml")
-    pool: tuple[str, ...] = option(
-        SPLITS, str, "--pool", "splits of a data yaml to throw together first, as far as it has them", nargs="+"
-    )
-    names: tuple[str, ...] = option((), str, "--names", "class names; none: those of the data yaml", nargs="+")
-    fractions: tuple[float, ...] = option(
-        (), float, "--fractions", "shares of train and val, or of train, val and test; none: 0.8 0.1 0.1", nargs="+"
-    )
-    kfold: int = option(0, int, "--kfold", "make this many folds instead: each is val once and train otherwise")
-    stratify: bool = switch("--stratify", "give every class the same share in all lists, as far as possible")
-    group_by: str = option("", str, "--group-by", "regular expression; equal group 1 in the file name: one list")
-    seed: int = option(0, int, "--seed", "seed of the draw")
-    output: str = option("", path, "--output", "folder of the lists and yamls")
-    exist_ok: bool = switch("--exist-ok", "replace lists and yamls that are there")
-
-    def __post_init__(self) -> None:
-        for flag, text in (("--source", self.source), ("--output", self.output)):
-            if not text:
-                raise InputError(f"{flag} is missing; see --help")
-        for split in self.pool:
-            if split not in SPLITS:
-                raise InputError(
-                    f"--pool {split} is unknown{suggestion(split, SPLITS)}; allowed is {', '.join(SPLITS)}"
-                )
-        if self.kfold and self.fractions:
-            raise InputError("--kfold and --fractions exclude each other: folds are of equal size; leave one out")
-        if self.kfold < 0 or self.kfold == 1:
-            raise InputError(f"--kfold {self.kfold} is too small; allowed is 2 or more")
-        if self.kfold > _MOST_FOLDS:
-            raise InputError(f"--kfold {self.kfold} is too large; allowed is up to {_MOST_FOLDS}")
-        if self.seed < 0:
-            raise InputError(f"--seed {self.seed} is too small; allowed is 0 or more")
-        self._check_fractions(self.fractions or FRACTIONS)
-
-    @staticmethod
-    def _check_fractions(given: Sequence[float]) -> None:
-        text = " ".join(f"{fraction:g}" for fraction in given)
-        if len(given) not in (2, 3):
-            raise InputError(f"--fractions {text}: give two numbers (train, val) or three (train, val, test)")
-        if not all(fraction > 0 for fraction in given):
-            raise InputError(f"--fractions {text}: each must be above 0; for no test list give two numbers")
-        if not math.isclose(sum(given), 1.0, abs_tol=1e-6):
-            raise InputError(f"--fractions {text}: the sum is {sum(given):g}, it must be 1")
-
-    @property
-    def parts(self) -> dict[str, float]:
-        """Share of the images by the name of each part; the parts of ``--kfold`` are fold0, fold1 ..."""
-        if self.kfold:
-            return {f"fold{i}": 1 / self.kfold for i in range(self.kfold)}
-        return dict(zip(SPLITS, self.fractions or FRACTIONS))
 
 
 # The images ---------------------------------------------------------------------------------------------------------

@@ -18,16 +18,18 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from tools.options import StudyOptions
+from utils.config.cli import answer_early, run_script
+
+answer_early(StudyOptions, __name__)
 
 from tools.study.data import make_set
 from tools.study.plan import Phase, Plan, Row, Run, load_plan, model_yaml
 from tools.study.summary import write_summary
 from tools.study.worker import RESULT, TASK
-from utils.config.cli import run_script
-from utils.config.flags import option, path, switch
 from utils.config.paths import ROOT
 from utils.core.errors import InputError
 from utils.core.files import write_atomic
@@ -41,22 +43,6 @@ COLUMNS = (
     "val_map_any_pi", "val_entropy", "val_entropy_low", "val_entropy_high", "val_sd_pi", "val_idle", "parameters",
     "gflops", "minutes", "cpu_minutes", "commit", "run", "settings",
 )  # fmt: skip
-
-
-@dataclass(frozen=True, kw_only=True)
-class StudyOptions:
-    """Options of ``python -m tools.study``. Raises InputError naming the flag when a value is out of range."""
-
-    plan: str = option(str(ROOT / "tools/study/plan.yaml"), path, "--plan", "yaml with arms, data sets and phases")
-    output: str = option(str(ROOT / "runs/study"), path, "--output", "folder of the runs, data sets and results")
-    jobs: int = option(1, int, "--jobs", "runs side by side, each on one core")
-    phases: tuple[str, ...] = option((), str, "--phases", "only these phases of the plan", nargs="+")
-    list: bool = switch("--list", "show the phases and their runs, and start nothing")
-    summary: bool = switch("--summary", "tables and charts of the finished runs, and start nothing")
-
-    def __post_init__(self) -> None:
-        if self.jobs < 1:
-            raise InputError(f"--jobs {self.jobs} is too small; allowed is 1 or more")
 
 
 class Results:

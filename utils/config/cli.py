@@ -112,6 +112,24 @@ def parse(
         parser.error(str(error))
 
 
+def answer_early(options_class: type[OptionsT], name: str) -> None:
+    """Answer ``--help`` and a wrong option of a script before it imports torch, which takes seconds.
+
+    Called between the imports of a script; does nothing unless the module is the script that was started.
+
+    Args:
+        options_class: options of the script.
+        name: ``__name__`` of the module.
+
+    Raises:
+        SystemExit: as :func:`parse`.
+    """
+    if name == "__main__":
+        open_closed_streams()
+        setup_logging()
+        parse(options_class)
+
+
 @contextlib.contextmanager
 def ended_by_signals() -> Iterator[list[int]]:
     """While open, SIGTERM and SIGHUP (the terminal was closed) act like Ctrl-C, so that unfinished files are removed.
@@ -153,7 +171,7 @@ def run_script(
     cause (:func:`utils.core.errors.explain_error`), 128 plus the number of the signal after Ctrl-C, SIGTERM or SIGHUP.
     Every other exception is a bug and keeps its traceback. Option errors leave through SystemExit with code 2.
     """
-    _open_closed_streams()
+    open_closed_streams()
     handler = setup_logging()
     handler.lost = None
     came: list[int] = []
@@ -188,7 +206,7 @@ def _flushed(handler: LineHandler, code: int) -> int:
     return EXIT_INPUT
 
 
-def _open_closed_streams() -> None:
+def open_closed_streams() -> None:
     """Let stdout and stderr go nowhere where the caller has closed them, so that no file opened later takes their
     place."""
     for name in ("stdout", "stderr"):

@@ -19,6 +19,7 @@ from utils.core.names import counted
 
 LOG = logging.getLogger(__name__)
 SPLITS = ("train", "val", "test")
+DATASET_FORMATS = ("yolo", "coco", "voc")  # that tools.convert writes
 KNOWN_KEYS = ("path", *SPLITS, "nc", "names", "images", "difficult", "crowd", "kpt_shape", "download", "generate")
 KEEP, DROP = "keep", "drop"
 # Other words for a key: to pass them over would lose what they say.

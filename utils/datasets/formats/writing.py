@@ -20,7 +20,6 @@ from utils.core.files import write_atomic
 from utils.core.output import OutputFolder
 from utils.datasets.labels.records import LabelRecord
 
-FORMATS = ("yolo", "coco", "voc")
 _NOT_IN_XML = re.compile("[^\t\n\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _AGREE = 1e-4  # most by which the bounds of an outline may differ from the box that they replace
 
@@ -112,7 +111,7 @@ def write_labels(
 
     Args:
         plans: what goes where.
-        to: one of ``FORMATS``.
+        to: one of ``DATASET_FORMATS``.
         output: the folder.
         names: the classes.
         ids: their category ids in COCO's format.
