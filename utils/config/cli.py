@@ -12,10 +12,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import Field, fields
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from utils.config.flags import MOST, Flag
+from utils.config.option_groups import OPTION_GROUPS, OTHER, group_of
+from utils.config.paths import ROOT
 from utils.core.errors import InputError, explain_error, suggestion
 from utils.core.log import LineHandler, discard_output, setup_logging, wait_for_rank_0
 
@@ -43,22 +46,30 @@ class _Parser(argparse.ArgumentParser):
 def build_parser(options_class: type[OptionsT], prog: str | None = None) -> argparse.ArgumentParser:
     """Return the command-line parser for an options record; flags, types and help come from its field metadata."""
     parser = _Parser(prog=prog)
-    for item in fields(options_class):
+    titles = [*OPTION_GROUPS, OTHER]
+    groups: dict[str, argparse._ArgumentGroup] = {}
+    for item in sorted(fields(options_class), key=lambda item: titles.index(group_of(item.name))):
         flag: Flag = item.metadata["flag"]
+        if not flag.names[0].startswith("-"):  # given by place, without a flag
+            parser.add_argument(item.name, metavar=flag.names[0], **_value_settings(item, flag))
+            continue
+        title = group_of(item.name)
+        if title not in groups:
+            groups[title] = parser.add_argument_group(title)
         if flag.convert is None:
             action: Any = argparse.BooleanOptionalAction if flag.negatable else "store_true"
             settings = {"action": action, "default": argparse.SUPPRESS, "help": flag.help}
-            parser.add_argument(*flag.names, dest=item.name, **settings)
-        elif flag.names[0].startswith("-"):
-            parser.add_argument(*flag.names, dest=item.name, **_value_settings(item, flag))
-        else:  # given by place, without a flag
-            parser.add_argument(item.name, metavar=flag.names[0], **_value_settings(item, flag))
+        else:
+            settings = _value_settings(item, flag)
+        groups[title].add_argument(*flag.names, dest=item.name, **settings)
     return parser
 
 
 def _value_settings(item: Field[Any], flag: Flag) -> dict[str, Any]:
     # The record has the defaults, and knows which values were given.
     settings: dict[str, Any] = {"type": flag.convert, "default": argparse.SUPPRESS, "help": _help_text(item, flag)}
+    if flag.choices is not None and flag.convert is str:
+        settings["type"] = partial(_spelled_as_choice, flag.choices)
     for key, value in (("nargs", flag.nargs), ("const", flag.const), ("choices", flag.choices)):
         if value is not None:
             settings[key] = value
@@ -67,9 +78,16 @@ def _value_settings(item: Field[Any], flag: Flag) -> dict[str, Any]:
     return settings
 
 
+def _spelled_as_choice(choices: Sequence[str], word: str) -> str:
+    """The choice that differs from ``word`` in upper and lower case only, else ``word``: --optimizer adam."""
+    return next((choice for choice in choices if choice.lower() == word.lower()), word)
+
+
 def _help_text(item: Field[Any], flag: Flag) -> str:
     """The help of a flag, with its default where that says something."""
     default = " ".join(map(str, item.default)) if isinstance(item.default, tuple) else item.default
+    if isinstance(default, str) and default.startswith(str(ROOT)):
+        default = Path(default).relative_to(ROOT).as_posix()
     return flag.help if default is None or default is False or default == "" else f"{flag.help} (default: {default})"
 
 
