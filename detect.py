@@ -62,6 +62,7 @@ def main(options: DetectOptions | argparse.Namespace) -> None:
     options = as_options(DetectOptions, options)
     # Here and not above: torch takes seconds to import, and --help or a mistyped option should be answered at once.
     from models.user_modules import load_modules
+    from utils.checkpoint.official import fetch_official
     from utils.core.output import OutputFolder, run_folder
     from utils.datasets.sources import open_source, without_password
     from utils.inference.outputs import Outputs
@@ -70,6 +71,7 @@ def main(options: DetectOptions | argparse.Namespace) -> None:
 
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # broken frames are counted, not reported one by one
     load_modules(options.modules)
+    fetch_official(options.weights, options.download)
     source = open_source(options.source, options.vid_stride, options.reconnect)
     with source:
         single = build_predictor(options)

@@ -25,6 +25,7 @@ import shlex
 
 from models.user_modules import load_modules
 from utils.checkpoint.detector import newest_checkpoint
+from utils.checkpoint.official import fetch_official
 from utils.config.keywords import as_options, options_from
 from utils.config.paths import TRAIN_RUNS
 from utils.core.device import select_device
@@ -39,6 +40,7 @@ def main(options: ExportOptions | argparse.Namespace) -> int:
     load_modules(options.modules)
     for line in options.idle():
         LOG.warning("%s", line)
+    fetch_official(options.weights, options.download)
     device = select_device(options.device)
     files = [Path(name) for name in options.weights] or [newest_checkpoint(TRAIN_RUNS, "best.pt")]
     complete = True

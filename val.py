@@ -34,6 +34,7 @@ from models.ensemble import Detector
 from models.fuse import fuse
 from models.user_modules import load_modules
 from utils.checkpoint.detector import newest_checkpoint
+from utils.checkpoint.official import fetch_official
 from utils.config.dataset_spec import KEEP, SPLITS, DatasetSpec
 from utils.config.keywords import as_options, options_from
 from utils.config.options import to_plain
@@ -287,6 +288,7 @@ def run_warm_up(subject: Subject, batch_size: int, imgsz: int) -> None:
 def main(options: ValOptions | argparse.Namespace) -> None:
     options = as_options(ValOptions, options)
     load_modules(options.modules)
+    fetch_official(options.weights, options.download)
     seed_everything(options.seed)
     if options.task in SPLITS:
         evaluate_detector(options)
@@ -309,6 +311,7 @@ def run(**options: Any) -> tuple[tuple[float, ...], np.ndarray, tuple[float, ...
     if record.task not in SPLITS:
         raise InputError(f"task '{record.task}' is for the command line; val.run takes {', '.join(SPLITS)}")
     load_modules(record.modules)
+    fetch_official(record.weights, record.download)
     seed_everything(record.seed)
     scores = evaluate_detector(record)
     result, map50, map_ = scores.result, scores.result.map50, scores.result.map

@@ -28,6 +28,7 @@ from models.yolo import Model
 from utils.checkpoint.archive import PICKLE, PLAIN_NAMES, check_values, load_pickle, names_in, read_records
 from utils.checkpoint.foreign import by_content
 from utils.checkpoint.legacy import read_legacy
+from utils.checkpoint.official import describe_missing
 from utils.config.sizes import recorded_size
 from utils.core.errors import InputError, first_line
 from utils.core.files import write_atomic
@@ -123,7 +124,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     """
     path = Path(path).expanduser()
     if not path.is_file():
-        raise FileNotFoundError(f"--weights {path}: no such file ({path.absolute()}); nothing is downloaded")
+        raise FileNotFoundError(describe_missing(path))
     if not zipfile.is_zipfile(path):
         raise InputError(
             f"{path}: not a checkpoint, or damaged (a .pt file is a zip archive and this is {_kind(path)})"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from utils.checkpoint.official import describe_missing
 from utils.core.downloads import download
 from utils.core.errors import InputError
 
@@ -17,7 +18,7 @@ def attempt_download(file: str | Path) -> str:
     path = Path(str(file).strip(" '\""))
     if path.is_file():
         return str(path)
-    raise FileNotFoundError(f"{file}: no such file ({path.absolute()}); nothing is downloaded: put it there")
+    raise FileNotFoundError(describe_missing(path))
 
 
 def safe_download(

@@ -31,6 +31,7 @@ class DetectOptions(Named):
         "model file; several .pt: an ensemble; none: the newest best.pt below runs/train",
         nargs="+",
     )
+    download: bool = switch("--download", "fetch official weights such as yolov5n.pt if they are missing")
     source: str = option(
         str(ROOT / "data/images"),
         path,

@@ -47,6 +47,7 @@ class ExportOptions(Named):
     weights: tuple[str, ...] = option(
         (), path, "--weights", "checkpoints, each for itself; none: the newest best.pt below runs/train", nargs="+"
     )
+    download: bool = switch("--download", "fetch official weights such as yolov5n.pt if they are missing")
     imgsz: tuple[int, ...] = image_size_option("image size in pixels: one side, or h w", nargs="+")
     batch_size: int = option(1, int, "--batch-size", "images per call of a file with a fixed batch")
     device: str = option("cpu", str, "--device", "cpu, or the number of a GPU", may_be_empty=True)

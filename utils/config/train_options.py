@@ -143,7 +143,7 @@ class TrainOptions(Named):
         "latest", str, "--artifact_alias", "of v6.1, refused: data sets are read from files, not from W&B"
     )
     mlflow: bool = switch("--mlflow", "write into an MLflow database in the run folder as well")
-    download: bool = switch("--download", "fetch the images from the download: address of the data yaml if missing")
+    download: bool = switch("--download", "fetch missing files: official weights (yolov5n.pt), images of the data yaml")
     allow_scripts: bool = switch("--allow-scripts", "with --download: run the script that stands under download:")
     download_limit: int = option(50, int, "--download-limit", "most GB that one download may have, packed or unpacked")
     modules: tuple[str, ...] = option(

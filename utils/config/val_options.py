@@ -77,7 +77,7 @@ class ValOptions(Named):
     exist_ok: bool = switch("--exist-ok", "write into an existing run folder")
     half: bool = switch("--half", "half precision on a GPU")
     seed: int = option(0, int, "--seed", "seed of what layers of your own may draw")
-    download: bool = switch("--download", "fetch the images from the download: address of the data yaml if missing")
+    download: bool = switch("--download", "fetch missing files: official weights (yolov5n.pt), images of the data yaml")
     allow_scripts: bool = switch("--allow-scripts", "with --download: run the script that stands under download:")
     download_limit: int = option(50, int, "--download-limit", "most GB that one download may have, packed or unpacked")
     dnn: bool = switch("--dnn", "run an .onnx file by OpenCV instead of ONNX Runtime")

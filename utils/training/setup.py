@@ -11,6 +11,7 @@ import torch
 
 from models.memory_format import fastest_memory_format, set_memory_format
 from models.summary import log_layer_table, summarize
+from utils.checkpoint.official import fetch_official
 from utils.config.dataset_spec import DatasetSpec
 from utils.config.hyp import Hyp
 from utils.config.options import TrainOptions, to_plain
@@ -95,6 +96,7 @@ def prepare(options: TrainOptions, ranks: Ranks = ALONE) -> Session:
         torch.cuda.set_device(device)  # otherwise the other ranks would take memory on the first GPU as well
     seed_everything(options.seed, deterministic=options.deterministic or device.type == "cpu")  # costs nothing there
     spec = DatasetSpec.load(options.data, options.single_cls)
+    ranks.on_main(fetch_official, [options.weights], options.download)
     for line in options.without_effect(hyp, spec.nc):
         LOG.warning(line)
     start = start_model(ModelOptions.of(options), hyp, spec, device, ranks, resumed)  # a wrong --cfg fails early

@@ -49,8 +49,9 @@ ADDED = {
     | WATCHED,
     "val": {"--modules", "--trust", "--cache-dir", "--rect", "--seed"} | DOWNLOAD | SCORING,
     "detect": {"--modules", "--trust", "--save-csv", "--save-json", "--vid-stride", "--batch-size", "--reconnect"}
+    | {"--download"}
     | TILES,
-    "export": {"--modules", "--cache-dir", "--output", "--dynamic-axes", "--dynamic-form", "--venvs"},
+    "export": {"--modules", "--cache-dir", "--output", "--dynamic-axes", "--dynamic-form", "--venvs", "--download"},
 }
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from utils.checkpoint.official import describe_missing
 from utils.config.class_names import ClassNames
 from utils.config.dataset_spec import DatasetSpec
 from utils.core.errors import InputError
@@ -103,7 +104,7 @@ def open_exported(
         raise InputError(f"--dnn is for .onnx files; {file} is none")
     path = Path(file)
     if not path.exists():  # before missing packages are reported
-        raise FileNotFoundError(f"--weights {path}: no such file ({path.absolute()}); nothing is downloaded")
+        raise FileNotFoundError(describe_missing(path))
     chosen = DNN if dnn else kind
     names = DatasetSpec.load(data).names if data else None
     backend = getattr(importlib.import_module(f"{__name__}.{chosen.module}"), chosen.backend)

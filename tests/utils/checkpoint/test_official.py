@@ -1,0 +1,86 @@
+"""Official weights: where a missing file is, and ``--download``."""
+
+from __future__ import annotations
+
+import logging
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+
+import detect
+import val
+from utils.checkpoint import official
+from utils.checkpoint.official import describe_missing, fetch_official, official_address
+from utils.core.errors import InputError
+
+CONTENT = b"weights"
+
+
+@pytest.fixture
+def release(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A release on this disk, and an empty working directory."""
+    for name, file in (("v6.0", "yolov5n.pt"), ("v6.1", "yolov5s.pt")):
+        (tmp_path / "release" / name).mkdir(parents=True)
+        (tmp_path / "release" / name / file).write_bytes(CONTENT)
+    monkeypatch.setattr(official, "RELEASES", (tmp_path / "release").as_uri())
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    return tmp_path / "release"
+
+
+def test_a_missing_official_file_is_reported_with_its_address_and_checksum() -> None:
+    message = describe_missing("runs/yolov5n.pt")
+    assert "no such file" in message
+    assert "--download fetches https://github.com/ultralytics/yolov5/releases/download/v6.0/yolov5n.pt" in message
+    assert official.CHECKSUMS["yolov5n.pt"][1] in message
+    assert "v6.1/yolov5x6.pt" in describe_missing("yolov5x6.pt")
+    assert "SHA-256" not in describe_missing("yolov5x6.pt")
+
+
+@pytest.mark.parametrize("name", ["best.pt", "yolov5n.onnx", "yolov5t.pt", "my-yolov5n.pt", "yolov5n.pt.pt", ""])
+def test_other_files_have_no_address(name: str) -> None:
+    assert official_address(name) == ("", "")
+    assert "http" not in describe_missing(name)
+
+
+def test_a_file_with_a_known_checksum_is_fetched_and_compared(
+    release: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setitem(official.CHECKSUMS, "yolov5n.pt", ("v6.0", sha256(CONTENT).hexdigest()))
+    with caplog.at_level(logging.WARNING):
+        fetch_official(["yolov5n.pt"])
+    assert Path("yolov5n.pt").read_bytes() == CONTENT
+    assert caplog.text == ""
+
+
+def test_a_file_with_another_checksum_is_refused_and_not_kept(release: Path) -> None:
+    with pytest.raises(InputError, match="not the file that was meant"):
+        fetch_official(["yolov5n.pt"])
+    assert list(Path().iterdir()) == []
+
+
+def test_a_file_without_a_known_checksum_is_fetched_with_a_warning(
+    release: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    fetch_official(["yolov5s.pt"])
+    assert Path("yolov5s.pt").read_bytes() == CONTENT
+    assert f"its SHA-256 is {sha256(CONTENT).hexdigest()}" in caplog.text
+
+
+def test_nothing_is_fetched_without_the_option_over_a_file_or_for_another_name(release: Path) -> None:
+    fetch_official(["yolov5s.pt"], wanted=False)
+    fetch_official(["best.pt", "yolov5s.onnx"])
+    assert list(Path().iterdir()) == []
+    Path("yolov5s.pt").write_bytes(b"mine")
+    fetch_official(["yolov5s.pt"])
+    assert Path("yolov5s.pt").read_bytes() == b"mine"
+
+
+def test_the_scripts_fetch_with_the_option_only(release: Path) -> None:
+    for run in (detect.run, val.run):
+        with pytest.raises(FileNotFoundError, match="--download fetches"):
+            run(weights=["yolov5s.pt"])
+        with pytest.raises(InputError, match="not a checkpoint"):  # it was fetched, and has no weights in it
+            run(weights=["yolov5s.pt"], download=True)
+        Path("yolov5s.pt").unlink()
