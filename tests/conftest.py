@@ -50,6 +50,23 @@ class Golden:
         return sizes, [rows[rows[:, 0] == i, 1:] for i in range(len(sizes))]
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Without the optional files, a test that needs them is skipped once instead of once per parameter."""
+    folders = {"shared_data": SHARED / "data", "shared_weights": SHARED / "weights"}
+    absent = {fixture for fixture, folder in folders.items() if not folder.is_dir()}
+    seen: set[str] = set()
+    dropped = []
+    for item in items:
+        if absent.intersection(getattr(item, "fixturenames", ())):
+            test = item.nodeid.split("[")[0]
+            if test in seen:
+                dropped.append(item)
+            seen.add(test)
+    if dropped:
+        config.hook.pytest_deselected(items=dropped)
+        items[:] = [item for item in items if item not in set(dropped)]
+
+
 @pytest.fixture(scope="session")
 def golden() -> Golden:
     return Golden()

@@ -33,7 +33,8 @@ PROGRAM = next(filter(None, map(shutil.which, PROGRAMS)), None)
 fcntl = pytest.importorskip("fcntl")  # pipes as the browser wants them
 pytest.importorskip("fastapi")
 pytest.importorskip("uvicorn")
-pytestmark = pytest.mark.skipif(PROGRAM is None, reason="no Chromium on the PATH")
+if PROGRAM is None:
+    pytest.skip("no Chromium on the PATH", allow_module_level=True)
 
 
 class Browser:

@@ -1,9 +1,8 @@
-"""The TensorFlow family: what is said without its environments, and, where they are, that each file equals PyTorch."""
+"""The TensorFlow family without its environments (with them: test_tflite_files.py, test_tensorflow_files.py)."""
 
 from __future__ import annotations
 
 import json
-import subprocess
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -19,13 +18,9 @@ from utils.export.export_job import ExportJob
 from utils.export.export_network import ExportNetwork
 from utils.export.tensorflow import FrozenGraphExporter, SavedModelExporter
 from utils.export.tflite import Shares, TFLiteExporter
-from utils.inference.backends import DetectMultiBackend
-from utils.inference.venvs import LITERT_TORCH, ONNX2TF, isolated_command
 
 Exported = Callable[..., list[Any]]
 Tiny = Callable[[str], Path]
-needs_litert = pytest.mark.skipif(LITERT_TORCH.find_python() is None, reason="no environment with litert-torch")
-needs_tensorflow = pytest.mark.skipif(ONNX2TF.find_python() is None, reason="no environment with onnx2tf")
 
 
 def test_an_environment_that_is_not_there_is_named_before_any_work(
@@ -102,126 +97,3 @@ def test_8_bit_weights_need_no_images() -> None:
     assert ExportOptions(include=("tflite",), int8=True).int8
     with pytest.raises(InputError, match="--int8 measures its scales on images"):
         ExportOptions(include=("tflite", "onnx"), int8=True)
-
-
-@needs_litert
-@pytest.mark.parametrize(("kind", "form"), [("static", "auto"), ("dynamic", "auto"), ("dynamic", "M"), ("odconv", "B")])
-def test_a_tflite_file_equals_pytorch(exported: Exported, tiny: Tiny, kind: str, form: str) -> None:
-    row = exported(kind, include=("tflite",), imgsz=(64, 96), dynamic_form=form)[1]
-    assert row.made, row.note
-    assert row.worst < 1e-4
-    backend = DetectMultiBackend(row.path)
-    assert (backend.names, backend.stride, backend.tflite) == (["ant", "bee", "甲虫"], 16, True)
-    _equals(backend, tiny(kind), (64, 96))
-
-
-@needs_litert
-def test_a_tflite_file_of_a_fixed_batch_takes_any_number_of_images(exported: Exported, tiny: Tiny) -> None:
-    row = exported("dynamic", include=("tflite",), batch_size=2)[1]
-    assert row.made, row.note
-    _equals(DetectMultiBackend(row.path), tiny("dynamic"), (64, 64), pictures=3)
-
-
-@needs_litert
-def test_the_description_in_a_tflite_file_is_an_ordinary_archive(exported: Exported) -> None:
-    row = exported("dynamic", include=("tflite",))[1]
-    assert row.made, row.note
-    with zipfile.ZipFile(row.path) as archive:
-        said = json.loads(archive.read("about.json"))
-    assert (said["names"], said["temperature"], said["imgsz"]) == (["ant", "bee", "甲虫"], 2.0, [64, 64])
-
-
-@needs_litert
-def test_fewer_bits_make_a_smaller_tflite_file(exported: Exported) -> None:
-    full = exported("odconv", include=("tflite",))[1].megabytes
-    for options, text, limit in (({"half": True}, "float16", 0.9), ({"int8": True}, "int8", 0.85)):
-        row = exported("odconv", include=("tflite",), **options)[1]
-        assert row.made, row.note
-        assert text in row.note
-        assert row.megabytes < limit * full
-        assert 1e-6 < row.worst < 1
-
-
-@needs_tensorflow
-@pytest.mark.parametrize(("kind", "format"), [("dynamic", "saved_model"), ("odconv", "pb"), ("static", "pb")])
-def test_a_tensorflow_model_equals_pytorch(exported: Exported, tiny: Tiny, kind: str, format: str) -> None:
-    row = exported(kind, include=(format,), imgsz=(64, 96))[1]
-    assert row.made, row.note
-    assert row.worst < 1e-4
-    backend = DetectMultiBackend(row.path)
-    assert (backend.names, backend.stride, getattr(backend, format)) == (["ant", "bee", "甲虫"], 16, True)
-    _equals(backend, tiny(kind), (64, 96), pictures=2)
-
-
-@needs_tensorflow
-@pytest.mark.parametrize("name", ["a_saved_model", "a.pb"])
-def test_a_tensorflow_file_that_is_none_is_named_in_one_line(tmp_path: Path, name: str) -> None:
-    file = tmp_path / f"größe {name}"
-    inner = file / "saved_model.pb" if name.endswith("_model") else file
-    inner.parent.mkdir(exist_ok=True)
-    for content in (b"", b"\x80\x04 nothing of the kind"):
-        inner.write_bytes(content)
-        with pytest.raises(InputError, match=r"größe .* cannot be read as a") as caught:
-            DetectMultiBackend(file)
-        assert "\n" not in str(caught.value)
-
-
-# A model of somebody else, as v6.1 makes them: variables, and boxes as shares; then two that do more than compute.
-FOREIGN = """
-import sys, tensorflow as tf
-from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2 as frozen
-
-def written(name, answer):
-    model = tf.Module()
-    model.v = tf.Variable(tf.ones([4]) * [0.5, 0.25, 0.1, 0.2])
-
-    @tf.function(input_signature=[tf.TensorSpec([1, 32, 64, 3], tf.float32, name="x")])
-    def run(x):
-        rest = tf.reduce_mean(x, [1, 2])[:, None, :]
-        return answer(tf.concat([tf.reshape(model.v, [1, 1, 4]), rest], 2))
-
-    tf.saved_model.save(model, f"{sys.argv[1]}/{name}_saved_model", signatures=run.get_concrete_function())
-    graph = frozen(run.get_concrete_function()).graph.as_graph_def()
-    open(f"{sys.argv[1]}/{name}.pb", "wb").write(graph.SerializeToString())
-
-def reads(y):
-    return y + tf.cast(tf.strings.length(tf.io.read_file("/etc/hostname")), tf.float32)
-
-def runs(y):
-    return tf.ensure_shape(tf.numpy_function(lambda a: a, [y], tf.float32, stateful=False), y.shape)
-
-for name, answer in (("good", tf.identity), ("reads", reads), ("runs", runs)):
-    written(name, answer)
-"""
-
-
-@needs_tensorflow
-def test_models_of_others_are_run_unless_they_do_more_than_compute(tmp_path: Path) -> None:
-    subprocess.run(
-        isolated_command(ONNX2TF.require("test"), "-c", FOREIGN, str(tmp_path)), capture_output=True, check=True
-    )
-    for ending in ("_saved_model", ".pb"):
-        backend = DetectMultiBackend(tmp_path / f"good{ending}")
-        assert (backend.names, backend.fixed_hw) == (["class0", "class1"], (32, 64))
-        images = torch.zeros(1, 3, 32, 64)
-        images[:, 0] = 0.75
-        torch.testing.assert_close(backend(images), torch.tensor([[[32.0, 8, 6.4, 6.4, 0.75, 0, 0]]]))
-        for name, operation in (("reads", "ReadFile"), ("runs", "PyFuncStateless")):
-            with pytest.raises(InputError, match=f"refused, it holds operations .* needs: .*{operation}"):
-                DetectMultiBackend(tmp_path / f"{name}{ending}")
-
-
-@needs_litert
-def test_a_tflite_file_that_is_none_is_named_in_one_line(exported: Exported, tmp_path: Path) -> None:
-    whole = exported("static", include=("tflite",))[1].path.read_bytes()
-    for content in (b"", b"PK\x03\x04", whole[: len(whole) // 3], whole[:2000] + bytes(2000) + whole[4000:]):
-        (tmp_path / "größe.tflite").write_bytes(content)
-        with pytest.raises(InputError, match=r"größe\.tflite: ") as caught:
-            DetectMultiBackend(tmp_path / "größe.tflite", data=None)(torch.zeros(1, 3, 64, 64))
-        assert "\n" not in str(caught.value)
-
-
-def _equals(backend: DetectMultiBackend, weights: Path, hw: tuple[int, int], pictures: int = 1) -> None:
-    images = torch.rand(pictures, 3, *hw, generator=torch.Generator().manual_seed(1))
-    with torch.no_grad():
-        torch.testing.assert_close(backend(images), load_model(weights)[0](images)[0], rtol=1e-4, atol=1e-3)

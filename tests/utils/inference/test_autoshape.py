@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -170,12 +171,14 @@ def test_a_model_fresh_from_training_is_put_into_evaluation_mode() -> None:
     assert not AutoShape(net, verbose=False).model.training
 
 
-def test_the_official_model_finds_what_the_predictor_finds(shared_weights: Path, shared_data: Path) -> None:
-    weights = shared_weights / "yolov5n-coco-v6.0.pt"
-    image = shared_data / "tiny-coco/images/val2017/000000017627.jpg"
-    predictor = Predictor(attempt_load(weights), torch.device("cpu"))
+def test_a_model_finds_what_the_predictor_finds(
+    lively_weights: Path, blurred_noise: Callable[..., np.ndarray], tmp_path: Path
+) -> None:
+    image = tmp_path / "a.png"
+    write_image(image, blurred_noise(0, (360, 500)))
+    predictor = Predictor(attempt_load(lively_weights), torch.device("cpu"))
     expected = predictor(read_image(image)).boxes
-    found = AutoShape(attempt_load(weights), verbose=False)(image)
+    found = AutoShape(attempt_load(lively_weights), verbose=False)(image)
     assert len(expected) > 5
     torch.testing.assert_close(found.xyxy[0], expected, rtol=0, atol=1e-3)
     assert found.pred[0].device.type == "cpu"
