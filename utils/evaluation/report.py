@@ -66,7 +66,8 @@ def log_speed(result: EvalResult, shape: str) -> None:
 
 def save_plots(result: EvalResult, names: Sequence[str], folder: Path) -> None:
     """Write the confusion matrix and the curves, under the file names of v6.1."""
-    plot_confusion(result.confusion.matrix, names, folder / "confusion_matrix.png")
+    confusion = result.confusion
+    plot_confusion(confusion.matrix, names, folder / "confusion_matrix.png", thresholds=confusion.describe_thresholds())
     if len(result.ap.classes):
         save_curves(result.ap, [names[int(c)] for c in result.ap.classes], folder)
 

@@ -79,11 +79,17 @@ class ConfusionMatrix:
         hits = self.matrix.diagonal()
         return hits[:-1].copy(), (self.matrix.sum(1) - hits)[:-1]
 
+    def describe_thresholds(self) -> str:
+        """The two thresholds as text."""
+        return f"confidence > {self.conf:g}, IoU > {self.iou_thres:g}"
+
     def plot(self, normalize: bool = True, save_dir: str | Path = "", names: Sequence[str] = ()) -> None:
         """Write ``confusion_matrix.png`` to a folder: shares of each column, or counts. Arguments as in v6.1."""
         shown = list(names) if len(names) == self.nc else [str(number) for number in range(self.nc)]
         plots = importlib.import_module("utils.plots.curves")  # matplotlib is only loaded for plots
-        plots.plot_confusion(self.matrix, shown, Path(save_dir) / "confusion_matrix.png", normalize)
+        plots.plot_confusion(
+            self.matrix, shown, Path(save_dir) / "confusion_matrix.png", normalize, self.describe_thresholds()
+        )
 
     def print(self) -> None:
         """Log the rows, as in v6.1."""

@@ -76,16 +76,19 @@ def _curves(
     save_figure(figure, file)
 
 
-def plot_confusion(matrix: np.ndarray, names: Sequence[str], file: Path, normalize: bool = True) -> None:
+def plot_confusion(
+    matrix: np.ndarray, names: Sequence[str], file: Path, normalize: bool = True, thresholds: str = ""
+) -> None:
     """Write the confusion matrix: rows are predicted, columns true classes, the last of each is background.
 
     Args:
         matrix: [nc + 1, nc + 1] counts.
         names: [nc] class names.
         file: image to write.
-        normalize: show each column as fractions of its sum instead of counts.
+        normalize: colour by the fraction of each column, which is written above the count; else only counts.
+        thresholds: for the title, such as "confidence > 0.25".
     """
-    shown = np.asarray(matrix, dtype=np.float64)
+    shown = counts = np.asarray(matrix, dtype=np.float64)
     if normalize:
         totals = shown.sum(axis=0, keepdims=True)
         shown = np.divide(shown, totals, out=np.zeros_like(shown), where=totals > 0)
@@ -96,7 +99,13 @@ def plot_confusion(matrix: np.ndarray, names: Sequence[str], file: Path, normali
     image = axes.imshow(shown, cmap="Blues", vmin=0, vmax=1 if normalize else None)
     bar = figure.colorbar(image, ax=axes, shrink=0.7, label="fraction of the true class" if normalize else "boxes")
     bar.outline.set_visible(False)
-    tidy(axes, "Confusion matrix", x="true", y="predicted", grid=False)
+    tidy(
+        axes,
+        f"Confusion matrix ({thresholds})" if thresholds else "Confusion matrix",
+        x="true",
+        y="predicted",
+        grid=False,
+    )
     size = 9.0 if len(ticks) <= 31 else 6.5
     axes.set_xticks(range(len(ticks)), ticks, rotation=90)
     axes.set_yticks(range(len(ticks)), ticks)
@@ -109,18 +118,19 @@ def plot_confusion(matrix: np.ndarray, names: Sequence[str], file: Path, normali
     axes.tick_params(which="minor", length=0)
     axes.spines[:].set_visible(False)
     if len(ticks) <= _NUMBERED_CELLS + 1:
-        _write_cells(axes, shown, normalize)
+        _write_cells(axes, shown, counts)
     save_figure(figure, file)
 
 
-def _write_cells(axes: Axes, shown: np.ndarray, normalize: bool) -> None:
-    """Write the value into each cell that is not empty, white on dark cells."""
-    least = 0.005 if normalize else 0.5  # what would be written as 0
+def _write_cells(axes: Axes, shown: np.ndarray, counts: np.ndarray) -> None:
+    """Write the count, below the fraction if that is shown, into each cell that is not empty; white on dark cells."""
+    normalize = shown is not counts
     dark = 0.5 * (1.0 if normalize else float(shown.max(initial=0.0)))
     size = 9 if len(shown) <= 16 else 6
-    for (row, column), value in np.ndenumerate(shown):
-        if value >= least:
-            text = f"{value:.2f}" if normalize else f"{value:.0f}"
+    for (row, column), count in np.ndenumerate(counts):
+        if count >= 0.5:
+            value = shown[row, column]
+            text = f"{value:.2f}\n{count:.0f}" if normalize else f"{count:.0f}"
             axes.text(
                 column, row, text, ha="center", va="center", fontsize=size, color="white" if value > dark else "black"
             )

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MAIN_COLOR = "#1f5fbf"
+MARK_COLOR = "#c2410c"  # beside the main one also for colour-blind readers
 GRID_COLOR = "#d9d9d9"
 
 

@@ -11,22 +11,27 @@ import numpy as np
 
 from utils.core.errors import InputError
 from utils.core.files import open_regular
-from utils.plots.figure import MAIN_COLOR, new_figure, save_figure, tidy
+from utils.metrics.ap import fitness
+from utils.plots.figure import MAIN_COLOR, MARK_COLOR, new_figure, save_figure, tidy
 
 _COLUMNS = 5
-# Training and validation losses are above each other; other columns follow in the order of the file.
-_ORDER = (
-    "train/box_loss",
-    "train/obj_loss",
-    "train/cls_loss",
-    "metrics/precision",
-    "metrics/recall",
-    "val/box_loss",
-    "val/obj_loss",
-    "val/cls_loss",
-    "metrics/mAP_0.5",
-    "metrics/mAP_0.5:0.95",
-)
+# Column -> title. Training and validation losses are above each other; other columns follow in the order of the file.
+_TITLES = {
+    "train/box_loss": "box loss, training",
+    "train/obj_loss": "objectness loss, training",
+    "train/cls_loss": "class loss, training",
+    "metrics/precision": "precision",
+    "metrics/recall": "recall",
+    "val/box_loss": "box loss, validation",
+    "val/obj_loss": "objectness loss, validation",
+    "val/cls_loss": "class loss, validation",
+    "metrics/mAP_0.5": "mAP@.5",
+    "metrics/mAP_0.5:0.95": "mAP@.5:.95",
+    "x/lr0": "learning rate, norms",
+    "x/lr1": "learning rate, weights",
+    "x/lr2": "learning rate, biases",
+}
+_METRICS = ("metrics/precision", "metrics/recall", "metrics/mAP_0.5", "metrics/mAP_0.5:0.95")
 
 
 def read_results(file: Path) -> dict[str, np.ndarray]:
@@ -61,11 +66,12 @@ def plot_results(csv_path: str | Path) -> Path:
     """
     csv_path = Path(csv_path)
     table = read_results(csv_path)
-    epochs = table.pop("epoch", np.arange(len(next(iter(table.values())))))
+    epochs = table.pop("epoch", np.arange(len(next(iter(table.values()))))) + 1  # from 1, as in the terminal
+    best = _best_row(table)
     # The columns of the dynamic layers are in routing.png.
     shown = {name: values for name, values in table.items() if not name.startswith("routing/")}
     drawn = {name: values for name, values in shown.items() if np.isfinite(values).any()}
-    order = [name for name in _ORDER if name in drawn] + [name for name in drawn if name not in _ORDER]
+    order = [name for name in _TITLES if name in drawn] + [name for name in drawn if name not in _TITLES]
     lines = max(1, math.ceil(len(order) / _COLUMNS))
     figure = new_figure(3.1 * _COLUMNS, 2.6 * lines + 0.3)
     panels = figure.subplots(lines, _COLUMNS, squeeze=False).ravel()
@@ -76,15 +82,32 @@ def plot_results(csv_path: str | Path) -> Path:
         axes.plot(epochs, values, marker="o" if len(values) <= 30 else None, markersize=3, **style)
         if noisy:
             axes.plot(epochs, _smooth(values), color=MAIN_COLOR, linewidth=2)
-        tidy(axes, name)
+        if best is not None and name.startswith(("val/", "metrics/")) and np.isfinite(values[best]):
+            axes.axvline(epochs[best], color=MARK_COLOR, linewidth=1, linestyle="--")
+            axes.plot(epochs[best], values[best], marker="o", markersize=5, color=MARK_COLOR)
+        tidy(axes, _TITLES.get(name, name))
         axes.ticklabel_format(axis="y", useOffset=False)
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        if len(epochs) == 1:
+            axes.set_xticks(epochs)
+        else:
+            axes.xaxis.get_major_locator().set_params(integer=True)
     for axes in panels[len(order) :]:
         axes.set_visible(False)
-    figure.supxlabel("epoch", fontsize=10)
+    mark = "" if best is None else f"; dashed: epoch {epochs[best]:.0f}, the best one (best.pt)"
+    figure.supxlabel(f"epoch{mark}", fontsize=10)
     target = csv_path.with_name("results.png")
     save_figure(figure, target, dpi=130)
     return target
+
+
+def _best_row(table: dict[str, np.ndarray]) -> int | None:
+    """The row of the highest fitness, of equal ones the last, as for best.pt; None without metrics."""
+    if not all(name in table for name in _METRICS):
+        return None
+    values = np.stack([table[name] for name in _METRICS], axis=1)
+    scored = np.isfinite(values).all(axis=1)
+    scores = np.where(scored, fitness(np.nan_to_num(values)), -1.0)
+    return len(scores) - 1 - int(scores[::-1].argmax()) if scored.any() else None
 
 
 def _smooth(values: np.ndarray) -> np.ndarray:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from utils.core.errors import InputError
 from utils.core.image import read_image
+from utils.metrics.confusion import ConfusionMatrix
 from utils.plots import (
     plot_confusion,
     plot_label_correlogram,
@@ -99,6 +101,51 @@ def test_results_are_drawn_beside_their_file(tmp_path: Path, epochs: int) -> Non
     file.write_text("epoch,train/box_loss,val/box_loss,temperature\n" + "\n".join(rows) + "\n", encoding="utf-8")
     assert plot_results(file) == tmp_path / "results.png"
     assert_image(tmp_path / "results.png")
+
+
+@pytest.fixture
+def figures(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The figures that are saved."""
+    saved: list[Any] = []
+    monkeypatch.setattr("utils.plots.results.save_figure", lambda figure, *_, **__: saved.append(figure))
+    monkeypatch.setattr("utils.plots.curves.save_figure", lambda figure, *_, **__: saved.append(figure))
+    return saved
+
+
+METRICS = "metrics/precision,metrics/recall,metrics/mAP_0.5,metrics/mAP_0.5:0.95"
+
+
+def test_the_chart_counts_epochs_from_1_and_marks_the_last_of_the_best(tmp_path: Path, figures: list[Any]) -> None:
+    file = tmp_path / "results.csv"
+    rows = ["0,0.9,0.9,0.9,0.1", "1,0.1,0.1,0.5,0.4", "2,0.1,0.1,0.5,0.4", "3,,,,"]
+    file.write_text(f"epoch,{METRICS}\n" + "\n".join(rows) + "\n", encoding="utf-8")
+    plot_results(file)
+    (figure,) = figures
+    axes = next(axes for axes in figure.axes if axes.get_title() == "mAP@.5:.95")
+    assert list(axes.lines[0].get_xdata()) == [1, 2, 3, 4]
+    assert list(axes.lines[1].get_xdata()) == [3, 3]
+    assert "epoch 3, the best one" in figure.get_supxlabel()
+
+
+def test_a_chart_without_metrics_marks_nothing(tmp_path: Path, figures: list[Any]) -> None:
+    file = tmp_path / "results.csv"
+    file.write_text("epoch,val/box_loss\n0,0.5\n1,0.4\n", encoding="utf-8")
+    plot_results(file)
+    (figure,) = figures
+    assert [len(axes.lines) for axes in figure.axes if axes.get_visible()] == [1]
+    assert figure.get_supxlabel() == "epoch"
+
+
+def test_cells_of_the_confusion_matrix_show_shares_and_counts(tmp_path: Path, figures: list[Any]) -> None:
+    matrix = ConfusionMatrix(2)
+    matrix.matrix[:] = [[30, 0, 2], [10, 1, 0], [0, 3, 0]]
+    matrix.plot(save_dir=tmp_path, names=["a", "b"])
+    (figure,) = figures
+    axes = figure.axes[0]
+    assert {text.get_text() for text in axes.texts} == {"0.75\n30", "0.25\n10", "1.00\n2", "0.25\n1", "0.75\n3"}
+    assert axes.get_title() == "Confusion matrix (confidence > 0.25, IoU > 0.45)"
+    matrix.plot(normalize=False, save_dir=tmp_path, names=["a", "b"])
+    assert {text.get_text() for text in figures[1].axes[0].texts} == {"30", "10", "2", "1", "3"}
 
 
 def test_results_padded_with_blanks_are_read(tmp_path: Path) -> None:
