@@ -244,6 +244,7 @@ def test_images_drawn_by_weight_come_as_partners_by_weight(records: list[LabelRe
     assert {image for key in late for image in key.others} <= set(range(10))
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create 3")  # on a machine with two processors
 @pytest.mark.parametrize(("cache", "workers"), [(None, 2), ("ram", 3), ("disk", 3)])
 def test_loader_processes_are_not_left_out_where_nothing_is_decoded_again(
     records: list[LabelRecord], cache: str | None, workers: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
