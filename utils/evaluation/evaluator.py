@@ -13,6 +13,7 @@ from utils.core.boxes import xywhn2xyxy
 from utils.core.dist import ALONE, Ranks
 from utils.core.image import LetterboxInfo, to_model_input
 from utils.core.nms import EVAL_THRESHOLDS, Thresholds, non_max_suppression
+from utils.core.threads import limit_torch_threads
 from utils.core.timing import StageTimer
 from utils.datasets.loader import Batch
 from utils.datasets.loader_errors import iterate_batches
@@ -84,6 +85,12 @@ class Evaluator:
         self, model: nn.Module, timer: StageTimer, loss: DetectionLoss | None = None, observers: Sequence[Observer] = ()
     ) -> MetricsCollector:
         """Evaluate the images of this process."""
+        with limit_torch_threads(model):
+            return self._collect(model, timer, loss, observers)
+
+    def _collect(
+        self, model: nn.Module, timer: StageTimer, loss: DetectionLoss | None, observers: Sequence[Observer]
+    ) -> MetricsCollector:
         model.eval()
         collector = MetricsCollector(ConfusionMatrix(self.nc))
         for index, batch in enumerate(self._loaded(timer)):

@@ -23,6 +23,7 @@ from utils.core.errors import InputError
 from utils.core.image import decode_image, letterbox, read_image, to_model_input, to_uint8
 from utils.core.nms import non_max_suppression
 from utils.core.nms_defaults import CONF_THRES, IOU_THRES, MAX_DET
+from utils.core.threads import limit_torch_threads
 from utils.core.timing import StageTimer
 from utils.inference.results import Detections
 
@@ -90,6 +91,12 @@ class AutoShape(nn.Module):
         Raises:
             FileNotFoundError, InputError: an image is missing, unreadable or of another form.
         """
+        with limit_torch_threads(self.model):
+            return self._detect(imgs, size, augment)
+
+    def _detect(
+        self, imgs: ImageInput | Tensor | Sequence[ImageInput], size: int | Sequence[int] | None, augment: bool
+    ) -> Any:
         parameter = _reference(self.model)
         device = parameter.device
         autocast = torch.autocast(device.type, enabled=self.amp and device.type == "cuda")

@@ -17,6 +17,7 @@ from utils.core.errors import InputError
 from utils.core.image import letterbox, to_model_input
 from utils.core.names import printable
 from utils.core.nms import Thresholds
+from utils.core.threads import limit_torch_threads
 from utils.core.timing import StageTimer
 from utils.inference.backends.base import FileBackend
 
@@ -119,6 +120,10 @@ class Predictor:
         Only images whose letterboxed forms have one size go through the model together. So no image gets other
         margins than it would have alone, and its boxes do not depend on the other images of the batch.
         """
+        with limit_torch_threads(self.model):
+            return self._predict(images)
+
+    def _predict(self, images: Sequence[np.ndarray]) -> list[ImageDetections]:
         with self.timer.stage("pre-process", len(images)):
             boxed = [self._letterbox(image) for image in images]
         by_shape: dict[tuple[int, ...], list[int]] = {}
@@ -139,7 +144,8 @@ class Predictor:
         """Return the boxes before NMS of one image (HWC BGR uint8) with an objectness above ``min_objectness``."""
         with self.timer.stage("pre-process", 1):
             boxed = self._letterbox(image)
-        rows = self._decode([boxed])[0]
+        with limit_torch_threads(self.model):
+            rows = self._decode([boxed])[0]
         hw, input_hw = (image.shape[0], image.shape[1]), (boxed.shape[0], boxed.shape[1])
         return Candidates(rows[rows[:, 4] > min_objectness], min_objectness, input_hw, hw, self.names)
 

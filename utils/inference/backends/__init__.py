@@ -198,6 +198,11 @@ class DetectMultiBackend(nn.Module):
         return self.backend.model if isinstance(self.backend, PyTorchBackend) else self.backend
 
     @property
+    def own_threads(self) -> bool:
+        """Whether another library computes the model in its own threads, see ``utils.core.threads``."""
+        return isinstance(self.backend, FileBackend) and self.backend.own_threads
+
+    @property
     def fp16(self) -> bool:
         return self.backend.fp16
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from utils.core.boxes import xyxy2xywh
 from utils.core.errors import InputError, first_line
 from utils.core.names import counted
+from utils.core.threads import limit_torch_threads
 from utils.inference.backends.metadata import Metadata
 
 _LONGEST = 300  # characters of a message of a library
@@ -76,7 +77,12 @@ class FileBackend(nn.Module):
         info: metadata of the file.
         file: for messages.
         device: where it runs.
+
+    Attributes:
+        own_threads: the library computes on the CPU in its own threads, or in another process.
     """
+
+    own_threads = False
 
     def __init__(self, info: Metadata, file: Path, device: torch.device) -> None:
         super().__init__()
@@ -106,11 +112,12 @@ class FileBackend(nn.Module):
         self._check_size(images)
         images = images.to(torch.float16 if self.fp16 else torch.float32)
         batch = self.info.fixed_batch
-        if batch is None:
-            output = self._run(images)
-        else:
-            output = torch.cat([self._run(_filled(part, batch))[: len(part)] for part in images.split(batch)])
-        return self._as_candidates(output), None
+        with limit_torch_threads(self):
+            if batch is None or batch == len(images):
+                output = self._run(images)
+            else:
+                output = torch.cat([self._run(_filled(part, batch))[: len(part)] for part in images.split(batch)])
+            return self._as_candidates(output), None
 
     def train(self, mode: bool = True) -> FileBackend:
         """Change nothing: a file is in evaluation mode, and some raise an error here."""
@@ -145,4 +152,4 @@ class FileBackend(nn.Module):
 
 def _filled(images: Tensor, batch: int) -> Tensor:
     """Add empty images up to a whole batch."""
-    return F.pad(images, (0, 0, 0, 0, 0, 0, 0, batch - len(images)))
+    return images if len(images) == batch else F.pad(images, (0, 0, 0, 0, 0, 0, 0, batch - len(images)))

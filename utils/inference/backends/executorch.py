@@ -27,6 +27,8 @@ class ExecuTorchBackend(BoundedBackend):
         trust: do not check its content and do not run it in the sandbox.
     """
 
+    own_threads = True
+
     def __init__(
         self, file: Path, device: torch.device, names: Sequence[str] | None = None, trust: bool = False
     ) -> None:

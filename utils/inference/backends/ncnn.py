@@ -50,6 +50,8 @@ class NcnnBackend(FileBackend):
         trust: do not check its layers and do not run it in the sandbox.
     """
 
+    own_threads = True
+
     def __init__(
         self, file: Path, device: torch.device, names: Sequence[str] | None = None, trust: bool = False
     ) -> None:

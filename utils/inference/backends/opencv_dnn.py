@@ -20,6 +20,8 @@ from utils.inference.backends.metadata import from_text
 class OpenCVBackend(FileBackend):
     """One ``.onnx`` file of fixed sizes, on the CPU."""
 
+    own_threads = True
+
     def __init__(
         self, file: Path, device: torch.device, names: Sequence[str] | None = None, trust: bool = False
     ) -> None:

@@ -36,6 +36,8 @@ class OpenVINOBackend(FileBackend):
         trust: skip the run in a sandbox.
     """
 
+    own_threads = True
+
     def __init__(
         self, file: Path, device: torch.device, names: Sequence[str] | None = None, trust: bool = False
     ) -> None:
@@ -58,7 +60,8 @@ class OpenVINOBackend(FileBackend):
         self.request = compiled.create_infer_request()
 
     def run(self, images: Tensor) -> Sequence[Any]:
-        return list(self.request.infer([images.cpu().numpy()]).values())
+        # The outputs are copied: their memory is used again in the next run.
+        return list(self.request.infer([images.cpu().numpy()], share_inputs=True).values())
 
 
 def sides_of(graph: bytes) -> list[int | None]:

@@ -33,6 +33,8 @@ class TensorFlowBackend(FileBackend):
     what: ClassVar[str]  # name for messages
     stack: ClassVar[Stack] = TENSORFLOW
 
+    own_threads = True
+
     def __init__(
         self, file: Path, device: torch.device, names: Sequence[str] | None = None, venvs: str = "", trust: bool = False
     ) -> None:
