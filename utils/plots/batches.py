@@ -17,6 +17,7 @@ from utils.plots.grid import image_grid
 from utils.plots.names import LONGEST_ON_SHEET, drawn_name
 
 _GAP = 4  # white pixels between the images
+_CROWDED = 12  # boxes in one image
 _SMALLEST_CELL = 256  # longer side in pixels up to which small images are enlarged, so that labels leave room
 
 
@@ -64,20 +65,26 @@ def plot_batch(
 def _annotate(
     cell: np.ndarray, targets: np.ndarray, caption: str, names: Sequence[str], conf_thres: float
 ) -> np.ndarray:
-    """One cell of the grid with its boxes [n, 6 or 7] and the file name along the bottom."""
+    """One cell of the grid with its boxes [n, 6 or 7] and the file name along the bottom.
+
+    Where there are many boxes, labels are smaller and no label covers another one: those of small boxes come first.
+    """
     h, w = cell.shape[:2]
-    annotator = Annotator(cell, line_width=max(1, round((h + w) / 500)), text_size=max(11, round((h + w) / 64)))
-    # Large boxes first, so that their lines do not run through the labels of the small ones.
-    for row in targets[np.argsort(-targets[:, 4] * targets[:, 5], kind="stable")]:
+    rows = [row for row in targets if len(row) <= 6 or row[6] >= conf_thres]
+    crowded = len(rows) > _CROWDED
+    text_size = max(8, round((h + w) / 90)) if crowded else max(11, round((h + w) / 64))
+    annotator = Annotator(cell, line_width=max(1, round((h + w) / 500)), text_size=text_size)
+    labelled = []
+    # Large boxes first, so that their lines do not run through the small ones.
+    for row in sorted(rows, key=lambda row: -row[4] * row[5]):
         index, (x, y, bw, bh) = int(row[1]), row[2:6]
-        label = drawn_name(names, index, LONGEST_ON_SHEET)
-        if len(row) > 6:
-            if row[6] < conf_thres:
-                continue
-            label = f"{label} {row[6]:.2f}"
+        label = drawn_name(names, index, LONGEST_ON_SHEET) + (f" {row[6]:.2f}" if len(row) > 6 else "")
         box = ((x - bw / 2) * w, (y - bh / 2) * h, (x + bw / 2) * w, (y + bh / 2) * h)
-        annotator.box_label(box, label, color_for(index))
+        annotator.box_label(box, color=color_for(index))
+        labelled.append((box, label, color_for(index)))
     annotator.text(0, h, caption)
+    for box, label, color in reversed(labelled):
+        annotator.label(box, label, color, only_free=crowded)
     return annotator.result()
 
 

@@ -33,6 +33,27 @@ def test_any_two_colours_are_far_apart_in_cielab() -> None:
     assert distance[~np.eye(20, dtype=bool)].min() > 20
 
 
+def test_the_first_colours_differ_for_colour_blind_readers_too() -> None:
+    srgb = np.array([color_for(i)[::-1] for i in range(8)]) / 255
+    linear = np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
+    for red, green in (((0.29275, 0.70725), (0.29275, 0.70725)), ((0.11238, 0.88762), (0.11238, 0.88762))):
+        seen = np.stack([linear[:, :2] @ red, linear[:, :2] @ green, linear[:, 2]], axis=1)  # Vienot 1999
+        shown = np.where(seen <= 0.0031308, 12.92 * seen, 1.055 * seen ** (1 / 2.4) - 0.055).astype(np.float32)
+        lab = cv2.cvtColor(shown[None], cv2.COLOR_RGB2LAB)[0]
+        distance = np.linalg.norm(lab[:, None] - lab[None], axis=2)
+        assert distance[~np.eye(8, dtype=bool)].min() > 20
+
+
+def test_a_label_that_would_cover_another_one_is_not_written_when_only_free() -> None:
+    annotator = Annotator(np.zeros((100, 100, 3), dtype=np.uint8), line_width=1)
+    annotator.label((20, 40, 60, 80), "first", RED)
+    before = annotator.result().copy()
+    annotator.label((25, 42, 60, 80), "second", RED, only_free=True)
+    assert not changed(before, annotator.result()).any()
+    annotator.label((20, 80, 60, 95), "second", RED, only_free=True)
+    assert changed(before, annotator.result()).any()
+
+
 def test_text_is_white_on_dark_and_black_on_light() -> None:
     assert text_color_on((128, 0, 0)) == (255, 255, 255)
     assert text_color_on((0, 255, 255)) == (0, 0, 0)
