@@ -307,7 +307,7 @@ def test_crops_lie_in_a_folder_per_class(find, images: Path, best: Path) -> None
 def test_only_the_asked_classes_are_found(find, images: Path) -> None:
     rows = np.loadtxt(find(images / "a.png", save_txt=True, classes=(1,)) / "labels/a.txt", ndmin=2)
     assert set(rows[:, 0]) == {1}
-    with pytest.raises(InputError, match="--classes 2: the model has 2 classes, 0 to 1"):
+    with pytest.raises(InputError, match="--classes 2: no such class; the model has 2 classes, 0 to 1: "):
         find(images / "a.png", classes=(2,))
 
 

@@ -10,6 +10,7 @@ from utils.config.flags import (
     fraction,
     image_sides,
     image_size_option,
+    number_or_name,
     option,
     path,
     plain_name,
@@ -51,7 +52,9 @@ class DetectOptions(Named):
     nosave: bool = switch("--nosave", "write no images")
     save_csv: bool = switch("--save-csv", "write all detections of the run as one table, detections.csv")
     save_json: bool = switch("--save-json", "the same with an entry per image, detections.json")
-    classes: tuple[int, ...] | None = option(None, int, "--classes", "keep only these class numbers", nargs="+")
+    classes: tuple[int | str, ...] | None = option(
+        None, number_or_name, "--classes", "keep only these classes, by number or name", nargs="+"
+    )
     agnostic_nms: bool = switch("--agnostic-nms", "let boxes of different classes suppress each other")
     augment: bool = switch("--augment", "look at every image in three sizes, once mirrored")
     visualize: bool = switch("--visualize", "write what every layer sees, as images and arrays")
@@ -81,8 +84,9 @@ class DetectOptions(Named):
 
     def __post_init__(self) -> None:
         image_sides(self.imgsz)
-        for index in self.classes or ():
-            at_least("--classes", index, 0)
+        for chosen in self.classes or ():
+            if isinstance(chosen, int):
+                at_least("--classes", chosen, 0)
         at_least("--max-det", self.max_det, 1)
         at_least("--line-thickness", self.line_thickness, 1, 1000)
         fraction("--conf-thres", self.conf_thres)

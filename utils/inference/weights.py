@@ -18,12 +18,13 @@ from utils.config.detect_options import DetectOptions
 from utils.config.paths import TRAIN_RUNS
 from utils.config.sizes import chosen_size
 from utils.core.device import select_device
-from utils.core.errors import InputError
+from utils.core.errors import InputError, suggestion
 from utils.core.names import counted
 from utils.inference.backends import FileBackend, format_of, open_exported
 from utils.inference.predictor import Predictor, Thresholds
 
 LOG = logging.getLogger(__name__)
+_SHOWN_NAMES = 20  # in a message
 
 
 @dataclass(frozen=True)
@@ -112,19 +113,40 @@ def build_predictor(options: DetectOptions) -> Predictor:
     device = select_device(options.device)
     model, _ = open_weights(options.weights, device, options.augment, options.dnn, options.data, options.trust)
     imgsz = input_size(model, options.imgsz)
-    for index in options.classes or ():
-        if index >= model.nc:
-            raise InputError(f"--classes {index}: the model has {counted(model.nc, 'class')}, 0 to {model.nc - 1}")
+    names = _names_with_data(list(model.names), options.data) if options.data else list(model.names)
+    classes = None if options.classes is None else class_numbers(options.classes, names)
     half = options.half and device.type != "cpu"
     if options.half and not half:
         LOG.warning("--half needs a GPU: running in float32")
-    thresholds = Thresholds(
-        options.conf_thres, options.iou_thres, options.max_det, options.classes, options.agnostic_nms
-    )
+    thresholds = Thresholds(options.conf_thres, options.iou_thres, options.max_det, classes, options.agnostic_nms)
     predictor = Predictor(model, device, imgsz, thresholds, half)
     if options.data:
-        predictor.names = _names_with_data(list(model.names), options.data)
+        predictor.names = names
     return predictor
+
+
+def class_numbers(chosen: Sequence[int | str], names: Sequence[str]) -> tuple[int, ...]:
+    """Return the classes of ``--classes`` as numbers.
+
+    Args:
+        chosen: numbers, and names in upper or lower case.
+        names: class names of the model.
+
+    Raises:
+        InputError: no such class.
+    """
+    known = {name.casefold(): number for number, name in reversed(list(enumerate(names)))}
+    known |= {name: number for number, name in reversed(list(enumerate(names)))}  # as written comes first
+    numbers = []
+    for item in chosen:
+        number = item if isinstance(item, int) else known.get(item, known.get(item.casefold(), -1))
+        if not 0 <= number < len(names):
+            hint = suggestion(item, names) if isinstance(item, str) else ""
+            there = f"{counted(len(names), 'class')}, 0 to {len(names) - 1}: {', '.join(names[:_SHOWN_NAMES])}"
+            more = ", ..." if len(names) > _SHOWN_NAMES else ""
+            raise InputError(f"--classes {item}: no such class{hint}; the model has {there}{more}")
+        numbers.append(number)
+    return tuple(numbers)
 
 
 def _names_with_data(names: list[str], data: str) -> list[str]:
