@@ -9,7 +9,12 @@ import torch
 from torch import Tensor
 
 from models.common import Dynamic_conv2d
-from models.memory_format import fastest_memory_format, is_channels_last, set_memory_format
+from models.memory_format import (
+    fastest_memory_format,
+    is_channels_last,
+    prepare_for_inference,
+    set_memory_format,
+)
 from models.yolo import Model
 
 LAST = torch.channels_last
@@ -65,3 +70,18 @@ def test_a_pointwise_dynamic_layer_keeps_channels_last_in_and_out() -> None:
     assert y.is_contiguous(memory_format=LAST)
     torch.testing.assert_close(y, layer(x), rtol=1e-5, atol=1e-6)
     assert layer(x).is_contiguous()
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_inference_is_channels_last_on_a_cpu_only(device: str) -> None:
+    model = torch.nn.Conv2d(3, 8, 3)
+    wanted = LAST if device == "cpu" else torch.contiguous_format
+    assert prepare_for_inference(model, torch.device(device)) is wanted
+    assert model.weight.is_contiguous(memory_format=wanted)
+
+
+def test_an_exported_file_stays_as_it_is_and_takes_contiguous_images() -> None:
+    model = torch.nn.Conv2d(3, 8, 3)
+    model.contiguous_images = True  # type: ignore[assignment]
+    assert prepare_for_inference(model, torch.device("cpu")) is torch.contiguous_format
+    assert model.weight.is_contiguous()

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from models.memory_format import prepare_for_inference
 from utils.core.boxes import xywhn2xyxy
 from utils.core.dist import ALONE, Ranks
 from utils.core.image import LetterboxInfo, to_model_input
@@ -92,11 +93,12 @@ class Evaluator:
         self, model: nn.Module, timer: StageTimer, loss: DetectionLoss | None, observers: Sequence[Observer]
     ) -> MetricsCollector:
         model.eval()
+        layout = prepare_for_inference(model, self.device)
         collector = MetricsCollector(ConfusionMatrix(self.nc))
         for index, batch in enumerate(self._loaded(timer)):
             n = batch.count
             with timer.stage("pre-process", n):
-                images = to_model_input(batch.images, self.device)
+                images = to_model_input(batch.images, self.device, layout=layout)
             with timer.stage("inference", n), torch.autocast(self.device.type, enabled=self.half):
                 decoded, raw = model(images)
             if loss is not None:

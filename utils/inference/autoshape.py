@@ -13,6 +13,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor, nn
 
+from models.memory_format import prepare_for_inference
 from models.registry import make_divisible
 from models.tta import augmented_forward
 from models.yolo import Model
@@ -110,7 +111,8 @@ class AutoShape(nn.Module):
                 raise InputError("no images: the list is empty")
             images, files = zip(*(read_rgb(item, number) for number, item in enumerate(items)))
             batch = self._letterboxed(images, self.imgsz if size is None else size)  # [B, 3, H, W] uint8
-            x = to_model_input(batch, device, parameter.dtype == torch.float16)
+            layout = prepare_for_inference(self.model, device)
+            x = to_model_input(batch, device, parameter.dtype == torch.float16, layout)
         with timer.stage("inference"), autocast:
             output = self._run(x, augment)
             decoded = output if isinstance(output, Tensor) else output[0]

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from models.ensemble import Detector
 from models.fuse import fuse
+from models.memory_format import prepare_for_inference
 from utils.core.boxes import scale_coords
 from utils.core.errors import InputError
 from utils.core.image import letterbox, to_model_input
@@ -102,6 +103,7 @@ class Predictor:
         self.names, self.stride = model.names, int(model.stride.max())
         self.device, self.half = device, half
         fuse(model.to(device).eval())
+        self.layout = prepare_for_inference(model, device)
         self.model = model.half() if half else model
         # A file of one fixed size takes the whole canvas, others as much of it as the image needs.
         self.whole_canvas = isinstance(model, FileBackend) and model.fixed_hw is not None
@@ -156,7 +158,7 @@ class Predictor:
         """Letterboxed images of one size -> [B, N, nc + 5] boxes before NMS."""
         with self.timer.stage("pre-process"):
             chw = np.stack(boxed)[..., ::-1].transpose(0, 3, 1, 2)  # BGR -> RGB
-            batch = to_model_input(torch.from_numpy(np.ascontiguousarray(chw)), self.device, self.half)
+            batch = to_model_input(torch.from_numpy(np.ascontiguousarray(chw)), self.device, self.half, self.layout)
         with self.timer.stage("inference", len(boxed)):
             decoded, _ = self.model(batch)
         return decoded

@@ -198,6 +198,11 @@ class DetectMultiBackend(nn.Module):
         return self.backend.model if isinstance(self.backend, PyTorchBackend) else self.backend
 
     @property
+    def contiguous_images(self) -> bool:
+        """Whether it is an exported file, whose images must not be channels-last."""
+        return isinstance(self.backend, FileBackend)
+
+    @property
     def own_threads(self) -> bool:
         """Whether another library computes the model in its own threads, see ``utils.core.threads``."""
         return isinstance(self.backend, FileBackend) and self.backend.own_threads

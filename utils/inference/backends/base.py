@@ -79,9 +79,11 @@ class FileBackend(nn.Module):
         device: where it runs.
 
     Attributes:
+        contiguous_images: images are arrays in the order [B, 3, H, W].
         own_threads: the library computes on the CPU in its own threads, or in another process.
     """
 
+    contiguous_images = True
     own_threads = False
 
     def __init__(self, info: Metadata, file: Path, device: torch.device) -> None:
