@@ -25,7 +25,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from utils.config.cli import ended_by_signals, run_script
+from utils.config.cli import answer_early, ended_by_signals, run_script
 from utils.config.keywords import as_options, options_from
 from utils.config.options import DetectOptions
 from utils.core.errors import InputError
@@ -162,4 +162,5 @@ def __getattr__(name: str) -> Any:
 
 
 if __name__ == "__main__":
+    answer_early(DetectOptions, __name__)
     sys.exit(run_script(main, DetectOptions))

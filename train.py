@@ -135,7 +135,7 @@ def train_epoch(s: Session, epoch: int) -> None:
         else:
             report_batch(s, batch, progress.add_losses(items), iteration)
             losses = "box {:.4f} obj {:.4f} cls {:.4f} ".format(*progress.mean_losses)
-            bar.set_postfix_str(losses + describe_memory_in_use(s.device))
+            bar.set_postfix_str(losses + describe_memory_in_use(s.device), refresh=False)
         s.stop.armed = True  # from now on there is something to save
         if s.saver.due_in_epoch(progress.batches):
             s.ranks.on_main(save_in_epoch, s)

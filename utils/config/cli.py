@@ -20,7 +20,7 @@ from utils.config.flags import MOST, Flag
 from utils.config.option_groups import OPTION_GROUPS, OTHER, group_of
 from utils.config.paths import ROOT
 from utils.core.errors import InputError, explain_error, suggestion
-from utils.core.log import LineHandler, discard_output, setup_logging, wait_for_rank_0
+from utils.core.log import LineHandler, discard_output, setup_logging, slow_bars_without_terminal, wait_for_rank_0
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -131,7 +131,7 @@ def parse(
 
 
 def answer_early(options_class: type[OptionsT], name: str) -> None:
-    """Answer ``--help`` and a wrong option of a script before it imports torch, which takes seconds.
+    """Answer ``--help`` and a wrong option of a script before it imports torch, which takes seconds; prepare the bars.
 
     Called between the imports of a script; does nothing unless the module is the script that was started.
 
@@ -146,6 +146,7 @@ def answer_early(options_class: type[OptionsT], name: str) -> None:
         open_closed_streams()
         setup_logging()
         parse(options_class)
+        slow_bars_without_terminal()
 
 
 @contextlib.contextmanager

@@ -75,6 +75,13 @@ def setup_logging(level: int = logging.INFO) -> LineHandler:
     return handler
 
 
+def slow_bars_without_terminal() -> None:
+    """Let progress bars write a line a minute where stderr is a file or a pipe; called before tqdm is imported."""
+    if not sys.stderr.isatty():
+        for name in ("TQDM_MININTERVAL", "TQDM_MAXINTERVAL"):
+            os.environ.setdefault(name, "60")
+
+
 def wait_for_rank_0(seconds: float = 10) -> None:
     """On the other ranks of torchrun, wait to be ended by it, since rank 0 is about to fail with the same message."""
     if os.environ.get("RANK", "0") != "0" and os.environ.get("WORLD_SIZE", "1") != "1":

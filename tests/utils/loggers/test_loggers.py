@@ -100,7 +100,7 @@ def test_the_console_gets_one_line_per_epoch(tmp_path: Path, caplog: pytest.LogC
         console.on_fit_epoch_end(FitEpochEnd(epoch=1, row=ROW))
     (line,) = caplog.messages
     assert line.startswith("epoch 2/5  box 0.5000  obj 0.5000  cls 0.5000  P 0.500")
-    assert line.endswith("T 31  s 2.2")
+    assert line.endswith("T 31  s 2.2  0 s left")
 
 
 def test_the_end_names_the_run_folder_and_the_best_checkpoint(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
