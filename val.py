@@ -66,7 +66,7 @@ from utils.evaluation.report import PLOT_FILES, log_coco_metrics, log_metrics, l
 from utils.evaluation.study import STAGES, StudyLog, StudyRow, save_study, short_names, write_rows
 from utils.evaluation.tables import write_class_table, write_metrics_json
 from utils.evaluation.worst import WorstImages
-from utils.inference import WeightsInfo, input_size, open_weights
+from utils.inference import WeightsInfo, input_size, open_weights, use_half
 from utils.inference.backends import FileBackend
 from utils.metrics import match_as_v61, match_predictions
 from utils.metrics.coco import INSTALL, CocoMetrics, coco_tool
@@ -153,9 +153,7 @@ def build_evaluator(options: ValOptions, subject: Subject, thresholds: Threshold
         rect=rect,
         pad=pad,
     )
-    half = options.half and subject.device.type != "cpu"
-    if options.half and not half:
-        LOG.warning("--half needs a GPU: running in float32")
+    half = options.half and use_half(model, subject.device)
     return Evaluator(
         loader,
         subject.spec.nc,

@@ -20,7 +20,7 @@ class AppOptions:
     iou_thres: float = option(IOU_THRES, float, "--iou-thres", "IoU of NMS that the page starts with")
     max_det: int = option(MAX_DET, int, "--max-det", "most detections in one image that the page starts with")
     device: str = option("", str, "--device", "cpu or 0; empty: the first GPU if there is one", may_be_empty=True)
-    half: bool = switch("--half", "half precision on a GPU")
+    half: bool = switch("--half", "half precision on a GPU; bfloat16 of an OpenVINO model")
     host: str = option("127.0.0.1", str, "--host", "address to listen at; 0.0.0.0: all addresses of the machine")
     allow_host: tuple[str, ...] = option(
         (), str, "--allow-host", "further host names of this machine that browsers may use", nargs="+"

@@ -65,7 +65,7 @@ class DetectOptions(Named):
     line_thickness: int = option(3, int, "--line-thickness", "width of the box lines in pixels")
     hide_labels: bool = switch("--hide-labels", "draw boxes without labels")
     hide_conf: bool = switch("--hide-conf", "draw labels without the confidence")
-    half: bool = switch("--half", "half precision on a GPU")
+    half: bool = switch("--half", "half precision on a GPU; bfloat16 of an OpenVINO model")
     vid_stride: int = option(1, int, "--vid-stride", "look at every n-th frame of videos and streams")
     batch_size: int = option(
         1, int, "--batch-size", "images, frames or tiles that go through the model together; the boxes stay the same"

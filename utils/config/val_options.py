@@ -75,7 +75,7 @@ class ValOptions(Named):
     project: str = option(str(ROOT / "runs/val"), path, "--project", "folder of the runs")
     name: str = option("exp", str, "--name", "name of this run; a number is added when it is taken")
     exist_ok: bool = switch("--exist-ok", "write into an existing run folder")
-    half: bool = switch("--half", "half precision on a GPU")
+    half: bool = switch("--half", "half precision on a GPU; bfloat16 of an OpenVINO model")
     seed: int = option(0, int, "--seed", "seed of what layers of your own may draw")
     download: bool = switch("--download", "fetch missing files: official weights (yolov5n.pt), images of the data yaml")
     allow_scripts: bool = switch("--allow-scripts", "with --download: run the script that stands under download:")

@@ -88,6 +88,23 @@ def _input_text(backend: FileBackend) -> str:
     return f"input {info.fixed_batch or 'batch'}x3x{sides[0]}x{sides[1]}{precision}{inside}"
 
 
+def use_half(model: Detector | FileBackend, device: torch.device) -> bool:
+    """Apply ``--half``; True if model and images shall have half precision, which needs a GPU.
+
+    On a CPU an OpenVINO model computes in bfloat16 if the processor has it. Otherwise a warning says that ``--half``
+    has no effect.
+    """
+    if device.type != "cpu":
+        return True
+    if isinstance(model, FileBackend) and model.use_bfloat16():
+        LOG.info("--half: OpenVINO computes in bfloat16")
+    elif isinstance(model, FileBackend) and format_of(model.file) == format_of("a_openvino_model"):
+        LOG.warning("--half has no effect: this processor has no bfloat16; running in float32")
+    else:
+        LOG.warning("--half needs a GPU: running in float32")
+    return False
+
+
 def input_size(model: Detector | FileBackend, sides: Sequence[int]) -> tuple[int, int]:
     """Return (height, width) to run at: the one size an exported file takes, else that of :func:`chosen_size`.
 
@@ -115,9 +132,7 @@ def build_predictor(options: DetectOptions) -> Predictor:
     imgsz = input_size(model, options.imgsz)
     names = _names_with_data(list(model.names), options.data) if options.data else list(model.names)
     classes = None if options.classes is None else class_numbers(options.classes, names)
-    half = options.half and device.type != "cpu"
-    if options.half and not half:
-        LOG.warning("--half needs a GPU: running in float32")
+    half = options.half and use_half(model, device)
     thresholds = Thresholds(options.conf_thres, options.iou_thres, options.max_det, classes, options.agnostic_nms)
     predictor = Predictor(model, device, imgsz, thresholds, half)
     if options.data:

@@ -101,6 +101,10 @@ class FileBackend(nn.Module):
         """[B, 3, H, W] in the precision and size of the file -> its outputs, tensors or arrays."""
         raise NotImplementedError
 
+    def use_bfloat16(self) -> bool:
+        """Compute in bfloat16 on the CPU from now on; False where that is not possible."""
+        return False
+
     def forward(self, images: Tensor, augment: bool = False) -> tuple[Tensor, None]:
         """[B, 3, H, W] in 0..1 -> (decoded boxes [B, N, nc + 5], None).
 

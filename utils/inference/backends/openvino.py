@@ -30,7 +30,7 @@ def _core(openvino: Any) -> Any:
 
 
 class OpenVINOBackend(FileBackend):
-    """One model, on the CPU, in the precision it is stored in.
+    """One model, on the CPU, in float32 until :meth:`use_bfloat16`.
 
     Args:
         trust: skip the run in a sandbox.
@@ -58,6 +58,16 @@ class OpenVINOBackend(FileBackend):
         info = from_text(text if KEY in text else {}, file, names, sides, classes)
         super().__init__(info, file, device)
         self.request = compiled.create_infer_request()
+        self._core, self._network, self._settings = _core(openvino), model, settings
+
+    def use_bfloat16(self) -> bool:
+        """Compute in bfloat16 from now on, if the processor has it; the answer says whether it does."""
+        if "BF16" not in self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+            return False
+        if self._settings["INFERENCE_PRECISION_HINT"] != "bf16":
+            self._settings["INFERENCE_PRECISION_HINT"] = "bf16"
+            self.request = self._core.compile_model(self._network, "CPU", self._settings).create_infer_request()
+        return True
 
     def run(self, images: Tensor) -> Sequence[Any]:
         # The outputs are copied: their memory is used again in the next run.
