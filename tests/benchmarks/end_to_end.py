@@ -71,7 +71,7 @@ def measure(name: str, imgsz: int, folder: Path, options: argparse.Namespace) ->
     pipe.send(2)
     pipe.recv()
     train_epoch(session, 0)  # starts the loader processes
-    steps, pictures = len(session.loader), len(session.records)
+    steps, images = len(session.loader), len(session.records)
     workers = [process.pid for process in multiprocessing.active_children() if process.pid not in (None, child.pid)]
     plain, ours = [], []
     for epoch in range(1, options.rounds + 1):
@@ -80,7 +80,7 @@ def measure(name: str, imgsz: int, folder: Path, options: argparse.Namespace) ->
         session.sampler.set_epoch(epoch)
         start = clocks(workers)
         train_epoch(session, epoch)
-        ours.append((clocks(workers) - start) / pictures)
+        ours.append((clocks(workers) - start) / images)
     pipe.send(0)
     child.join()
     ratios = np.array(plain) / np.array(ours)  # [rounds, 2]

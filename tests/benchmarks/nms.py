@@ -61,9 +61,9 @@ def plain(prediction: Tensor, agnostic: bool = False, multi_label: bool = False,
 def like_a_trained_model(pictures: int, generator: torch.Generator, nc: int = 80) -> Tensor:
     """[B, 25200, 5 + nc]: twenty objects an image with a cloud of candidates each, and background below the limit."""
     prediction = torch.rand(pictures, 25200, 5 + nc, generator=generator) * 1e-3
-    for picture in prediction:
+    for image in prediction:
         for place in torch.randint(0, 25200 - 100, (20,), generator=generator).tolist():
-            cloud = picture[place : place + 100]
+            cloud = image[place : place + 100]
             cloud[:, :4] = torch.rand(4, generator=generator) * 400 + 60
             cloud[:, :4] += torch.randn(100, 4, generator=generator) * 15
             cloud[:, 4] = torch.rand(100, generator=generator) ** 3

@@ -406,7 +406,7 @@ def test_a_dead_loader_process_outside_of_the_steps_leaves_the_last_save(
         training(tmp_path, epochs=2)
 
 
-def test_a_image_lost_before_the_validation_is_named_and_the_epoch_is_kept(
+def test_an_image_lost_before_the_validation_is_named_and_the_epoch_is_kept(
     tmp_path: Path, training: Training, settings: dict[str, Any], make_dataset: MakeDataset, whole: Path
 ) -> None:
     data = make_dataset(tmp_path / "set", n_train=2 * BATCHES)

@@ -65,8 +65,8 @@ def gradients(ranks: Ranks, count: int, cfg: str, sync_bn: bool) -> dict[str, fl
     images = torch.rand(count, 3, 64, 64)
     # Many boxes on the first image, one on the last: means over each half alone would weigh them otherwise.
     boxes = torch.rand(6, 4) * 0.3 + 0.35
-    picture = torch.tensor([[0.0]] * 5 + [[count - 1.0]])
-    targets = torch.cat([picture, torch.arange(6.0)[:, None] % 2, boxes], dim=1)
+    image = torch.tensor([[0.0]] * 5 + [[count - 1.0]])
+    targets = torch.cat([image, torch.arange(6.0)[:, None] % 2, boxes], dim=1)
 
     whole = loss_of(alone, ALONE)(alone(images), targets)
     whole.total.backward()

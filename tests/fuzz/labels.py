@@ -48,7 +48,7 @@ TEXTS = (
 )
 
 
-def pictures() -> list[tuple[str, bytes]]:
+def images() -> list[tuple[str, bytes]]:
     """(suffix, content) of small images of all formats."""
     rng = np.random.default_rng(1)
     noise = rng.integers(0, 256, (24, 32, 3), np.uint8)
@@ -190,7 +190,7 @@ _IMAGES: list[tuple[str, bytes]] = []
 def images_once() -> list[tuple[str, bytes]]:
     """The unbroken images, made once."""
     if not _IMAGES:
-        _IMAGES.extend(pictures())
+        _IMAGES.extend(images())
     return _IMAGES
 
 

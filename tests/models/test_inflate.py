@@ -34,8 +34,8 @@ def test_a_plain_convolution_with_bias_is_equal_for_every_image(kind: Any, group
     dynamic = kind(8, 6, 3, stride=2, padding=1, groups=groups, K=4)
     found = list(inflate(nn.ModuleDict({"a": dynamic}), {f"a.{k}": v for k, v in static.state_dict().items()}))
     assert [(one.layer, one.lost_activation) for one in found] == [("a", False)]
-    pictures = torch.randn(3, 8, 9, 11)
-    torch.testing.assert_close(dynamic(pictures), static(pictures), rtol=1e-5, atol=2e-6)
+    images = torch.randn(3, 8, 9, 11)
+    torch.testing.assert_close(dynamic(images), static(images), rtol=1e-5, atol=2e-6)
 
 
 def test_with_a_spread_the_kernels_differ_and_their_mean_is_the_static_one() -> None:

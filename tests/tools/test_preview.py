@@ -123,9 +123,9 @@ def test_an_option_error_is_one_line(argv: list[str], message: str, capsys: pyte
 
 def test_an_image_of_the_set_is_never_written_over(tmp_path: Path, make_dataset: Callable[..., Path]) -> None:
     data = make_dataset(tmp_path / "set")
-    picture = next((tmp_path / "set").rglob("*train*/*.*g"))
-    picture.rename(picture.with_name("plain.jpg"))
-    before = picture.with_name("plain.jpg").read_bytes()
+    image = next((tmp_path / "set").rglob("*train*/*.*g"))
+    image.rename(image.with_name("plain.jpg"))
+    before = image.with_name("plain.jpg").read_bytes()
     with pytest.raises(InputError, match=r"plain\.jpg: would overwrite the input"):
-        preview.main(preview.PreviewOptions(data=str(data), n=2, imgsz=64, output=str(picture.parent), exist_ok=True))
-    assert picture.with_name("plain.jpg").read_bytes() == before and not (picture.parent / "augmented.jpg").exists()
+        preview.main(preview.PreviewOptions(data=str(data), n=2, imgsz=64, output=str(image.parent), exist_ok=True))
+    assert image.with_name("plain.jpg").read_bytes() == before and not (image.parent / "augmented.jpg").exists()

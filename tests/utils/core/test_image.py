@@ -19,17 +19,17 @@ from utils.core.image import LetterboxInfo, image_hw, letterbox, read_image, to_
 
 
 @pytest.fixture
-def picture() -> np.ndarray:
+def image() -> np.ndarray:
     """A BGR image of 32 x 48 blocks whose corners differ, smooth enough to survive JPEG."""
     small = np.zeros((4, 6, 3), np.uint8)
     small[0, 0], small[0, -1], small[-1, 0] = (255, 255, 255), (180, 180, 180), (90, 90, 90)
     return np.kron(small, np.ones((8, 8, 1), np.uint8))
 
 
-def save_turned(path: Path, picture: np.ndarray, orientation: int) -> None:
+def save_turned(path: Path, image: np.ndarray, orientation: int) -> None:
     exif = Image.Exif()
     exif[274] = orientation
-    Image.fromarray(picture).save(path, exif=exif)
+    Image.fromarray(image).save(path, exif=exif)
 
 
 # How numpy turns a stored image upright, from the definition of the EXIF tag.
@@ -48,21 +48,21 @@ UPRIGHT = {
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".tif", ".webp"])
 def test_every_exif_orientation_is_applied_in_every_format(
-    tmp_path: Path, picture: np.ndarray, suffix: str, orientation: int
+    tmp_path: Path, image: np.ndarray, suffix: str, orientation: int
 ) -> None:
     path = tmp_path / f"turned{suffix}"
-    save_turned(path, picture, orientation)
-    expected = UPRIGHT[orientation](picture)
+    save_turned(path, image, orientation)
+    expected = UPRIGHT[orientation](image)
     found = read_image(path)
     assert found.shape == expected.shape
     assert image_hw(path) == found.shape[:2]
     assert np.abs(found.astype(int) - expected).mean() < 6
 
 
-def test_an_image_survives_writing_and_reading_under_a_non_ascii_name(tmp_path: Path, picture: np.ndarray) -> None:
+def test_an_image_survives_writing_and_reading_under_a_non_ascii_name(tmp_path: Path, image: np.ndarray) -> None:
     path = tmp_path / "снимок 图像.png"
-    write_image(path, picture)
-    assert np.array_equal(read_image(path), picture)
+    write_image(path, image)
+    assert np.array_equal(read_image(path), image)
     assert image_hw(path) == (32, 48)
 
 
@@ -124,9 +124,9 @@ def test_what_is_no_image_is_named(tmp_path: Path, content: bytes) -> None:
             read(tmp_path / "gone.jpg")
 
 
-def test_an_unknown_format_cannot_be_written(tmp_path: Path, picture: np.ndarray) -> None:
+def test_an_unknown_format_cannot_be_written(tmp_path: Path, image: np.ndarray) -> None:
     with pytest.raises(InputError, match="cannot write an image of shape"):
-        write_image(tmp_path / "a.xyz", picture)
+        write_image(tmp_path / "a.xyz", image)
 
 
 def test_letterbox_centres_the_image_on_grey() -> None:
@@ -187,7 +187,7 @@ def test_letterboxed_crops_equal_the_reference_to_the_byte(golden: Any) -> None:
             assert letterbox_matches(case, golden.array(f"letterbox/src_{case['src']}")), case
 
 
-def test_a_photograph_is_read_and_letterboxed_as_by_the_reference(golden: Any, shared_data: Path) -> None:
+def test_an_image_is_read_and_letterboxed_as_by_the_reference(golden: Any, shared_data: Path) -> None:
     facts = golden.json("tensors")["letterbox"]
     image = read_image(next(shared_data.rglob(facts["image"])))
     assert list(image.shape) == facts["decoded_bgr_shape"]

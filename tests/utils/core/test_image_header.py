@@ -17,9 +17,9 @@ from utils.core.image_header import read_jpeg_header
 def encode(hw: tuple[int, int] = (64, 96), mode: str = "RGB", **options: Any) -> bytes:
     """A noisy image as JPEG."""
     noise = np.random.default_rng(0).integers(0, 256, (hw[0] // 4, hw[1] // 4, 3), np.uint8)
-    picture = Image.fromarray(noise).resize((hw[1], hw[0])).convert(mode)
+    image = Image.fromarray(noise).resize((hw[1], hw[0])).convert(mode)
     stream = BytesIO()
-    picture.save(stream, "jpeg", **options)
+    image.save(stream, "jpeg", **options)
     return stream.getvalue()
 
 

@@ -128,9 +128,9 @@ def test_a_batch_equals_suppression_box_by_box(agnostic: bool, multi_label: bool
     batch = torch.rand(4, 150, 8, generator=rng)
     batch[..., :4] = batch[..., :4] * 40 + 10
     found = non_max_suppression(batch, 0.1, 0.5, agnostic=agnostic, multi_label=multi_label, max_det=max_det)
-    for picture, answer in zip(batch.tolist(), found):
+    for image, answer in zip(batch.tolist(), found):
         rows = []
-        for x, y, w, h, obj, *scores in picture:
+        for x, y, w, h, obj, *scores in image:
             conf = [obj * score for score in scores]
             kinds = range(3) if multi_label else [conf.index(max(conf))]
             rows += [

@@ -130,7 +130,7 @@ def test_a_deck_deals_every_class_once_in_ten_cards(source: DigitSource) -> None
     assert sorted(source.classes[deck.deal()] for _ in range(10)) == list(range(10))
 
 
-def test_splits_use_disjoint_parts_of_the_photographs() -> None:
+def test_splits_use_disjoint_parts_of_the_images() -> None:
     used = np.zeros((427, 640), dtype=int)
     for split in digits.SPLITS:
         used[photo_region(split, (427, 640))] += 1

@@ -175,7 +175,7 @@ def test_weights_draw_with_replacement_and_never_a_zero() -> None:
     assert sorted(key.image for key in sampler) == [0, 1, 2, 3]
 
 
-def test_a_image_drawn_twice_in_an_epoch_is_augmented_in_two_ways(dataset: DetectionDataset) -> None:
+def test_an_image_drawn_twice_in_an_epoch_is_augmented_in_two_ways(dataset: DetectionDataset) -> None:
     sampler = EpochSampler(5, seed=0)
     sampler.set_weights([0, 0, 0, 1, 0])
     keys = list(sampler)

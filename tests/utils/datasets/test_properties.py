@@ -151,12 +151,12 @@ def visible(box: np.ndarray, matrix: np.ndarray, out: int) -> tuple[float, float
 @quick
 @given(st.lists(marked(), min_size=9, max_size=9), seeds, st.booleans(), st.booleans())
 def test_a_mosaic_loses_and_invents_no_label_beyond_the_rule(
-    pictures: list[Sample], seed: int, nine: bool, turned: bool
+    images: list[Sample], seed: int, nine: bool, turned: bool
 ) -> None:
     rng = np.random.default_rng(seed)
-    sizes_hw = [(s.image.shape[0], s.image.shape[1]) for s in pictures[: 9 if nine else 4]]
+    sizes_hw = [(s.image.shape[0], s.image.shape[1]) for s in images[: 9 if nine else 4]]
     layout = (arrange_nine if nine else arrange_four)(sizes_hw, SIDE, rng)
-    fractions = [s.boxes[:, 1:] / (w, h, w, h) for s, (h, w) in zip(pictures, sizes_hw)]
+    fractions = [s.boxes[:, 1:] / (w, h, w, h) for s, (h, w) in zip(images, sizes_hw)]
     boxes = layout.place_boxes([np.c_[n, corners].astype(np.float32) for n, corners in enumerate(fractions)])
     assert boxes[:, 0].tolist() == list(range(len(sizes_hw)))
     ranges = WarpRanges(degrees=30.0 * turned, translate=0.1, scale=0.5)
@@ -203,8 +203,8 @@ def test_a_batch_never_mixes_images(facts: list[tuple[int, int]], quad: bool, se
     items = [numbered_item(number, boxes) for number, boxes in facts]
     batch = (QuadCollate(seed % 1000) if quad else collate)(items)
     side = batch.images.shape[-1]
-    for picture, number, x, y, _, _ in batch.targets.tolist():
-        assert (batch.images[int(picture), :, int(y * side), int(x * side)] == number).all()
+    for image, number, x, y, _, _ in batch.targets.tolist():
+        assert (batch.images[int(image), :, int(y * side), int(x * side)] == number).all()
     if not quad:
         assert batch.paths == [str(number) for number, _ in facts]
         assert len(batch.targets) == sum(boxes for _, boxes in facts)

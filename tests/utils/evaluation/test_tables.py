@@ -32,9 +32,9 @@ def image(path: str, labels: list[list[float]], detections: list[list[float]]) -
     return ImageResult(path, (20, 80), found, known, match_predictions(found, known, IOU_THRESHOLDS).numpy())
 
 
-def collector_of(*pictures: ImageResult) -> MetricsCollector:
+def collector_of(*images: ImageResult) -> MetricsCollector:
     collector = MetricsCollector(ConfusionMatrix(len(NAMES)))
-    for each in pictures:
+    for each in images:
         collector.add(each)
     return collector
 
@@ -72,9 +72,9 @@ def test_an_absent_class_has_no_figures_and_says_so(tmp_path: Path) -> None:
 
 def test_the_json_has_everything_and_is_valid_without_labels_too(tmp_path: Path) -> None:
     coco = CocoMetrics((0.5,) * 11 + (float("nan"),), "a tool")
-    for name, pictures in (("full", FOUR), ("empty", [image("a.png", [], [])])):
+    for name, images in (("full", FOUR), ("empty", [image("a.png", [], [])])):
         write_metrics_json(
-            tmp_path / name, collector_of(*pictures).result(3, {"NMS": 1.2345678}), NAMES, {"iou": 0.6}, coco
+            tmp_path / name, collector_of(*images).result(3, {"NMS": 1.2345678}), NAMES, {"iou": 0.6}, coco
         )
     full, empty = (
         json.loads((tmp_path / n).read_text(encoding="utf-8"), parse_constant=pytest.fail) for n in ("full", "empty")

@@ -184,7 +184,7 @@ def test_a_model_finds_what_the_predictor_finds(
     assert found.pred[0].device.type == "cpu"
 
 
-def test_the_bytes_of_a_file_are_a_image(shaped: AutoShape, tmp_path: Path) -> None:
+def test_the_bytes_of_a_file_are_an_image(shaped: AutoShape, tmp_path: Path) -> None:
     write_image(tmp_path / "a.png", noise(40, 64))
     content = (tmp_path / "a.png").read_bytes()
     results = shaped([content, BytesIO(content), tmp_path / "a.png"], size=64)
@@ -201,7 +201,8 @@ AS_8_BIT = ((GREY16.astype(np.uint32) + 128) // 257).astype(np.uint8)
 @pytest.mark.parametrize("mode", ["I;16", "I;16B", "I", "F"])
 def test_a_16_bit_pil_image_is_divided_by_257_as_from_a_file(mode: str, tmp_path: Path) -> None:
     write_image(tmp_path / "a.png", GREY16)
-    image = Image.open(tmp_path / "a.png")
+    with Image.open(tmp_path / "a.png") as opened:
+        image = opened.copy()
     if mode == "I;16B":
         image = Image.frombytes(mode, (8, 8), GREY16.astype(">u2").tobytes())
     elif mode != image.mode:

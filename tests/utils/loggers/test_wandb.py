@@ -118,9 +118,9 @@ def test_boxes_are_fractions_of_the_image_and_only_the_sure_ones(package: Packag
     logger = logger_of(options(), {})
     logger.on_train_start(start(tmp_path))
     one_epoch(logger)
-    (picture,) = package.rows[0][0]["bbox"]
-    (found,) = picture["boxes"]["predictions"]["box_data"]
-    (true,) = picture["boxes"]["ground_truth"]["box_data"]
+    (image,) = package.rows[0][0]["bbox"]
+    (found,) = image["boxes"]["predictions"]["box_data"]
+    (true,) = image["boxes"]["ground_truth"]["box_data"]
     assert found["position"] == {"minX": 0.1, "maxX": 0.5, "minY": 0.1, "maxY": 0.5}
     assert (found["box_caption"], found["class_id"], true["box_caption"]) == ("ant 0.90", 0, "bee")
     assert true["position"] == {"minX": 0.25, "maxX": 0.75, "minY": 0.25, "maxY": 0.75}

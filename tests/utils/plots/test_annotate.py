@@ -118,7 +118,7 @@ def test_a_label_wider_than_the_image_is_written_smaller() -> None:
     wide, short = Annotator(blank, line_width=3), Annotator(blank, line_width=3)
     wide.text(0, 0, "traffic light 0.97", background=RED)
     short.text(0, 0, "a", background=RED)
-    heights = [changed(blank, picture.result()).any(axis=1).sum() for picture in (wide, short)]
+    heights = [changed(blank, image.result()).any(axis=1).sum() for image in (wide, short)]
     assert heights[0] < heights[1]
 
 
