@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from utils.core.errors import suggestion
+
 ROOT = Path(__file__).resolve().parents[2]
 TRAIN_RUNS = ROOT / "runs/train"  # of training; the newest best.pt below is used where --weights is not given
 
@@ -15,7 +17,7 @@ def find_yaml(name: str | Path, *folders: str) -> Path:
     ``coco128.yaml`` means ``data/coco128.yaml`` from any working directory.
 
     Raises:
-        FileNotFoundError: no such file; the message lists every place tried.
+        FileNotFoundError: no such file; the message lists every place tried, and the yaml there whose name is closest.
     """
     given = Path(name).expanduser()
     tried = [Path.cwd() / given, ROOT / given, *(ROOT / folder / given for folder in folders)]
@@ -23,4 +25,6 @@ def find_yaml(name: str | Path, *folders: str) -> Path:
     for path in tried:
         if path.is_file():
             return path
-    raise FileNotFoundError(f"'{name}' not found; tried {', '.join(map(str, tried))}")
+    known = [file.name for folder in dict.fromkeys(path.parent for path in tried) for file in folder.glob("*.y*ml")]
+    hint = suggestion(given.name, known)
+    raise FileNotFoundError(f"'{name}' not found; tried {', '.join(map(str, tried))}{hint}")
