@@ -5,15 +5,15 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Iterable
-from hashlib import sha256
 from pathlib import Path
 
 from utils.core.downloads import download
+from utils.core.errors import InputError
 
 LOG = logging.getLogger(__name__)
 RELEASES = "https://github.com/ultralytics/yolov5/releases/download"
 # Name -> release and SHA-256 of the files that were at hand. Release v6.1 has the others, whose checksums are not
-# published.
+# known.
 CHECKSUMS = {"yolov5n.pt": ("v6.0", "edd2e5cc4e3caa4b508168b51d9dc529da58b37813e0d2c8b49aba06aa3472dc")}
 _OFFICIAL = re.compile(r"yolov5[nsmlx]6?\.pt")
 _MOST_BYTES = 10**9
@@ -32,8 +32,10 @@ def describe_missing(weights: str | Path) -> str:
     path = Path(weights)
     address, checksum = official_address(path.name)
     cure = "nothing is downloaded"
-    if address:
-        cure = f"--download fetches {address}" + (f" (SHA-256 {checksum})" if checksum else "")
+    if checksum:
+        cure = f"--download fetches {address} (SHA-256 {checksum})"
+    elif address:
+        cure = f"download it yourself from {address}; no checksum of it is known, so --download does not fetch it"
     return f"--weights {path}: no such file ({path.absolute()}); {cure}"
 
 
@@ -45,21 +47,13 @@ def fetch_official(weights: Iterable[str], wanted: bool = True) -> None:
         wanted: value of ``--download``; nothing happens without it.
 
     Raises:
-        InputError: no network, or the content is not that of the checksum.
+        InputError: no network, the content is not that of the checksum, or no checksum of the file is known.
     """
     for path in map(Path, weights if wanted else ()):
         address, checksum = official_address(path.name)
         if not address or path.exists():
             continue
+        if not checksum:  # whether to use a file that nothing can be compared with is for the user to decide
+            raise InputError(describe_missing(path))
         LOG.info("%s: fetching %s", path, address)
-        download(address, path, checksum or None, progress=True, max_bytes=_MOST_BYTES)
-        if not checksum:
-            LOG.warning("%s: not compared, no checksum of it is known; its SHA-256 is %s", path, _checksum(path))
-
-
-def _checksum(path: Path) -> str:
-    with path.open("rb") as file:
-        digest = sha256()
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+        download(address, path, checksum, progress=True, max_bytes=_MOST_BYTES)

@@ -34,8 +34,8 @@ def test_a_missing_official_file_is_reported_with_its_address_and_checksum() -> 
     assert "no such file" in message
     assert "--download fetches https://github.com/ultralytics/yolov5/releases/download/v6.0/yolov5n.pt" in message
     assert official.CHECKSUMS["yolov5n.pt"][1] in message
-    assert "v6.1/yolov5x6.pt" in describe_missing("yolov5x6.pt")
-    assert "SHA-256" not in describe_missing("yolov5x6.pt")
+    message = describe_missing("yolov5x6.pt")
+    assert f"download it yourself from {official.RELEASES}/v6.1/yolov5x6.pt; no checksum of it is known" in message
 
 
 @pytest.mark.parametrize("name", ["best.pt", "yolov5n.onnx", "yolov5t.pt", "my-yolov5n.pt", "yolov5n.pt.pt", ""])
@@ -60,12 +60,11 @@ def test_a_file_with_another_checksum_is_refused_and_not_kept(release: Path) -> 
     assert list(Path().iterdir()) == []
 
 
-def test_a_file_without_a_known_checksum_is_fetched_with_a_warning(
-    release: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    fetch_official(["yolov5s.pt"])
-    assert Path("yolov5s.pt").read_bytes() == CONTENT
-    assert f"its SHA-256 is {sha256(CONTENT).hexdigest()}" in caplog.text
+def test_a_file_without_a_known_checksum_is_not_fetched(release: Path) -> None:
+    assert (release / "v6.1" / "yolov5s.pt").exists()
+    with pytest.raises(InputError, match="no checksum of it is known, so --download does not fetch it"):
+        fetch_official(["yolov5s.pt"])
+    assert list(Path().iterdir()) == []
 
 
 def test_nothing_is_fetched_without_the_option_over_a_file_or_for_another_name(release: Path) -> None:
@@ -77,7 +76,8 @@ def test_nothing_is_fetched_without_the_option_over_a_file_or_for_another_name(r
     assert Path("yolov5s.pt").read_bytes() == b"mine"
 
 
-def test_the_scripts_fetch_with_the_option_only(release: Path) -> None:
+def test_the_scripts_fetch_with_the_option_only(release: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(official.CHECKSUMS, "yolov5s.pt", ("v6.1", sha256(CONTENT).hexdigest()))
     for run in (detect.run, val.run):
         with pytest.raises(FileNotFoundError, match="--download fetches"):
             run(weights=["yolov5s.pt"])
