@@ -39,7 +39,7 @@ from utils.inference.backends.openvino import _core as shared_core
 from utils.inference.predictor import Predictor
 
 CPU = torch.device("cpu")
-PAUSE_S = 0.03  # before every turn: threads of the turn before are asleep then
+PAUSE_S = 0.2  # before every turn: ONNX Runtime by itself waits actively for long after a run
 Turn = Callable[[], "float | None"]  # returns the seconds that count, None for all
 
 
