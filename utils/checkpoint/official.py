@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from utils.core.downloads import download
-from utils.core.errors import InputError
+from utils.core.errors import InputError, suggestion
 
 LOG = logging.getLogger(__name__)
 RELEASES = "https://github.com/ultralytics/yolov5/releases/download"
@@ -28,10 +28,15 @@ def official_address(name: str) -> tuple[str, str]:
 
 
 def describe_missing(weights: str | Path) -> str:
-    """The message for a model file that does not exist; for an official one with the place where it is."""
+    """The message for a model file that does not exist; for an official one with the place where it is.
+
+    For another name the closest of the checkpoints in the same folder is suggested.
+    """
     path = Path(weights)
     address, checksum = official_address(path.name)
     cure = "nothing is downloaded"
+    if not address:
+        cure += suggestion(path.name, [file.name for file in path.parent.glob("*.pt")])
     if checksum:
         cure = f"--download fetches {address} (SHA-256 {checksum})"
     elif address:

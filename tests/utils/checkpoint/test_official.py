@@ -44,6 +44,15 @@ def test_other_files_have_no_address(name: str) -> None:
     assert "http" not in describe_missing(name)
 
 
+def test_for_a_misspelt_name_the_closest_checkpoint_of_the_folder_is_suggested(tmp_path: Path) -> None:
+    for name in ("best.pt", "last.pt", "yolov5s.pt"):
+        (tmp_path / name).touch()
+    assert describe_missing(tmp_path / "bset.pt").endswith("; nothing is downloaded; did you mean 'best.pt'?")
+    assert "did you mean" not in describe_missing(tmp_path / "qqqq.pt")
+    assert "did you mean" not in describe_missing(tmp_path / "yolov5n.pt")  # it has an address
+    assert "did you mean" not in describe_missing(tmp_path / "none" / "bset.pt")
+
+
 def test_a_file_with_a_known_checksum_is_fetched_and_compared(
     release: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
