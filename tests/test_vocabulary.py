@@ -83,3 +83,13 @@ def test_names_that_are_read_from_older_files_are_allowed_in_lines_that_say_so(
     (tmp_path / "a.py").write_text('x = "picture"  # names of older files\ny = "picture"\n', encoding="utf-8")
     lines = vocabulary.refused_in_file(tmp_path / "a.py", vocabulary.read_rules(TABLE))
     assert lines == ["a.py:2 picture -> image"]
+
+
+def test_names_of_tests_are_checked_for_some_words_and_their_strings_are_not(
+    vocabulary: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "CONTRIBUTING.md").write_text(TABLE, encoding="utf-8")
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "tests/test_a.py").write_text('first_picture = "a picture"\nfound = "picture"\n', encoding="utf-8")
+    monkeypatch.setattr(vocabulary, "ROOT", tmp_path)
+    assert vocabulary.check_tests() == ["tests/test_a.py:1 picture -> image"]

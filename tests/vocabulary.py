@@ -22,6 +22,7 @@ ROOT = Path(__file__).resolve().parents[1]
 Words = tuple[str, ...]
 
 OLD_NAMES = "# names of older files"  # a comment in lines that read such files, where their words are allowed
+TEST_WORDS = ("picture", "photograph", "film")  # refused in the names of tests too; their strings are input data
 OPTIONS_PAGE = "docs/en/options.md"  # made of the help of the options, which is read in the code
 
 
@@ -175,8 +176,20 @@ def check(places: Sequence[Path] = (ROOT,)) -> list[str]:
     return [line for path in chosen for line in refused_in_file(path, rules)]
 
 
+def check_tests() -> list[str]:
+    """Names in the tests that contain one of ``TEST_WORDS``."""
+    rules = read_rules((ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"))
+    rules = [rule for rule in rules if rule.words[0] in TEST_WORDS]
+    lines = []
+    for path in sorted((ROOT / "tests").rglob("*.py")):
+        passages = passages_of_python(path.read_text(encoding="utf-8"))
+        hits = refused((passage for passage in passages if passage.place == "identifier"), rules)
+        lines += [f"{path.relative_to(ROOT).as_posix()}:{line} {words} -> {new}" for line, words, new in hits]
+    return lines
+
+
 def main(names: list[str]) -> int:
-    wrong = check([(ROOT / name).resolve() for name in names or ["."]])
+    wrong = check([(ROOT / name).resolve() for name in names or ["."]]) + ([] if names else check_tests())
     print("\n".join(wrong) if wrong else "vocabulary: clean")
     return bool(wrong)
 

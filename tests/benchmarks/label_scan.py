@@ -31,7 +31,7 @@ MASTERS = 32  # ext4 allows 65,000 links to one file
 CLASSES = 80
 
 
-def make_set(folder: Path, pictures: int, rows: int) -> None:
+def make_set(folder: Path, images: int, rows: int) -> None:
     """Write ``images/train/000/0000001.jpg`` ... (1,000 a folder) and their label files of 0 to 2 x ``rows`` rows."""
     rng = np.random.default_rng(0)
     masters = []
@@ -45,7 +45,7 @@ def make_set(folder: Path, pictures: int, rows: int) -> None:
         Image.fromarray(pixels).save(buffer, "jpeg", **notes)
         masters.append(folder / f"master{i}.jpg")
         masters[-1].write_bytes(buffer.getvalue())
-    counts = rng.integers(0, 2 * rows + 1, pictures)
+    counts = rng.integers(0, 2 * rows + 1, images)
     for i, count in enumerate(counts.tolist()):
         image = folder / f"images/train/{i // 1000:03d}/{i:07d}.jpg"
         label = folder / f"labels/train/{i // 1000:03d}/{i:07d}.txt"
@@ -100,7 +100,7 @@ def main() -> None:
     try:
         if not (folder / "images").exists():
             folder.mkdir(parents=True, exist_ok=True)
-            make_set(folder, options.pictures, options.rows)
+            make_set(folder, options.images, options.rows)
         for cache in (folder / "labels").glob("**/*.cache"):
             cache.unlink()
         command = [sys.executable, __file__, "--scan", "--folder", str(folder), "--workers", str(options.workers)]
@@ -110,8 +110,8 @@ def main() -> None:
             done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
             f = json.loads(done.stdout.splitlines()[-1])
             print(
-                f"{name:<6}{f['pictures']:>10}{f['boxes']:>10}{f['find_s']:>8.2f}{f['wall_s']:>8.2f}"
-                f"{f['cpu_s'] + f['children_cpu_s']:>8.2f}{f['pictures'] / f['wall_s']:>12.0f}"
+                f"{name:<6}{f['images']:>10}{f['boxes']:>10}{f['find_s']:>8.2f}{f['wall_s']:>8.2f}"
+                f"{f['cpu_s'] + f['children_cpu_s']:>8.2f}{f['images'] / f['wall_s']:>12.0f}"
                 f"{f['peak_mib'] - f['imports_mib']:>7.0f}"
             )
         print("MiB: peak memory above that of the imports alone; cold: no label cache, but a warm page cache")

@@ -58,9 +58,9 @@ def plain(prediction: Tensor, agnostic: bool = False, multi_label: bool = False,
     return found
 
 
-def like_a_trained_model(pictures: int, generator: torch.Generator, nc: int = 80) -> Tensor:
+def like_a_trained_model(image_count: int, generator: torch.Generator, nc: int = 80) -> Tensor:
     """[B, 25200, 5 + nc]: twenty objects an image with a cloud of candidates each, and background below the limit."""
-    prediction = torch.rand(pictures, 25200, 5 + nc, generator=generator) * 1e-3
+    prediction = torch.rand(image_count, 25200, 5 + nc, generator=generator) * 1e-3
     for image in prediction:
         for place in torch.randint(0, 25200 - 100, (20,), generator=generator).tolist():
             cloud = image[place : place + 100]
@@ -71,15 +71,15 @@ def like_a_trained_model(pictures: int, generator: torch.Generator, nc: int = 80
     return prediction
 
 
-def like_a_young_model(pictures: int, generator: torch.Generator, nc: int = 80) -> Tensor:
+def like_a_young_model(image_count: int, generator: torch.Generator, nc: int = 80) -> Tensor:
     """[B, 25200, 5 + nc]: everything passes."""
-    prediction = torch.rand(pictures, 25200, 5 + nc, generator=generator) * 0.5 + 0.1
+    prediction = torch.rand(image_count, 25200, 5 + nc, generator=generator) * 0.5 + 0.1
     prediction[..., :2] *= 1000
     prediction[..., 2:4] = prediction[..., 2:4] * 80 + 8
     return prediction
 
 
-def of_model(weights: str, folder: str, pictures: int) -> Tensor:
+def of_model(weights: str, folder: str, image_count: int) -> Tensor:
     """Predictions of a checkpoint on the first images of a folder, letterboxed to squares."""
     from models.fuse import fuse
     from utils.checkpoint import load_model
@@ -90,7 +90,7 @@ def of_model(weights: str, folder: str, pictures: int) -> Tensor:
     fuse(model.eval())
     answers = []
     with torch.no_grad():
-        for file in find_images([folder])[:pictures]:
+        for file in find_images([folder])[:image_count]:
             image = letterbox(read_image(file), (640, 640), auto=False)[0]
             chw = torch.from_numpy(image[..., ::-1].transpose(2, 0, 1).copy())
             answers.append(model(to_model_input(chw[None], torch.device("cpu")))[0])
@@ -125,17 +125,17 @@ def main() -> None:
     print(f"{torch.get_num_threads()} threads, conf {CONF}, IoU {IOU}; ms per image")
     print(f"{'predictions':<12}{'pictures':>9}  {'kind':<26}{'plain':>9}{'ours':>9}{'ours/plain':>12}  same")
     for name, (prediction, repeats) in sets.items():
-        for pictures in (1, len(prediction)):
-            part = prediction[:pictures]
+        for image_count in (1, len(prediction)):
+            part = prediction[:image_count]
             for kind, settings in KINDS.items():
                 theirs, mine = plain(part, **settings), non_max_suppression(part, CONF, IOU, **settings)
                 same = sum(a.shape == b.shape and torch.equal(a, b) for a, b in zip(theirs, mine))
                 slow = best_seconds(lambda p=part, s=settings: plain(p, **s), repeats)
                 fast = best_seconds(lambda p=part, s=settings: non_max_suppression(p, CONF, IOU, **s), repeats)
-                ms = 1e3 / pictures
+                ms = 1e3 / image_count
                 print(
-                    f"{name:<12}{pictures:>9}  {kind:<26}{slow * ms:>9.2f}{fast * ms:>9.2f}{fast / slow:>12.2f}"
-                    f"  {same}/{pictures}", flush=True,
+                    f"{name:<12}{image_count:>9}  {kind:<26}{slow * ms:>9.2f}{fast * ms:>9.2f}{fast / slow:>12.2f}"
+                    f"  {same}/{image_count}", flush=True,
                 )  # fmt: skip
 
 

@@ -62,7 +62,7 @@ def write_video(path: Path, images: list[np.ndarray]) -> Path:
 
 
 @pytest.fixture
-def film(tmp_path: Path) -> Path:
+def video_file(tmp_path: Path) -> Path:
     return write_video(tmp_path / "film.avi", [noise(n) for n in range(5)])
 
 
@@ -71,9 +71,9 @@ def table(folder: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(stream))
 
 
-def test_a_video_becomes_a_video_with_tables_labels_and_crops(find: Find, film: Path, caplog: Any) -> None:
+def test_a_video_becomes_a_video_with_tables_labels_and_crops(find: Find, video_file: Path, caplog: Any) -> None:
     with caplog.at_level("INFO"):
-        folder = find(film, save_csv=True, save_json=True, save_txt=True, save_crop=True, batch_size=2)
+        folder = find(video_file, save_csv=True, save_json=True, save_txt=True, save_crop=True, batch_size=2)
     (video,) = (path for path in folder.iterdir() if path.stem == "film")
     capture = cv2.VideoCapture(str(video))
     assert (capture.get(cv2.CAP_PROP_FPS), capture.get(cv2.CAP_PROP_FRAME_COUNT)) == (10, 5)
@@ -83,16 +83,20 @@ def test_a_video_becomes_a_video_with_tables_labels_and_crops(find: Find, film: 
     entries = json.loads((folder / "detections.json").read_bytes())
     assert [entry["frame"] for entry in entries] == [1, 2, 3, 4, 5]
     assert sum(len(entry["detections"]) for entry in entries) == len(rows) == len(list(folder.rglob("crops/*/*.jpg")))
-    assert f"{film}: 5 frames, 15 objects" in caplog.text and "ms NMS per frame" in caplog.text
+    assert f"{video_file}: 5 frames, 15 objects" in caplog.text and "ms NMS per frame" in caplog.text
 
 
-def test_of_a_video_every_nth_frame(find: Find, film: Path) -> None:
-    assert {row["frame"] for row in table(find(film, save_csv=True, nosave=True, vid_stride=2))} == {"1", "3", "5"}
+def test_of_a_video_every_nth_frame(find: Find, video_file: Path) -> None:
+    assert {row["frame"] for row in table(find(video_file, save_csv=True, nosave=True, vid_stride=2))} == {
+        "1",
+        "3",
+        "5",
+    }
 
 
-def test_images_and_videos_of_a_folder_together(find: Find, film: Path, tmp_path: Path) -> None:
+def test_images_and_videos_of_a_folder_together(find: Find, video_file: Path, tmp_path: Path) -> None:
     (tmp_path / "mixed/deep").mkdir(parents=True)
-    shutil.move(film, tmp_path / "mixed/deep/film.avi")
+    shutil.move(video_file, tmp_path / "mixed/deep/film.avi")
     cv2.imwrite(str(tmp_path / "mixed/a.png"), noise(9))
     folder = find(tmp_path / "mixed", batch_size=4)
     names = sorted(str(path.relative_to(folder).with_suffix("")) for path in folder.rglob("*.*"))
@@ -115,11 +119,11 @@ def test_crops_never_take_the_place_of_another(find: Find, tmp_path: Path) -> No
     assert len(list(folder.rglob("crops/*/*.jpg"))) == len(table(folder)) > 12
 
 
-def test_a_dead_and_a_living_stream(find: Find, film: Path, tmp_path: Path, caplog: Any) -> None:
-    (tmp_path / "my.streams").write_text(f"rtsp://127.0.0.1:9/none\n{film}\n", encoding="utf-8")
+def test_a_dead_and_a_living_stream(find: Find, video_file: Path, tmp_path: Path, caplog: Any) -> None:
+    (tmp_path / "my.streams").write_text(f"rtsp://127.0.0.1:9/none\n{video_file}\n", encoding="utf-8")
     folder = find(tmp_path / "my.streams", reconnect=0, save_csv=True)
     rows = table(folder)
-    assert rows and {row["file"] for row in rows} == {str(film)}
+    assert rows and {row["file"] for row in rows} == {str(video_file)}
     assert "rtsp://127.0.0.1:9/none: cannot be opened; given up" in caplog.text
     assert any(path.suffix in (".webm", ".mp4") for path in folder.iterdir())
 
@@ -147,10 +151,19 @@ class Interrupted(FileSource):
 
 
 def test_ctrl_c_finishes_video_and_tables(
-    find: Find, film: Path, tmp_path: Path, eager_weights: Path, monkeypatch: Any, log_handlers_restored: None
+    find: Find, video_file: Path, tmp_path: Path, eager_weights: Path, monkeypatch: Any, log_handlers_restored: None
 ) -> None:  # fmt: skip
     monkeypatch.setattr("utils.datasets.sources.FileSource", Interrupted)
-    argv = ["--weights", str(eager_weights), "--source", str(film), "--imgsz", "64", "--project", str(tmp_path / "out")]
+    argv = [
+        "--weights",
+        str(eager_weights),
+        "--source",
+        str(video_file),
+        "--imgsz",
+        "64",
+        "--project",
+        str(tmp_path / "out"),
+    ]
     assert run_script(detect.main, DetectOptions, [*argv, "--save-json", "--max-det", "3", "--device", "cpu"]) == 130
     (folder,) = (tmp_path / "out").iterdir()
     assert len(json.loads((folder / "detections.json").read_bytes())) == 3
@@ -158,13 +171,13 @@ def test_ctrl_c_finishes_video_and_tables(
     assert cv2.VideoCapture(str(video)).get(cv2.CAP_PROP_FRAME_COUNT) == 3
 
 
-def test_ctrl_c_is_the_usual_end_of_a_stream(find: Find, film: Path, monkeypatch: Any) -> None:
+def test_ctrl_c_is_the_usual_end_of_a_stream(find: Find, video_file: Path, monkeypatch: Any) -> None:
     class Endless(LiveSource):
         def batches(self, size: int = 1) -> Iterator[list[Frame]]:
             yield next(super().batches(size))
             raise KeyboardInterrupt
 
-    source = Endless([str(film)], LiveSettings(reconnect=0))
+    source = Endless([str(video_file)], LiveSettings(reconnect=0))
     monkeypatch.setattr("utils.datasets.sources.open_source", lambda *_: source)
     assert len(table(find("cam", save_csv=True, nosave=True))) == 3
     assert not source.readers[0].is_alive()
@@ -238,9 +251,9 @@ def test_half_precision_without_a_gpu_is_one_warning(find: Find, tmp_path: Path,
     assert caplog.messages.count("--half needs a GPU: running in float32") == 1
 
 
-def test_without_a_screen_a_window_is_one_warning(find: Find, film: Path, caplog: Any, monkeypatch: Any) -> None:
+def test_without_a_screen_a_window_is_one_warning(find: Find, video_file: Path, caplog: Any, monkeypatch: Any) -> None:
     monkeypatch.setattr("utils.inference.window.can_open_window", lambda: False)
-    assert list(find(film, view_img=True).iterdir())
+    assert list(find(video_file, view_img=True).iterdir())
     assert caplog.text.count("--view-img: no window can be opened here") == 1
 
 
@@ -253,14 +266,14 @@ def test_the_window_is_given_fonts_where_opencv_brings_none(tmp_path: Path, monk
     assert os.environ["QT_QPA_FONTDIR"] == str(tmp_path)
 
 
-def test_q_in_the_window_ends_a_video(find: Find, film: Path, monkeypatch: Any) -> None:
+def test_q_in_the_window_ends_a_video(find: Find, video_file: Path, monkeypatch: Any) -> None:
     monkeypatch.setattr("utils.inference.window.can_open_window", lambda: True)
     shown: list[str] = []
     for name, action in (("imshow", lambda title, _: shown.append(title)), ("destroyAllWindows", lambda: None)):
         monkeypatch.setattr(cv2, name, action)
     monkeypatch.setattr(cv2, "waitKey", lambda _: ord("q") if len(shown) == 2 else -1)
-    assert len(table(find(film, view_img=True, save_csv=True, nosave=True))) == 2 * 3
-    assert shown == [str(film)] * 2
+    assert len(table(find(video_file, view_img=True, save_csv=True, nosave=True))) == 2 * 3
+    assert shown == [str(video_file)] * 2
 
 
 @pytest.mark.parametrize(
@@ -352,8 +365,8 @@ def test_an_onnx_file_with_suppression_inside_gives_the_boxes_of_v61(
 def test_a_lossless_video_gives_the_boxes_of_its_images(reference: Any, tmp_path: Path) -> None:
     predictor, images, (_, alone) = reference
     numbers = [n for n in range(10) if images[n].shape == (480, 640, 3)][:3]
-    film = write_video(tmp_path / "film.avi", [images[n] for n in numbers])
-    frames = list(FileSource(str(film)))
+    video_file = write_video(tmp_path / "film.avi", [images[n] for n in numbers])
+    frames = list(FileSource(str(video_file)))
     assert len(frames) == 3
     for frame, number in zip(frames, numbers):
         np.testing.assert_array_equal(frame.image, images[number])

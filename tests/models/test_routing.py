@@ -175,12 +175,12 @@ class Two(nn.Module):
         return x
 
 
-def pictures(count: int, seed: int = 0) -> Tensor:
+def random_images(count: int, seed: int = 0) -> Tensor:
     return torch.rand(count, 3, 4, 4, generator=torch.Generator().manual_seed(seed)) * 200
 
 
 def test_rows_follow_the_images_over_the_batches() -> None:
-    model, images = Two(), pictures(5)
+    model, images = Two(), random_images(5)
     with RoutingRecorder(model) as recorder:
         model(images[:3])
         model(images[3:])
@@ -195,8 +195,8 @@ def test_rows_follow_the_images_over_the_batches() -> None:
 def test_nothing_is_recorded_outside_the_context_and_no_hook_stays() -> None:
     model = Two()
     with RoutingRecorder(model) as recorder:
-        model(pictures(2))
-    model(pictures(2))
+        model(random_images(2))
+    model(random_images(2))
     assert recorder.samples == 2
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
 
@@ -209,7 +209,7 @@ def test_hooks_go_when_the_pass_fails() -> None:
 
 
 def test_a_layer_called_twice_in_a_pass_gives_the_mean_of_its_calls() -> None:
-    model, images = Two(calls=2), pictures(4)
+    model, images = Two(calls=2), random_images(4)
     with RoutingRecorder(model) as recorder:
         model(images)
     once = model.first(images)
@@ -220,9 +220,9 @@ def test_a_layer_called_twice_in_a_pass_gives_the_mean_of_its_calls() -> None:
 def test_a_pass_without_a_layer_leaves_its_rows_empty() -> None:
     model = Two(calls=0)
     with RoutingRecorder(model) as recorder:
-        model(pictures(2))
+        model(random_images(2))
         model.calls = 1
-        model(pictures(3))
+        model(random_images(3))
     assert recorder.weights("second").isnan().any(dim=1).tolist() == [True, True, False, False, False]
     assert [stats.samples for stats in recorder.stats()] == [5, 3]
 
@@ -234,14 +234,14 @@ def test_a_layer_on_windows_of_the_images_is_left_out_with_one_warning(caplog: p
 
     model = Windows()
     with RoutingRecorder(model) as recorder:
-        model(pictures(2))
-        model(pictures(2))
+        model(random_images(2))
+        model(random_images(2))
     assert recorder.layers == ("first",)
     assert [record.args for record in caplog.records] == [("second",)]
 
 
 def test_an_abandoned_pass_leaves_nothing_behind() -> None:
-    model, images = Two(), pictures(2)
+    model, images = Two(), random_images(2)
     with RoutingRecorder(model) as recorder:
         with pytest.raises(RuntimeError):
             model(torch.zeros(2, 5, 4, 4))
@@ -255,7 +255,7 @@ def test_the_temperature_of_a_layer_is_among_its_figures() -> None:
     model = Two()
     model.second.attention.set_temperature(7)
     with RoutingRecorder(model) as recorder:
-        model(pictures(2))
+        model(random_images(2))
     assert [stats.temperature for stats in recorder.stats()] == [34, 7]
 
 
@@ -263,5 +263,5 @@ def test_a_static_model_costs_nothing_and_has_no_figures() -> None:
     model = nn.Conv2d(3, 3, 1)
     with RoutingRecorder(model) as recorder:
         assert not model._forward_hooks
-        model(pictures(2))
+        model(random_images(2))
     assert recorder.stats() == ()

@@ -58,7 +58,7 @@ def test_formats_are_named_without_a_dot() -> None:
 
 
 @pytest.fixture
-def film(tmp_path: Path) -> Path:
+def video_file(tmp_path: Path) -> Path:
     path = tmp_path / "film.avi"
     writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*"FFV1"), 20, (64, 48))
     for value in (10, 20, 30):
@@ -67,7 +67,7 @@ def film(tmp_path: Path) -> Path:
     return path
 
 
-def test_frames_of_a_video_come_after_the_images(folder: Path, film: Path) -> None:
+def test_frames_of_a_video_come_after_the_images(folder: Path, video_file: Path) -> None:
     dataset = LoadImages(folder, 64)
     items, seen = [], []
     for item in dataset:
@@ -75,25 +75,25 @@ def test_frames_of_a_video_come_after_the_images(folder: Path, film: Path) -> No
         seen.append((dataset.mode, dataset.frame, int(item[2][0, 0, 0]), Path(item[0]).name))
     assert seen[2:] == [("video", n, 10 * n, "film.avi") for n in (1, 2, 3)]
     assert items[1][3] is None and items[2][3] is dataset.cap
-    assert items[-1][4] == f"video 3/3 (3/3) {film}: "
+    assert items[-1][4] == f"video 3/3 (3/3) {video_file}: "
     assert (len(dataset), dataset.nf) == (3, 3)
 
 
-def test_streams_come_all_together(folder: Path, film: Path) -> None:
-    (folder / "my.streams").write_text(f"{film}\nrtsp://127.0.0.1:9/none\n", encoding="utf-8")
+def test_streams_come_all_together(folder: Path, video_file: Path) -> None:
+    (folder / "my.streams").write_text(f"{video_file}\nrtsp://127.0.0.1:9/none\n", encoding="utf-8")
     dataset = LoadStreams(str(folder / "my.streams"), img_size=64)
     for reader in dataset._source.readers:
         reader.settings = LiveSettings(reconnect=0)
     items = list(dataset)
     assert (len(dataset), dataset.mode) == (2, "stream")
     paths, images, originals, cap, text = items[-1]
-    assert paths == [str(film), "rtsp://127.0.0.1:9/none"] and (cap, text) == (None, "")
+    assert paths == [str(video_file), "rtsp://127.0.0.1:9/none"] and (cap, text) == (None, "")
     assert images.shape == (2, 3, 64, 64)
     assert (int(originals[0][0, 0, 0]), int(originals[1].max())) == (30, 0)  # what was never seen is black
 
 
-def test_a_camera_is_mirrored(film: Path) -> None:
-    dataset = LoadWebcam(str(film), 64)
+def test_a_camera_is_mirrored(video_file: Path) -> None:
+    dataset = LoadWebcam(str(video_file), 64)
     dataset._source.readers[0].settings = LiveSettings(reconnect=0)
     path, image, original, cap, _ = next(iter(dataset))
     assert (path, image.shape, original.shape, cap) == ("webcam.jpg", (3, 64, 64), (48, 64, 3), None)

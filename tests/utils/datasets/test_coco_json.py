@@ -30,7 +30,7 @@ from utils.datasets.labels.splits import load_labels
 CATEGORIES = [{"id": 3, "name": "cat"}, {"id": 17, "name": "dog"}]
 
 
-def picture(path: Path, width: int = 100, height: int = 50) -> Path:
+def make_image(path: Path, width: int = 100, height: int = 50) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(cv2.imencode(path.suffix, np.full((height, width, 3), 120, np.uint8))[1].tobytes())
     return path
@@ -50,7 +50,7 @@ def load(tmp_path: Path) -> Callable[..., LabelSet]:
     """``load(annotations or whole content, split options ...)``: the labels of one json beside its one image."""
 
     def run(given: Any, yaml_lines: str = "", **options: Any) -> LabelSet:
-        picture(tmp_path / "a.png")
+        make_image(tmp_path / "a.png")
         whole = content(given) if isinstance(given, list) else given
         text = whole if isinstance(whole, str) else json.dumps(whole)
         (tmp_path / "val.json").write_text(text, encoding="utf-8")
@@ -388,7 +388,7 @@ def test_huge_ids_and_ids_that_are_text_are_fine(load: Callable[..., LabelSet]) 
     "place", ["annotations/a.png", "val2017/a.png", "images/val2017/a.png", "images/val/a.png", "images/a.png", "a.png"]
 )
 def test_images_are_found_in_the_usual_places(tmp_path: Path, place: str) -> None:
-    image = picture(tmp_path / place)
+    image = make_image(tmp_path / place)
     file = tmp_path / "annotations/instances_val2017.json"
     file.parent.mkdir(exist_ok=True)
     file.write_text(json.dumps(content([])), encoding="utf-8")
@@ -397,7 +397,7 @@ def test_images_are_found_in_the_usual_places(tmp_path: Path, place: str) -> Non
 
 @pytest.mark.parametrize("name", ["sub\\a.png", "sub/a.png", "/data/upload/sub/a.png", "C:\\x\\a.png"])
 def test_file_names_with_folders_are_understood(tmp_path: Path, name: str) -> None:
-    image = picture(tmp_path / "sub/a.png") if name.startswith("sub") else picture(tmp_path / "a.png")
+    image = make_image(tmp_path / "sub/a.png") if name.startswith("sub") else make_image(tmp_path / "a.png")
     file = tmp_path / "x.json"
     file.write_text(json.dumps(content([], images=[{"id": 1, "file_name": name}])), encoding="utf-8")
     assert CocoLabels(file, None).images == [image]
@@ -409,7 +409,7 @@ def test_a_given_folder_comes_before_all_others(tmp_path: Path) -> None:
 
 
 def test_images_of_other_names_are_refused_when_they_lead_to_one_file(tmp_path: Path) -> None:
-    picture(tmp_path / "a.png")
+    make_image(tmp_path / "a.png")
     file = tmp_path / "x.json"
     images = [{"id": i, "file_name": f"{i}/a.png"} for i in (1, 2)]
     file.write_text(json.dumps(content([], images=images)), encoding="utf-8")
@@ -424,7 +424,7 @@ def test_an_image_that_is_listed_twice_has_the_objects_of_both(load: Callable[..
 
 
 def test_a_missing_image_is_said_to_be_missing_beside_the_others(tmp_path: Path) -> None:
-    image = picture(tmp_path / "images/val/a.png")
+    image = make_image(tmp_path / "images/val/a.png")
     file = tmp_path / "annotations/val.json"
     file.parent.mkdir()
     images = [{"id": 1, "file_name": "a.png"}, {"id": 2, "file_name": "b.png"}]
@@ -453,7 +453,7 @@ def test_some_missing_images_are_left_out_by_name(load: Callable[..., LabelSet])
 
 
 def test_chinese_file_names_and_classes(tmp_path: Path) -> None:
-    picture(tmp_path / "图片/猫.png")
+    make_image(tmp_path / "图片/猫.png")
     whole = content([box(1, 1, 2, 2)], images=[{"id": 1, "file_name": "猫.png"}])
     whole["categories"] = [{"id": 3, "name": "猫咪"}]
     (tmp_path / "标注.json").write_text(json.dumps(whole, ensure_ascii=False), encoding="utf-8")

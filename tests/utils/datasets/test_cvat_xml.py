@@ -28,7 +28,7 @@ META = (
 )
 
 
-def picture(path: Path) -> None:
+def make_image(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(cv2.imencode(path.suffix, np.full((50, 100, 3), 120, np.uint8))[1].tobytes())
 
@@ -50,7 +50,7 @@ def load(tmp_path: Path) -> Callable[..., LabelSet]:
     """Labels of one image of 100 x 50 pixels with these shapes."""
 
     def run(*shapes: str, yaml: str = "", wh: tuple[int, int] = (100, 50), **options: bool) -> LabelSet:
-        picture(tmp_path / "images/a.png")
+        make_image(tmp_path / "images/a.png")
         annotate(tmp_path / "annotations.xml", entry("a.png", *shapes, wh=wh))
         (tmp_path / "data.yaml").write_text(f"train: annotations.xml\n{yaml}\n", encoding="utf-8")
         return load_labels(DatasetSpec.load(tmp_path / "data.yaml"), "train", **options)
@@ -139,8 +139,8 @@ def test_boxes_made_for_another_size_are_scaled_or_the_image_is_left_out(
 
 def test_a_split_has_the_images_of_its_subset(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     for subset in ("Train", "Validation"):
-        picture(tmp_path / f"images/{subset}/a.png")
-    picture(tmp_path / "images/b.png")
+        make_image(tmp_path / f"images/{subset}/a.png")
+    make_image(tmp_path / "images/b.png")
     entries = [
         entry("a.png", BOX, more='subset="Train" task_id="1"'),
         entry("a.png", more='subset="Validation" task_id="2"'),
@@ -167,7 +167,7 @@ def test_a_file_is_read_once_for_all_its_splits_and_anew_when_it_has_changed(
 ) -> None:
     file, whole = tmp_path / "annotations.xml", []
     for split in ("Train", "Validation"):
-        picture(tmp_path / f"images/{split}/{split}.png")
+        make_image(tmp_path / f"images/{split}/{split}.png")
     annotate(file, *(entry(f"{split}.png", BOX, more=f'subset="{split}"') for split in ("Train", "Validation")))
     monkeypatch.setattr(cvat_xml, "read_xml", lambda path: whole.append(path) or read_xml(path))
     (tmp_path / "data.yaml").write_text("train: annotations.xml\nval: annotations.xml\n")
@@ -181,7 +181,7 @@ def test_a_file_is_read_once_for_all_its_splits_and_anew_when_it_has_changed(
 
 
 def test_an_image_of_several_tasks_has_the_objects_of_all(tmp_path: Path, pixels: Pixels) -> None:
-    picture(tmp_path / "images/a.png")
+    make_image(tmp_path / "images/a.png")
     dog = BOX.replace("cat", "dog")
     annotate(tmp_path / "annotations.xml", entry("a.png", BOX), entry("a.png", dog))
     (tmp_path / "data.yaml").write_text("train: annotations.xml\n")
@@ -191,7 +191,7 @@ def test_an_image_of_several_tasks_has_the_objects_of_all(tmp_path: Path, pixels
 
 @pytest.mark.parametrize("place", ["a.png", "images/a.png", "elsewhere/a.png"])
 def test_images_lie_beside_the_file_or_where_the_yaml_says(tmp_path: Path, place: str) -> None:
-    picture(tmp_path / place)
+    make_image(tmp_path / place)
     annotate(tmp_path / "annotations.xml", entry("a.png", BOX))
     where = "images: elsewhere\n" if place.startswith("elsewhere") else ""
     (tmp_path / "data.yaml").write_text(f"train: annotations.xml\n{where}")
@@ -225,7 +225,7 @@ def test_a_file_that_cannot_be_used_gives_one_line(tmp_path: Path, content: str,
 
 
 def test_a_folder_of_images_beside_such_a_file_names_it(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    picture(tmp_path / "images/a.png")
+    make_image(tmp_path / "images/a.png")
     annotate(tmp_path / "annotations.xml", entry("a.png", BOX))
     (tmp_path / "data.yaml").write_text("train: images\nnames: [cat]\n")
     load_labels(DatasetSpec.load(tmp_path / "data.yaml"), "train")

@@ -20,7 +20,7 @@ VOC_OBJECT = """<annotation><size><width>100</width><height>50</height></size>
 </annotation>"""
 
 
-def picture(path: Path) -> None:
+def make_image(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(cv2.imencode(path.suffix, np.full((50, 100, 3), 120, np.uint8))[1].tobytes())
 
@@ -33,16 +33,16 @@ def text(path: Path, content: str) -> None:
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     """Three sets of one image with the same box: ``yolo``, ``coco`` and ``voc``."""
-    picture(tmp_path / "yolo/images/y.png")
+    make_image(tmp_path / "yolo/images/y.png")
     text(tmp_path / "yolo/labels/y.txt", "1 0.2 0.2 0.2 0.2\n")
-    picture(tmp_path / "coco/images/c.png")
+    make_image(tmp_path / "coco/images/c.png")
     whole = {
         "images": [{"id": 1, "file_name": "c.png"}],
         "annotations": [{"id": 1, "image_id": 1, "category_id": 9, "bbox": [10, 5, 20, 10]}],
         "categories": [{"id": 9, "name": "cat"}, {"id": 4, "name": "dog"}],
     }
     text(tmp_path / "coco/annotations/all.json", json.dumps(whole))
-    picture(tmp_path / "voc/JPEGImages/v.png")
+    make_image(tmp_path / "voc/JPEGImages/v.png")
     text(tmp_path / "voc/Annotations/v.xml", VOC_OBJECT)
     text(tmp_path / "voc/ImageSets/Main/train.txt", "v\n")
     return tmp_path
@@ -109,8 +109,8 @@ def test_label_files_come_before_annotations_of_the_same_images(root: Path) -> N
 
 
 def test_images_with_xml_files_beside_them_are_voc(root: Path) -> None:
-    picture(root / "beside/x.png")
-    picture(root / "beside/background.png")
+    make_image(root / "beside/x.png")
+    make_image(root / "beside/background.png")
     text(root / "beside/x.xml", VOC_OBJECT)
     labels = load(root, "train: beside\nnames: [dog, cat]\n")
     assert [(r.image.name, len(r.boxes)) for r in labels.records] == [("background.png", 0), ("x.png", 1)]
@@ -144,14 +144,14 @@ def test_an_edited_annotation_is_read_again(root: Path) -> None:
 
 def test_a_split_without_labels_is_refused_when_labels_are_required(root: Path) -> None:
     (root / "voc/Annotations/v.xml").rename(root / "voc/Annotations/other.xml")
-    picture(root / "plain/images/p.png")
+    make_image(root / "plain/images/p.png")
     with pytest.raises(InputError, match="train labels: no labels found"):
         load(root, "train: [plain, voc/ImageSets/Main/train.txt]\nnames: [a]\n", require_labels=True)
 
 
 def test_a_split_of_empty_label_files_is_background_and_no_error(root: Path) -> None:
     text(root / "voc/Annotations/v.xml", "<annotation/>")
-    picture(root / "plain/images/p.png")
+    make_image(root / "plain/images/p.png")
     labels = load(root, "train: [plain, voc/Annotations]\nnames: [a]\n", require_labels=True)
     assert (labels.report.labelled, labels.report.empty, labels.report.missing) == (0, 1, 1)
 
@@ -164,7 +164,7 @@ def test_an_empty_folder_beside_a_full_one_is_no_error(root: Path) -> None:
 
 
 def test_one_part_holds_all_entries_with_label_files(root: Path) -> None:
-    picture(root / "more/images/m.png")
+    make_image(root / "more/images/m.png")
     text(root / "data.yaml", "train: [yolo/images, voc/Annotations, more/images]\nnames: [dog, cat]\n")
     parts = open_split(DatasetSpec.load(root / "data.yaml"), "train")
     assert [len(part.images) for part in parts] == [2, 1]

@@ -23,9 +23,9 @@ ROW = "0 0.25 0.5 0.2 0.4\n"
 
 def gradient() -> np.ndarray:
     """[20, 40, 3] RGB that is dark at the left and bright at the right, with a red corner at the top left."""
-    picture = np.repeat(np.linspace(0, 240, HW[1]).astype(np.uint8)[None, :, None], HW[0], 0).repeat(3, 2)
-    picture[:10, :10] = (200, 0, 0)
-    return picture
+    pixels = np.repeat(np.linspace(0, 240, HW[1]).astype(np.uint8)[None, :, None], HW[0], 0).repeat(3, 2)
+    pixels[:10, :10] = (200, 0, 0)
+    return pixels
 
 
 def save(path: Path, image: Image.Image, kind: str | None = None, **options: object) -> Path:
@@ -80,10 +80,10 @@ def test_grey_images_get_three_equal_channels(mode: str, suffix: str, tmp_path: 
     bright[:, :20] = 0
     grey = Image.fromarray(bright)
     if mode == "I;16":
-        picture = Image.fromarray(bright.astype(np.uint16) * 257)
+        pil_image = Image.fromarray(bright.astype(np.uint16) * 257)
     else:
-        picture = grey.convert(mode)
-    path = save(tmp_path / f"a{suffix}", picture)
+        pil_image = grey.convert(mode)
+    path = save(tmp_path / f"a{suffix}", pil_image)
     assert len(scan_labels([path], 1).records) == 1
     image = read_image(path)
     assert image[5, 5].tolist() == [0, 0, 0] or max(image[5, 5]) < 5

@@ -22,7 +22,7 @@ from utils.datasets.labels.splits import load_labels
 Pixels = Callable[[LabelSet], list[list[float]]]
 
 
-def picture(path: Path) -> None:
+def make_image(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(cv2.imencode(path.suffix, np.full((50, 100, 3), 120, np.uint8))[1].tobytes())
 
@@ -43,7 +43,7 @@ def load(tmp_path: Path) -> Callable[..., LabelSet]:
     """Labels of one image of 100 x 50 pixels with these shapes."""
 
     def run(*shapes: Any, names: str = "[cat, dog]", wh: tuple[Any, Any] = (100, 50), **options: bool) -> LabelSet:
-        picture(tmp_path / "data/a.png")
+        make_image(tmp_path / "data/a.png")
         annotate(tmp_path / "data/a.json", *shapes, wh=wh)
         (tmp_path / "data.yaml").write_text(f"train: data\nnames: {names}\n", encoding="utf-8")
         return load_labels(DatasetSpec.load(tmp_path / "data.yaml"), "train", **options)
@@ -164,7 +164,7 @@ def test_an_unknown_label_stops_the_run_with_the_nearest_name(load: Callable[...
 def test_images_and_annotations_find_each_other(
     tmp_path: Path, entry: str, annotation: str, stated: str, image: str, pixels: Pixels
 ) -> None:
-    picture(tmp_path / image)
+    make_image(tmp_path / image)
     annotate(tmp_path / annotation, shape("rectangle", (10, 5), (30, 15)), image=stated)
     (tmp_path / "list.txt").write_text("data/a.png\n")
     (tmp_path / "data.yaml").write_text(f"train: {entry}\nnames: [cat]\n")
@@ -174,7 +174,7 @@ def test_images_and_annotations_find_each_other(
 
 
 def test_label_files_come_first_and_other_json_files_are_no_annotations(tmp_path: Path, pixels: Pixels) -> None:
-    picture(tmp_path / "data/a.png")
+    make_image(tmp_path / "data/a.png")
     (tmp_path / "data.yaml").write_text("train: data\nnames: [cat]\n")
     (tmp_path / "data/a.json").write_text('{"exif": {}}')
     assert load_labels(DatasetSpec.load(tmp_path / "data.yaml"), "train").report.missing == 1
@@ -184,7 +184,7 @@ def test_label_files_come_first_and_other_json_files_are_no_annotations(tmp_path
 
 
 def test_a_folder_of_labelme_files_is_converted_with_its_own_names(tmp_path: Path) -> None:
-    picture(tmp_path / "data/a.png")
+    make_image(tmp_path / "data/a.png")
     annotate(
         tmp_path / "data/a.json",
         shape("rectangle", (10, 5), (30, 15), label="007"),
@@ -200,7 +200,7 @@ def test_a_folder_of_labelme_files_is_converted_with_its_own_names(tmp_path: Pat
 
 @pytest.mark.parametrize("content", ["{", '{"shapes": 3, "imagePath": "a.png"}', '{"shapes": [], "a": ' + "[" * 30_000])
 def test_a_broken_file_leaves_its_image_out(load: Callable[..., LabelSet], tmp_path: Path, content: str) -> None:
-    picture(tmp_path / "data/b.png")
+    make_image(tmp_path / "data/b.png")
     annotate(tmp_path / "data/b.json", shape("rectangle", (10, 5), (30, 15)), image="b.png")
     load(shape("rectangle", (10, 5), (30, 15)))
     (tmp_path / "data/a.json").write_text(content)

@@ -23,7 +23,7 @@ from utils.datasets.labels.splits import load_labels
 SIZE = "<size><width>100</width><height>50</height><depth>3</depth></size>"
 
 
-def picture(path: Path) -> Path:
+def make_image(path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(cv2.imencode(path.suffix, np.full((50, 100, 3), 120, np.uint8))[1].tobytes())
     return path
@@ -46,7 +46,7 @@ def load(tmp_path: Path) -> Callable[..., LabelSet]:
     """``load(objects, size=..., yaml=...)``: the labels of a set of one image, ``a``, with these objects."""
 
     def run(*objects: str, yaml: str = "names: [cat, dog]\n", size: str = SIZE, **options: Any) -> LabelSet:
-        picture(tmp_path / "JPEGImages/a.png")
+        make_image(tmp_path / "JPEGImages/a.png")
         write(tmp_path / "Annotations/a.xml", *objects, size=size)
         (tmp_path / "data.yaml").write_text(f"val: Annotations\n{yaml}", encoding="utf-8")
         spec = DatasetSpec.load(tmp_path / "data.yaml", options.get("single_cls", False))
@@ -214,7 +214,7 @@ def test_every_element_knows_its_line_and_text(tmp_path: Path) -> None:
 
 def test_an_image_with_a_broken_file_is_left_out_and_not_taken_for_background(tmp_path: Path) -> None:
     for name in "ab":
-        picture(tmp_path / f"JPEGImages/{name}.png")
+        make_image(tmp_path / f"JPEGImages/{name}.png")
     write(tmp_path / "Annotations/a.xml", item("cat", 1, 1, 9, 9))
     (tmp_path / "Annotations/b.xml").write_text("<annotation>\n<obj", encoding="utf-8")
     (tmp_path / "data.yaml").write_text("val: Annotations\nnames: [cat]\n", encoding="utf-8")
@@ -241,14 +241,14 @@ def test_an_image_with_a_broken_file_is_left_out_and_not_taken_for_background(tm
     ],
 )
 def test_the_image_of_an_annotation_is_found(tmp_path: Path, image: str, xml: str, entry: str) -> None:
-    picture(tmp_path / image)
+    make_image(tmp_path / image)
     write(tmp_path / xml)
     assert images_of_folder(tmp_path / entry) == {tmp_path / image: tmp_path / xml}
 
 
 def test_the_sub_folder_tells_images_of_one_name_apart(tmp_path: Path) -> None:
     for split in ("train", "val"):
-        picture(tmp_path / f"images/{split}/0.png")
+        make_image(tmp_path / f"images/{split}/0.png")
         write(tmp_path / f"Annotations/{split}/0.xml")
     found = images_of_folder(tmp_path / "Annotations/val")
     assert found == {tmp_path / "images/val/0.png": tmp_path / "Annotations/val/0.xml"}
@@ -256,7 +256,7 @@ def test_the_sub_folder_tells_images_of_one_name_apart(tmp_path: Path) -> None:
 
 def test_images_that_cannot_be_told_apart_are_refused(tmp_path: Path) -> None:
     for split in ("train", "val"):
-        picture(tmp_path / f"images/{split}/0.png")
+        make_image(tmp_path / f"images/{split}/0.png")
     write(tmp_path / "Annotations/0.xml")
     with pytest.raises(InputError, match=r"0\.xml: the image may be .*train/0\.png or .*val/0\.png"):
         images_of_folder(tmp_path / "Annotations")
@@ -265,7 +265,7 @@ def test_images_that_cannot_be_told_apart_are_refused(tmp_path: Path) -> None:
 
 
 def test_the_file_name_in_the_annotation_is_the_last_resort(tmp_path: Path) -> None:
-    picture(tmp_path / "JPEGImages/other.png")
+    make_image(tmp_path / "JPEGImages/other.png")
     write(tmp_path / "Annotations/a.xml", "<filename>other.png</filename>")
     assert list(images_of_folder(tmp_path / "Annotations")) == [tmp_path / "JPEGImages/other.png"]
 
@@ -279,7 +279,7 @@ def test_missing_images_name_every_place_tried(tmp_path: Path) -> None:
 
 
 def test_the_annotation_of_an_image_is_looked_for_from_near_to_far(tmp_path: Path) -> None:
-    image = picture(tmp_path / "images/val/a.png")
+    image = make_image(tmp_path / "images/val/a.png")
     expected = tmp_path / "Annotations/val/a.xml"
     assert annotation_of(image) == expected
     for file in (tmp_path / "images/val/a.xml", tmp_path / "Annotations/a.xml", expected):
@@ -311,7 +311,7 @@ def test_a_list_of_ids_without_annotations_says_where_they_were_looked_for(tmp_p
 
 def test_an_id_without_annotation_is_background(tmp_path: Path) -> None:
     for name in "ab":
-        picture(tmp_path / f"JPEGImages/{name}.png")
+        make_image(tmp_path / f"JPEGImages/{name}.png")
     write(tmp_path / "Annotations/a.xml", item("cat", 1, 1, 9, 9))
     listing = tmp_path / "ImageSets/Main/val.txt"
     listing.parent.mkdir(parents=True)
@@ -323,7 +323,7 @@ def test_an_id_without_annotation_is_background(tmp_path: Path) -> None:
 
 
 def test_chinese_names_everywhere(tmp_path: Path) -> None:
-    picture(tmp_path / "数据/JPEGImages/图.png")
+    make_image(tmp_path / "数据/JPEGImages/图.png")
     write(tmp_path / "数据/Annotations/图.xml", item("猫", 1, 1, 9, 9))
     (tmp_path / "data.yaml").write_text("val: 数据/Annotations\nnames: [猫]\n", encoding="utf-8")
     assert len(load_labels(DatasetSpec.load(tmp_path / "data.yaml"), "val").records[0].boxes) == 1

@@ -117,21 +117,21 @@ def test_the_end_names_the_run_folder_and_the_best_checkpoint(tmp_path: Path, ca
 
 def test_images_of_labels_first_batches_and_results_are_written(tmp_path: Path) -> None:
     run(tmp_path, range(2))
-    pictures = PlotsLogger()
-    pictures.on_train_start(start(tmp_path))
+    plots = PlotsLogger()
+    plots.on_train_start(start(tmp_path))
     batch = SimpleNamespace(images=torch.zeros(1, 3, 64, 64), targets=torch.zeros(0, 6), paths=["a.jpg"])
     for index in range(5):
-        pictures.on_train_batch_end(BatchEnd(epoch=0, index=index, iteration=index, batch=batch, losses=(0.0,)))
-    pictures.on_train_end(TrainEnd(save_dir=tmp_path, best=None, epochs_run=2))
+        plots.on_train_batch_end(BatchEnd(epoch=0, index=index, iteration=index, batch=batch, losses=(0.0,)))
+    plots.on_train_end(TrainEnd(save_dir=tmp_path, best=None, epochs_run=2))
     batches = {f"train_batch{i}.jpg" for i in range(3)}
     names = {"labels.jpg", "labels_correlogram.jpg", "results.png", "results.csv"} | batches
     assert {path.name for path in tmp_path.iterdir()} == names
 
 
 def test_a_resumed_run_keeps_the_images_of_its_beginning(tmp_path: Path) -> None:
-    pictures = PlotsLogger()
-    pictures.on_train_start(start(tmp_path, resumed_epoch=2))
-    pictures.on_train_batch_end(BatchEnd(epoch=2, index=0, iteration=0, batch=None, losses=(0.0,)))
+    plots = PlotsLogger()
+    plots.on_train_start(start(tmp_path, resumed_epoch=2))
+    plots.on_train_batch_end(BatchEnd(epoch=2, index=0, iteration=0, batch=None, losses=(0.0,)))
     assert list(tmp_path.iterdir()) == []
 
 

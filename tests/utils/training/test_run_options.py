@@ -82,7 +82,7 @@ def test_a_run_of_an_earlier_version_has_some_values_under_other_keys(
 
 
 def test_the_number_of_images_under_the_other_key_is_checked_as_well(write: Write) -> None:
-    last = str(write("last.pt", 2, pictures="12"))
+    last = str(write("last.pt", 2, **{"pictures": "12"}))
     with pytest.raises(InputError, match="train_state: 'images' is of a wrong kind"):
         resume_options(TrainOptions(resume=last))
 
